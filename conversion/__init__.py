@@ -1,0 +1,21 @@
+"""Checkpoints and models across the frameworks, and the proof that they are the same network.
+
+Each framework is imported when a job first needs it.
+"""
+
+from conversion.files import Conversion, DifferentError, convert
+from conversion.inspection import Inspection, inspect
+from conversion.models import to_jax, to_torch
+from conversion.proof import Proof, verify
+
+__all__ = [
+    "Conversion",
+    "DifferentError",
+    "Inspection",
+    "Proof",
+    "convert",
+    "inspect",
+    "to_jax",
+    "to_torch",
+    "verify",
+]

@@ -1,0 +1,79 @@
+"""A checkpoint from one file or directory into another, of the same kind or not."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from conversion.containers import module_of
+from conversion.progress import Progress, silent
+from conversion.proof import Proof, verify_runners
+from conversion.runners import frameworks_of, runner_of_checkpoint
+from unet_core.checkpoint import Checkpoint
+from unet_core.containers import Container, container_of, existing_container
+from unet_core.errors import UNetError
+from unet_core.files import atomic, check_target
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert` did."""
+
+    src: Path
+    dst: Path
+    checkpoint: Checkpoint
+    proof: Proof | None
+    """None where the proof was not asked for."""
+
+
+class DifferentError(UNetError):
+    """The converted network is not the one it was made from; nothing was written."""
+
+    def __init__(self, message: str, proof: Proof) -> None:
+        super().__init__(message)
+        self.proof = proof
+
+
+def convert(
+    src: str | Path,
+    dst: str | Path,
+    *,
+    force: bool = False,
+    verify: bool = True,
+    progress: Progress = silent,
+) -> Conversion:
+    """Write the network of `src` to `dst`, every tensor bit for bit, with config and digests.
+
+    Args:
+        src, dst: `.pt`, `.pth`, `.safetensors`, or, without a suffix, an Orbax directory.
+        force: replace `dst` where it exists.
+        verify: before `dst` gets its name, run both networks and compare them (`conversion.verify`); takes both
+            frameworks and about a minute for the full network on two cores.
+        progress: called before each stage with a few words and the fraction that is done.
+
+    Raises:
+        CheckpointError: `src` cannot be read, or `dst` cannot be written; nothing was written.
+        DifferentError: the proof failed; nothing was written, and the error carries the proof.
+        MissingFrameworkError: a kind, or the proof, needs a framework that is not installed.
+    """
+    src, dst = Path(src), Path(dst)
+    kind = existing_container(src)
+    target = container_of(dst)
+    reader, writer = module_of(kind), module_of(target)
+    replaces = writer.is_orbax if target is Container.ORBAX else None
+    check_target(dst, force=force, replaces=replaces)
+    progress(f"reading {src.name}", 0.0)
+    checkpoint: Checkpoint = reader.read(src)
+    with atomic(dst, force=force, replaces=replaces) as partial:
+        progress(f"writing {dst.name}", 0.05)
+        writer.write(partial, checkpoint)
+        if not verify:
+            return Conversion(src, dst, checkpoint, None)
+        progress(f"reading {dst.name} back", 0.1)
+        frameworks = frameworks_of(kind, target)
+        proof = verify_runners(
+            runner_of_checkpoint(checkpoint, frameworks[0], str(src)),
+            runner_of_checkpoint(writer.read(partial), frameworks[1], str(dst)),
+            progress=lambda text, done: progress(text, 0.15 + 0.85 * done),
+        )
+        if not proof.equal:
+            raise DifferentError(f"{dst}: not written: {proof.verdict}", proof)
+    return Conversion(src, dst, checkpoint, proof)

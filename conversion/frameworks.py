@@ -1,0 +1,34 @@
+"""Imports of the two frameworks, made when a job needs them and not before."""
+
+import importlib
+from types import ModuleType
+
+from unet_core.errors import MissingFrameworkError
+
+_EXTRAS = {
+    "torch": ("PyTorch", "torch"),
+    "jax": ("JAX", "jax"),
+    "jaxlib": ("JAX", "jax"),
+    "flax": ("Flax", "jax"),
+    "orbax": ("Orbax", "jax"),
+    "matplotlib": ("matplotlib", "all"),
+    "PIL": ("Pillow", "all"),
+}
+
+
+def needed(module: str) -> ModuleType:
+    """Import one of our modules that stands on a framework.
+
+    Raises:
+        MissingFrameworkError: the framework is not installed; the message says what to install.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in _EXTRAS:
+            raise
+        name, extra = _EXTRAS[package]
+        raise MissingFrameworkError(
+            f"this needs {name}, which is not installed: pip install 'unet-twins[{extra}]'", name=package
+        ) from error

@@ -1,0 +1,143 @@
+"""Runs a JAX UNet for the proof, under `jax.jit`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from conversion.runners import Framework, Precision, Step, in_precision, input_name
+from unet_core.checkpoint import Checkpoint
+from unet_core.hub import check_tensors, in_forward_order, tensor_specs
+from unet_jax.checkpoint import from_checkpoint
+from unet_jax.hub import TABLE, fill, to_hub
+from unet_jax.layers import BatchNorm, Convolution
+from unet_jax.model import UNet
+
+_LAYERS = {row.jax.split(".")[-2]: row.torch.rpartition(".")[0].removeprefix("*.") for row in TABLE}
+"""The hub's name of each layer within its block: `conv1` is `conv.0`."""
+
+
+class JaxRunner:
+    """See `conversion.runners.Runner`. The model itself is never touched: every call runs a copy.
+
+    Each call compiles anew: it judges the code as it is now, not as some earlier call found it.
+    """
+
+    framework: Framework = "jax"
+
+    def __init__(self, model: UNet, name: str) -> None:
+        self.name = name
+        self.config = model.config
+        self.versions = {"jax": jax.__version__, "flax": flax.__version__}
+        self.device = jax.devices()[0].device_kind
+        tensors = to_hub(model)
+        check_tensors(tensors, self.config, name)
+        self.tensors = in_forward_order(tensors, self.config)
+        self._model = model
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Checkpoint, name: str) -> "JaxRunner":
+        with jax.enable_x64(True):
+            return cls(from_checkpoint(checkpoint), name)
+
+    def predict(self, x: np.ndarray, precision: Precision) -> np.ndarray:
+        with _parity(precision):
+            graphdef, state = nnx.split(self._copy(precision, training=False))
+            logits = jax.jit(lambda state, x: nnx.merge(graphdef, state).logits(x))
+            return np.asarray(logits(state, _input(x, precision)))
+
+    def step(self, x: np.ndarray, cotangent: np.ndarray, precision: Precision) -> Step:
+        with _parity(precision):
+            model = self._copy(precision, training=True)
+            graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+            parameters, rest = states
+
+            @jax.jit
+            def differentiate(parameters: Any, rest: Any, x: Any, cotangent: Any) -> Any:
+                def loss(parameters: Any) -> Any:
+                    model = nnx.merge(graphdef, parameters, rest, copy=True)
+                    logits = model.logits(x)
+                    return (logits * cotangent).mean(), (logits, nnx.state(model, nnx.BatchStat))
+
+                return jax.grad(loss, has_aux=True)(parameters)
+
+            gradients, (logits, rest) = differentiate(
+                parameters, rest, _input(x, precision), _input(cotangent, precision)
+            )
+            # A model whose parameters are the gradients: the bridge then names and transposes them.
+            hub = in_forward_order(to_hub(nnx.merge(graphdef, gradients, rest)), self.config)
+            specs = tensor_specs(self.config)
+            return Step(
+                np.asarray(logits),
+                {key: value for key, value in hub.items() if specs[key].trained},
+                {key: value for key, value in hub.items() if not specs[key].trained},
+            )
+
+    def layers(self, x: np.ndarray, precision: Precision, *, training: bool) -> dict[str, np.ndarray]:
+        with _parity(precision):
+            graphdef, state = nnx.split(self._copy(precision, training=training))
+            names: list[str] = []
+
+            @jax.jit
+            def record(state: Any, x: Any) -> list[Any]:
+                taps = _Taps(nnx.merge(graphdef, state))
+                answers = taps.run(x)
+                names.extend(answers)
+                return list(answers.values())
+
+            answers = record(state, _input(x, precision))
+            return dict(zip(names, map(np.asarray, answers), strict=True))
+
+    def _copy(self, precision: Precision, *, training: bool) -> UNet:
+        model = nnx.clone(self._model)
+        for _, layer in nnx.iter_modules(model):
+            if isinstance(layer, Convolution | BatchNorm):
+                layer.dtype = None  # computes in the precision that is asked for
+        fill(model, {key: in_precision(value, precision) for key, value in self.tensors.items()})
+        model.train() if training else model.eval()
+        return model
+
+
+class _Taps:
+    """Stands in for the layers of a model inside one trace, and notes what each takes in and answers."""
+
+    def __init__(self, model: UNet) -> None:
+        self.answers: dict[str, Any] = {}
+        self._model = model
+        for block, _, _ in (*model.config.encoder_blocks, *model.config.decoder_blocks):
+            for name, layer in _LAYERS.items():
+                if name != "out":
+                    self._tap(getattr(model, block), name, f"{block}.{layer}")
+        self._tap(model, "out", "out")
+
+    def run(self, x: Any) -> dict[str, Any]:
+        self._model.logits(x)
+        return self.answers
+
+    def _tap(self, parent: Any, attribute: str, name: str) -> None:
+        layer = getattr(parent, attribute)
+        before = input_name(name)
+
+        def tapped(x: Any) -> Any:
+            if before is not None:
+                self.answers[before] = x
+            self.answers[name] = y = layer(x)
+            return y
+
+        object.__setattr__(parent, attribute, tapped)
+
+
+def _input(x: np.ndarray, precision: Precision) -> jax.Array:
+    return jnp.asarray(x.astype(precision))
+
+
+@contextmanager
+def _parity(precision: Precision) -> Iterator[None]:
+    """No TF32 and no bfloat16 passes inside the products; float64 where that is asked for."""
+    with jax.default_matmul_precision("highest"), jax.enable_x64(precision == "float64"):
+        yield

@@ -1,0 +1,178 @@
+"""Judges two networks' answers to one input, and finds the first layer where they part."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from conversion.runners import Precision, Runner
+from conversion.samples import Sample
+from conversion.suspects import Scene, forward_cause, parameter_cause, precision_cause, statistics_cause
+from unet_core.config import UNetConfig
+from unet_core.hub import Tensors, tensor_specs
+
+EVAL, TRAINING, GRADIENTS, STATISTICS = "eval logits", "training logits", "gradients", "running statistics"
+
+FLOAT64_BUDGETS: Mapping[str, float] = {EVAL: 1e-12, TRAINING: 1e-12, GRADIENTS: 1e-11, STATISTICS: 1e-12}
+"""The largest difference from the float64 reference, relative to the largest value of the tensor."""
+
+FLOAT32_FACTOR = 1.25
+"""How much larger than torch's own float32 error the other's may be, both against the float64 reference."""
+
+FLOAT32_UNIT = 2.0**-24
+"""float32's unit roundoff: an error of torch's below it counts as this much, no answer need be better than rounded."""
+
+FLOAT32_JUDGED = (EVAL, TRAINING, STATISTICS)
+"""Gradients are shown, not judged, in float32: a ReLU or a max-pool that rounding tips over moves them by a jump, in
+either framework alike, so that the ratio of two such errors is a matter of chance. In float64 they are judged."""
+
+Answers = Mapping[str, Tensors]
+"""What one network answers to one input: for each quantity above, its tensors by name."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One quantity on one input, with its budget."""
+
+    sample: str
+    quantity: str
+    precision: Precision
+    error: float
+    """float64: the largest difference of b from a, relative to the largest value of the tensor it is in.
+    float32: the Euclidean norm of the difference from the float64 reference, relative to that of the reference."""
+    budget: float | None
+    """None: shown, not judged."""
+    tensor: str
+    """The tensor that the float64 error was found in; empty for logits and in float32."""
+    baseline: float | None
+    """float32: torch's own error, from which the budget follows."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the error is within the budget; an error that is not a number is not."""
+        return self.budget is None or bool(self.error <= self.budget)
+
+
+@dataclass(frozen=True)
+class Departure:
+    """The first place where two networks part."""
+
+    layer: str
+    quantity: str
+    error: float
+    cause: str | None
+    """The likely cause, where a known one explains the numbers."""
+
+    def __str__(self) -> str:
+        cause = self.cause or "no known cause explains it"
+        return f"{self.layer} departs first ({self.quantity}, relative error {self.error:.2g}): {cause}"
+
+
+def answer(runner: Runner, sample: Sample, precision: Precision, *, seed: int) -> Answers:
+    """Run one network on one input, in eval and in training mode."""
+    shape = (*sample.x.shape[:3], runner.config.out_channels)
+    cotangent = np.random.default_rng(seed + 1).standard_normal(shape, np.float32)
+    step = runner.step(sample.x, cotangent, precision)
+    return {
+        EVAL: {"": runner.predict(sample.x, precision)},
+        TRAINING: {"": step.logits},
+        GRADIENTS: step.gradients,
+        STATISTICS: step.statistics,
+    }
+
+
+def float64_checks(sample: str, a: Answers, b: Answers) -> Iterator[Check]:
+    """The two networks in float64, where rounding hides no difference."""
+    for quantity, budget in FLOAT64_BUDGETS.items():
+        errors = {key: largest_difference(b[quantity][key], value) for key, value in a[quantity].items()}
+        tensor = max(errors, key=lambda key: np.nan_to_num(errors[key], nan=np.inf))
+        yield Check(sample, quantity, "float64", errors[tensor], budget, tensor, None)
+
+
+def float32_checks(sample: str, reference: Answers, torch: Answers, other: Answers) -> Iterator[Check]:
+    """Two networks in float32 against the float64 reference: the other may err little more than torch does."""
+    for quantity in FLOAT64_BUDGETS:
+        own, others = (norm_difference(_floats(side[quantity]), reference[quantity]) for side in (torch, other))
+        budget = FLOAT32_FACTOR * max(own, FLOAT32_UNIT) if quantity in FLOAT32_JUDGED else None
+        yield Check(sample, quantity, "float32", others, budget, "", own)
+
+
+def misshaped(a: Runner, b: Runner) -> Departure | None:
+    """The first tensor whose shape differs: such networks cannot take the same inputs and answer alike."""
+    shapes = [{key: spec.shape for key, spec in tensor_specs(runner.config).items()} for runner in (a, b)]
+    for key in (*shapes[0], *shapes[1]):
+        one, other = (side.get(key) for side in shapes)
+        if one != other:
+            return Departure(key.rpartition(".")[0], "shapes", np.inf, f"{key} is {one} in one, {other} in the other")
+    return None
+
+
+def locate(a: Runner, b: Runner, sample: Sample, failed: Check, answers: tuple[Answers, Answers]) -> Departure:
+    """The first layer that departs in forward order; where only gradients depart, the first in backward order.
+
+    Args:
+        failed: the first check over its budget.
+        answers: of a and b, in the precision of that check.
+    """
+    if failed.quantity in (EVAL, TRAINING):
+        for training in (False, True) if failed.quantity == EVAL else (True,):
+            found = _first_layer(a, b, sample, failed.precision, training=training)
+            if found is not None:
+                return found
+        return Departure("out", failed.quantity, failed.error, None)
+    ours, theirs = (side[failed.quantity] for side in answers)
+    errors = {key: largest_difference(theirs[key], value) for key, value in ours.items()}
+    budget = FLOAT64_BUDGETS[failed.quantity]
+    parted = [key for key in ours if not errors[key] <= budget]
+    key = parted[-1] if failed.quantity == GRADIENTS else parted[0]
+    layer = key.rpartition(".")[0]
+    cause = parameter_cause(layer, a.tensors, b.tensors)
+    if cause is None and failed.quantity == STATISTICS:
+        count = _values_per_channel(layer, sample.x.shape, a.config)
+        cause = statistics_cause(layer, a, (ours, theirs), count)
+    return Departure(layer, failed.quantity, errors[key], cause)
+
+
+def largest_difference(found: np.ndarray, reference: np.ndarray) -> float:
+    """The largest absolute difference, relative to the largest absolute value of `reference`."""
+    wide = reference.astype(np.float64)
+    difference = np.abs(found.astype(np.float64) - wide).max()
+    return float(difference / scale) if (scale := np.abs(wide).max()) else float(difference and np.inf)
+
+
+def norm_difference(found: Tensors, reference: Tensors) -> float:
+    """The Euclidean norm of the difference of all tensors in `found` together, relative to that of the reference."""
+    wide = {key: reference[key].astype(np.float64) for key in found}
+    scale = sum(np.square(value).sum() for value in wide.values())
+    difference = sum(np.square(found[key].astype(np.float64) - value).sum() for key, value in wide.items())
+    return float(np.sqrt(difference / scale)) if scale else float(difference and np.inf)
+
+
+def _first_layer(a: Runner, b: Runner, sample: Sample, precision: Precision, *, training: bool) -> Departure | None:
+    reference = a.layers(sample.x, "float64", training=training)
+    theirs = b.layers(sample.x, precision, training=training)
+    quantity = TRAINING if training else EVAL
+    if precision == "float64":
+        for layer, value in reference.items():
+            error = largest_difference(theirs[layer], value)
+            if not error <= FLOAT64_BUDGETS[quantity]:
+                scene = Scene(a, b, layer, sample.x, (reference, theirs), training)
+                return Departure(layer, quantity, error, forward_cause(scene))
+        return None
+    ours = a.layers(sample.x, precision, training=training)
+    for layer, value in reference.items():
+        own, error = (norm_difference({"": side[layer]}, {"": value}) for side in (ours, theirs))
+        if not error <= FLOAT32_FACTOR * max(own, FLOAT32_UNIT):
+            return Departure(layer, f"{quantity} in float32", error, precision_cause(error))
+    return None
+
+
+def _floats(tensors: Tensors) -> dict[str, np.ndarray]:
+    return {key: value for key, value in tensors.items() if value.dtype.kind != "i"}
+
+
+def _values_per_channel(layer: str, shape: tuple[int, ...], config: UNetConfig) -> int:
+    block = layer.partition(".")[0]
+    halvings = config.depth if block == "bottom" else int(block.lstrip("downup")) - 1
+    batch, height, width, _ = shape
+    return batch * (height >> halvings) * (width >> halvings)

@@ -1,0 +1,147 @@
+"""The proof that two networks are the same: both run on the same inputs, judged against float64."""
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conversion.judgement import Answers, Check, Departure, answer, float32_checks, float64_checks, locate, misshaped
+from conversion.progress import Progress, silent
+from conversion.runners import PRECISIONS, Runner, runners_of
+from conversion.samples import samples
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two networks, for the report."""
+
+    name: str
+    framework: str
+    device: str
+    versions: Mapping[str, str]
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What `verify` found."""
+
+    a: Side
+    b: Side
+    tensors: int
+    """How many tensors the network has."""
+    identical: int
+    """How many of them are the same in both, in every bit."""
+    checks: tuple[Check, ...]
+    departure: Departure | None
+
+    @property
+    def equal(self) -> bool:
+        """Whether every check is within its budget."""
+        return self.departure is None
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        if self.departure is not None:
+            return f"the networks differ: {self.departure}"
+        judged = sum(check.budget is not None for check in self.checks)
+        return f"the networks are the same: all {judged} checks are within their budgets"
+
+    def to_json(self) -> str:
+        """Everything, for machines; a number that is not finite is written as a string."""
+        fields = dataclasses.asdict(self)
+        for entry, check in zip(fields["checks"], self.checks, strict=True):
+            entry["ok"] = check.ok
+        return json.dumps(_finite({"equal": self.equal, "verdict": self.verdict, **fields}), indent=2, allow_nan=False)
+
+
+def verify(
+    a: Any,
+    b: Any,
+    *,
+    size: tuple[int, int] | None = None,
+    images: Sequence[str | Path] = (),
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Proof:
+    """Run two networks on the same inputs and compare logits, gradients and statistics against float64.
+
+    The reference is `a` in float64. In float64, `b` must agree with it to 1e-12 (gradients: 1e-11); in float32, the JAX
+    twin's error may be 1.25 times torch's own at most. At the first check that fails, the layer that departs first is
+    looked for, and no further input is tried.
+
+    Args:
+        a, b: paths of checkpoints, torch modules (`unet_torch.UNet`, or any with the keys of its `state_dict`) or
+            `unet_jax.UNet`s; neither is changed.
+        size, images, seed: the inputs, see `conversion.samples.samples`.
+        progress: called before each stage with a few words and the fraction that is done.
+
+    Raises:
+        UNetError: a checkpoint cannot be read or trusted.
+        MissingFrameworkError: a framework is not installed.
+        ValueError: a size that the networks cannot take.
+    """
+    return verify_runners(*runners_of(a, b), size=size, images=images, seed=seed, progress=progress)
+
+
+def verify_runners(
+    a: Runner,
+    b: Runner,
+    *,
+    size: tuple[int, int] | None = None,
+    images: Sequence[str | Path] = (),
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Proof:
+    """As `verify`, of two networks that are ready to run."""
+    checks: list[Check] = []
+    departure = misshaped(a, b)
+    batches = samples(a.config, size=size, images=images, seed=seed) if departure is None else ()
+    stages = itertools.count()
+    for sample in batches:
+        reference: Answers = {}
+        for precision in PRECISIONS:
+            answers: list[Answers] = []
+            for runner in (a, b):
+                done = next(stages) / (len(batches) * len(PRECISIONS) * 2)
+                progress(f"{runner.framework} in {precision} on {sample.name}", done)
+                answers.append(answer(runner, sample, precision, seed=seed))
+            if precision == "float64":
+                reference = answers[0]
+                found = list(float64_checks(sample.name, *answers))
+            else:
+                torch_last = b.framework == "torch" != a.framework
+                found = list(float32_checks(sample.name, reference, *(answers[::-1] if torch_last else answers)))
+            checks += found
+            failed = next((check for check in found if not check.ok), None)
+            if failed is not None:
+                progress("looking for the first layer that departs", 1.0)
+                departure = locate(a, b, sample, failed, (answers[0], answers[1]))
+                break
+        if departure is not None:
+            break
+    same = sum(_bitwise_equal(value, b.tensors.get(key)) for key, value in a.tensors.items())
+    return Proof(_side(a), _side(b), len(a.tensors), same, tuple(checks), departure)
+
+
+def _side(runner: Runner) -> Side:
+    return Side(runner.name, runner.framework, runner.device, dict(runner.versions), dataclasses.asdict(runner.config))
+
+
+def _bitwise_equal(a: np.ndarray, b: np.ndarray | None) -> bool:
+    return b is not None and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

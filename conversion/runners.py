@@ -1,0 +1,135 @@
+"""Either twin behind one face: what the proof asks of a network, in NHWC and in the hub's names and layouts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from conversion.containers import read
+from conversion.frameworks import needed
+from unet_core.checkpoint import Checkpoint
+from unet_core.config import UNetConfig
+from unet_core.containers import Container, existing_container
+from unet_core.errors import UNetError
+from unet_core.hub import COUNTER, Tensors
+
+Precision = Literal["float64", "float32"]
+Framework = Literal["torch", "jax"]
+
+PRECISIONS: tuple[Precision, ...] = ("float64", "float32")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step computes before the optimiser: the forward and the backward pass in training mode."""
+
+    logits: Float[np.ndarray, "n h w k"]
+    gradients: Tensors
+    """Of every parameter, of the loss `mean(logits * cotangent)`."""
+    statistics: Tensors
+    """BatchNorm's running mean and variance after the step."""
+
+
+class Runner(Protocol):
+    """A network that runs in one of the frameworks, at either precision, without being changed by it."""
+
+    name: str
+    framework: Framework
+    device: str
+    versions: Mapping[str, str]
+    config: UNetConfig
+    tensors: Tensors
+
+    def predict(self, x: Float[np.ndarray, "n h w c"], precision: Precision) -> Float[np.ndarray, "n h w k"]:
+        """The logits in eval mode."""
+
+    def step(
+        self, x: Float[np.ndarray, "n h w c"], cotangent: Float[np.ndarray, "n h w k"], precision: Precision
+    ) -> Step:
+        """One step in training mode."""
+
+    def layers(self, x: Float[np.ndarray, "n h w c"], precision: Precision, *, training: bool) -> dict[str, np.ndarray]:
+        """What every layer answers, NHWC, in forward order.
+
+        The names are the hub's, with what lies between the layers that have parameters: `downN.pool` (`bottom.pool`),
+        `upN.join` (the upsampled and the skip, concatenated) and `*.conv.2` (the block's first ReLU).
+        """
+
+
+def runners_of(a: Any, b: Any) -> tuple[Runner, Runner]:
+    """A runner for each of two networks: paths of checkpoints, torch modules or JAX UNets.
+
+    A `.safetensors` file belongs to no framework: it runs in the one that the other network does not run in, so that
+    the twins meet; of two such files, the first runs in torch and the second in JAX.
+
+    Raises:
+        UNetError: a checkpoint cannot be read or trusted, or a network is none of the three.
+        MissingFrameworkError: a framework is not installed.
+    """
+    first = _framework_of(a)
+    second = _framework_of(b) or _other(first or "torch")
+    return _runner(a, first or _other(second)), _runner(b, second)
+
+
+def runner_of_checkpoint(checkpoint: Checkpoint, framework: Framework, name: str) -> Runner:
+    """A runner of a checkpoint that is read already."""
+    module: Any = needed(f"conversion.{framework}_runner")
+    runner: Runner = (module.TorchRunner if framework == "torch" else module.JaxRunner).of_checkpoint(checkpoint, name)
+    return runner
+
+
+def frameworks_of(a: Container, b: Container) -> tuple[Framework, Framework]:
+    """As `runners_of` chooses them for files of these kinds."""
+    first, second = _OF_CONTAINER[a], _OF_CONTAINER[b]
+    second = second or _other(first or "torch")
+    return first or _other(second), second
+
+
+def in_precision(value: np.ndarray, precision: Precision) -> np.ndarray:
+    """A weight or statistic in this precision; the batch counter as it is."""
+    return value if value.dtype == COUNTER else value.astype(precision)
+
+
+def input_name(layer: str) -> str | None:
+    """The name of what a layer takes in, where that is no other layer's answer; None where it is."""
+    block, _, place = layer.partition(".")
+    if place == "conv.3":
+        return f"{block}.conv.2"
+    if place != "conv.0" or block == "down1":
+        return None
+    return f"{block}.join" if block.startswith("up") else f"{block}.pool"
+
+
+_OF_CONTAINER: Mapping[Container, Framework | None] = {
+    Container.TORCH: "torch",
+    Container.ORBAX: "jax",
+    Container.SAFETENSORS: None,
+}
+
+
+def _other(framework: Framework) -> Framework:
+    return "jax" if framework == "torch" else "torch"
+
+
+def _framework_of(network: Any) -> Framework | None:
+    if isinstance(network, str | Path):
+        return _OF_CONTAINER[existing_container(Path(network))]
+    bases = {base.__module__.split(".")[0] for base in type(network).__mro__}
+    if "torch" in bases:
+        return "torch"
+    if "flax" in bases:
+        return "jax"
+    raise UNetError(f"a path, a torch module or a JAX UNet is needed, got {type(network).__name__}")
+
+
+def _runner(network: Any, framework: Framework) -> Runner:
+    if isinstance(network, str | Path):
+        return runner_of_checkpoint(read(Path(network)), framework, str(network))
+    module: Any = needed(f"conversion.{framework}_runner")
+    runner: Runner = (module.TorchRunner if framework == "torch" else module.JaxRunner)(
+        network, f"the {framework} model"
+    )
+    return runner

@@ -1,0 +1,89 @@
+"""The inputs of the proof: random ones and a real photograph, odd sizes among them, NHWC."""
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from unet_core.config import UNetConfig
+from unet_core.errors import MissingFrameworkError, UNetError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One batch with the name that reports give it."""
+
+    name: str
+    x: Float[np.ndarray, "n h w c"]
+    """float32, so that both precisions and both frameworks see the very same numbers."""
+
+
+def samples(
+    config: UNetConfig, *, size: tuple[int, int] | None = None, images: Sequence[str | Path] = (), seed: int = 0
+) -> tuple[Sample, ...]:
+    """The batches on which two networks of this config are compared.
+
+    Args:
+        size: height and width in pixels; None: for the full network an odd 75x91 in a batch of 3 and 128x96 of a
+            photograph, and for others as much above their `minimum_size`.
+        images: files to use in place of the photograph that matplotlib ships.
+        seed: of the random batches.
+
+    Raises:
+        UNetError: a size that the network cannot train on, or an image that cannot be read.
+        MissingFrameworkError: Pillow, or matplotlib with its photograph, is not installed.
+    """
+    if size is not None:
+        _check_size(config, *size)
+    least = config.minimum_size
+    shape = (3, *(size or (4 * least + 11, 5 * least + 11)), config.in_channels)
+    real = size or (8 * least, 6 * least)
+    random = np.random.default_rng(seed).standard_normal(shape, np.float32)
+    batches = [Sample(f"random {shape[0]}x{shape[1]}x{shape[2]}", random)]
+    for path in images or [photograph_path()]:
+        x = load_image(path, real, config.in_channels)
+        batches.append(Sample(f"{Path(path).name} {real[0]}x{real[1]}", x))
+    return tuple(batches)
+
+
+def _check_size(config: UNetConfig, height: int, width: int) -> None:
+    """A single image must leave BatchNorm more than one value per channel at the bottom."""
+    least = config.minimum_size
+    if (height // least) * (width // least) < 2:
+        raise UNetError(
+            f"size {height}x{width}: too small to train on, {least}x{2 * least} is the least for this network"
+        )
+
+
+def photograph_path() -> Path:
+    """A real photograph that comes with matplotlib: Grace Hopper, 1984, in the public domain."""
+    spec = importlib.util.find_spec("matplotlib")
+    if spec is None or spec.origin is None:
+        raise MissingFrameworkError("the photograph needs matplotlib: pip install 'unet-twins[all]', or name an image")
+    return Path(spec.origin).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg"
+
+
+def load_image(path: str | Path, size: tuple[int, int], channels: int) -> Float[np.ndarray, "1 h w c"]:
+    """An 8-bit image cropped at the centre and scaled to `size`, as float32 from 0 to 1.
+
+    Grey for 1 channel, otherwise RGB, its channels repeated in turn up to the number that is asked for.
+
+    Raises:
+        UNetError: the file is missing or no image.
+        MissingFrameworkError: Pillow is not installed.
+    """
+    try:
+        from PIL import Image, ImageOps
+    except ModuleNotFoundError as error:
+        raise MissingFrameworkError("images need Pillow: pip install 'unet-twins[all]'") from error
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file).convert("L" if channels == 1 else "RGB")
+    except OSError as error:
+        raise UNetError(f"{path}: cannot be read as an image: {error}") from error
+    fitted = ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
+    pixels = np.asarray(fitted, np.float32).reshape(*size, -1) / np.float32(255)
+    return np.ascontiguousarray(pixels[None, :, :, np.arange(channels) % pixels.shape[-1]])

@@ -1,0 +1,60 @@
+"""The `unet` command: reads the arguments, calls, prints. Nothing heavy is imported before a command needs it."""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from unet_cli.commands import Convert, Inspect, Verify
+from unet_core.errors import UNetError
+
+DESCRIPTION = """One UNet in PyTorch and in JAX, and the bridge between the two.
+
+Exit codes: 0 done; 1 checked and found different; 2 bad input or usage."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    try:
+        command = _parse(sys.argv[1:] if arguments is None else arguments)
+        return command if isinstance(command, int) else command.run()
+    except UNetError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("unet: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parse(arguments: Sequence[str]) -> Inspect | Convert | Verify | int:
+    """The command that the arguments ask for, or the exit code where they ask for none."""
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            return tyro.cli(
+                Inspect | Convert | Verify,
+                prog="unet",
+                description=DESCRIPTION,
+                args=arguments,
+            )
+    except SystemExit as stop:
+        if stop.code == 0:  # --help
+            return 0
+        return _fail(_in_one_line(messages.getvalue()))
+
+
+def _in_one_line(box: str) -> str:
+    """What tyro frames in a box, as one line."""
+    words = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]+", " ", box).split()
+    return " ".join(words)
+
+
+def _fail(message: str) -> int:
+    print(f"unet: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""The three kinds of checkpoint on disk, and how a path tells which one it is."""
+
+import os
+import stat
+from enum import Enum
+from pathlib import Path
+
+from unet_core.errors import CheckpointError
+
+
+class Container(Enum):
+    """A kind of checkpoint; the value is what a person calls it."""
+
+    TORCH = "PyTorch file"
+    SAFETENSORS = "safetensors file"
+    ORBAX = "Orbax directory"
+
+
+SUFFIXES = {".pt": Container.TORCH, ".pth": Container.TORCH, ".safetensors": Container.SAFETENSORS}
+
+_KNOWN = "known are .pt, .pth, .safetensors and, without a suffix, an Orbax directory"
+
+
+def container_of(path: Path) -> Container:
+    """The kind that the name of `path` asks for: by its suffix, none meaning an Orbax directory.
+
+    Raises:
+        CheckpointError: a suffix that no kind has.
+    """
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return SUFFIXES[suffix]
+    if suffix and not path.is_dir():
+        raise CheckpointError(f"{path}: unknown suffix {path.suffix}; {_KNOWN}")
+    return Container.ORBAX
+
+
+def existing_container(path: Path) -> Container:
+    """As `container_of`, of something that is there to be read.
+
+    Raises:
+        CheckpointError: nothing there, unreadable, empty, a special file, or of another kind than its name says.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
+    container = container_of(path)
+    if stat.S_ISDIR(status.st_mode):
+        if container is not Container.ORBAX:
+            raise CheckpointError(f"{path}: is a directory, not a {container.value}")
+        return container
+    if container is Container.ORBAX:
+        raise CheckpointError(f"{path}: a file without a suffix does not tell what it is; {_KNOWN}")
+    if not stat.S_ISREG(status.st_mode):
+        raise CheckpointError(f"{path}: is not a regular file")
+    if not os.access(path, os.R_OK):
+        raise CheckpointError(f"{path}: permission denied")
+    if status.st_size == 0:
+        raise CheckpointError(f"{path}: the file is empty")
+    return container

@@ -1,0 +1,141 @@
+"""Checkpoints of the Flax NNX twin: Orbax directories and `.safetensors`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from unet_core import safetensors_file
+from unet_core.checkpoint import RECORD_KEY, Checkpoint, open_sealed, seal
+from unet_core.containers import Container, container_of, existing_container
+from unet_core.errors import CheckpointError
+from unet_core.files import atomic
+from unet_core.hub import in_forward_order
+from unet_jax.hub import fill, flatten, nest, to_hub, translate
+from unet_jax.model import UNet
+
+_MARK = "_CHECKPOINT_METADATA"
+
+
+def load(path: str | Path, *, dtype: DTypeLike | None = None, param_dtype: DTypeLike | None = None) -> UNet:
+    """The network of an Orbax directory or a `.safetensors` file, in eval mode, on JAX's default device.
+
+    Args:
+        path: a directory as `save` writes it, or a file that either twin wrote.
+        dtype: as in `UNet`.
+        param_dtype: casts the parameters to this dtype; None keeps each tensor's own.
+
+    Raises:
+        unet_core.CheckpointError: the checkpoint is missing, damaged or of another network; one line says which.
+    """
+    path = Path(path)
+    container = existing_container(path)
+    _refuse_torch(container, path, "unet_torch.load reads it")
+    checkpoint = (read if container is Container.ORBAX else safetensors_file.read)(path)
+    return from_checkpoint(checkpoint, dtype=dtype, param_dtype=param_dtype)
+
+
+def save(model: UNet, path: str | Path, *, force: bool = False) -> None:
+    """Write `model` to a new Orbax directory or `.safetensors` file, whole or not at all.
+
+    The directory's item `state` is the nested dict of `nnx.to_pure_dict`, which plain Orbax restores; its item
+    `metadata` holds config and digests.
+
+    Raises:
+        unet_core.CheckpointError: the target exists (and not `force`), or cannot be written.
+    """
+    path = Path(path)
+    container = container_of(path)
+    _refuse_torch(container, path, "unet_torch.save writes it")
+    with atomic(path, force=force, replaces=is_orbax) as partial:
+        (write if container is Container.ORBAX else safetensors_file.write)(partial, to_checkpoint(model))
+
+
+def to_checkpoint(model: UNet) -> Checkpoint:
+    """What a checkpoint of `model` holds, on the host."""
+    return Checkpoint(model.config, in_forward_order(to_hub(model), model.config))
+
+
+def from_checkpoint(
+    checkpoint: Checkpoint, *, dtype: DTypeLike | None = None, param_dtype: DTypeLike | None = None
+) -> UNet:
+    """The network that a checkpoint holds, in eval mode."""
+    model = nnx.eval_shape(
+        lambda: UNet.from_config(
+            checkpoint.config, dtype=dtype, param_dtype=param_dtype or jax.numpy.float32, rngs=None
+        )
+    )
+    fill(model, checkpoint.tensors, keep_dtypes=param_dtype is None)
+    model.eval()
+    return model
+
+
+def is_orbax(path: Path) -> bool:
+    """Whether a directory is an Orbax checkpoint with the items that `write` makes."""
+    return (path / _MARK).is_file() and (path / "state").is_dir()
+
+
+def read(path: Path) -> Checkpoint:
+    """Read and check an Orbax directory.
+
+    Raises:
+        unet_core.CheckpointError: not such a directory, damaged, or the tensors of another network.
+    """
+    if not is_orbax(path):
+        raise CheckpointError(f"{path}: is a directory, but no Orbax checkpoint of a UNet (no {_MARK} and state in it)")
+    try:
+        with _checkpointer() as checkpointer:
+            saved = checkpointer.metadata(path.resolve()).item_metadata
+            shapes = saved["state"].tree
+            restored = checkpointer.restore(
+                path.resolve(),
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeRestore(
+                        restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+                    ),
+                    metadata=ocp.args.JsonRestore(),
+                ),
+            )
+    except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path}: not a sound Orbax checkpoint: {reason}") from error
+    tensors = flatten(restored["state"])
+    metadata: Mapping[str, Any] = restored["metadata"] or {}
+    try:
+        hub = translate(tensors, "torch")
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return open_sealed(hub, metadata.get(RECORD_KEY), str(path))
+
+
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint` to a new Orbax directory at `path`."""
+    record = seal(checkpoint.config, checkpoint.tensors)
+    try:
+        with _checkpointer() as checkpointer:
+            checkpointer.save(
+                path.resolve(),
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(nest(translate(checkpoint.tensors, "jax"))),
+                    metadata=ocp.args.JsonSave({RECORD_KEY: record}),
+                ),
+            )
+    except ValueError as error:  # TensorStore's own errors, a full disk among them
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path.name}: not written: {reason}") from error
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    return ocp.Checkpointer(
+        ocp.CompositeCheckpointHandler(state=ocp.PyTreeCheckpointHandler(), metadata=ocp.JsonCheckpointHandler())
+    )
+
+
+def _refuse_torch(container: Container, path: Path, instead: str) -> None:
+    if container is Container.TORCH:
+        raise CheckpointError(f"{path}: is a PyTorch file; {instead}, or convert it with `unet convert`")

@@ -1,0 +1,133 @@
+"""The pieces of the network in Flax NNX, NHWC. `unet_torch/layers.py` is the twin."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array, lax
+from jax.typing import DTypeLike
+from jaxtyping import Float
+
+from unet_core.config import UNetConfig
+from unet_core.resize import interpolation_matrix
+
+
+class Convolution(nnx.Module):
+    """A `size` x `size` convolution that keeps height and width; the kernel is HWIO and starts at zero.
+
+    Args:
+        dtype: computes in this dtype; None: in the common one of input and kernel.
+        param_dtype: keeps the parameters in this one.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        size: int,
+        *,
+        bias: bool,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        self.kernel = nnx.Param(jnp.zeros((size, size, in_channels, out_channels), param_dtype))
+        self.bias = nnx.Param(jnp.zeros((out_channels,), param_dtype)) if bias else None
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
+        kernel = self.kernel[...]
+        dtype = self.dtype or jnp.result_type(x, kernel)
+        y = lax.conv_general_dilated(
+            x.astype(dtype), kernel.astype(dtype), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return y if self.bias is None else y + self.bias[...].astype(dtype)
+
+
+class BatchNorm(nnx.Module):
+    """Normalises with the biased variance, tracks the unbiased one (torch/nn/modules/batchnorm.py).
+
+    Statistics and normalisation are float32 at least, whatever `dtype` the network computes in. Under `jit` with the
+    batch sharded over devices, the statistics are those of the whole batch. `use_running_average` is what
+    `model.train()` and `model.eval()` set.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        config: UNetConfig,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        statistics_dtype = jnp.promote_types(param_dtype, jnp.float32)
+        self.scale = nnx.Param(jnp.ones((channels,), param_dtype))
+        self.bias = nnx.Param(jnp.zeros((channels,), param_dtype))
+        self.mean = nnx.BatchStat(jnp.zeros((channels,), statistics_dtype))
+        self.var = nnx.BatchStat(jnp.ones((channels,), statistics_dtype))
+        self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), jnp.int32))
+        self.epsilon = config.norm_epsilon
+        self.momentum = config.norm_momentum
+        self.dtype = dtype
+        self.use_running_average = False
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        dtype = self.dtype or jnp.result_type(x, self.scale[...])
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if self.use_running_average:
+            mean, variance = self.mean[...], self.var[...]
+        else:
+            mean, variance = batch_statistics(x)
+            self._track(mean, variance, x.size // x.shape[-1])
+        scale = self.scale[...] / jnp.sqrt(variance + self.epsilon)
+        return ((x - mean) * scale + self.bias[...]).astype(dtype)
+
+    def _track(self, mean: Float[Array, " c"], variance: Float[Array, " c"], count: int) -> None:
+        unbiased = variance * (count / (count - 1))
+        for running, batch in ((self.mean, mean), (self.var, unbiased)):
+            old = running[...]
+            running[...] = ((1 - self.momentum) * old + self.momentum * batch).astype(old.dtype)
+        self.num_batches_tracked[...] += 1
+
+
+def batch_statistics(x: Float[Array, "n h w c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Mean and biased variance of each channel, by the corrected two-pass algorithm.
+
+    The second pass takes the moments about the first pass's mean, which gives that mean's own rounding error and takes
+    it out (Chan, Golub and LeVeque, The American Statistician 37, 1983). Accurate also where |mean| >> deviation.
+
+    Raises:
+        ValueError: a single value per channel, as torch does; it has no variance.
+    """
+    if x.size == x.shape[-1]:
+        raise ValueError(f"expected more than 1 value per channel when training, got input of shape {x.shape}")
+    shift = lax.stop_gradient(x.mean((0, 1, 2)))  # the moments do not depend on it, so neither does their gradient
+    residual = x - shift
+    correction = residual.mean((0, 1, 2))
+    return shift + correction, jnp.square(residual).mean((0, 1, 2)) - jnp.square(correction)
+
+
+def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h/2 w/2 c"]:
+    """The largest of each 2x2 window, of equals the first; an odd last row or column is left out."""
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+
+def upsample(x: Float[Array, "n h w c"], height: int, width: int, *, align_corners: bool) -> Float[Array, "n H W c"]:
+    """Bilinear interpolation to `height` x `width` pixels, as two products with constant matrices.
+
+    No gather, and no scatter in the gradient: both are slow on a TPU. float32 at least, at the highest precision, so
+    that the weights are not rounded.
+    """
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    rows = interpolation_matrix(x.shape[1], height, align_corners=align_corners).astype(exact)
+    columns = interpolation_matrix(x.shape[2], width, align_corners=align_corners).astype(exact)
+    y = jnp.einsum("Hh,nhwc->nHwc", rows, x.astype(exact), precision=lax.Precision.HIGHEST)
+    y = jnp.einsum("Ww,nHwc->nHWc", columns, y, precision=lax.Precision.HIGHEST)
+    return y.astype(x.dtype)
+
+
+def join(x: Float[Array, "n h w c"], skip: Float[Array, "n H W d"], config: UNetConfig) -> Float[Array, "n H W c+d"]:
+    """Bring `x` to the size of the skip connection and concatenate the two along the channels."""
+    x = upsample(x, *skip.shape[1:3], align_corners=config.align_corners)
+    return jnp.concatenate((skip, x) if config.skip_first else (x, skip), axis=-1)
+
+
+relu = jax.nn.relu  # gradient 0 at 0, as torch has; jnp.maximum(x, 0) has 0.5

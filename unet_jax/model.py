@@ -1,0 +1,130 @@
+"""The UNet in Flax NNX. `unet_torch/model.py` is its twin: same names, same order."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float
+
+from unet_core.config import UNetConfig
+from unet_jax.hub import fill
+from unet_jax.initial import initial_tensors
+from unet_jax.layers import BatchNorm, Convolution, join, max_pool, relu
+
+
+class DoubleConv(nnx.Module):
+    """(3x3 convolution without bias, BatchNorm, ReLU) twice."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        config: UNetConfig,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        self.conv1 = Convolution(in_channels, out_channels, 3, bias=False, dtype=dtype, param_dtype=param_dtype)
+        self.norm1 = BatchNorm(out_channels, config=config, dtype=dtype, param_dtype=param_dtype)
+        self.conv2 = Convolution(out_channels, out_channels, 3, bias=False, dtype=dtype, param_dtype=param_dtype)
+        self.norm2 = BatchNorm(out_channels, config=config, dtype=dtype, param_dtype=param_dtype)
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
+        x = relu(self.norm1(self.conv1(x)))
+        return relu(self.norm2(self.conv2(x)))
+
+
+class UNet(nnx.Module):
+    """A UNet with BatchNorm and bilinear upsampling (after Ronneberger et al., arXiv:1505.04597), NHWC.
+
+    A new network is in training mode: `model.eval()` before it predicts, `model.train()` before it learns. It runs
+    under `nnx.jit`, or under `jax.jit` with `nnx.split` and `nnx.merge`; BatchNorm's statistics are `nnx.BatchStat`.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: channels of the logits.
+        features: channels of each level, the last one being the bottom; a max-pool lies between two levels.
+        align_corners, skip_first, norm_epsilon, norm_momentum: as in `unet_core.UNetConfig`.
+        dtype: computes in this dtype (BatchNorm in float32 at least); None: in the common one of input and parameters.
+        param_dtype: keeps the parameters in this one, and the statistics in float32 at least.
+        rngs: `nnx.Rngs(seed)` or the seed itself: the same seed is the same network in `unet_torch.UNet`, bit for bit.
+            None leaves every kernel at zero, for a network that is filled next.
+
+    Raises:
+        unet_core.ConfigError: arguments that describe no network.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = UNetConfig.in_channels,
+        out_channels: int = UNetConfig.out_channels,
+        *,
+        features: tuple[int, ...] = UNetConfig.features,
+        align_corners: bool = UNetConfig.align_corners,
+        skip_first: bool = UNetConfig.skip_first,
+        norm_epsilon: float = UNetConfig.norm_epsilon,
+        norm_momentum: float = UNetConfig.norm_momentum,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs | int | None,
+    ) -> None:
+        self.config = config = UNetConfig(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            features=features,
+            align_corners=align_corners,
+            skip_first=skip_first,
+            norm_epsilon=norm_epsilon,
+            norm_momentum=norm_momentum,
+        )
+        for name, before, after in (*config.encoder_blocks, *config.decoder_blocks):
+            setattr(self, name, DoubleConv(before, after, config=config, dtype=dtype, param_dtype=param_dtype))
+        self.out = Convolution(
+            config.features[0], config.out_channels, 1, bias=True, dtype=dtype, param_dtype=param_dtype
+        )
+        if rngs is not None:
+            fill(self, initial_tensors(config, rngs), keep_dtypes=False)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: UNetConfig,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs | int | None,
+    ) -> "UNet":
+        """The network that `config` describes."""
+        return cls(**dataclasses.asdict(config), dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+
+    @property
+    def training(self) -> bool:
+        """Whether BatchNorm takes the batch's statistics, as after `train()`; False after `eval()`."""
+        return not getattr(self, "bottom").norm1.use_running_average  # noqa: B009  (set by name in __init__)
+
+    def logits(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w k"]:
+        """The answer before the sigmoid.
+
+        Raises:
+            ValueError: another number of channels than the config's, less than `config.minimum_size` pixels of height
+                or width, or, in training mode, a single value per channel at some BatchNorm.
+        """
+        _, height, width, channels = x.shape
+        self.config.check_input(height, width, channels)
+        skips: list[Array] = []
+        for name, _, _ in self.config.encoder_blocks:
+            if skips:
+                x = max_pool(x)
+            x = getattr(self, name)(x)
+            skips.append(x)
+        skips.pop()
+        for name, _, _ in self.config.decoder_blocks:
+            x = getattr(self, name)(join(x, skips.pop(), self.config))
+        return self.out(x)
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w k"]:
+        """Probabilities: the sigmoid of `logits`; raises what that raises."""
+        return jax.nn.sigmoid(self.logits(x))

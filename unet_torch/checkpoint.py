@@ -1,0 +1,148 @@
+"""Checkpoints of the PyTorch twin: `.pt`, `.pth` and `.safetensors`."""
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unet_core import safetensors_file
+from unet_core.checkpoint import RECORD_KEY, Checkpoint, open_sealed, seal
+from unet_core.containers import Container, container_of, existing_container
+from unet_core.errors import CheckpointError
+from unet_core.files import atomic
+from unet_torch.hub import as_numpy, as_torch, fill, to_hub
+from unet_torch.model import UNet
+
+_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch/serialization.py, MAGIC_NUMBER, pickled
+
+
+def load(path: str | Path) -> UNet:
+    """The network of a `.pt`, `.pth` or `.safetensors` file, in eval mode, on the CPU, its dtypes kept.
+
+    Raises:
+        unet_core.CheckpointError: the file is missing, damaged or of another network; one line says which.
+    """
+    path = Path(path)
+    container = existing_container(path)
+    _refuse_orbax(container, path, "unet_jax.load reads it")
+    checkpoint = (read if container is Container.TORCH else safetensors_file.read)(path)
+    return from_checkpoint(checkpoint)
+
+
+def save(model: UNet, path: str | Path, *, force: bool = False) -> None:
+    """Write `model` to a new `.pt`, `.pth` or `.safetensors` file, whole or not at all.
+
+    A `.pt` holds a plain `state_dict`; config and digests travel in its `_metadata`.
+
+    Raises:
+        unet_core.CheckpointError: the file exists (and not `force`), or cannot be written.
+    """
+    path = Path(path)
+    container = container_of(path)
+    _refuse_orbax(container, path, "unet_jax.save writes it")
+    with atomic(path, force=force) as partial:
+        (write if container is Container.TORCH else safetensors_file.write)(partial, to_checkpoint(model))
+
+
+def to_checkpoint(model: UNet) -> Checkpoint:
+    """What a checkpoint of `model` holds; shares its memory."""
+    return Checkpoint(model.config, to_hub(model))
+
+
+def from_checkpoint(checkpoint: Checkpoint) -> UNet:
+    """The network that a checkpoint holds, in eval mode."""
+    with torch.device("meta"):
+        model = UNet.from_config(checkpoint.config)
+    fill(model, checkpoint.tensors)
+    return model.eval()
+
+
+def read(path: Path) -> Checkpoint:
+    """Read and check a `.pt` or `.pth` file; never runs code from it.
+
+    Raises:
+        unet_core.CheckpointError: not such a file, damaged, or the tensors of another network.
+    """
+    _check_archive(path)
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: holds Python objects beside tensors, which are never run; save model.state_dict() instead"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise CheckpointError(f"{path}: not a sound PyTorch file: {_first_line(error)}") from error
+    tensors = _state_dict(state, str(path))
+    entry = getattr(state, "_metadata", {}).get(RECORD_KEY)
+    return open_sealed(tensors, entry.get("record") if isinstance(entry, dict) else None, str(path))
+
+
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint` to a new file at `path`: a `state_dict` that `load_state_dict(strict=True)` takes."""
+    state: OrderedDict[str, Tensor] = OrderedDict()
+    for key, value in checkpoint.tensors.items():
+        state[key] = as_torch(value)
+    metadata: OrderedDict[str, dict[str, Any]] = OrderedDict({"": {"version": 1}})
+    for key in state:
+        layer, name = key.rpartition(".")[::2]
+        # BatchNorm's version 2 says that num_batches_tracked is stored (torch/nn/modules/batchnorm.py).
+        metadata[layer] = {"version": 2 if name == "num_batches_tracked" else 1}
+    metadata[RECORD_KEY] = {"record": seal(checkpoint.config, checkpoint.tensors)}
+    state._metadata = metadata  # type: ignore[attr-defined]  # where torch's own state_dict keeps its versions
+    try:
+        with open(path, "wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:  # torch's writer hides the OSError
+        raise CheckpointError(f"{path.name}: not written: {_first_line(error)}") from error
+
+
+def _check_archive(path: Path) -> None:
+    """What `torch.load` does not check: that the bytes of the zip are those that were written."""
+    with open(path, "rb") as file:
+        if file.read(len(_LEGACY_MAGIC)) == _LEGACY_MAGIC:
+            return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise CheckpointError(
+            f"{path}: not a PyTorch file, or one that was cut short ({_first_line(error)}); get the file again"
+        ) from error
+    if damaged is not None:
+        raise CheckpointError(f"{path}: the file is damaged: its member {damaged} fails its checksum; get it again")
+
+
+def _state_dict(state: Any, source: str) -> dict[str, np.ndarray]:
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(f"{source}: holds {_kind(state)}, not a state_dict")
+    others = [f"{key} ({_kind(value)})" for key, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        raise CheckpointError(
+            f"{source}: not a plain state_dict: {', '.join(others[:12])} are no tensors; save model.state_dict() alone"
+        )
+    unread = [
+        f"{key} ({value.dtype}, {value.layout}, {value.device})"
+        for key, value in state.items()
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex()
+    ]
+    if unread:
+        raise CheckpointError(f"{source}: these are no dense tensors of real numbers: {', '.join(unread[:12])}")
+    return {str(key): as_numpy(value) for key, value in state.items()}
+
+
+def _refuse_orbax(container: Container, path: Path, instead: str) -> None:
+    if container is Container.ORBAX:
+        raise CheckpointError(f"{path}: PyTorch has no Orbax directory; {instead}, or convert it with `unet convert`")
+
+
+def _kind(value: object) -> str:
+    return "an empty dict" if value == {} else f"a {type(value).__name__}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
