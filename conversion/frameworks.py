@@ -11,6 +11,7 @@ _EXTRAS = {
     "jaxlib": ("JAX", "jax"),
     "flax": ("Flax", "jax"),
     "orbax": ("Orbax", "jax"),
+    "tensorstore": ("TensorStore", "jax"),
     "matplotlib": ("matplotlib", "all"),
     "PIL": ("Pillow", "all"),
 }

@@ -1,6 +1,6 @@
 """Judges two networks' answers to one input, and finds the first layer where they part."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from conversion.suspects import Scene, forward_cause, parameter_cause, precision
 from unet_core.config import UNetConfig
 from unet_core.hub import Tensors, tensor_specs
 
-EVAL, TRAINING, GRADIENTS, STATISTICS = "eval logits", "training logits", "gradients", "running statistics"
+EVAL, TRAINING, GRADIENTS, STATISTICS = "eval logits", "training logits", "gradients", "statistics"
 
 FLOAT64_BUDGETS: Mapping[str, float] = {EVAL: 1e-12, TRAINING: 1e-12, GRADIENTS: 1e-11, STATISTICS: 1e-12}
 """The largest difference from the float64 reference, relative to the largest value of the tensor."""
@@ -30,6 +30,10 @@ Answers = Mapping[str, Tensors]
 """What one network answers to one input: for each quantity above, its tensors by name."""
 
 
+Float32Errors = Mapping[str, tuple[float, float]]
+"""For each quantity, torch's own float32 error and the other network's."""
+
+
 @dataclass(frozen=True)
 class Check:
     """One quantity on one input, with its budget."""
@@ -39,7 +43,8 @@ class Check:
     precision: Precision
     error: float
     """float64: the largest difference of b from a, relative to the largest value of the tensor it is in.
-    float32: the Euclidean norm of the difference from the float64 reference, relative to that of the reference."""
+    float32: the Euclidean norm of the difference from the float64 reference, relative to that of the reference; over
+    several inputs, the root mean square of these."""
     budget: float | None
     """None: shown, not judged."""
     tensor: str
@@ -51,6 +56,11 @@ class Check:
     def ok(self) -> bool:
         """Whether the error is within the budget; an error that is not a number is not."""
         return self.budget is None or bool(self.error <= self.budget)
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether an error over the budget is so near to it that chance may have done it."""
+        return self.budget is not None and bool(self.budget < self.error <= 4 * self.budget)
 
 
 @dataclass(frozen=True)
@@ -89,10 +99,21 @@ def float64_checks(sample: str, a: Answers, b: Answers) -> Iterator[Check]:
         yield Check(sample, quantity, "float64", errors[tensor], budget, tensor, None)
 
 
-def float32_checks(sample: str, reference: Answers, torch: Answers, other: Answers) -> Iterator[Check]:
-    """Two networks in float32 against the float64 reference: the other may err little more than torch does."""
+def float32_errors(reference: Answers, torch: Answers, other: Answers) -> Float32Errors:
+    """How far torch, and the other, are in float32 from the float64 reference, quantity by quantity."""
+    return {
+        quantity: (
+            norm_difference(_floats(torch[quantity]), reference[quantity]),
+            norm_difference(_floats(other[quantity]), reference[quantity]),
+        )
+        for quantity in FLOAT64_BUDGETS
+    }
+
+
+def float32_checks(sample: str, errors: Sequence[Float32Errors]) -> Iterator[Check]:
+    """The other network may err little more than torch does, over all the inputs whose errors are given."""
     for quantity in FLOAT64_BUDGETS:
-        own, others = (norm_difference(_floats(side[quantity]), reference[quantity]) for side in (torch, other))
+        own, others = np.sqrt(np.mean(np.square([found[quantity] for found in errors]), axis=0)).tolist()
         budget = FLOAT32_FACTOR * max(own, FLOAT32_UNIT) if quantity in FLOAT32_JUDGED else None
         yield Check(sample, quantity, "float32", others, budget, "", own)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -19,8 +19,6 @@ from unet_core.hub import COUNTER, Tensors
 Precision = Literal["float64", "float32"]
 Framework = Literal["torch", "jax"]
 
-PRECISIONS: tuple[Precision, ...] = ("float64", "float32")
-
 
 @dataclass(frozen=True)
 class Step:
@@ -33,6 +31,7 @@ class Step:
     """BatchNorm's running mean and variance after the step."""
 
 
+@runtime_checkable
 class Runner(Protocol):
     """A network that runs in one of the frameworks, at either precision, without being changed by it."""
 

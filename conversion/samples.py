@@ -1,7 +1,7 @@
 """The inputs of the proof: random ones and a real photograph, odd sizes among them, NHWC."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,8 +45,16 @@ def samples(
     batches = [Sample(f"random {shape[0]}x{shape[1]}x{shape[2]}", random)]
     for path in images or [photograph_path()]:
         x = load_image(path, real, config.in_channels)
-        batches.append(Sample(f"{Path(path).name} {real[0]}x{real[1]}", x))
+        batches.append(Sample(f"{Path(path).name[:16]} {real[0]}x{real[1]}", x))
     return tuple(batches)
+
+
+def repeated(sample: Sample, count: int, *, seed: int) -> Iterator[Sample]:
+    """Further random batches of the same size, mean and deviation as `sample`."""
+    rng = np.random.default_rng((seed, 1))
+    for number in range(count):
+        noise = rng.standard_normal(sample.x.shape, np.float32)
+        yield Sample(f"{sample.name} again, {number + 1}", sample.x.mean() + sample.x.std() * noise)
 
 
 def _check_size(config: UNetConfig, height: int, width: int) -> None:

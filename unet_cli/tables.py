@@ -75,8 +75,14 @@ def _checks(proof: Proof) -> Table:
     other = "JAX" if {proof.a.framework, proof.b.framework} == {"torch", "jax"} else "B"
     own = "torch" if other == "JAX" else "A"
     for heading in ("input", "quantity"):
-        table.add_column(heading)
-    for heading in ("float64\nB from A", "\nbudget", f"float32\n{own}", f"\n{other}", f"ratio\n<= {FLOAT32_FACTOR}"):
+        table.add_column(heading, no_wrap=True)
+    for heading in (
+        "float64\nB from A",
+        "\nbudget",
+        f"float32\n{own}",
+        f"\n{other}",
+        f"{other} / {own}\n<= {FLOAT32_FACTOR}",
+    ):
         table.add_column(heading, justify="right")
     table.add_column("")
     rows: dict[tuple[str, str], dict[str, Check]] = {}

@@ -1,5 +1,6 @@
 """Checkpoints of the Flax NNX twin: Orbax directories and `.safetensors`."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -89,6 +91,7 @@ def read(path: Path) -> Checkpoint:
     if not is_orbax(path):
         raise CheckpointError(f"{path}: is a directory, but no Orbax checkpoint of a UNet (no {_MARK} and state in it)")
     try:
+        _read_through(path / "state")
         with _checkpointer() as checkpointer:
             saved = checkpointer.metadata(path.resolve()).item_metadata
             shapes = saved["state"].tree
@@ -101,9 +104,8 @@ def read(path: Path) -> Checkpoint:
                     metadata=ocp.args.JsonRestore(),
                 ),
             )
-    except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path}: not a sound Orbax checkpoint: {reason}") from error
+    except Exception as error:  # whatever Orbax and TensorStore meet in a damaged directory
+        raise CheckpointError(f"{path}: not a sound Orbax checkpoint: {_reason(error)}") from error
     tensors = flatten(restored["state"])
     metadata: Mapping[str, Any] = restored["metadata"] or {}
     try:
@@ -126,14 +128,32 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
                 ),
             )
     except ValueError as error:  # TensorStore's own errors, a full disk among them
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path.name}: not written: {reason}") from error
+        raise CheckpointError(f"{path.name}: not written: {_reason(error)}") from error
 
 
 def _checkpointer() -> ocp.Checkpointer:
     return ocp.Checkpointer(
         ocp.CompositeCheckpointHandler(state=ocp.PyTreeCheckpointHandler(), metadata=ocp.JsonCheckpointHandler())
     )
+
+
+def _read_through(state: Path) -> None:
+    """Read every stored value once, in turn; a missing or truncated payload raises here.
+
+    Orbax reads all at once and, at the first failure, leaves the others to print tracebacks of their own.
+    """
+    if json.loads((state / "_METADATA").read_text())["use_ocdbt"]:
+        if not (state / "manifest.ocdbt").is_file():
+            raise FileNotFoundError("its arrays are missing (no manifest.ocdbt in state)")
+        store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{state.resolve()}/"}).result()
+        for key in store.list().result():
+            store.read(key).result()
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what a library says, without TensorStore's dump of its settings."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].split(" [tensorstore_spec")[0].split(" [source")[0]
 
 
 def _refuse_torch(container: Container, path: Path, instead: str) -> None:

@@ -54,8 +54,8 @@ def translate(tensors: Mapping[str, Any], into: Side) -> dict[str, Any]:
     NumPy arrays come back as views. The two directions are each other's inverse.
 
     Raises:
-        CheckpointError: a key that not exactly one row matches, or a row that no key matches; all are listed.
-        OverflowError: a count that the other side's integer cannot hold.
+        CheckpointError: a key that not exactly one row matches, or a row that no key matches; all are listed. Or a
+            count that the other side's integer cannot hold.
     """
     source: Side = "jax" if into == "torch" else "torch"
     translated: dict[str, Any] = {}
@@ -69,7 +69,7 @@ def translate(tensors: Mapping[str, Any], into: Side) -> dict[str, Any]:
         row, match = matches[0]
         unused.discard(row)
         name = getattr(row, into).replace("*", match[1] if match.groups() else "")
-        translated[name] = _relayout(row, value, into)
+        translated[name] = _relayout(row, key, value, into)
     if unmatched or unused:
         idle = sorted(getattr(row, source) for row in unused)
         raise CheckpointError(
@@ -126,11 +126,11 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _relayout(row: Row, value: Any, into: Side) -> Any:
+def _relayout(row: Row, key: str, value: Any, into: Side) -> Any:
     if row.counts:
         limit = np.iinfo(np.int32).max
         if into == "jax" and int(value) > limit:
-            raise OverflowError(f"num_batches_tracked is {int(value)}; JAX counts to {limit}")
+            raise CheckpointError(f"{key} is {int(value)}; JAX counts to {limit}")
         return value.astype(COUNTER if into == "torch" else np.int32)
     if row.axes is None:
         return value

@@ -84,8 +84,8 @@ class BatchNorm(nnx.Module):
         unbiased = variance * (count / (count - 1))
         for running, batch in ((self.mean, mean), (self.var, unbiased)):
             old = running[...]
-            running[...] = ((1 - self.momentum) * old + self.momentum * batch).astype(old.dtype)
-        self.num_batches_tracked[...] += 1
+            running.set_value(((1 - self.momentum) * old + self.momentum * batch).astype(old.dtype))
+        self.num_batches_tracked.set_value(self.num_batches_tracked[...] + 1)
 
 
 def batch_statistics(x: Float[Array, "n h w c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
@@ -105,7 +105,7 @@ def batch_statistics(x: Float[Array, "n h w c"]) -> tuple[Float[Array, " c"], Fl
     return shift + correction, jnp.square(residual).mean((0, 1, 2)) - jnp.square(correction)
 
 
-def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h/2 w/2 c"]:
+def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
     """The largest of each 2x2 window, of equals the first; an odd last row or column is left out."""
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 

@@ -75,7 +75,7 @@ def read(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: holds Python objects beside tensors, which are never run; save model.state_dict() instead"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # whatever torch's reader meets in a damaged file
         raise CheckpointError(f"{path}: not a sound PyTorch file: {_first_line(error)}") from error
     tensors = _state_dict(state, str(path))
     entry = getattr(state, "_metadata", {}).get(RECORD_KEY)

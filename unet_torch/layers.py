@@ -18,7 +18,7 @@ def batch_norm(channels: int, config: UNetConfig) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=config.norm_epsilon, momentum=config.norm_momentum)
 
 
-def max_pool(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h/2 w/2"]:
+def max_pool(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h//2 w//2"]:
     """The largest of each 2x2 window; an odd last row or column is left out."""
     return functional.max_pool2d(x, 2)
 

@@ -1,0 +1,138 @@
+"""The main job from end to end: `python -m comparison.demo --out demo` (or `make demo`).
+
+Trains the full network in PyTorch for a few steps, so that its statistics are not trivial; converts the checkpoint to
+Orbax, to safetensors and back, with a proof each time; and draws what both twins make of a photograph.
+"""
+
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+from jaxtyping import Float
+from PIL import Image, ImageFilter
+from torch.nn import functional
+
+import unet_jax
+import unet_torch
+from comparison.picture import Answers, draw
+from conversion.containers import read
+from conversion.files import DifferentError, convert
+from conversion.samples import photograph_path
+from unet_cli.tables import print_conversion, print_proof, progress_bar
+from unet_core import UNetConfig, UNetError
+
+STEPS = 40
+CROP = 96
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train the full network briefly in PyTorch, port it to JAX and back, prove each step, and draw the answers."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("demo")
+    """The folder for the checkpoints and the picture; what an earlier demo left in it is replaced."""
+    features: tuple[int, ...] = UNetConfig.features
+    """Channels of each level; the full network by default."""
+    steps: int = STEPS
+    """Training steps."""
+
+    def run(self) -> None:
+        """Do it all; prints as it goes."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        image, mask = photograph_and_mask()
+        model = train(image, mask, features=self.features, steps=self.steps)
+        chain = [self.out / name for name in ("unet.pt", "unet_orbax", "unet.safetensors", "unet_back.pt")]
+        unet_torch.save(model, chain[0], force=True)
+        for src, dst in zip(chain, chain[1:], strict=False):
+            print(f"\n$ unet convert {src} {dst} --force")
+            with progress_bar() as progress:
+                done = convert(src, dst, force=True, progress=progress)
+            print_conversion(done)
+        first, last = (read(path).tensors for path in (chain[0], chain[-1]))
+        same = sum(first[key].tobytes() == last[key].tobytes() for key in first)
+        print(f"\n{chain[0].name} and {chain[-1].name}: {same} of {len(first)} tensors are the same in every bit")
+        if same != len(first):
+            raise UNetError("the way there and back changed a tensor")
+        picture = self.out / "twins.png"
+        answers = answer(chain[0], chain[1], image)
+        draw(answers, picture)
+        print(f"The picture of both answers is in {picture}: they differ by {answers.difference.max():.1e} at most.")
+
+
+def photograph_and_mask() -> tuple[Float[np.ndarray, "h w 3"], Float[np.ndarray, "h w"]]:
+    """A photograph, from 0 to 1, and something to find in it: where it is brighter than its surroundings."""
+    with Image.open(photograph_path()) as file:
+        grey = file.convert("L")
+        image = np.asarray(file.convert("RGB"), np.float32) / np.float32(255)
+    surroundings = grey.filter(ImageFilter.GaussianBlur(40))
+    smooth = grey.filter(ImageFilter.GaussianBlur(2))
+    return image, (np.asarray(smooth, np.float32) > np.asarray(surroundings, np.float32)).astype(np.float32)
+
+
+def crops(image: np.ndarray, mask: np.ndarray, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Random crops in batches of 2, NCHW."""
+    rng = np.random.default_rng(0)
+    for _ in range(steps):
+        places = [(rng.integers(mask.shape[0] - CROP), rng.integers(mask.shape[1] - CROP)) for _ in range(2)]
+        x, y = (
+            np.stack([array[top : top + CROP, left : left + CROP] for top, left in places])
+            for array in (image, mask[..., None])
+        )
+        yield torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(y).permute(0, 3, 1, 2)
+
+
+def train(image: np.ndarray, mask: np.ndarray, *, features: tuple[int, ...], steps: int) -> unet_torch.UNet:
+    """A few steps of Adam on the photograph."""
+    model = unet_torch.UNet(3, 1, features=features, seed=0).to(memory_format=torch.channels_last)
+    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    print(f"Training a UNet {features} in PyTorch {torch.__version__} for {steps} steps")
+    with progress_bar() as progress:
+        for step, (x, y) in enumerate(crops(image, mask, steps)):
+            loss = functional.binary_cross_entropy_with_logits(model.logits(x), y)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            progress(f"loss {loss.item():.3f}", (step + 1) / steps)
+    return model.eval()
+
+
+def answer(torch_path: Path, jax_path: Path, image: np.ndarray) -> Answers:
+    """What both twins, each loaded from its own checkpoint, make of the image."""
+    in_torch, in_jax = unet_torch.load(torch_path), unet_jax.load(jax_path)
+    x = image[None]
+    nchw = torch.from_numpy(x).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        theirs = in_torch(nchw)[0, 0].numpy()
+        exact = in_torch.double()(nchw.double())[0, 0].numpy()
+    ours = np.asarray(in_jax(x))[0, :, :, 0]
+    return Answers(image, theirs, ours, float(np.abs(theirs - exact).max()))
+
+
+def main() -> int:
+    """Run the demo; returns the exit code."""
+    demo = tyro.cli(Demo, prog="python -m comparison.demo")
+    started = time.monotonic()
+    if shutil.disk_usage(demo.out.absolute().parent).free < 1e9:
+        print("the demo needs 1 GB of free disk", file=sys.stderr)
+        return 2
+    try:
+        demo.run()
+    except DifferentError as error:
+        print_proof(error.proof)
+        return 1
+    except UNetError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 2
+    print(f"Done in {time.monotonic() - started:.0f} s.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Tiny networks with statistics that training left behind, and shape checks on every annotated signature."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+# The tests' tiny networks run once each: what LLVM's later passes would gain is not worth their seconds.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+
+from jaxtyping import install_import_hook
+
+install_import_hook(["unet_core.resize", "unet_torch", "unet_jax", "conversion"], "beartype.beartype")
+
+import numpy as np
+import pytest
+
+from unet_core.config import UNetConfig
+from unet_core.hub import tensor_specs
+from unet_core.initial import initial_tensors
+
+TINY = UNetConfig(in_channels=3, out_channels=2, features=(4, 6, 8))
+
+
+def trained_tensors(config: UNetConfig, seed: int = 0, dtype: type = np.float32) -> dict[str, np.ndarray]:
+    """A network's tensors as some training would leave them: no constant, no zero mean, no unit variance."""
+    rng = np.random.default_rng(seed)
+    tensors = initial_tensors(config, seed)
+    for key, spec in tensor_specs(config).items():
+        if key.endswith("num_batches_tracked"):
+            tensors[key] = np.array(rng.integers(1, 1000), np.int64)
+            continue
+        if spec.fan_in is None:
+            low, high = (0.5, 1.5) if key.endswith((".weight", ".running_var")) else (-0.3, 0.3)
+            tensors[key] = rng.uniform(low, high, spec.shape)
+        tensors[key] = tensors[key].astype(dtype)
+    return tensors
+
+
+def batch(config: UNetConfig, n: int = 1, height: int = 16, width: int = 16, dtype: type = np.float32) -> np.ndarray:
+    """A random batch, NHWC."""
+    shape = (n, height, width, config.in_channels)
+    return np.random.default_rng(n * height + width).standard_normal(shape).astype(dtype)
+
+
+@pytest.fixture
+def tensors() -> dict[str, np.ndarray]:
+    return trained_tensors(TINY)
+
+
+@pytest.fixture
+def x64():
+    jax = pytest.importorskip("jax")
+    with jax.enable_x64(True):
+        yield

@@ -1,0 +1,78 @@
+"""Each twin stands alone: it imports and works in a process where the other framework cannot be imported."""
+
+import subprocess
+import sys
+
+import pytest
+
+WITHOUT = """
+import sys
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, NotInstalled())
+"""
+TORCH, JAX = ("torch",), ("jax", "jaxlib", "flax", "orbax", "optax")
+
+USE_TORCH = """
+import torch, unet_torch
+model = unet_torch.UNet(features=(2, 3), seed=0).eval()
+for name in ("a.pt", "a.safetensors"):
+    unet_torch.save(model, name)
+    assert torch.equal(unet_torch.load(name)(torch.zeros(1, 3, 8, 8)), model(torch.zeros(1, 3, 8, 8)))
+"""
+USE_JAX = """
+import jax.numpy as jnp, unet_jax
+model = unet_jax.UNet(features=(2, 3), rngs=0)
+model.eval()
+for name in ("a", "a.safetensors"):
+    unet_jax.save(model, name)
+    assert (unet_jax.load(name)(jnp.zeros((1, 8, 8, 3))) == model(jnp.zeros((1, 8, 8, 3)))).all()
+"""
+
+
+def run(code, tmp_path):
+    return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("needs", "blocked", "code"), [("torch", JAX, USE_TORCH), ("jax", TORCH, USE_JAX)], ids=["torch-only", "jax-only"]
+)
+def test_a_twin_works_alone(tmp_path, needs, blocked, code):
+    pytest.importorskip(needs)
+    done = run(WITHOUT.format(blocked=blocked) + code, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("unet_core.checkpoint, unet_core.safetensors_file, unet_core.initial", ("torch", *JAX)),
+        ("conversion", ("torch", *JAX)),
+        ("unet_cli.main", ("torch", *JAX, "numpy")),
+    ],
+)
+def test_nothing_heavy_is_imported_early(tmp_path, module, unwanted):
+    done = run(f"import sys, {module}\nprint([name for name in {unwanted!r} if name in sys.modules])", tmp_path)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("present", "blocked", "message"),
+    [("torch", JAX, "JAX, which is not installed"), ("jax", TORCH, "PyTorch, which is not installed")],
+)
+def test_a_missing_framework_is_said_in_one_line(tmp_path, present, blocked, message):
+    pytest.importorskip(present)
+    twin = f"unet_{present}"
+    seed = "seed" if present == "torch" else "rngs"
+    code = WITHOUT.format(blocked=blocked) + (
+        f"import {twin}\n{twin}.save({twin}.UNet(features=(2, 3), {seed}=0), 'a.safetensors')\n"
+        "from unet_cli.main import main\n"
+        f"sys.exit(main(['convert', 'a.safetensors', {'b' if present == 'torch' else 'b.pt'!r}]))"
+    )
+    done = run(code, tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("b*"))

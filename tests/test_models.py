@@ -1,0 +1,264 @@
+"""The two networks against each other, in every mode and precision, through `to_jax` and `to_torch`."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from conftest import TINY, batch, trained_tensors
+
+from unet_core import CheckpointError, UNetConfig
+from unet_core.checkpoint import Checkpoint
+
+torch = pytest.importorskip("torch")
+jax = pytest.importorskip("jax")
+
+import jax.numpy as jnp
+from flax import nnx
+
+import conversion
+import unet_jax
+import unet_torch
+from unet_jax.hub import to_hub as jax_hub
+from unet_torch.checkpoint import from_checkpoint
+from unet_torch.hub import to_hub as torch_hub
+
+CONFIGS = {
+    "default": TINY,
+    "half-pixel": dataclasses.replace(TINY, align_corners=False),
+    "skip first": dataclasses.replace(TINY, skip_first=True),
+    "other norm": dataclasses.replace(TINY, norm_epsilon=1e-3, norm_momentum=0.3),
+    "one level": UNetConfig(1, 1, (5, 3)),
+    "deep and narrow": UNetConfig(4, 3, (2, 3, 4, 5, 6)),
+}
+
+
+def pair(config=TINY, dtype=np.float64):
+    model = from_checkpoint(Checkpoint(config, trained_tensors(config, dtype=dtype)))
+    return model, conversion.to_jax(model)
+
+
+def torch_logits(model, x):
+    with torch.no_grad():
+        return model.logits(torch.from_numpy(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+
+
+def assert_close(found, reference, tolerance):
+    assert np.abs(np.asarray(found, np.float64) - reference).max() <= tolerance * np.abs(reference).max()
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize(("n", "height", "width"), [(1, 16, 16), (3, 19, 21)])
+def test_logits_agree_in_float64(x64, config, n, height, width):
+    if config.depth == 4:
+        height, width = height + 8, width + 8
+    in_torch, in_jax = pair(config)
+    x = batch(config, n, height, width, np.float64)
+    assert_close(in_jax.logits(jnp.asarray(x)), torch_logits(in_torch, x), 1e-12)
+
+
+def test_training_mode_agrees_in_float64(x64):
+    in_torch, in_jax = pair()
+    x = batch(TINY, 3, 19, 21, np.float64)
+    in_torch.train(), in_jax.train()
+    assert_close(in_jax.logits(jnp.asarray(x)), torch_logits(in_torch, x), 1e-12)
+    ours, theirs = jax_hub(in_jax), torch_hub(in_torch)
+    for key, value in theirs.items():
+        assert_close(ours[key], value, 1e-12)
+
+
+@pytest.mark.parametrize(
+    "control", [{"align_corners": False}, {"skip_first": True}, {"norm_epsilon": 1e-3}], ids=lambda c: next(iter(c))
+)
+def test_another_meaning_would_be_seen(x64, control):
+    """The control: the same weights under one other option do not pass for the same network."""
+    tensors = trained_tensors(TINY, dtype=np.float64)
+    in_torch = from_checkpoint(Checkpoint(TINY, tensors))
+    other = conversion.to_jax(from_checkpoint(Checkpoint(dataclasses.replace(TINY, **control), tensors)))
+    x = batch(TINY, 1, 16, 16, np.float64)
+    with pytest.raises(AssertionError):
+        assert_close(other.logits(jnp.asarray(x)), torch_logits(in_torch, x), 1e-6)
+
+
+def test_call_is_the_sigmoid_of_logits():
+    in_torch, in_jax = pair(dtype=np.float32)
+    x = batch(TINY)
+    logits = in_jax.logits(jnp.asarray(x))
+    np.testing.assert_array_equal(in_jax(jnp.asarray(x)), jax.nn.sigmoid(logits))
+    probabilities = in_torch(torch.from_numpy(x).permute(0, 3, 1, 2))
+    np.testing.assert_allclose(in_jax(jnp.asarray(x)), probabilities.permute(0, 2, 3, 1).detach().numpy(), atol=1e-6)
+
+
+def test_runs_under_jit_with_split_and_merge():
+    _, model = pair(dtype=np.float32)
+    x = jnp.asarray(batch(TINY, 2))
+    graphdef, state = nnx.split(model)
+    traces = []
+
+    @jax.jit
+    def logits(state, x):
+        traces.append(None)
+        return nnx.merge(graphdef, state).logits(x)
+
+    np.testing.assert_allclose(logits(state, x), model.logits(x), atol=1e-5)
+    logits(state, x + 1)
+    assert len(traces) == 1
+
+
+def test_statistics_move_under_jit():
+    _, model = pair(dtype=np.float32)
+    model.train()
+    graphdef, state = nnx.split(model)
+
+    @jax.jit
+    def step(state, x):
+        model = nnx.merge(graphdef, state)
+        model.logits(x)
+        return nnx.state(model)
+
+    moved = nnx.merge(graphdef, step(state, jnp.asarray(batch(TINY))))
+    before, after = jax_hub(model), jax_hub(moved)
+    for key, value in before.items():
+        assert np.array_equal(value, after[key]) == ("running" not in key and "tracked" not in key)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_computes_in_the_dtype_asked_for_with_float32_parameters(x64, dtype):
+    model = unet_jax.UNet.from_config(TINY, dtype=jnp.dtype(dtype), rngs=0)
+    logits = model.logits(jnp.asarray(batch(TINY)))
+    assert logits.dtype == jnp.dtype(dtype)
+    dtypes = {variable[...].dtype for _, variable in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+    assert dtypes == {np.dtype("float32")}
+    assert model.down1.norm1.var[...].dtype == jnp.float32
+
+
+def test_bfloat16_errs_as_bfloat16_does():
+    _, model = pair(dtype=np.float32)
+    x = jnp.asarray(batch(TINY, 1, 32, 32))
+    rounded = unet_jax.UNet.from_config(TINY, dtype=jnp.bfloat16, rngs=None)
+    rounded.eval()
+    nnx.update(rounded, nnx.state(model))
+    exact, found = np.asarray(model.logits(x)), np.asarray(rounded.logits(x), np.float32)
+    error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+    assert 1e-4 < error < 3e-2
+
+
+def test_gradients_flow_to_every_parameter():
+    _, model = pair(dtype=np.float32)
+    gradients = nnx.grad(lambda model: (model.logits(jnp.asarray(batch(TINY))) ** 2).mean())(model)
+    assert all(jnp.abs(variable[...]).max() > 0 for _, variable in nnx.to_flat_state(gradients))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_crosses_over(training):
+    in_torch, _ = pair(dtype=np.float32)
+    in_jax = conversion.to_jax(in_torch.train(training))
+    assert in_jax.training is training
+    assert conversion.to_torch(in_jax).training is training
+
+
+def test_round_trip_is_bit_exact_and_shares_no_memory():
+    in_torch, in_jax = pair(dtype=np.float32)
+    back = conversion.to_torch(in_jax)
+    for key, value in torch_hub(in_torch).items():
+        assert np.array_equal(value, torch_hub(back)[key])
+        assert value.dtype == torch_hub(back)[key].dtype
+    expected = torch_hub(in_torch)["out.bias"].copy()
+    with torch.no_grad():
+        for parameter in in_torch.parameters():
+            parameter.add_(1)
+    assert np.array_equal(jax_hub(in_jax)["out.bias"], expected)
+    assert np.array_equal(torch_hub(back)["out.bias"], expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_low_precision_models_keep_their_dtype(dtype):
+    model = pair(dtype=np.float32)[0].to(dtype)
+    back = conversion.to_torch(conversion.to_jax(model))
+    for key, value in model.state_dict().items():
+        assert back.state_dict()[key].dtype == value.dtype
+        assert torch.equal(back.state_dict()[key], value)
+
+
+def test_float64_without_x64_is_refused_not_rounded():
+    model = pair(dtype=np.float32)[0].double()
+    with pytest.raises(CheckpointError, match="jax_enable_x64"):
+        conversion.to_jax(model)
+
+
+def test_a_foreign_module_with_the_same_keys_converts():
+    from plain_unet import PlainUNet
+
+    class Small(PlainUNet):
+        def __init__(self):
+            torch.nn.Module.__init__(self)
+            for key, value in unet_torch.UNet(features=(2, 3, 4, 5, 6), seed=0).named_children():
+                setattr(self, key, value)
+            self.pool = torch.nn.MaxPool2d(2)
+
+    model = Small().eval()
+    converted = conversion.to_jax(model)
+    assert converted.config == UNetConfig(features=(2, 3, 4, 5, 6))
+    x = batch(converted.config, 1, 33, 40)
+    np.testing.assert_allclose(converted.logits(jnp.asarray(x)), torch_logits(model, x), atol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "message"), [((1, 3, 3, 3), "too small"), ((1, 16, 16, 4), "4 channels")])
+def test_impossible_inputs_are_refused_by_both(shape, message):
+    in_torch, in_jax = pair(dtype=np.float32)
+    with pytest.raises(ValueError, match=message):
+        in_jax(jnp.zeros(shape))
+    with pytest.raises(ValueError, match=message):
+        in_torch(torch.zeros(shape).permute(0, 3, 1, 2))
+
+
+def test_one_value_per_channel_is_refused_by_both():
+    in_torch, in_jax = pair(dtype=np.float32)
+    in_torch.train(), in_jax.train()
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        in_jax(jnp.zeros((1, 4, 4, 3)))
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        in_torch(torch.zeros(1, 3, 4, 4))
+
+
+def test_state_dict_of_the_full_network_is_the_plain_classs():
+    from plain_unet import PlainUNet
+
+    with torch.device("meta"):
+        plain, ours = PlainUNet(3, 1).state_dict(), unet_torch.UNet(3, 1).state_dict()
+    assert [(key, value.shape, value.dtype) for key, value in plain.items()] == [
+        (key, value.shape, value.dtype) for key, value in ours.items()
+    ]
+
+
+def test_torch_model_honours_default_dtype_and_device():
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = unet_torch.UNet(features=(2, 3), seed=0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert model.out.weight.dtype == torch.float64
+    assert model.down1.conv[1].num_batches_tracked.dtype == torch.int64
+    with torch.device("meta"):
+        assert unet_torch.UNet(features=(2, 3)).out.weight.is_meta
+
+
+def test_lowers_for_a_tpu_in_training_without_gather_or_scatter():
+    model = nnx.eval_shape(lambda: unet_jax.UNet.from_config(TINY, rngs=None))
+    graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+
+    def loss(parameters, statistics, x):
+        model = nnx.merge(graphdef, parameters, statistics, copy=True)
+        return jnp.square(model.logits(x)).mean(), nnx.state(model, nnx.BatchStat)
+
+    x = jax.ShapeDtypeStruct((2, 19, 21, 3), jnp.float32)
+    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    text = jax.export.export(step, platforms=("tpu",))(*states, x).mlir_module()
+    assert "stablehlo.convolution" in text
+    assert "stablehlo.gather" not in text
+    assert "stablehlo.dynamic_gather" not in text
+    assert "stablehlo.scatter" not in text  # the max-pool's gradient is a select_and_scatter, which a TPU has
+
+
+def test_abstract_models_hold_no_memory():
+    model = nnx.eval_shape(lambda: unet_jax.UNet(rngs=nnx.Rngs(0)))
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(nnx.state(model)))

@@ -1,0 +1,302 @@
+"""`verify` passes the same network and names what is wrong with any other."""
+
+import copy
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from conftest import trained_tensors
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unet_cli.main import main
+from unet_core import UNetConfig, UNetError, safetensors_file
+from unet_core.checkpoint import Checkpoint
+
+torch = pytest.importorskip("torch")
+jax = pytest.importorskip("jax")
+pytest.importorskip("matplotlib")
+
+import jax.numpy as jnp
+
+import conversion
+import unet_jax.layers
+import unet_jax.model
+from conversion import judgement
+from conversion.judgement import EVAL, GRADIENTS, STATISTICS, TRAINING
+from conversion.proof import verify
+from unet_torch import checkpoint as torch_file
+
+CONFIG = UNetConfig(2, 2, (6, 8))
+SIZE = (11, 13)
+
+
+def in_torch(config=CONFIG, **changed):
+    return torch_file.from_checkpoint(Checkpoint(config, {**trained_tensors(config), **changed}))
+
+
+def changed_tensor(key, change):
+    return {key: np.ascontiguousarray(change(trained_tensors(CONFIG)[key]))}
+
+
+def test_the_same_network_passes_in_both_frameworks():
+    model = in_torch()
+    proof = verify(model, conversion.to_jax(model), size=SIZE)
+    assert proof.equal, proof.verdict
+    assert {check.quantity for check in proof.checks} == {EVAL, TRAINING, GRADIENTS, STATISTICS}
+    assert {check.sample for check in proof.checks} == {"random 3x11x13", "grace_hopper.jpg 11x13"}
+    assert (proof.identical, proof.tensors) == (len(trained_tensors(CONFIG)),) * 2
+    assert (proof.a.framework, proof.b.framework) == ("torch", "jax")
+
+
+def test_verifying_changes_neither_network():
+    model = in_torch()
+    converted = conversion.to_jax(model)
+    before = copy.deepcopy(model.state_dict())
+    statistics = np.array(converted.down1.norm1.var[...])
+    verify(model, converted, size=SIZE)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert np.array_equal(converted.down1.norm1.var[...], statistics)
+    assert not model.training
+    assert not converted.training
+
+
+WEIGHTS = {
+    "height and width swapped": ("up1.conv.0.weight", lambda k: k.swapaxes(2, 3), "up1.conv.0", "height and width"),
+    "channels swapped": (
+        "bottom.conv.3.weight",
+        lambda k: k.swapaxes(0, 1),
+        "bottom.conv.3",
+        "input and output channels",
+    ),
+    "taken for HWIO": (
+        "down1.conv.3.weight",
+        lambda k: k.transpose(2, 3, 1, 0).reshape(k.shape),
+        "down1.conv.3",
+        "HWIO order",
+    ),
+    "turned": ("down1.conv.0.weight", lambda k: k[:, :, ::-1, ::-1], "down1.conv.0", "180 degrees"),
+    "shuffled": ("up1.conv.3.weight", lambda k: np.roll(k, 1, 0), "up1.conv.3", "another order"),
+    "scaled": ("bottom.conv.0.weight", lambda k: k * 1.001, "bottom.conv.0", "values of bottom.conv.0.weight differ"),
+    "a variance": ("up1.conv.4.running_var", lambda v: v * 16 / 15, "up1.conv.4", "up1.conv.4.running_var differ"),
+    "a bias": ("out.bias", lambda b: b + 1e-6, "out", "out.bias differ"),
+    "a counter": (
+        "down1.conv.4.num_batches_tracked",
+        lambda n: n + 1,
+        "down1.conv.4",
+        "down1.conv.4.num_batches_tracked differ",
+    ),
+    "not a number": ("up1.conv.1.bias", lambda b: b * np.nan, "up1.conv.1", "not finite"),
+}
+
+
+@pytest.mark.parametrize(("key", "change", "layer", "cause"), WEIGHTS.values(), ids=WEIGHTS)
+def test_a_changed_tensor_is_traced_to_its_layer(key, change, layer, cause):
+    proof = verify(in_torch(), in_torch(**changed_tensor(key, change)), size=SIZE)
+    assert not proof.equal
+    assert proof.departure.layer == layer
+    assert cause in proof.departure.cause
+    assert proof.identical == proof.tensors - 1
+
+
+def test_swapped_statistics_are_named():
+    tensors = trained_tensors(CONFIG)
+    mean, variance = (f"bottom.conv.1.running_{name}" for name in ("mean", "var"))
+    proof = verify(in_torch(), in_torch(**{mean: tensors[variance], variance: np.abs(tensors[mean])}), size=SIZE)
+    assert proof.departure.layer == "bottom.conv.1"
+    proof = verify(in_torch(), in_torch(**{mean: tensors[variance], variance: tensors[mean]}), size=SIZE)
+    assert "are swapped" in proof.departure.cause
+
+
+MEANINGS = {
+    "half-pixel corners": ({"align_corners": False}, "up1.join", "half-pixel corners"),
+    "concatenation order": ({"skip_first": True}, "up1.join", "concatenation order is swapped: [skip, upsampled]"),
+    "both": ({"skip_first": True, "align_corners": False}, "up1.join", "and the concatenation order"),
+    "epsilon": ({"norm_epsilon": 1e-3}, "down1.conv.1", "epsilon is 0.001 instead of 1e-05"),
+    "momentum": ({"norm_momentum": 0.01}, "down1.conv.1", "momentum is 0.01 instead of 0.1"),
+}
+
+
+@pytest.mark.parametrize(("fields", "layer", "cause"), MEANINGS.values(), ids=MEANINGS)
+def test_another_meaning_of_the_same_weights_is_named(fields, layer, cause):
+    proof = verify(in_torch(), in_torch(dataclasses.replace(CONFIG, **fields)), size=SIZE)
+    assert proof.departure.layer == layer
+    assert cause in proof.departure.cause
+    assert proof.identical == proof.tensors
+
+
+def test_the_reference_may_be_the_other_meaning():
+    proof = verify(in_torch(dataclasses.replace(CONFIG, align_corners=False)), in_torch(), size=SIZE)
+    assert "align_corners, not half-pixel" in proof.departure.cause
+
+
+class Nearest(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        for name, child in in_torch().named_children():
+            setattr(self, name, child)
+
+    def forward(self, x):
+        skip = self.down1(x)
+        low = self.bottom(torch.nn.functional.max_pool2d(skip, 2))
+        up = torch.nn.functional.interpolate(low, skip.shape[2:], mode="nearest")
+        return self.out(self.up1(torch.cat([up, skip], 1)))
+
+
+def test_a_foreign_module_is_judged_by_what_it_does():
+    proof = verify(in_torch(), Nearest(), size=SIZE)
+    assert proof.departure.layer == "up1.join"
+    assert "nearest-neighbour" in proof.departure.cause
+
+
+BROKEN_JAX = {
+    "biased variance": (
+        (unet_jax.layers.BatchNorm, "_track"),
+        lambda track: lambda self, mean, variance, n: track(self, mean, variance * (n - 1) / n, n),
+        ("down1.conv.1", STATISTICS, "biased one (divided by n = 429 instead of n - 1)"),
+    ),
+    "half-pixel corners": (
+        (unet_jax.layers, "upsample"),
+        lambda upsample: lambda x, height, width, *, align_corners: upsample(x, height, width, align_corners=False),
+        ("up1.join", EVAL, "half-pixel corners"),
+    ),
+    "leaky ReLU": (
+        (unet_jax.model, "relu"),
+        lambda relu: lambda x: jnp.maximum(x, 0.01 * x),
+        ("down1.conv.2", EVAL, None),
+    ),
+    "bfloat16 products": (
+        (unet_jax.layers.Convolution, "__call__"),
+        lambda call: lambda self, x: call(self, _rounded(x)),
+        ("down1.conv.0", f"{EVAL} in float32", "TF32 or bfloat16"),
+    ),
+}
+
+
+def _rounded(x):
+    return x.astype(jnp.bfloat16).astype(jnp.float32) if x.dtype == jnp.float32 else x
+
+
+@pytest.mark.parametrize(("place", "broken", "found"), BROKEN_JAX.values(), ids=BROKEN_JAX)
+def test_a_broken_jax_twin_is_found(monkeypatch, place, broken, found):
+    owner, name = place
+    monkeypatch.setattr(owner, name, broken(getattr(owner, name)))
+    model = in_torch()
+    departure = verify(model, conversion.to_jax(model), size=SIZE).departure
+    layer, quantity, cause = found
+    assert (departure.layer, departure.quantity) == (layer, quantity)
+    assert departure.cause is None if cause is None else cause in departure.cause
+
+
+def test_a_wrong_gradient_alone_is_found(monkeypatch):
+    @jax.custom_jvp
+    def relu(x):
+        return jnp.maximum(x, 0)
+
+    relu.defjvp(lambda primals, tangents: (relu(*primals), tangents[0] * (primals[0] >= 0) * 1.001))
+    monkeypatch.setattr(unet_jax.model, "relu", relu)
+    model = in_torch()
+    departure = verify(model, conversion.to_jax(model), size=SIZE).departure
+    assert departure.quantity == GRADIENTS
+    assert departure.layer == "up1.conv.4", "the one nearest to the loss, where the error enters"
+
+
+def test_networks_of_different_shapes_differ():
+    proof = verify(in_torch(), in_torch(UNetConfig(2, 2, (6, 9))), size=SIZE)
+    assert proof.departure.layer == "bottom.conv.0"
+    assert proof.departure.quantity == "shapes"
+    assert not proof.checks
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 10**6), st.lists(st.integers(4, 12), min_size=2, max_size=3).map(tuple))
+def test_no_false_alarm(seed, features):
+    """Random networks against themselves, laid out otherwise in memory: torch sums in another order."""
+    config = UNetConfig(3, 2, features)
+    tensors = trained_tensors(config, seed)
+    a, b = (torch_file.from_checkpoint(Checkpoint(config, tensors)) for _ in range(2))
+    proof = verify(a, b.to(memory_format=torch.channels_last))
+    assert proof.equal, proof.verdict
+
+
+def test_a_doubtful_float32_ratio_is_judged_on_more_inputs(monkeypatch):
+    """Errors of 1.4 times torch's on one input pass where four more bring the ratio under 1.25."""
+    model, errors = in_torch(), iter([1.4, *[1.0] * 100])
+    measured = judgement.norm_difference
+
+    def once_unlucky(found, reference):
+        calls.append(None)
+        return measured(found, reference) * (next(errors) if len(calls) == 2 else 1.0)
+
+    calls = []
+    monkeypatch.setattr(judgement, "norm_difference", once_unlucky)
+    monkeypatch.setattr(judgement, "FLOAT32_UNIT", 0.0)
+    proof = verify(model, in_torch(), size=SIZE)
+    assert proof.equal
+    assert {check.sample for check in proof.checks if check.precision == "float32"} == {
+        "random 3x11x13 +4",
+        "grace_hopper.jpg 11x13",
+    }
+
+
+def test_json_holds_everything():
+    proof = verify(in_torch(), in_torch(**changed_tensor("up1.conv.1.bias", lambda b: b * np.nan)), size=SIZE)
+    report = json.loads(proof.to_json())
+    assert report["equal"] is False
+    assert report["departure"]["layer"] == "up1.conv.1"
+    assert report["checks"][0] | {"error": 0} == {
+        "sample": "random 3x11x13",
+        "quantity": EVAL,
+        "precision": "float64",
+        "error": 0,
+        "budget": 1e-12,
+        "tensor": "",
+        "baseline": None,
+        "ok": False,
+    }
+    assert report["a"]["versions"] == {"torch": torch.__version__}
+
+
+@pytest.mark.parametrize(("size", "message"), [((1, 8), "too small"), ((2, 2), "too small")])
+def test_a_size_that_cannot_train_is_refused(size, message):
+    with pytest.raises(UNetError, match=message):
+        verify(in_torch(), in_torch(), size=size)
+
+
+def test_something_else_is_refused():
+    with pytest.raises(UNetError, match="got dict"):
+        verify(in_torch(), {})
+
+
+def test_convert_proves_and_writes(tmp_path, capsys):
+    torch_file.write(tmp_path / "a.pt", Checkpoint(CONFIG, trained_tensors(CONFIG)))
+    assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "a")]) == 0
+    out = capsys.readouterr().out
+    assert "SAME" in out
+    assert "verified" in out
+    assert (tmp_path / "a").is_dir()
+
+
+def test_convert_writes_nothing_when_the_proof_fails(tmp_path, capsys, monkeypatch):
+    torch_file.write(tmp_path / "a.pt", Checkpoint(CONFIG, trained_tensors(CONFIG)))
+    owner, broken = unet_jax.model, lambda x: x
+    monkeypatch.setattr(owner, "relu", broken)
+    assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "a")]) == 1
+    assert "DIFFERENT" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_verify_exits_with_1_and_names_the_layer(tmp_path, capsys):
+    key = "bottom.conv.3.weight"
+    torch_file.write(tmp_path / "a.pt", Checkpoint(CONFIG, trained_tensors(CONFIG)))
+    wrong = trained_tensors(CONFIG) | changed_tensor(key, lambda kernel: kernel.swapaxes(0, 1))
+    safetensors_file.write(tmp_path / "b.safetensors", Checkpoint(CONFIG, wrong))
+    report = tmp_path / "report.json"
+    paths = [str(tmp_path / name) for name in ("a.pt", "b.safetensors")]
+    assert main(["verify", *paths, "--size", "11x13", "--json", str(report)]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "DIFFERENT: the networks differ: bottom.conv.3 departs first" in out
+    assert "input and output channels of the kernel are swapped" in out
+    assert json.loads(report.read_text())["departure"]["layer"] == "bottom.conv.3"
+    assert json.loads(report.read_text())["b"]["framework"] == "jax"

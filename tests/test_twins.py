@@ -1,0 +1,63 @@
+"""The twins read side by side: the same files, the same names, the same order."""
+
+import ast
+import dataclasses
+import inspect
+from pathlib import Path
+
+import pytest
+
+from unet_core import UNetConfig
+
+ROOT = Path(__file__).parents[1]
+
+
+def public_names(path):
+    tree = ast.parse(path.read_text())
+    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"]
+
+
+def methods(path, name):
+    tree = ast.parse(path.read_text())
+    found = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    return [node.name for node in found.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+
+
+def test_packages_export_the_same_names():
+    unet_torch, unet_jax = pytest.importorskip("unet_torch"), pytest.importorskip("unet_jax")
+    assert unet_torch.__all__ == unet_jax.__all__
+
+
+def test_every_torch_file_has_its_twin():
+    names = {path.name for path in (ROOT / "unet_torch").glob("*.py")}
+    assert names <= {path.name for path in (ROOT / "unet_jax").glob("*.py")}
+
+
+@pytest.mark.parametrize("name", ["model.py", "checkpoint.py"])
+def test_files_define_the_same_names_in_the_same_order(name):
+    ours, theirs = (
+        [found for found in public_names(ROOT / package / name) if found != "is_orbax"]
+        for package in ("unet_torch", "unet_jax")
+    )
+    assert ours == theirs
+
+
+def test_models_have_the_same_methods():
+    in_torch = methods(ROOT / "unet_torch/model.py", "UNet")
+    in_jax = methods(ROOT / "unet_jax/model.py", "UNet")
+    assert [name for name in in_torch if name != "forward"] == [name for name in in_jax if name != "training"]
+
+
+@pytest.mark.parametrize("package", ["unet_torch", "unet_jax"])
+def test_the_constructor_takes_every_field_of_the_config(package):
+    model = pytest.importorskip(package).UNet
+    parameters = inspect.signature(model.__init__).parameters
+    for field in dataclasses.fields(UNetConfig):
+        assert parameters[field.name].default == field.default
+
+
+@pytest.mark.parametrize("package", ["unet_torch", "unet_jax"])
+def test_from_config_keeps_every_field(package):
+    config = UNetConfig(2, 3, (2, 3, 4), align_corners=False, skip_first=True, norm_epsilon=0.1, norm_momentum=0.2)
+    model = pytest.importorskip(package).UNet
+    assert model.from_config(config, **({"seed": 0} if package == "unet_torch" else {"rngs": 0})).config == config
