@@ -4,6 +4,7 @@ Trains the full network in PyTorch for a few steps, so that its statistics are n
 Orbax, to safetensors and back, with a proof each time; and draws what both twins make of a photograph.
 """
 
+import itertools
 import shutil
 import sys
 import time
@@ -50,11 +51,14 @@ class Demo:
         model = train(image, mask, features=self.features, steps=self.steps)
         chain = [self.out / name for name in ("unet.pt", "unet_orbax", "unet.safetensors", "unet_back.pt")]
         unet_torch.save(model, chain[0], force=True)
-        for src, dst in zip(chain, chain[1:], strict=False):
+        for src, dst in itertools.pairwise(chain):
             print(f"\n$ unet convert {src} {dst} --force")
             with progress_bar() as progress:
                 done = convert(src, dst, force=True, progress=progress)
-            print_conversion(done)
+            if src is chain[0]:
+                print_conversion(done)
+            elif done.proof is not None:
+                print(f"Again {done.proof.verdict}.")
         first, last = (read(path).tensors for path in (chain[0], chain[-1]))
         same = sum(first[key].tobytes() == last[key].tobytes() for key in first)
         print(f"\n{chain[0].name} and {chain[-1].name}: {same} of {len(first)} tensors are the same in every bit")

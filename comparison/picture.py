@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
 
 from unet_core.files import atomic
 
@@ -46,11 +45,11 @@ def draw(answers: Answers, path: Path) -> None:
         shown = panel.imshow(answer, cmap="gray", vmin=0, vmax=1)
         panel.set_title(f"{name}: probability")
     figure.colorbar(shown, ax=panels[1:3], shrink=0.8, location="bottom", label="probability")
-    difference = panels[3].imshow(answers.difference, cmap="viridis", vmin=0)
+    unit = 10.0 ** np.floor(np.log10(max(answers.rounding, 1e-30)))
+    difference = panels[3].imshow(answers.difference / unit, cmap="viridis", vmin=0)
     panels[3].set_title("absolute difference")
-    scale = figure.colorbar(difference, ax=panels[3], shrink=0.8, location="bottom", format=ScalarFormatter())
-    scale.formatter.set_powerlimits((0, 0))  # type: ignore[attr-defined]
-    scale.set_label(f"at most {answers.difference.max():.1e}; torch's own rounding: {answers.rounding:.1e}")
+    figure.colorbar(difference, ax=panels[3], shrink=0.8, location="bottom", label=f"in units of {unit:.0e}")
+    panels[3].set_xlabel(f"largest {answers.difference.max():.1e}\ntorch's own rounding error {answers.rounding:.1e}")
     for panel in panels:
         panel.set_xticks([])
         panel.set_yticks([])

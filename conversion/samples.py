@@ -45,7 +45,7 @@ def samples(
     batches = [Sample(f"random {shape[0]}x{shape[1]}x{shape[2]}", random)]
     for path in images or [photograph_path()]:
         x = load_image(path, real, config.in_channels)
-        batches.append(Sample(f"{Path(path).name[:16]} {real[0]}x{real[1]}", x))
+        batches.append(Sample(f"{Path(path).stem[:12]} {real[0]}x{real[1]}", x))
     return tuple(batches)
 
 

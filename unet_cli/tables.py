@@ -11,7 +11,7 @@ from rich.table import Table
 
 from conversion.files import Conversion
 from conversion.inspection import Inspection
-from conversion.judgement import FLOAT32_FACTOR, Check
+from conversion.judgement import EVAL, FLOAT32_FACTOR, FLOAT64_BUDGETS, GRADIENTS, Check
 from conversion.progress import Progress as Report
 from conversion.proof import Proof
 
@@ -53,9 +53,8 @@ def print_conversion(done: Conversion) -> None:
     if done.proof is not None:
         print_proof(done.proof)
     proven = "not verified" if done.proof is None else "verified"
-    _console().print(
-        f"{escape(str(done.src))} -> {escape(str(done.dst))}: {len(done.checkpoint.tensors)} tensors, {proven}"
-    )
+    tensors = len(done.checkpoint.tensors)
+    _console().print(f"{escape(str(done.src))} -> {escape(str(done.dst))}: {tensors} tensors, {proven}", soft_wrap=True)
 
 
 def print_proof(proof: Proof) -> None:
@@ -63,11 +62,14 @@ def print_proof(proof: Proof) -> None:
     console = _console()
     for letter, side in (("A", proof.a), ("B", proof.b)):
         versions = ", ".join(f"{name} {version}" for name, version in side.versions.items())
-        console.print(f"{letter}: {escape(side.name)}  ({versions}, {side.device})")
+        console.print(f"{letter}: {escape(side.name)}  ({versions}, {side.device})", soft_wrap=True)
     console.print(f"{proof.identical} of {proof.tensors} tensors are the same in every bit")
     if proof.checks:
         console.print(_checks(proof))
-    console.print(f"[bold]{'SAME' if proof.equal else 'DIFFERENT'}[/bold]: {escape(proof.verdict)}")
+        largest = FLOAT64_BUDGETS[EVAL], FLOAT64_BUDGETS[GRADIENTS]
+        wide = f"float64 {largest[0]:.0e}, gradients {largest[1]:.0e}"
+        console.print(f"budgets: {wide}; float32 ratio {FLOAT32_FACTOR} (in brackets: not judged)\n", soft_wrap=True)
+    console.print(f"[bold]{'SAME' if proof.equal else 'DIFFERENT'}[/bold]: {escape(proof.verdict)}", soft_wrap=True)
 
 
 def _checks(proof: Proof) -> Table:
@@ -76,14 +78,8 @@ def _checks(proof: Proof) -> Table:
     own = "torch" if other == "JAX" else "A"
     for heading in ("input", "quantity"):
         table.add_column(heading, no_wrap=True)
-    for heading in (
-        "float64\nB from A",
-        "\nbudget",
-        f"float32\n{own}",
-        f"\n{other}",
-        f"{other} / {own}\n<= {FLOAT32_FACTOR}",
-    ):
-        table.add_column(heading, justify="right")
+    for heading in ("float64\nB - A", f"float32\n{own}", f"\n{other}", "\nratio"):
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("")
     rows: dict[tuple[str, str], dict[str, Check]] = {}
     for check in proof.checks:
@@ -94,7 +90,7 @@ def _checks(proof: Proof) -> Table:
         table.add_row(
             escape(sample) if sample != last else "",
             quantity,
-            *([f"{wide.error:.1e}", f"{wide.budget:.0e}"] if wide else ["", ""]),
+            f"{wide.error:.1e}" if wide else "",
             *(_float32(narrow) if narrow else ["", "", ""]),
             "ok" if all(check.ok for check in checks.values()) else "DIFFERENT",
         )
@@ -109,8 +105,8 @@ def _float32(check: Check) -> list[str]:
 
 
 def _table(*, show_header: bool = True) -> Table:
-    return Table(box=box.SIMPLE, show_header=show_header, pad_edge=False)
+    return Table(box=box.SIMPLE, show_header=show_header, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=False)
+    return Console(highlight=False)
