@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import jax.numpy as jnp
 import numpy as np
 import torch
 import tyro
@@ -94,7 +95,7 @@ def crops(image: np.ndarray, mask: np.ndarray, steps: int) -> Iterator[tuple[tor
 
 def train(image: np.ndarray, mask: np.ndarray, *, features: tuple[int, ...], steps: int) -> unet_torch.UNet:
     """A few steps of Adam on the photograph."""
-    model = unet_torch.UNet(3, 1, features=features, seed=0).to(memory_format=torch.channels_last)
+    model = unet_torch.UNet(3, 1, features=features, seed=0)
     optimiser = torch.optim.Adam(model.parameters(), 1e-3)
     print(f"Training a UNet {features} in PyTorch {torch.__version__} for {steps} steps")
     with progress_bar() as progress:
@@ -115,7 +116,7 @@ def answer(torch_path: Path, jax_path: Path, image: np.ndarray) -> Answers:
     with torch.inference_mode():
         theirs = in_torch(nchw)[0, 0].numpy()
         exact = in_torch.double()(nchw.double())[0, 0].numpy()
-    ours = np.asarray(in_jax(x))[0, :, :, 0]
+    ours = np.asarray(in_jax(jnp.asarray(x)))[0, :, :, 0]
     return Answers(image, theirs, ours, float(np.abs(theirs - exact).max()))
 
 

@@ -19,7 +19,8 @@ def read(path: Path) -> Checkpoint:
         CheckpointError: not such a file, damaged, or the tensors of another network.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
+        # Not mapped into memory: each tensor would count twice, as the file's page and as the copy.
+        with safe_open(path, framework="numpy", backend="pread") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:

@@ -1,7 +1,6 @@
 """Checkpoints of the Flax NNX twin: Orbax directories and `.safetensors`."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,26 +92,22 @@ def read(path: Path) -> Checkpoint:
     try:
         _read_through(path / "state")
         with _checkpointer() as checkpointer:
-            saved = checkpointer.metadata(path.resolve()).item_metadata
-            shapes = saved["state"].tree
-            restored = checkpointer.restore(
-                path.resolve(),
-                args=ocp.args.Composite(
-                    state=ocp.args.PyTreeRestore(
-                        restore_args=jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
-                    ),
-                    metadata=ocp.args.JsonRestore(),
-                ),
-            )
+            shapes = checkpointer.metadata(path.resolve()).item_metadata["state"].tree
+            # Block by block: each restore holds what it reads twice, packed and unpacked.
+            restored = {name: _restore(checkpointer, path, name, block) for name, block in shapes.items()}
+            record = checkpointer.restore(path.resolve(), args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))[
+                "metadata"
+            ]
     except Exception as error:  # whatever Orbax and TensorStore meet in a damaged directory
         raise CheckpointError(f"{path}: not a sound Orbax checkpoint: {_reason(error)}") from error
-    tensors = flatten(restored["state"])
-    metadata: Mapping[str, Any] = restored["metadata"] or {}
     try:
-        hub = translate(tensors, "torch")
+        tensors = translate(flatten(restored), "torch")
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return open_sealed(hub, metadata.get(RECORD_KEY), str(path))
+    del restored
+    for key in tensors:  # one after the other, so that no second copy of them all is ever held
+        tensors[key] = np.ascontiguousarray(tensors[key]).reshape(tensors[key].shape)
+    return open_sealed(tensors, (record or {}).get(RECORD_KEY), str(path))
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
@@ -132,9 +127,19 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def _checkpointer() -> ocp.Checkpointer:
-    return ocp.Checkpointer(
-        ocp.CompositeCheckpointHandler(state=ocp.PyTreeCheckpointHandler(), metadata=ocp.JsonCheckpointHandler())
+    # Orbax copies host arrays lest they change while it writes in the background; here the caller waits for it.
+    handlers = ocp.type_handlers.create_type_handler_registry(
+        (np.ndarray, ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False))
     )
+    state = ocp.PyTreeCheckpointHandler(type_handler_registry=handlers)
+    return ocp.Checkpointer(ocp.CompositeCheckpointHandler(state=state, metadata=ocp.JsonCheckpointHandler()))
+
+
+def _restore(checkpointer: ocp.Checkpointer, path: Path, name: str, block: Any) -> Any:
+    """One block of the tree, as NumPy arrays."""
+    arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), block)
+    part = ocp.args.PyTreeRestore({name: block}, restore_args={name: arguments}, partial_restore=True)
+    return checkpointer.restore(path.resolve(), args=ocp.args.Composite(state=part))["state"][name]
 
 
 def _read_through(state: Path) -> None:

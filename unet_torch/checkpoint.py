@@ -86,7 +86,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to a new file at `path`: a `state_dict` that `load_state_dict(strict=True)` takes."""
     state: OrderedDict[str, Tensor] = OrderedDict()
     for key, value in checkpoint.tensors.items():
-        state[key] = as_torch(value)
+        state[key] = as_torch(value, copy=False)
     metadata: OrderedDict[str, dict[str, Any]] = OrderedDict({"": {"version": 1}})
     for key in state:
         layer, name = key.rpartition(".")[::2]

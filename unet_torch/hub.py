@@ -20,9 +20,9 @@ def as_numpy(tensor: Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
-def as_torch(array: np.ndarray) -> Tensor:
-    """An array's values, bit for bit, in memory that torch may write to."""
-    owned = np.array(array, order="C")
+def as_torch(array: np.ndarray, *, copy: bool = True) -> Tensor:
+    """An array's values, bit for bit, in memory of its own; without `copy`, in the array's own if torch can share it."""
+    owned = np.array(array, order="C", copy=None if array.flags.writeable and not copy else True)
     if owned.dtype == _BFLOAT16:
         return torch.from_numpy(owned.view(np.uint16)).view(torch.bfloat16)
     return torch.from_numpy(owned)
