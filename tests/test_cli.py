@@ -1,0 +1,128 @@
+"""The command: what it prints, its exit codes, its help."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import TINY, trained_tensors
+
+from unet_cli.main import main
+from unet_core import safetensors_file
+from unet_core.checkpoint import Checkpoint
+from unet_core.initial import initial_tensors
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "a.safetensors"
+    safetensors_file.write(path, Checkpoint(TINY, trained_tensors(TINY)))
+    return path
+
+
+@pytest.mark.parametrize("command", ["inspect", "convert", "verify"])
+def test_help_has_an_example(capsys, command):
+    assert main([command, "--help"]) == 0
+    assert f"Example: unet {command} " in capsys.readouterr().out
+
+
+def test_help_names_the_commands_and_the_exit_codes(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("inspect", "convert", "verify", "Exit codes: 0 done; 1"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Expected one of {inspect, convert, verify}"),
+        (["transmogrify"], "transmogrify"),
+        (["convert", "a.pt"], "DST"),
+        (["inspect"], "CKPT"),
+        (["inspect", "a.pt", "--colour"], "--colour"),
+        (["verify", "a.pt", "b", "--seed", "x"], "seed"),
+        (["verify", "a.pt", "b", "--size", "75"], "give height and width as HxW"),
+        (["verify", "a.pt", "b", "--size", "75x0x3"], "give height and width as HxW"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_code_2(capsys, arguments, message):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("unet: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert "----" not in err
+
+
+def test_inspect_prints_what_the_file_is(checkpoint, capsys):
+    assert main(["inspect", str(checkpoint)]) == 0
+    out = capsys.readouterr().out
+    for part in (
+        "safetensors file",
+        "stored in the file",
+        "4, 6, 8",
+        "3 in, 2 out",
+        "float32",
+        "of every tensor, checked",
+    ):
+        assert part in out
+
+
+def test_inspect_json(checkpoint, capsys):
+    assert main(["inspect", str(checkpoint), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["config"]["features"] == [4, 6, 8]
+    assert found["parameters"] == sum(
+        value.size for key, value in trained_tensors(TINY).items() if key.endswith(("weight", "bias"))
+    )
+    assert found["dtypes"] == {"float32": 52}
+    assert found["problems"] == []
+
+
+def poisoned(key, change):
+    tensors = trained_tensors(TINY)
+    return tensors | {key: change(tensors[key])}
+
+
+PROBLEMS = {
+    "never trained": (lambda: initial_tensors(TINY, 0), "BatchNorm was never trained"),
+    "NaN": (lambda: poisoned("out.bias", lambda b: b * np.nan), "out.bias: 2 of 2 values are NaN or infinite"),
+    "negative variance": (
+        lambda: poisoned("up1.conv.1.running_var", lambda v: -v),
+        "up1.conv.1.running_var: 4 of 4 variances are negative",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "problem"), PROBLEMS.values(), ids=PROBLEMS)
+def test_inspect_names_what_looks_wrong(tmp_path, capsys, make, problem):
+    safetensors_file.write(tmp_path / "a.safetensors", Checkpoint(TINY, make()))
+    assert main(["inspect", str(tmp_path / "a.safetensors"), "--json"]) == 0
+    assert any(problem in found for found in json.loads(capsys.readouterr().out)["problems"])
+
+
+def test_convert_says_what_it_wrote(checkpoint, tmp_path, capsys):
+    pytest.importorskip("torch")
+    assert main(["convert", str(checkpoint), str(tmp_path / "b.pt"), "--no-verify"]) == 0
+    assert capsys.readouterr().out == f"{checkpoint} -> {tmp_path / 'b.pt'}: 62 tensors, not verified\n"
+
+
+def test_an_interrupt_is_one_line(checkpoint, capsys, monkeypatch):
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("conversion.inspection.inspect", interrupted)
+    assert main(["inspect", str(checkpoint)]) == 130
+    assert capsys.readouterr().err == "unet: interrupted\n"
+
+
+def test_the_installed_command_answers(checkpoint):
+    done = subprocess.run(
+        [sys.executable, "-m", "unet_cli.main", "inspect", str(checkpoint)], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert not re.search("Traceback|Warning", done.stderr)

@@ -1,0 +1,61 @@
+"""Every command and every line of code in the README runs as it stands."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from conftest import trained_tensors
+
+from unet_cli.main import main
+from unet_core import UNetConfig
+from unet_core.checkpoint import Checkpoint
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands():
+    return [line.split("#")[0].split() for block in blocks("sh") for line in block.splitlines() if line.strip()]
+
+
+def test_unet_commands_run(tmp_path, monkeypatch, capsys):
+    """In the order given, on a small network: they are the same for every size."""
+    torch_file = pytest.importorskip("unet_torch.checkpoint")
+    pytest.importorskip("jax")
+    monkeypatch.chdir(tmp_path)
+    config = UNetConfig(3, 1, (4, 6))
+    torch_file.write(tmp_path / "model.pt", Checkpoint(config, trained_tensors(config)))
+    found = [command for command in commands() if command[0] == "unet"]
+    assert len(found) >= 4
+    for command in found:
+        assert main(command[1:]) == 0, shlex.join(command)
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = {command[1] for command in commands() if command[0] == "make"}
+    targets |= set(re.findall(r"`make ([\w-]+)`", README))
+    assert targets >= {"demo", "test", "install", "bench", "lint", "test-slow"}
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+@pytest.mark.parametrize("path", ["README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_somewhere(path):
+    page = ROOT / path
+    for target in re.findall(r"\]\(([^)#]+)(?:#[\w-]+)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.slow
+def test_python_runs(tmp_path, monkeypatch):
+    for package in ("torch", "jax"):
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), {})
+    assert (tmp_path / "trained").is_dir()
