@@ -12,7 +12,7 @@ from flax import nnx
 
 from conversion.runners import Framework, Precision, Step, in_precision, input_name
 from unet_core.checkpoint import Checkpoint
-from unet_core.hub import check_tensors, in_forward_order, tensor_specs
+from unet_core.hub import Tensors, check_tensors, in_forward_order, tensor_specs
 from unet_jax.checkpoint import from_checkpoint
 from unet_jax.hub import TABLE, fill, to_hub
 from unet_jax.layers import BatchNorm, Convolution
@@ -44,6 +44,12 @@ class JaxRunner:
     def of_checkpoint(cls, checkpoint: Checkpoint, name: str) -> "JaxRunner":
         with jax.enable_x64(True):
             return cls(from_checkpoint(checkpoint), name)
+
+    def with_tensors(self, tensors: Tensors) -> "JaxRunner":
+        with jax.enable_x64(True):
+            model = nnx.clone(self._model)
+            fill(model, tensors)
+            return JaxRunner(model, self.name)
 
     def predict(self, x: np.ndarray, precision: Precision) -> np.ndarray:
         with _parity(precision):

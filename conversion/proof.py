@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from conversion.judgement import (
     Answers,
     Check,
     Departure,
+    Float32Errors,
     answer,
     float32_checks,
     float32_errors,
@@ -23,10 +24,10 @@ from conversion.judgement import (
 )
 from conversion.progress import Progress, silent
 from conversion.runners import Precision, Runner, runners_of
-from conversion.samples import Sample, repeated, samples
+from conversion.samples import Sample, neighbour, repeated, samples
 
-FURTHER_INPUTS = 4
-"""How many more inputs a float32 check that fails is repeated on; it is then judged on all of them together."""
+NEIGHBOURS = 4
+"""How many more inputs, each with weights one last place beside, a float32 check in doubt is judged on as well."""
 
 
 @dataclass(frozen=True)
@@ -117,27 +118,20 @@ def verify_runners(
     departure = misshaped(a, b)
     batches = samples(a.config, size=size, images=images, seed=seed) if departure is None else ()
     for number, sample in enumerate(batches):
-
-        def run(precision: Precision, x: Sample, first: int, number: int = number) -> tuple[Answers, Answers]:
-            answers = []
-            for place, runner in enumerate((a, b), first):
-                progress(f"{runner.framework} in {precision} on {x.name}", (number + place / 4) / len(batches))
-                answers.append(answer(runner, x, precision, seed=seed))
-            return answers[0], answers[1]
-
-        wide = run("float64", sample, 0)
-        found = list(float64_checks(sample.name, *wide))
+        begun = number / len(batches)
+        progress(f"float64 on {sample.name}", begun)
+        wide = _answers(a, b, sample, "float64", seed)
         answers = wide
+        found = list(float64_checks(sample.name, *wide))
         if all(check.ok for check in found):
-            answers = run("float32", sample, 2)
+            progress(f"float32 on {sample.name}", begun + 0.6 / len(batches))
+            answers = _answers(a, b, sample, "float32", seed)
             errors = [float32_errors(wide[0], *_torch_first(a, b, answers))]
             narrow = list(float32_checks(sample.name, errors))
             if any(not check.ok for check in narrow) and all(check.in_doubt for check in narrow if not check.ok):
-                # The ratio of two rounding errors on one input has a spread; a real loss of precision stays.
-                for again in repeated(sample, FURTHER_INPUTS, seed=seed):
-                    reference = answer(a, again, "float64", seed=seed)
-                    errors.append(float32_errors(reference, *_torch_first(a, b, run("float32", again, 2))))
-                narrow = list(float32_checks(f"{sample.name} +{FURTHER_INPUTS}", errors))
+                progress(f"float32 on {sample.name} is in doubt: {NEIGHBOURS} neighbours", begun + 0.8 / len(batches))
+                errors += _neighbouring_errors(a, b, sample, seed)
+                narrow = list(float32_checks(f"{sample.name} +{NEIGHBOURS}", errors))
             found += narrow
         checks += found
         failed = next((check for check in found if not check.ok), None)
@@ -147,6 +141,22 @@ def verify_runners(
             break
     same = sum(_bitwise_equal(value, b.tensors.get(key)) for key, value in a.tensors.items())
     return Proof(_side(a), _side(b), len(a.tensors), same, tuple(checks), departure)
+
+
+def _answers(a: Runner, b: Runner, sample: Sample, precision: Precision, seed: int) -> tuple[Answers, Answers]:
+    return answer(a, sample, precision, seed=seed), answer(b, sample, precision, seed=seed)
+
+
+def _neighbouring_errors(a: Runner, b: Runner, sample: Sample, seed: int) -> Iterator[Float32Errors]:
+    """The float32 errors on other inputs, of networks whose weights lie one unit in the last place beside.
+
+    A rounding error is a matter of the last bits of inputs and weights; so is the ratio of two of them. Over neighbours
+    it averages out, while a real loss of precision stays.
+    """
+    for number, again in enumerate(repeated(sample, NEIGHBOURS, seed=seed)):
+        beside = [runner.with_tensors(neighbour(runner.tensors, number)) for runner in (a, b)]
+        reference = answer(beside[0], again, "float64", seed=seed)
+        yield float32_errors(reference, *_torch_first(a, b, _answers(beside[0], beside[1], again, "float32", seed)))
 
 
 def _torch_first(a: Runner, b: Runner, answers: tuple[Answers, Answers]) -> tuple[Answers, Answers]:

@@ -42,6 +42,9 @@ class Runner(Protocol):
     config: UNetConfig
     tensors: Tensors
 
+    def with_tensors(self, tensors: Tensors) -> "Runner":
+        """The same network with other parameters and statistics."""
+
     def predict(self, x: Float[np.ndarray, "n h w c"], precision: Precision) -> Float[np.ndarray, "n h w k"]:
         """The logits in eval mode."""
 

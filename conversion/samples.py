@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from unet_core.config import UNetConfig
 from unet_core.errors import MissingFrameworkError, UNetError
+from unet_core.hub import COUNTER, Tensors
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,17 @@ def repeated(sample: Sample, count: int, *, seed: int) -> Iterator[Sample]:
     for number in range(count):
         noise = rng.standard_normal(sample.x.shape, np.float32)
         yield Sample(f"{sample.name} again, {number + 1}", sample.x.mean() + sample.x.std() * noise)
+
+
+def neighbour(tensors: Tensors, seed: int) -> dict[str, np.ndarray]:
+    """The same tensors, each floating-point value one float32 unit in the last place up, down, or where it was."""
+    rng = np.random.default_rng((seed, 2))
+    return {
+        key: value
+        if value.dtype == COUNTER
+        else (value * (1 + rng.integers(-1, 2, value.shape) * 2.0**-23)).astype(value.dtype)
+        for key, value in tensors.items()
+    }
 
 
 def _check_size(config: UNetConfig, height: int, width: int) -> None:

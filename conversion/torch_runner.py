@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from conversion.runners import Framework, Precision, Step, input_name
 from unet_core.checkpoint import Checkpoint
-from unet_core.hub import check_tensors, infer_config, tensor_specs
+from unet_core.config import UNetConfig
+from unet_core.hub import Tensors, check_tensors, infer_config, tensor_specs
 from unet_torch.checkpoint import from_checkpoint
-from unet_torch.hub import as_numpy, to_hub
+from unet_torch.hub import as_numpy, fill, to_hub
 
 _DTYPES: dict[Precision, torch.dtype] = {"float64": torch.float64, "float32": torch.float32}
 
@@ -27,7 +28,9 @@ class TorchRunner:
         self.name = name
         self.tensors = to_hub(model)
         config = getattr(model, "config", None)
-        self.config = config or infer_config({key: value.shape for key, value in self.tensors.items()}, name)
+        if not isinstance(config, UNetConfig):
+            config = infer_config({key: value.shape for key, value in self.tensors.items()}, name)
+        self.config = config
         check_tensors(self.tensors, self.config, name)
         self.versions = {"torch": torch.__version__}
         parameter = next(model.parameters())
@@ -38,6 +41,11 @@ class TorchRunner:
     @classmethod
     def of_checkpoint(cls, checkpoint: Checkpoint, name: str) -> "TorchRunner":
         return cls(from_checkpoint(checkpoint), name)
+
+    def with_tensors(self, tensors: Tensors) -> "TorchRunner":
+        model = copy.deepcopy(self._model)
+        fill(model, tensors)
+        return TorchRunner(model, self.name)
 
     def predict(self, x: np.ndarray, precision: Precision) -> np.ndarray:
         with torch.inference_mode(), _parity():

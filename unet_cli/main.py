@@ -47,7 +47,7 @@ def _parse(arguments: Sequence[str]) -> Inspect | Convert | Verify | int:
 
 def _in_one_line(box: str) -> str:
     """What tyro frames in a box, as one line."""
-    words = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─+|]+|-{4,}", " ", box).split()
+    words = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]+|-{4,}", " ", box).split()
     return " ".join(words)
 
 
