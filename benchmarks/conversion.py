@@ -134,7 +134,7 @@ def main() -> int:
     help_seconds = measure_help(max(benchmark.rounds, 5))
     table = Table(title="Converting the full network (64..1024), without the proof")
     for heading in ("route", "seconds", "of which imports", "imports, MB", "peak, MB", "added / checkpoint"):
-        table.add_column(heading, justify="left" if heading == "route" else "right")
+        table.add_column(heading, justify="left" if heading == "route" else "right", no_wrap=heading == "route")
     for row in routes:
         table.add_row(
             str(row["route"]),

@@ -5,7 +5,6 @@ Orbax, to safetensors and back, with a proof each time; and draws what both twin
 """
 
 import itertools
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -124,15 +123,12 @@ def main() -> int:
     """Run the demo; returns the exit code."""
     demo = tyro.cli(Demo, prog="python -m comparison.demo")
     started = time.monotonic()
-    if shutil.disk_usage(demo.out.absolute().parent).free < 1e9:
-        print("the demo needs 1 GB of free disk", file=sys.stderr)
-        return 2
     try:
         demo.run()
     except DifferentError as error:
         print_proof(error.proof)
         return 1
-    except UNetError as error:
+    except (UNetError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
     print(f"Done in {time.monotonic() - started:.0f} s.")

@@ -31,5 +31,5 @@ def needed(module: str) -> ModuleType:
             raise
         name, extra = _EXTRAS[package]
         raise MissingFrameworkError(
-            f"this needs {name}, which is not installed: pip install 'unet-twins[{extra}]'", name=package
+            f"this needs {name}, which is not installed: pip install -e '.[{extra}]' -c constraints.txt", name=package
         ) from error

@@ -12,6 +12,7 @@ from flax import nnx
 
 from conversion.runners import Framework, Precision, Step, in_precision, input_name
 from unet_core.checkpoint import Checkpoint
+from unet_core.errors import UNetError
 from unet_core.hub import Tensors, check_tensors, in_forward_order, tensor_specs
 from unet_jax.checkpoint import from_checkpoint
 from unet_jax.hub import TABLE, fill, to_hub
@@ -30,7 +31,9 @@ class JaxRunner:
 
     framework: Framework = "jax"
 
-    def __init__(self, model: UNet, name: str) -> None:
+    def __init__(self, model: nnx.Module, name: str) -> None:
+        if not isinstance(model, UNet):
+            raise UNetError(f"a JAX UNet is needed, got {type(model).__name__}")
         self.name = name
         self.config = model.config
         self.versions = {"jax": jax.__version__, "flax": flax.__version__}

@@ -128,12 +128,16 @@ def misshaped(a: Runner, b: Runner) -> Departure | None:
     return None
 
 
-def locate(a: Runner, b: Runner, sample: Sample, failed: Check, answers: tuple[Answers, Answers]) -> Departure:
+def locate(
+    a: Runner, b: Runner, sample: Sample, failed: Check, answers: tuple[Answers, Answers], reference: Answers
+) -> Departure:
     """The first layer that departs in forward order; where only gradients depart, the first in backward order.
 
     Args:
+        a, b: in float32, the network whose own error is the measure comes first.
         failed: the first check over its budget.
         answers: of a and b, in the precision of that check.
+        reference: the float64 answers.
     """
     if failed.quantity in (EVAL, TRAINING):
         for training in (False, True) if failed.quantity == EVAL else (True,):
@@ -141,17 +145,22 @@ def locate(a: Runner, b: Runner, sample: Sample, failed: Check, answers: tuple[A
             if found is not None:
                 return found
         return Departure("out", failed.quantity, failed.error, None)
-    ours, theirs = (side[failed.quantity] for side in answers)
-    errors = {key: largest_difference(theirs[key], value) for key, value in ours.items()}
-    budget = FLOAT64_BUDGETS[failed.quantity]
-    parted = [key for key in ours if not errors[key] <= budget]
+    ours, theirs, exact = (side[failed.quantity] for side in (*answers, reference))
+    if failed.precision == "float64":
+        errors = {key: largest_difference(theirs[key], value) for key, value in ours.items()}
+        budgets = dict.fromkeys(errors, FLOAT64_BUDGETS[failed.quantity])
+    else:
+        errors = {key: norm_difference({key: value}, exact) for key, value in theirs.items()}
+        budgets = {key: FLOAT32_FACTOR * max(norm_difference({key: ours[key]}, exact), FLOAT32_UNIT) for key in errors}
+    parted = [key for key in ours if not errors[key] <= budgets[key]] or [max(errors, key=lambda key: errors[key])]
     key = parted[-1] if failed.quantity == GRADIENTS else parted[0]
     layer = key.rpartition(".")[0]
     cause = parameter_cause(layer, a.tensors, b.tensors)
-    if cause is None and failed.quantity == STATISTICS:
+    if cause is None and failed.quantity == STATISTICS and failed.precision == "float64":
         count = _values_per_channel(layer, sample.x.shape, a.config)
         cause = statistics_cause(layer, a, (ours, theirs), count)
-    return Departure(layer, failed.quantity, errors[key], cause)
+    quantity = failed.quantity if failed.precision == "float64" else f"{failed.quantity} in float32"
+    return Departure(layer, quantity, errors[key], cause)
 
 
 def largest_difference(found: np.ndarray, reference: np.ndarray) -> float:

@@ -26,9 +26,10 @@ def to_jax(torch_model: "nn.Module", *, config: UNetConfig | None = None) -> "un
             JAX has x64 disabled.
         MissingFrameworkError: JAX is not installed.
     """
-    tensors = needed("unet_torch.hub").to_hub(torch_model)
-    source = type(torch_model).__name__
-    config = config or getattr(torch_model, "config", None)
+    hub = needed("unet_torch.hub")
+    inner = hub.unwrapped(torch_model)
+    tensors, source = hub.to_hub(inner), type(inner).__name__
+    config = config or getattr(inner, "config", None)
     if not isinstance(config, UNetConfig):
         config = infer_config({key: value.shape for key, value in tensors.items()}, source)
     check_tensors(tensors, config, source)

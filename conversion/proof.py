@@ -97,9 +97,8 @@ def verify(
         progress: called before each stage with a few words and the fraction that is done.
 
     Raises:
-        UNetError: a checkpoint cannot be read or trusted.
+        UNetError: a checkpoint cannot be read or trusted, or a size or an image cannot be used.
         MissingFrameworkError: a framework is not installed.
-        ValueError: a size that the networks cannot take.
     """
     return verify_runners(*runners_of(a, b), size=size, images=images, seed=seed, progress=progress)
 
@@ -116,28 +115,29 @@ def verify_runners(
     """As `verify`, of two networks that are ready to run."""
     checks: list[Check] = []
     departure = misshaped(a, b)
+    by_torch = (b, a) if b.framework == "torch" != a.framework else (a, b)
     batches = samples(a.config, size=size, images=images, seed=seed) if departure is None else ()
     for number, sample in enumerate(batches):
         begun = number / len(batches)
         progress(f"float64 on {sample.name}", begun)
         wide = _answers(a, b, sample, "float64", seed)
-        answers = wide
+        judges, answers = (a, b), wide
         found = list(float64_checks(sample.name, *wide))
         if all(check.ok for check in found):
             progress(f"float32 on {sample.name}", begun + 0.6 / len(batches))
-            answers = _answers(a, b, sample, "float32", seed)
-            errors = [float32_errors(wide[0], *_torch_first(a, b, answers))]
+            judges, answers = by_torch, _answers(*by_torch, sample, "float32", seed)
+            errors = [float32_errors(wide[0], *answers)]
             narrow = list(float32_checks(sample.name, errors))
             if any(not check.ok for check in narrow) and all(check.in_doubt for check in narrow if not check.ok):
                 progress(f"float32 on {sample.name} is in doubt: {NEIGHBOURS} neighbours", begun + 0.8 / len(batches))
-                errors += _neighbouring_errors(a, b, sample, seed)
+                errors += _neighbouring_errors(*by_torch, sample, seed)
                 narrow = list(float32_checks(f"{sample.name} +{NEIGHBOURS}", errors))
             found += narrow
         checks += found
         failed = next((check for check in found if not check.ok), None)
         if failed is not None:
             progress("looking for the first layer that departs", (number + 1) / len(batches))
-            departure = locate(a, b, sample, failed, answers)
+            departure = locate(*judges, sample, failed, answers, wide[0])
             break
     same = sum(_bitwise_equal(value, b.tensors.get(key)) for key, value in a.tensors.items())
     return Proof(_side(a), _side(b), len(a.tensors), same, tuple(checks), departure)
@@ -154,14 +154,9 @@ def _neighbouring_errors(a: Runner, b: Runner, sample: Sample, seed: int) -> Ite
     it averages out, while a real loss of precision stays.
     """
     for number, again in enumerate(repeated(sample, NEIGHBOURS, seed=seed)):
-        beside = [runner.with_tensors(neighbour(runner.tensors, number)) for runner in (a, b)]
-        reference = answer(beside[0], again, "float64", seed=seed)
-        yield float32_errors(reference, *_torch_first(a, b, _answers(beside[0], beside[1], again, "float32", seed)))
-
-
-def _torch_first(a: Runner, b: Runner, answers: tuple[Answers, Answers]) -> tuple[Answers, Answers]:
-    """The answers of the network by which the other's float32 error is judged, and the other's."""
-    return answers[::-1] if b.framework == "torch" != a.framework else answers
+        first, second = (runner.with_tensors(neighbour(runner.tensors, number)) for runner in (a, b))
+        reference = answer(first, again, "float64", seed=seed)
+        yield float32_errors(reference, *_answers(first, second, again, "float32", seed))
 
 
 def _side(runner: Runner) -> Side:

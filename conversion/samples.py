@@ -5,12 +5,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 from jaxtyping import Float
 
 from unet_core.config import UNetConfig
 from unet_core.errors import MissingFrameworkError, UNetError
 from unet_core.hub import COUNTER, Tensors
+
+_LARGEST = 4096 * 4096
+"""Pixels of an input; its activations in float64 would fill most memories."""
 
 
 @dataclass(frozen=True)
@@ -59,30 +63,35 @@ def repeated(sample: Sample, count: int, *, seed: int) -> Iterator[Sample]:
 
 
 def neighbour(tensors: Tensors, seed: int) -> dict[str, np.ndarray]:
-    """The same tensors, each floating-point value one float32 unit in the last place up, down, or where it was."""
+    """The same tensors, each weight one unit in the last place (of float32 at least) up, down, or where it was."""
     rng = np.random.default_rng((seed, 2))
-    return {
-        key: value
-        if value.dtype == COUNTER
-        else (value * (1 + rng.integers(-1, 2, value.shape) * 2.0**-23)).astype(value.dtype)
-        for key, value in tensors.items()
-    }
+    moved = {}
+    for key, value in tensors.items():
+        if value.dtype == COUNTER:
+            moved[key] = value
+        else:
+            unit = max(2.0**-23, float(ml_dtypes.finfo(value.dtype).eps))
+            wide = value.astype(np.float64)
+            moved[key] = (wide * (1 + unit * rng.integers(-1, 2, value.shape))).astype(value.dtype)
+    return moved
 
 
 def _check_size(config: UNetConfig, height: int, width: int) -> None:
-    """A single image must leave BatchNorm more than one value per channel at the bottom."""
+    """A single image must leave BatchNorm a few values per channel at the bottom: of two it makes +1 and -1."""
     least = config.minimum_size
-    if (height // least) * (width // least) < 2:
-        raise UNetError(
-            f"size {height}x{width}: too small to train on, {least}x{2 * least} is the least for this network"
-        )
+    if (height // least) * (width // least) < 4:
+        raise UNetError(f"size {height}x{width}: too small to train on; {2 * least}x{2 * least} will do")
+    if height * width > _LARGEST:
+        raise UNetError(f"size {height}x{width}: too large for a proof; {_LARGEST} pixels are the most")
 
 
 def photograph_path() -> Path:
     """A real photograph that comes with matplotlib: Grace Hopper, 1984, in the public domain."""
     spec = importlib.util.find_spec("matplotlib")
     if spec is None or spec.origin is None:
-        raise MissingFrameworkError("the photograph needs matplotlib: pip install 'unet-twins[all]', or name an image")
+        raise MissingFrameworkError(
+            "the photograph needs matplotlib (pip install -e '.[all]' -c constraints.txt); or name an image"
+        )
     return Path(spec.origin).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg"
 
 
@@ -98,11 +107,11 @@ def load_image(path: str | Path, size: tuple[int, int], channels: int) -> Float[
     try:
         from PIL import Image, ImageOps
     except ModuleNotFoundError as error:
-        raise MissingFrameworkError("images need Pillow: pip install 'unet-twins[all]'") from error
+        raise MissingFrameworkError("images need Pillow: pip install -e '.[all]' -c constraints.txt") from error
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file).convert("L" if channels == 1 else "RGB")
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise UNetError(f"{path}: cannot be read as an image: {error}") from error
     fitted = ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
     pixels = np.asarray(fitted, np.float32).reshape(*size, -1) / np.float32(255)

@@ -14,7 +14,7 @@ from unet_core.checkpoint import Checkpoint
 from unet_core.config import UNetConfig
 from unet_core.hub import Tensors, check_tensors, infer_config, tensor_specs
 from unet_torch.checkpoint import from_checkpoint
-from unet_torch.hub import as_numpy, fill, to_hub
+from unet_torch.hub import as_numpy, fill, to_hub, unwrapped
 
 _DTYPES: dict[Precision, torch.dtype] = {"float64": torch.float64, "float32": torch.float32}
 
@@ -25,6 +25,7 @@ class TorchRunner:
     framework: Framework = "torch"
 
     def __init__(self, model: nn.Module, name: str) -> None:
+        model = unwrapped(model)
         self.name = name
         self.tensors = to_hub(model)
         config = getattr(model, "config", None)
@@ -45,14 +46,14 @@ class TorchRunner:
     def with_tensors(self, tensors: Tensors) -> "TorchRunner":
         model = copy.deepcopy(self._model)
         fill(model, tensors)
-        return TorchRunner(model, self.name)
+        return TorchRunner(model.to(self._device), self.name)
 
     def predict(self, x: np.ndarray, precision: Precision) -> np.ndarray:
         with torch.inference_mode(), _parity():
             return _nhwc(self._logits(self._copy(precision).eval(), x, precision))
 
     def step(self, x: np.ndarray, cotangent: np.ndarray, precision: Precision) -> Step:
-        model = self._copy(precision).train()
+        model = self._copy(precision).train().requires_grad_(True)  # frozen ones too: the network is judged
         with torch.enable_grad(), _parity():
             logits = self._logits(model, x, precision)
             loss = (logits * self._nchw(cotangent, precision)).mean()

@@ -3,14 +3,19 @@
 import os
 import pickle
 import shutil
+import subprocess
+import sys
+import warnings
+import zipfile
 from argparse import Namespace
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 from conftest import TINY, trained_tensors
 
 from unet_cli.main import main
-from unet_core import safetensors_file
+from unet_core import CheckpointError, UNetConfig, safetensors_file
 from unet_core.checkpoint import Checkpoint
 
 torch = pytest.importorskip("torch")
@@ -61,6 +66,16 @@ def orbax_without(name):
         shutil.rmtree(target) if target.is_dir() else target.unlink()
 
     return make
+
+
+def rezipped(path, compression, twice=False):
+    pt(path)
+    with zipfile.ZipFile(path) as archive:
+        members = [(info.filename, archive.read(info)) for info in archive.infolist()]
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", compression) as archive:
+        warnings.simplefilter("ignore")
+        for name, data in members + members[:1] * twice:
+            archive.writestr(name, data)
 
 
 class Evil:
@@ -124,6 +139,26 @@ CASES = {
         torch_saved(lambda state: state.update({"out.bias": torch.zeros(2).to_sparse()})),
         "no dense tensors",
     ),
+    "float8 weights": (
+        "a.pt",
+        torch_saved(lambda state: state.update({"out.bias": torch.zeros(2).to(torch.float8_e4m3fn)})),
+        "no dense tensors of real numbers: out.bias",
+    ),
+    "tensors that claim more than the file holds": (
+        "a.pt",
+        torch_saved(lambda state: {key: torch.zeros(()).expand(value.shape) for key, value in state.items()}),
+        "claim more numbers than the file holds: down1.conv.0.weight",
+    ),
+    "a compressed zip": (
+        "a.pt",
+        lambda path: rezipped(path, zipfile.ZIP_DEFLATED),
+        "members compressed or stored twice",
+    ),
+    "a member twice": (
+        "a.pt",
+        lambda path: rezipped(path, zipfile.ZIP_STORED, twice=True),
+        "compressed or stored twice",
+    ),
     "a training checkpoint": (
         "a.pt",
         torch_saved(lambda state: {"state_dict": state, "epoch": 3}),
@@ -167,6 +202,68 @@ def test_one_line_exit_code_2_and_nothing_written(tmp_path, monkeypatch, capfd, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+def test_mutated_files_load_whole_or_are_refused(tmp_path, name):
+    path = tmp_path / name
+    module = torch_file if name == "a.pt" else safetensors_file
+    module.write(path, Checkpoint(TINY, trained_tensors(TINY)))
+    pristine, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(150):
+        data = bytearray(pristine)
+        for place in rng.integers(len(data), size=rng.integers(1, 6)):
+            data[place] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            found = module.read(path)
+        except CheckpointError as error:
+            assert "\n" not in str(error)  # noqa: PT017  (either outcome is right)
+        else:
+            assert all(value.tobytes() == found.tensors[key].tobytes() for key, value in trained_tensors(TINY).items())
+
+
+@pytest.mark.parametrize("metadata", [None, 3, {"unet_twins": None}, {"unet_twins": {"record": 3}}])
+def test_odd_metadata_is_no_record(tmp_path, metadata):
+    state = OrderedDict(state_dict())
+    state._metadata = metadata
+    torch.save(state, tmp_path / "a.pt")
+    assert not torch_file.read(tmp_path / "a.pt").config_stored
+
+
+def test_a_negative_counter_is_not_written_for_jax(tmp_path, capsys):
+    tensors = trained_tensors(TINY) | {"up1.conv.1.num_batches_tracked": np.array(-1, np.int64)}
+    torch_file.write(tmp_path / "a.pt", Checkpoint(TINY, tensors))
+    assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "a"), "--no-verify"]) == 2
+    assert "up1.conv.1.num_batches_tracked is -1; JAX counts from 0" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+@pytest.mark.parametrize("name", ["b.pt", "b.safetensors", "b"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, name):
+    """A limit on file sizes stands in for the full disk."""
+    config = UNetConfig(features=(32, 64))
+    torch_file.write(tmp_path / "a.pt", Checkpoint(config, trained_tensors(config)))
+    code = (
+        "import resource, sys; from unet_cli.main import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)); sys.exit(main(sys.argv[1:]))"
+    )
+    command = ["convert", str(tmp_path / "a.pt"), str(tmp_path / name), "--no-verify"]
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "not written" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_an_orbax_directory_is_read_and_written_without_a_stray_line(tmp_path):
+    torch_file.write(tmp_path / "a.pt", Checkpoint(TINY, trained_tensors(TINY)))
+    for command in (["convert", "a.pt", "a", "--no-verify"], ["inspect", "a"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "unet_cli.main", *command], capture_output=True, text=True, cwd=tmp_path
+        )
+        assert done.returncode == 0
+        assert done.stderr == ""
+
+
 def test_unreadable_file(tmp_path, capsys, monkeypatch):
     pt(tmp_path / "a.pt")
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
@@ -186,6 +283,7 @@ TARGETS = {
     "a link": ("b.pt", lambda path: path.symlink_to("elsewhere.pt"), ["--force"], "is a link or a special file"),
     "a missing folder": ("no/b.pt", lambda path: None, [], "does not exist; make it first"),
     "an unknown suffix": ("b.onnx", lambda path: None, [], "unknown suffix .onnx"),
+    "a name too long": (f"{'b' * 300}.pt", lambda path: None, [], "file name too long"),
 }
 
 
@@ -214,8 +312,6 @@ def test_force_replaces_a_checkpoint(tmp_path, name):
 
 @pytest.mark.parametrize("twin", ["unet_torch", "unet_jax"])
 def test_a_twin_names_the_tool_for_the_others_files(tmp_path, twin):
-    from unet_core import CheckpointError
-
     pt(tmp_path / "a.pt")
     orbax.write(tmp_path / "a", Checkpoint(TINY, trained_tensors(TINY)))
     path = tmp_path / ("a" if twin == "unet_torch" else "a.pt")

@@ -45,6 +45,9 @@ def test_help_names_the_commands_and_the_exit_codes(capsys):
         (["verify", "a.pt", "b", "--seed", "x"], "seed"),
         (["verify", "a.pt", "b", "--size", "75"], "give height and width as HxW"),
         (["verify", "a.pt", "b", "--size", "75x0x3"], "give height and width as HxW"),
+        (["verify", "a.pt", "b", "--seed", "-1"], "give a whole number from 0 up"),
+        (["inspect", "a" * 300 + ".pt"], "file name too long"),
+        (["inspect", "a" * 300 + ".v2"], "file name too long"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(capsys, arguments, message):
@@ -108,6 +111,28 @@ def test_convert_says_what_it_wrote(checkpoint, tmp_path, capsys):
     pytest.importorskip("torch")
     assert main(["convert", str(checkpoint), str(tmp_path / "b.pt"), "--no-verify"]) == 0
     assert capsys.readouterr().out == f"{checkpoint} -> {tmp_path / 'b.pt'}: 62 tensors, not verified\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("report.pt", lambda path: path.write_text("mine"), "exists already"),
+        ("folder", lambda path: path.mkdir(), "exists already"),
+        ("no/report.json", lambda path: None, "does not exist; make it first"),
+    ],
+)
+def test_a_report_never_replaces_anything_but_a_report(checkpoint, tmp_path, capsys, name, make, message):
+    make(tmp_path / name)
+    assert main(["verify", str(checkpoint), str(checkpoint), "--json", str(tmp_path / name)]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["3x3", "4x8", "999999x999999"])
+def test_a_size_that_cannot_be_used_is_refused(checkpoint, capsys, size):
+    for package in ("torch", "jax", "matplotlib"):
+        pytest.importorskip(package)
+    assert main(["verify", str(checkpoint), str(checkpoint), "--size", size]) == 2
+    assert capsys.readouterr().err.startswith("unet: size")
 
 
 def test_an_interrupt_is_one_line(checkpoint, capsys, monkeypatch):

@@ -41,6 +41,8 @@ def test_config_is_frozen():
         ({"out_channels": 1.5}, "out_channels"),
         ({"out_channels": True}, "out_channels"),
         ({"features": (64,)}, "features"),
+        ({"features": 64}, "features"),
+        ({"features": "ab"}, "features"),
         ({"features": (64, -1)}, "features"),
         ({"align_corners": "yes"}, "align_corners"),
         ({"skip_first": 1}, "skip_first"),

@@ -69,12 +69,43 @@ def test_a_failing_rename_puts_the_old_directory_back(tmp_path, monkeypatch):
         rename(src, dst)
 
     monkeypatch.setattr(os, "rename", failing)
+    monkeypatch.setattr("unet_core.files._exchange", lambda a, b: False)
     with (
         pytest.raises(CheckpointError, match="input/output error"),
         atomic(target, force=True, replaces=bool) as partial,
     ):
         partial.mkdir()
     assert [path.name for path in target.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["exchange", "two renames"])
+def test_a_directory_replaces_another(tmp_path, monkeypatch, at_once):
+    if not at_once:
+        monkeypatch.setattr("unet_core.files._exchange", lambda a, b: False)
+    (tmp_path / "a").mkdir()
+    with atomic(tmp_path / "a", force=True, replaces=lambda path: True) as partial:
+        partial.mkdir()
+        (partial / "new").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "new"]
+
+
+def test_an_interrupt_between_two_renames_puts_the_old_directory_back(tmp_path, monkeypatch):
+    target = tmp_path / "a"
+    target.mkdir()
+    (target / "old").touch()
+    rename, calls = os.rename, []
+
+    def interrupted(src, dst):
+        calls.append(None)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        rename(src, dst)
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    monkeypatch.setattr("unet_core.files._exchange", lambda a, b: False)
+    with pytest.raises(KeyboardInterrupt), atomic(target, force=True, replaces=lambda path: True) as partial:
+        partial.mkdir()
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "old"]
 
 
 def test_everything_is_synced_before_the_rename(tmp_path, monkeypatch):

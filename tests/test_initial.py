@@ -61,6 +61,20 @@ def test_one_seed_is_one_network_in_both_twins(seed):
     assert equal(in_torch, from_jax(nnx.jit(lambda: unet_jax.UNet(**arguments, rngs=nnx.Rngs(seed)))()))
 
 
+def test_any_key_will_do():
+    jax, unet_jax = pytest.importorskip("jax"), pytest.importorskip("unet_jax")
+    from flax import nnx
+
+    key = jax.random.key(3)
+    seeded = unet_jax.UNet(features=(2, 3), rngs=3).out.kernel[...]
+    assert np.array_equal(unet_jax.UNet(features=(2, 3), rngs=key).out.kernel[...], seeded)
+    others = [jax.random.split(key)[0], jax.random.fold_in(key, 1), nnx.Rngs(3).fork()]
+    for other in others:
+        assert not np.array_equal(unet_jax.UNet(features=(2, 3), rngs=other).out.kernel[...], seeded)
+    inside = nnx.jit(lambda key: unet_jax.UNet(features=(2, 3), rngs=key))(others[0])
+    assert np.array_equal(inside.out.kernel[...], unet_jax.UNet(features=(2, 3), rngs=others[0]).out.kernel[...])
+
+
 def test_each_network_from_one_rngs_is_another():
     unet_jax = pytest.importorskip("unet_jax")
     from flax import nnx

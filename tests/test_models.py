@@ -179,6 +179,29 @@ def test_low_precision_models_keep_their_dtype(dtype):
         assert torch.equal(back.state_dict()[key], value)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch.compile imports what torch deprecates
+def test_wrapped_models_are_the_networks_inside(tmp_path):
+    model = pair(dtype=np.float32)[0]
+    for wrapped in (torch.compile(model), torch.nn.DataParallel(model)):
+        unet_torch.save(wrapped, tmp_path / "a.pt", force=True)
+        assert torch.equal(unet_torch.load(tmp_path / "a.pt").out.weight, model.out.weight)
+        assert np.array_equal(jax_hub(conversion.to_jax(wrapped))["out.bias"], model.out.bias.detach().numpy())
+
+
+def test_what_cannot_be_loaded_is_not_saved(tmp_path):
+    model = unet_torch.UNet.from_config(TINY, seed=0)
+    model.extra = torch.nn.Linear(1, 1)
+    with pytest.raises(CheckpointError, match=r"not of this network: extra\.weight, extra\.bias"):
+        unet_torch.save(model, tmp_path / "a.pt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_float64_is_not_cast_to_what_jax_rounds(tmp_path):
+    unet_torch.save(unet_torch.UNet.from_config(TINY, seed=0), tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match="jax_enable_x64"):
+        unet_jax.load(tmp_path / "a.safetensors", param_dtype=jnp.float64)
+
+
 def test_float64_without_x64_is_refused_not_rounded():
     model = pair(dtype=np.float32)[0].double()
     with pytest.raises(CheckpointError, match="jax_enable_x64"):

@@ -19,11 +19,13 @@ jax = pytest.importorskip("jax")
 pytest.importorskip("matplotlib")
 
 import jax.numpy as jnp
+from flax import nnx
 
 import conversion
 import unet_jax.layers
 import unet_jax.model
 from conversion import judgement
+from conversion.jax_runner import JaxRunner
 from conversion.judgement import EVAL, GRADIENTS, STATISTICS, TRAINING
 from conversion.proof import verify
 from unet_torch import checkpoint as torch_file
@@ -202,6 +204,30 @@ def test_a_wrong_gradient_alone_is_found(monkeypatch):
     assert departure.layer == "up1.conv.4", "the one nearest to the loss, where the error enters"
 
 
+def test_float32_statistics_are_traced_to_their_layer(monkeypatch):
+    model = in_torch()
+    converted = conversion.to_jax(model)
+    step = JaxRunner.step
+
+    def imprecise(self, x, cotangent, precision):
+        found = step(self, x, cotangent, precision)
+        if precision == "float32":
+            key = "up1.conv.4.running_var"
+            found.statistics[key] = found.statistics[key] * np.float32(1.01)
+        return found
+
+    monkeypatch.setattr(JaxRunner, "step", imprecise)
+    for a, b in ((model, converted), (converted, model)):
+        departure = verify(a, b, size=SIZE).departure
+        assert (departure.layer, departure.quantity) == ("up1.conv.4", f"{STATISTICS} in float32")
+
+
+def test_frozen_parameters_are_judged_like_others():
+    model = in_torch().requires_grad_(False)
+    assert verify(model, in_torch(), size=SIZE).equal
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_networks_of_different_shapes_differ():
     proof = verify(in_torch(), in_torch(UNetConfig(2, 2, (6, 9))), size=SIZE)
     assert proof.departure.layer == "bottom.conv.0"
@@ -267,6 +293,8 @@ def test_a_size_that_cannot_train_is_refused(size, message):
 def test_something_else_is_refused():
     with pytest.raises(UNetError, match="got dict"):
         verify(in_torch(), {})
+    with pytest.raises(UNetError, match="got Linear"):
+        verify(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), in_torch())
 
 
 def test_convert_proves_and_writes(tmp_path, capsys):

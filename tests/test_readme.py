@@ -36,6 +36,11 @@ def test_unet_commands_run(tmp_path, monkeypatch, capsys):
         assert main(command[1:]) == 0, shlex.join(command)
 
 
+@pytest.mark.parametrize("path", ["README.md", "docs/proof.md", "docs/checkpoints.md"])
+def test_nothing_is_left_to_fill_in(path):
+    assert not re.search(r"^[A-Z]{4,}$|\bHELP\b|TODO|XXX", (ROOT / path).read_text(), re.MULTILINE)
+
+
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
     targets = {command[1] for command in commands() if command[0] == "make"}

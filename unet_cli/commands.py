@@ -89,14 +89,18 @@ class Verify:
     seed: int = 0
     """Of the random inputs."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the report to this file too."""
+    """Write the report to this file too; one that exists is replaced if it ends in .json."""
 
     def run(self) -> int:
         """Print the proof; 1 where the networks differ."""
         from conversion.proof import verify
         from unet_cli.tables import print_proof, progress_bar
-        from unet_core.files import atomic
+        from unet_core.files import atomic, check_target
 
+        if self.seed < 0:
+            raise UNetError(f"--seed {self.seed}: give a whole number from 0 up")
+        if self.json is not None:
+            check_target(self.json, force=self.json.suffix == ".json")  # only an earlier report is replaced
         with progress_bar() as progress:
             proof = verify(
                 self.a, self.b, size=_parse_size(self.size), images=self.image, seed=self.seed, progress=progress

@@ -23,6 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command if isinstance(command, int) else command.run()
     except UNetError as error:
         return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename or 'the system'}: {(error.strerror or str(error)).lower()}")
+    except MemoryError:
+        return _fail("not enough memory for this")
     except KeyboardInterrupt:
         print("unet: interrupted", file=sys.stderr)
         return 130

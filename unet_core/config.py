@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,8 @@ class UNetConfig:
     """Weight of the new batch in the running statistics (torch's convention; Flax's is one minus this)."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.features, Sequence) or isinstance(self.features, str):
+            raise ConfigError(f"features: a sequence of widths is needed, got {self.features!r}")
         object.__setattr__(self, "features", tuple(self.features))
         for field in ("in_channels", "out_channels"):
             _require_count(field, getattr(self, field))
@@ -107,8 +110,6 @@ class UNetConfig:
         unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise ConfigError(f"the config has unknown fields: {', '.join(map(str, unknown))}")
-        if not isinstance(fields.get("features", ()), list | tuple):
-            raise ConfigError(f"features: a list of widths is needed, got {fields['features']!r}")
         return cls(**fields)
 
 

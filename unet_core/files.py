@@ -1,14 +1,18 @@
 """Writing that leaves the whole new file or directory, or nothing at all."""
 
+import ctypes
 import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from unet_core.errors import CheckpointError
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 @contextmanager
@@ -37,7 +41,21 @@ def atomic(target: Path, *, force: bool = False, replaces: Callable[[Path], bool
     except OSError as error:
         raise CheckpointError(f"{target}: not written: {_reason(error)}") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
+
+
+def reserve(partial: Path, size: int) -> None:
+    """Take `size` bytes of the disk beside `partial` and give them back.
+
+    For a library whose threads go on after a failed write: a full disk or a limit is found before it begins.
+
+    Raises:
+        OSError: there is no such room.
+    """
+    probe = partial.parent / "reserved"
+    with open(probe, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
+    probe.unlink()
 
 
 def check_target(target: Path, *, force: bool = False, replaces: Callable[[Path], bool] | None = None) -> None:
@@ -52,6 +70,15 @@ def check_target(target: Path, *, force: bool = False, replaces: Callable[[Path]
         raise CheckpointError(f"{target}: is a link or a special file, which is not replaced; give another name")
     if target.is_dir() and not (replaces and replaces(target)):
         raise CheckpointError(f"{target}: is a directory but no checkpoint, which is not replaced; give another name")
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder into which a library's threads may still be writing after their first error."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
 
 
 def sync(path: Path) -> None:
@@ -71,19 +98,28 @@ def _sync_one(path: Path) -> None:
 
 
 def _replace(partial: Path, target: Path, folder: Path) -> None:
-    """Rename, moving a directory out of the way first (a rename cannot replace one) and back if that fails."""
+    """Give `partial` the name `target`; what bore it before is left in `folder`."""
     if not target.is_dir() and not partial.is_dir():
         os.replace(partial, target)
-        return
-    old = folder / "replaced"
-    if os.path.lexists(target):
-        os.rename(target, old)
-    try:
+    elif not os.path.lexists(target):
         os.rename(partial, target)
-    except OSError:
-        with suppress(FileNotFoundError):
+    elif not _exchange(partial, target):
+        old = folder / "replaced"
+        os.rename(target, old)
+        try:
+            os.rename(partial, target)
+        except BaseException:
             os.rename(old, target)
-        raise
+            raise
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Swap two names in one step, which a rename cannot do to directories; False where the system cannot either."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    return renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0
 
 
 def _reason(error: OSError) -> str:

@@ -1,6 +1,7 @@
 """One initialisation for both twins, drawn in NumPy: the same seed is the same network, bit for bit."""
 
 import hashlib
+from numbers import Integral
 
 import numpy as np
 
@@ -12,10 +13,10 @@ SEEDS = range(2**32)
 
 
 def check_seed(seed: int) -> int:
-    """`seed` itself; ValueError where it is out of range."""
-    if seed not in SEEDS:
+    """`seed` as an int; ValueError where it is out of range."""
+    if not isinstance(seed, Integral) or int(seed) not in SEEDS:
         raise ValueError(f"a seed is a whole number from 0 to {SEEDS[-1]}, got {seed!r}")
-    return seed
+    return int(seed)
 
 
 def initial_tensor(name: str, spec: TensorSpec, seed: int, draw: int = 0) -> np.ndarray:
@@ -27,7 +28,7 @@ def initial_tensor(name: str, spec: TensorSpec, seed: int, draw: int = 0) -> np.
     """
     if spec.fan_in is not None:
         key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
-        stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence(check_seed(seed), spawn_key=(draw, key))))
+        stream = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(draw, key))))
         unit = stream.random(spec.shape, np.float32)
         return (unit * np.float32(2) - np.float32(1)) * np.float32(1 / np.sqrt(spec.fan_in))
     if name.endswith("num_batches_tracked"):

@@ -15,9 +15,9 @@ from unet_core import safetensors_file
 from unet_core.checkpoint import RECORD_KEY, Checkpoint, open_sealed, seal
 from unet_core.containers import Container, container_of, existing_container
 from unet_core.errors import CheckpointError
-from unet_core.files import atomic
+from unet_core.files import atomic, reserve
 from unet_core.hub import in_forward_order
-from unet_jax.hub import fill, flatten, nest, to_hub, translate
+from unet_jax.hub import fill, flatten, nest, refuse_narrowing, to_hub, translate
 from unet_jax.model import UNet
 
 _MARK = "_CHECKPOINT_METADATA"
@@ -66,6 +66,8 @@ def from_checkpoint(
     checkpoint: Checkpoint, *, dtype: DTypeLike | None = None, param_dtype: DTypeLike | None = None
 ) -> UNet:
     """The network that a checkpoint holds, in eval mode."""
+    if param_dtype is not None:
+        refuse_narrowing(jax.numpy.dtype(param_dtype))
     model = nnx.eval_shape(
         lambda: UNet.from_config(
             checkpoint.config, dtype=dtype, param_dtype=param_dtype or jax.numpy.float32, rngs=None
@@ -113,6 +115,7 @@ def read(path: Path) -> Checkpoint:
 def write(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to a new Orbax directory at `path`."""
     record = seal(checkpoint.config, checkpoint.tensors)
+    reserve(path, sum(value.nbytes for value in checkpoint.tensors.values()) * 5 // 4)
     try:
         with _checkpointer() as checkpointer:
             checkpointer.save(
@@ -129,7 +132,8 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 def _checkpointer() -> ocp.Checkpointer:
     # Orbax copies host arrays lest they change while it writes in the background; here the caller waits for it.
     handlers = ocp.type_handlers.create_type_handler_registry(
-        (np.ndarray, ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False))
+        (np.ndarray, ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
+        (jax.Array, ocp.type_handlers.ArrayHandler()),
     )
     state = ocp.PyTreeCheckpointHandler(type_handler_registry=handlers)
     return ocp.Checkpointer(ocp.CompositeCheckpointHandler(state=state, metadata=ocp.JsonCheckpointHandler()))

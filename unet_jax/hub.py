@@ -92,18 +92,24 @@ def fill(model: nnx.Module, tensors: Mapping[str, Any], *, keep_dtypes: bool = T
         CheckpointError: float64 tensors while JAX has x64 disabled and would round them silently.
     """
     values = translate(tensors, "jax")
-    narrow = jax.dtypes.canonicalize_dtype(np.float64) != np.float64
-    if keep_dtypes and narrow and any(value.dtype == np.float64 for value in values.values()):
-        raise CheckpointError(
-            "the weights are float64, which JAX rounds to float32 by default: "
-            'call jax.config.update("jax_enable_x64", True) first, or load them with param_dtype=jnp.float32'
-        )
+    if keep_dtypes:
+        for value in values.values():
+            refuse_narrowing(value.dtype)
     flat = nnx.to_flat_state(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
     filled = [  # jnp.array copies: the values may be views of another framework's memory
         (path, variable.replace(jnp.array(values[_name(path)], None if keep_dtypes else variable.dtype)))
         for path, variable in flat
     ]
     nnx.update(model, nnx.from_flat_state(filled))
+
+
+def refuse_narrowing(dtype: Any) -> None:
+    """Raise CheckpointError where JAX would round parameters of this dtype silently."""
+    if dtype == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
+        raise CheckpointError(
+            "the weights are float64, which JAX rounds to float32 by default: "
+            'call jax.config.update("jax_enable_x64", True) first, or load them with param_dtype=jnp.float32'
+        )
 
 
 def nest(tensors: Tensors) -> dict[str, Any]:
@@ -129,8 +135,8 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _relayout(row: Row, key: str, value: Any, into: Side) -> Any:
     if row.counts:
         limit = np.iinfo(np.int32).max
-        if into == "jax" and int(value) > limit:
-            raise CheckpointError(f"{key} is {int(value)}; JAX counts to {limit}")
+        if into == "jax" and not 0 <= int(value) <= limit:
+            raise CheckpointError(f"{key} is {int(value)}; JAX counts from 0 to {limit}")
         return value.astype(COUNTER if into == "torch" else np.int32)
     if row.axes is None:
         return value

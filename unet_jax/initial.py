@@ -1,5 +1,6 @@
 """Seeds of `nnx.Rngs` to the initialisation that both twins share."""
 
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from unet_core.config import UNetConfig
 from unet_core.hub import tensor_specs
 
 
-def initial_tensors(config: UNetConfig, rngs: nnx.Rngs | int) -> dict[str, Any]:
+def initial_tensors(config: UNetConfig, rngs: nnx.Rngs | jax.Array | int) -> dict[str, Any]:
     """Every tensor of a new network, in the hub's names and layouts, drawn in NumPy.
 
     A key made from a seed holds that seed's bits, so `nnx.Rngs(seed)` draws what `seed` draws; each further network
@@ -21,8 +22,9 @@ def initial_tensors(config: UNetConfig, rngs: nnx.Rngs | int) -> dict[str, Any]:
     Raises:
         ValueError: a seed out of range.
     """
-    if isinstance(rngs, int):
-        return initial.initial_tensors(config, initial.check_seed(rngs))
+    if isinstance(rngs, Integral):
+        return initial.initial_tensors(config, initial.check_seed(int(rngs)))
+    rngs = rngs if isinstance(rngs, nnx.Rngs) else nnx.Rngs(rngs)
     stream = rngs.params
     draw = stream.count[...]
     words = jax.random.key_data(stream.key[...])

@@ -50,7 +50,8 @@ class UNet(nnx.Module):
         align_corners, skip_first, norm_epsilon, norm_momentum: as in `unet_core.UNetConfig`.
         dtype: computes in this dtype (BatchNorm in float32 at least); None: in the common one of input and parameters.
         param_dtype: keeps the parameters in this one, and the statistics in float32 at least.
-        rngs: `nnx.Rngs(seed)` or the seed itself: the same seed is the same network in `unet_torch.UNet`, bit for bit.
+        rngs: `nnx.Rngs(seed)`, a key, or the seed itself: the same seed is the same network in `unet_torch.UNet`,
+            bit for bit.
             None leaves every kernel at zero, for a network that is filled next.
 
     Raises:
@@ -69,7 +70,7 @@ class UNet(nnx.Module):
         norm_momentum: float = UNetConfig.norm_momentum,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs | int | None,
+        rngs: nnx.Rngs | Array | int | None,
     ) -> None:
         self.config = config = UNetConfig(
             in_channels=in_channels,
@@ -95,7 +96,7 @@ class UNet(nnx.Module):
         *,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs | int | None,
+        rngs: nnx.Rngs | Array | int | None,
     ) -> "UNet":
         """The network that `config` describes."""
         return cls(**dataclasses.asdict(config), dtype=dtype, param_dtype=param_dtype, rngs=rngs)

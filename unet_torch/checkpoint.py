@@ -2,22 +2,24 @@
 
 import pickle
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unet_core import safetensors_file
 from unet_core.checkpoint import RECORD_KEY, Checkpoint, open_sealed, seal
 from unet_core.containers import Container, container_of, existing_container
 from unet_core.errors import CheckpointError
 from unet_core.files import atomic
-from unet_torch.hub import as_numpy, as_torch, fill, to_hub
+from unet_core.hub import check_tensors
+from unet_torch.hub import as_numpy, as_torch, fill, to_hub, unwrapped
 from unet_torch.model import UNet
 
+_DTYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int32, torch.int64}
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch/serialization.py, MAGIC_NUMBER, pickled
 
 
@@ -34,8 +36,8 @@ def load(path: str | Path) -> UNet:
     return from_checkpoint(checkpoint)
 
 
-def save(model: UNet, path: str | Path, *, force: bool = False) -> None:
-    """Write `model` to a new `.pt`, `.pth` or `.safetensors` file, whole or not at all.
+def save(model: nn.Module, path: str | Path, *, force: bool = False) -> None:
+    """Write a `UNet`, bare or in a wrapper, to a new `.pt`, `.pth` or `.safetensors` file, whole or not at all.
 
     A `.pt` holds a plain `state_dict`; config and digests travel in its `_metadata`.
 
@@ -49,9 +51,14 @@ def save(model: UNet, path: str | Path, *, force: bool = False) -> None:
         (write if container is Container.TORCH else safetensors_file.write)(partial, to_checkpoint(model))
 
 
-def to_checkpoint(model: UNet) -> Checkpoint:
+def to_checkpoint(model: nn.Module) -> Checkpoint:
     """What a checkpoint of `model` holds; shares its memory."""
-    return Checkpoint(model.config, to_hub(model))
+    network = unwrapped(model)
+    if not isinstance(network, UNet):
+        raise CheckpointError(f"a unet_torch.UNet is needed, got {type(network).__name__}")
+    tensors = to_hub(network)
+    check_tensors(tensors, network.config, "the model")
+    return Checkpoint(network.config, tensors)
 
 
 def from_checkpoint(checkpoint: Checkpoint) -> UNet:
@@ -78,8 +85,7 @@ def read(path: Path) -> Checkpoint:
     except Exception as error:  # whatever torch's reader meets in a damaged file
         raise CheckpointError(f"{path}: not a sound PyTorch file: {_first_line(error)}") from error
     tensors = _state_dict(state, str(path))
-    entry = getattr(state, "_metadata", {}).get(RECORD_KEY)
-    return open_sealed(tensors, entry.get("record") if isinstance(entry, dict) else None, str(path))
+    return open_sealed(tensors, _record(state), str(path))
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
@@ -97,8 +103,9 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     try:
         with open(path, "wb") as file:
             torch.save(state, file)
-    except RuntimeError as error:  # torch's writer hides the OSError
-        raise CheckpointError(f"{path.name}: not written: {_first_line(error)}") from error
+    except RuntimeError as error:  # torch's writer hides the OSError, which it met before
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise CheckpointError(f"{path.name}: not written: {_first_line(reason)}") from error
 
 
 def _check_archive(path: Path) -> None:
@@ -108,11 +115,18 @@ def _check_archive(path: Path) -> None:
             return
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+            members = archive.infolist()
+            odd = [info.filename for info in members if info.compress_type != zipfile.ZIP_STORED]
+            twice = [name for name, times in Counter(info.filename for info in members).items() if times > 1]
+            damaged = None if odd or twice else archive.testzip()
+    except Exception as error:  # whatever zipfile meets in a damaged file
         raise CheckpointError(
             f"{path}: not a PyTorch file, or one that was cut short ({_first_line(error)}); get the file again"
         ) from error
+    if odd or twice:
+        raise CheckpointError(
+            f"{path}: not as torch writes it: members compressed or stored twice: {_some(odd + twice)}"
+        )
     if damaged is not None:
         raise CheckpointError(f"{path}: the file is damaged: its member {damaged} fails its checksum; get it again")
 
@@ -123,16 +137,31 @@ def _state_dict(state: Any, source: str) -> dict[str, np.ndarray]:
     others = [f"{key} ({_kind(value)})" for key, value in state.items() if not isinstance(value, Tensor)]
     if others:
         raise CheckpointError(
-            f"{source}: not a plain state_dict: {', '.join(others[:12])} are no tensors; save model.state_dict() alone"
+            f"{source}: not a plain state_dict: {_some(others)} are no tensors; save model.state_dict() alone"
         )
     unread = [
         f"{key} ({value.dtype}, {value.layout}, {value.device})"
         for key, value in state.items()
-        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex()
+        if value.layout != torch.strided or value.device.type != "cpu" or value.dtype not in _DTYPES
     ]
     if unread:
-        raise CheckpointError(f"{source}: these are no dense tensors of real numbers: {', '.join(unread[:12])}")
+        raise CheckpointError(f"{source}: these are no dense tensors of real numbers: {_some(unread)}")
+    spread = [key for key, value in state.items() if value.numel() * value.itemsize > value.untyped_storage().nbytes()]
+    if spread:
+        raise CheckpointError(f"{source}: these tensors claim more numbers than the file holds: {_some(spread)}")
     return {str(key): as_numpy(value) for key, value in state.items()}
+
+
+def _record(state: Any) -> str | None:
+    """The record that `write` left in the state_dict's metadata."""
+    metadata = getattr(state, "_metadata", None)
+    entry = metadata.get(RECORD_KEY) if isinstance(metadata, dict) else None
+    record = entry.get("record") if isinstance(entry, dict) else None
+    return record if isinstance(record, str) else None
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
 
 
 def _refuse_orbax(container: Container, path: Path, instead: str) -> None:

@@ -29,8 +29,17 @@ def as_torch(array: np.ndarray, *, copy: bool = True) -> Tensor:
 
 
 def to_hub(model: nn.Module) -> dict[str, np.ndarray]:
-    """The parameters and statistics of `model`, under the names of its `state_dict`."""
-    return {key: as_numpy(value) for key, value in model.state_dict().items()}
+    """The parameters and statistics of `model`, under the names of its `state_dict`; of what a wrapper wraps."""
+    return {key: as_numpy(value) for key, value in unwrapped(model).state_dict().items()}
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside `torch.compile`'s, DataParallel's and DistributedDataParallel's wrappers."""
+    for name in ("_orig_mod", "module"):
+        inner = model._modules.get(name)
+        if inner is not None and len(model._modules) == 1:
+            return unwrapped(inner)
+    return model
 
 
 def fill(model: nn.Module, tensors: Tensors) -> None:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unet_core.config import UNetConfig
-from unet_core.initial import SEEDS, initial_tensors
+from unet_core.initial import SEEDS, check_seed, initial_tensors
 from unet_torch.hub import as_torch
 from unet_torch.layers import batch_norm, convolution, join, max_pool
 
@@ -75,7 +75,7 @@ class UNet(nn.Module):
                 self.add_module(name, DoubleConv(before, after, config=config))
             self.out = convolution(config.features[0], config.out_channels, 1, bias=True)
         if torch.get_default_device().type != "meta":
-            self._initialise(int(torch.randint(len(SEEDS), (), device="cpu")) if seed is None else seed)
+            self._initialise(int(torch.randint(len(SEEDS), (), device="cpu")) if seed is None else check_seed(seed))
 
     @classmethod
     def from_config(cls, config: UNetConfig, *, seed: int | None = None) -> "UNet":
