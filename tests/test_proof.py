@@ -315,6 +315,37 @@ def test_convert_writes_nothing_when_the_proof_fails(tmp_path, capsys, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
 
 
+CONTROLS = {
+    "transposed kernel": ({}, ("bottom.conv.3.weight", 0, 1), "bottom.conv.3"),
+    "swapped height and width": ({}, ("up1.conv.0.weight", 2, 3), "up1.conv.0"),
+    "half-pixel corners": ({"align_corners": False}, None, "up1.join"),
+    "swapped concatenation": ({"skip_first": True}, None, "up1.join"),
+    "epsilon 1e-3": ({"norm_epsilon": 1e-3}, None, "down1.conv.1"),
+}
+
+
+@pytest.mark.parametrize(("fields", "swap", "layer"), CONTROLS.values(), ids=CONTROLS)
+def test_each_control_exits_with_1_and_names_the_layer(tmp_path, capsys, fields, swap, layer):
+    tensors = trained_tensors(CONFIG)
+    torch_file.write(tmp_path / "a.pt", Checkpoint(CONFIG, tensors))
+    if swap is not None:
+        tensors |= changed_tensor(swap[0], lambda kernel: kernel.swapaxes(*swap[1:]))
+    torch_file.write(tmp_path / "b.pt", Checkpoint(dataclasses.replace(CONFIG, **fields), tensors))
+    assert main(["verify", str(tmp_path / "a.pt"), str(tmp_path / "b.pt"), "--size", "11x13"]) == 1
+    assert f"{layer} departs first" in capsys.readouterr().out
+
+
+def test_a_biased_variance_exits_with_1_and_names_the_layer(tmp_path, capsys, monkeypatch):
+    owner, name = unet_jax.layers.BatchNorm, "_track"
+    track = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda self, mean, variance, n: track(self, mean, variance * (n - 1) / n, n))
+    for path, module in (("a.pt", torch_file), ("b.safetensors", safetensors_file)):
+        module.write(tmp_path / path, Checkpoint(CONFIG, trained_tensors(CONFIG)))
+    paths = [str(tmp_path / "a.pt"), str(tmp_path / "b.safetensors")]
+    assert main(["verify", *paths, "--size", "11x13"]) == 1
+    assert "down1.conv.1 departs first (statistics" in capsys.readouterr().out
+
+
 def test_verify_exits_with_1_and_names_the_layer(tmp_path, capsys):
     key = "bottom.conv.3.weight"
     torch_file.write(tmp_path / "a.pt", Checkpoint(CONFIG, trained_tensors(CONFIG)))

@@ -78,12 +78,12 @@ def read(path: Path) -> Checkpoint:
     _check_archive(path)
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: holds Python objects beside tensors, which are never run; save model.state_dict() instead"
-        ) from error
     except Exception as error:  # whatever torch's reader meets in a damaged file
-        raise CheckpointError(f"{path}: not a sound PyTorch file: {_first_line(error)}") from error
+        if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
+            what = "holds Python objects beside tensors, which are never run; save model.state_dict() instead"
+        else:
+            what = f"not a sound PyTorch file: {_first_line(error)}"
+        raise CheckpointError(f"{path}: {what}") from error
     tensors = _state_dict(state, str(path))
     return open_sealed(tensors, _record(state), str(path))
 
