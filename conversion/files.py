@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conversion.containers import module_of
+from conversion.frameworks import needed
 from conversion.progress import Progress, silent
 from conversion.proof import Proof, verify_runners
-from conversion.runners import frameworks_of, runner_of_checkpoint
+from conversion.runners import Framework, frameworks_of, runner_of_checkpoint
 from unet_core.checkpoint import Checkpoint
 from unet_core.containers import Container, container_of, existing_container
-from unet_core.errors import UNetError
+from unet_core.errors import MissingFrameworkError, UNetError
 from unet_core.files import atomic, check_target
 
 
@@ -58,6 +59,9 @@ def convert(
     kind = existing_container(src)
     target = container_of(dst)
     reader, writer = module_of(kind), module_of(target)
+    frameworks = frameworks_of(kind, target)
+    if verify:
+        _require(frameworks)
     replaces = writer.is_orbax if target is Container.ORBAX else None
     check_target(dst, force=force, replaces=replaces)
     progress(f"reading {src.name}", 0.0)
@@ -68,7 +72,6 @@ def convert(
         if not verify:
             return Conversion(src, dst, checkpoint, None)
         progress(f"reading {dst.name} back", 0.1)
-        frameworks = frameworks_of(kind, target)
         proof = verify_runners(
             runner_of_checkpoint(checkpoint, frameworks[0], str(src)),
             runner_of_checkpoint(writer.read(partial), frameworks[1], str(dst)),
@@ -77,3 +80,12 @@ def convert(
         if not proof.equal:
             raise DifferentError(f"{dst}: not written: {proof.verdict}", proof)
     return Conversion(src, dst, checkpoint, proof)
+
+
+def _require(frameworks: tuple[Framework, Framework]) -> None:
+    """Find out before the work whether the proof can run."""
+    try:
+        for framework in frameworks:
+            needed(f"conversion.{framework}_runner")
+    except MissingFrameworkError as error:
+        raise MissingFrameworkError(f"{error}; or convert without the proof, which runs both: --no-verify") from error

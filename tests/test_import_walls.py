@@ -59,6 +59,25 @@ def test_nothing_heavy_is_imported_early(tmp_path, module, unwanted):
 
 
 @pytest.mark.parametrize(
+    ("present", "blocked", "arguments"),
+    [("torch", JAX, "features=(2, 3), seed=0"), ("jax", TORCH, "features=(2, 3), rngs=0")],
+)
+def test_one_framework_converts_without_the_proof(tmp_path, present, blocked, arguments):
+    pytest.importorskip(present)
+    twin = f"unet_{present}"
+    code = WITHOUT.format(blocked=blocked) + (
+        f"import {twin}\n{twin}.save({twin}.UNet({arguments}), 'a.safetensors')\n"
+        "from unet_cli.main import main\n"
+        "assert main(['convert', 'a.safetensors', 'b.safetensors']) == 2\n"
+        "sys.exit(main(['convert', 'a.safetensors', 'c.safetensors', '--no-verify']))"
+    )
+    done = run(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith("or convert without the proof, which runs both: --no-verify\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "c.safetensors"]
+
+
+@pytest.mark.parametrize(
     ("present", "blocked", "message"),
     [("torch", JAX, "JAX, which is not installed"), ("jax", TORCH, "PyTorch, which is not installed")],
 )
