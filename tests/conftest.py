@@ -12,10 +12,15 @@ install_import_hook(["unet_core.resize", "unet_torch", "unet_jax", "conversion"]
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from unet_core.config import UNetConfig
 from unet_core.hub import tensor_specs
 from unet_core.initial import initial_tensors
+
+# The same examples every time, so that a red run can be repeated; no deadline on a machine that others use too.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 TINY = UNetConfig(in_channels=3, out_channels=2, features=(4, 6, 8))
 

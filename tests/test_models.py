@@ -56,6 +56,22 @@ def test_logits_agree_in_float64(x64, config, n, height, width):
     assert_close(in_jax.logits(jnp.asarray(x)), torch_logits(in_torch, x), 1e-12)
 
 
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
+@pytest.mark.parametrize("asked", ["by the input", "by dtype"])
+def test_float32_parameters_compute_exactly_in_float64(x64, training, asked):
+    """As `model.double()` does in torch: nothing on the way is rounded to float32."""
+    in_torch, in_jax = pair(dtype=np.float32)
+    x = batch(TINY, 3, 19, 21, np.float64)
+    if asked == "by dtype":
+        model = unet_jax.UNet.from_config(TINY, dtype=jnp.float64, rngs=None)
+        nnx.update(model, nnx.state(in_jax))
+        in_jax, x = model, x.astype(np.float32).astype(np.float64)
+    in_torch.double().train(training), (in_jax.train() if training else in_jax.eval())
+    found = in_jax.logits(jnp.asarray(x, np.float32 if asked == "by dtype" else None))
+    assert found.dtype == jnp.float64
+    assert_close(found, torch_logits(in_torch, x), 1e-12)
+
+
 def test_training_mode_agrees_in_float64(x64):
     in_torch, in_jax = pair()
     x = batch(TINY, 3, 19, 21, np.float64)

@@ -71,14 +71,15 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         dtype = self.dtype or jnp.result_type(x, self.scale[...])
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        exact = jnp.promote_types(dtype, jnp.float32)
+        x = x.astype(exact)
         if self.use_running_average:
-            mean, variance = self.mean[...], self.var[...]
+            mean, variance = self.mean[...].astype(exact), self.var[...].astype(exact)
         else:
             mean, variance = batch_statistics(x)
             self._track(mean, variance, x.size // x.shape[-1])
-        scale = self.scale[...] / jnp.sqrt(variance + self.epsilon)
-        return ((x - mean) * scale + self.bias[...]).astype(dtype)
+        scale = self.scale[...].astype(exact) / jnp.sqrt(variance + self.epsilon)
+        return ((x - mean) * scale + self.bias[...].astype(exact)).astype(dtype)
 
     def _track(self, mean: Float[Array, " c"], variance: Float[Array, " c"], count: int) -> None:
         unbiased = variance * (count / (count - 1))
