@@ -52,6 +52,8 @@ def reserve(partial: Path, size: int) -> None:
     Raises:
         OSError: there is no such room.
     """
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
     probe = partial.parent / "reserved"
     with open(probe, "wb") as file:
         os.posix_fallocate(file.fileno(), 0, size)
