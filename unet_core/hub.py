@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from unet_core.config import UNetConfig
-from unet_core.errors import CheckpointError
+from unet_core.errors import CheckpointError, some
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -20,8 +20,6 @@ FLOATS = tuple(map(np.dtype, (np.float32, np.float64, ml_dtypes.bfloat16, np.flo
 """The dtypes that weights and running statistics may have; they are kept as they are."""
 COUNTER = np.dtype(np.int64)
 """The dtype of `num_batches_tracked`, as in torch."""
-
-_LISTED = 12
 
 
 @dataclass(frozen=True)
@@ -111,8 +109,9 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]], source: str) -> UNetConf
     levels = {int(match[2]) for key in shapes if (match := re.match(r"(down|up)(\d{1,2})\.conv\.", key))}
     depth = max(levels, default=0)
     if depth == 0 or not any(key.startswith("bottom.conv.") for key in shapes):
+        found = some(shapes) or "there are none"
         raise CheckpointError(
-            f"{source}: these are not the tensors of this UNet (down1.conv.0.weight ... out.bias): {_sample(shapes)}"
+            f"{source}: these are not the tensors of this UNet (down1.conv.0.weight ... out.bias): {found}"
         )
     features = []
     for level in range(1, depth + 2):
@@ -140,9 +139,3 @@ def _most_common(values: Iterable[int]) -> int:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "a scalar"
-
-
-def _sample(keys: Iterable[str]) -> str:
-    names = [str(key)[:60] for key in keys]
-    more = f", ... ({len(names)} in all)" if len(names) > _LISTED else ""
-    return (", ".join(names[:_LISTED]) or "there are none") + more

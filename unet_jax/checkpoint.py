@@ -14,9 +14,9 @@ from jax.typing import DTypeLike
 from unet_core import safetensors_file
 from unet_core.checkpoint import RECORD_KEY, Checkpoint, open_sealed, seal
 from unet_core.containers import Container, container_of, existing_container
-from unet_core.errors import CheckpointError
+from unet_core.errors import CheckpointError, first_line
 from unet_core.files import atomic, reserve
-from unet_core.hub import in_forward_order
+from unet_core.hub import check_tensors, in_forward_order
 from unet_jax.hub import fill, flatten, nest, refuse_narrowing, to_hub, translate
 from unet_jax.model import UNet
 
@@ -59,7 +59,9 @@ def save(model: UNet, path: str | Path, *, force: bool = False) -> None:
 
 def to_checkpoint(model: UNet) -> Checkpoint:
     """What a checkpoint of `model` holds, on the host."""
-    return Checkpoint(model.config, in_forward_order(to_hub(model), model.config))
+    tensors = to_hub(model)
+    check_tensors(tensors, model.config, "the model")
+    return Checkpoint(model.config, in_forward_order(tensors, model.config))
 
 
 def from_checkpoint(
@@ -161,8 +163,7 @@ def _read_through(state: Path) -> None:
 
 def _reason(error: Exception) -> str:
     """The first line of what a library says, without TensorStore's dump of its settings."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].split(" [tensorstore_spec")[0].split(" [source")[0]
+    return first_line(error).split(" [tensorstore_spec")[0].split(" [source")[0]
 
 
 def _refuse_torch(container: Container, path: Path, instead: str) -> None:

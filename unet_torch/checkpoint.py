@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unet_core import safetensors_file
 from unet_core.checkpoint import RECORD_KEY, Checkpoint, open_sealed, seal
 from unet_core.containers import Container, container_of, existing_container
-from unet_core.errors import CheckpointError
+from unet_core.errors import CheckpointError, first_line, some
 from unet_core.files import atomic
 from unet_core.hub import check_tensors
 from unet_torch.hub import as_numpy, as_torch, fill, to_hub, unwrapped
@@ -82,7 +82,7 @@ def read(path: Path) -> Checkpoint:
         if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
             what = "holds Python objects beside tensors, which are never run; save model.state_dict() instead"
         else:
-            what = f"not a sound PyTorch file: {_first_line(error)}"
+            what = f"not a sound PyTorch file: {first_line(error)}"
         raise CheckpointError(f"{path}: {what}") from error
     tensors = _state_dict(state, str(path))
     return open_sealed(tensors, _record(state), str(path))
@@ -105,7 +105,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
             torch.save(state, file)
     except RuntimeError as error:  # torch's writer hides the OSError, which it met before
         reason = error.__context__ if isinstance(error.__context__, OSError) else error
-        raise CheckpointError(f"{path.name}: not written: {_first_line(reason)}") from error
+        raise CheckpointError(f"{path.name}: not written: {first_line(reason)}") from error
 
 
 def _check_archive(path: Path) -> None:
@@ -121,11 +121,11 @@ def _check_archive(path: Path) -> None:
             damaged = None if odd or twice else archive.testzip()
     except Exception as error:  # whatever zipfile meets in a damaged file
         raise CheckpointError(
-            f"{path}: not a PyTorch file, or one that was cut short ({_first_line(error)}); get the file again"
+            f"{path}: not a PyTorch file, or one that was cut short ({first_line(error)}); get the file again"
         ) from error
     if odd or twice:
         raise CheckpointError(
-            f"{path}: not as torch writes it: members compressed or stored twice: {_some(odd + twice)}"
+            f"{path}: not as torch writes it: members compressed or stored twice: {some(odd + twice)}"
         )
     if damaged is not None:
         raise CheckpointError(f"{path}: the file is damaged: its member {damaged} fails its checksum; get it again")
@@ -137,7 +137,7 @@ def _state_dict(state: Any, source: str) -> dict[str, np.ndarray]:
     others = [f"{key} ({_kind(value)})" for key, value in state.items() if not isinstance(value, Tensor)]
     if others:
         raise CheckpointError(
-            f"{source}: not a plain state_dict: {_some(others)} are no tensors; save model.state_dict() alone"
+            f"{source}: not a plain state_dict: {some(others)} are no tensors; save model.state_dict() alone"
         )
     unread = [
         f"{key} ({value.dtype}, {value.layout}, {value.device})"
@@ -145,10 +145,10 @@ def _state_dict(state: Any, source: str) -> dict[str, np.ndarray]:
         if value.layout != torch.strided or value.device.type != "cpu" or value.dtype not in _DTYPES
     ]
     if unread:
-        raise CheckpointError(f"{source}: these are no dense tensors of real numbers: {_some(unread)}")
+        raise CheckpointError(f"{source}: these are no dense tensors of real numbers: {some(unread)}")
     spread = [key for key, value in state.items() if value.numel() * value.itemsize > value.untyped_storage().nbytes()]
     if spread:
-        raise CheckpointError(f"{source}: these tensors claim more numbers than the file holds: {_some(spread)}")
+        raise CheckpointError(f"{source}: these tensors claim more numbers than the file holds: {some(spread)}")
     return {str(key): as_numpy(value) for key, value in state.items()}
 
 
@@ -160,10 +160,6 @@ def _record(state: Any) -> str | None:
     return record if isinstance(record, str) else None
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:12]) + (f", ... ({len(names)} in all)" if len(names) > 12 else "")
-
-
 def _refuse_orbax(container: Container, path: Path, instead: str) -> None:
     if container is Container.ORBAX:
         raise CheckpointError(f"{path}: PyTorch has no Orbax directory; {instead}, or convert it with `unet convert`")
@@ -171,7 +167,3 @@ def _refuse_orbax(container: Container, path: Path, instead: str) -> None:
 
 def _kind(value: object) -> str:
     return "an empty dict" if value == {} else f"a {type(value).__name__}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
