@@ -16,7 +16,7 @@ from unet_core.errors import UNetError
 from unet_core.hub import Tensors, check_tensors, in_forward_order, tensor_specs
 from unet_jax.checkpoint import from_checkpoint
 from unet_jax.hub import TABLE, fill, to_hub
-from unet_jax.layers import BatchNorm, Convolution
+from unet_jax.layers import BatchNorm, Convolution, TransposedConvolution
 from unet_jax.model import UNet
 
 _LAYERS = {row.jax.split(".")[-2]: row.torch.rpartition(".")[0].removeprefix("*.") for row in TABLE}
@@ -105,7 +105,7 @@ class JaxRunner:
     def _copy(self, precision: Precision, *, training: bool) -> UNet:
         model = nnx.clone(self._model)
         for _, layer in nnx.iter_modules(model):
-            if isinstance(layer, Convolution | BatchNorm):
+            if isinstance(layer, Convolution | TransposedConvolution | BatchNorm):
                 layer.dtype = None  # computes in the precision that is asked for
         fill(model, {key: in_precision(value, precision) for key, value in self.tensors.items()})
         model.train() if training else model.eval()
@@ -118,10 +118,11 @@ class _Taps:
     def __init__(self, model: UNet) -> None:
         self.answers: dict[str, Any] = {}
         self._model = model
-        for block, _, _ in (*model.config.encoder_blocks, *model.config.decoder_blocks):
+        for block in (*model.config.encoder_blocks, *model.config.decoder_blocks):
+            module = getattr(model, block.name)
             for name, layer in _LAYERS.items():
-                if name != "out":
-                    self._tap(getattr(model, block), name, f"{block}.{layer}")
+                if getattr(module, name, None) is not None:
+                    self._tap(module, name, f"{block.name}.{layer}")
         self._tap(model, "out", "out")
 
     def run(self, x: Any) -> dict[str, Any]:

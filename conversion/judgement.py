@@ -1,5 +1,6 @@
 """Judges two networks' answers to one input, and finds the first layer where they part."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -94,7 +95,7 @@ def answer(runner: Runner, sample: Sample, precision: Precision, *, seed: int) -
 def float64_checks(sample: str, a: Answers, b: Answers) -> Iterator[Check]:
     """The two networks in float64, where rounding hides no difference."""
     for quantity, budget in FLOAT64_BUDGETS.items():
-        errors = {key: largest_difference(b[quantity][key], value) for key, value in a[quantity].items()}
+        errors = _differences(b[quantity], a[quantity])
         tensor = max(errors, key=lambda key: np.nan_to_num(errors[key], nan=np.inf))
         yield Check(sample, quantity, "float64", errors[tensor], budget, tensor, None)
 
@@ -119,12 +120,15 @@ def float32_checks(sample: str, errors: Sequence[Float32Errors]) -> Iterator[Che
 
 
 def misshaped(a: Runner, b: Runner) -> Departure | None:
-    """The first tensor whose shape differs: such networks cannot take the same inputs and answer alike."""
+    """The first tensor whose shape differs, or the output function: such networks cannot answer alike."""
     shapes = [{key: spec.shape for key, spec in tensor_specs(runner.config).items()} for runner in (a, b)]
     for key in (*shapes[0], *shapes[1]):
         one, other = (side.get(key) for side in shapes)
         if one != other:
             return Departure(key.rpartition(".")[0], "shapes", np.inf, f"{key} is {one} in one, {other} in the other")
+    outputs = a.config.output, b.config.output
+    if outputs[0] != outputs[1]:
+        return Departure("out", "output", np.inf, f"the network answers {outputs[0]} in one, {outputs[1]} in the other")
     return None
 
 
@@ -147,7 +151,7 @@ def locate(
         return Departure("out", failed.quantity, failed.error, None)
     ours, theirs, exact = (side[failed.quantity] for side in (*answers, reference))
     if failed.precision == "float64":
-        errors = {key: largest_difference(theirs[key], value) for key, value in ours.items()}
+        errors = _differences(theirs, ours)
         budgets = dict.fromkeys(errors, FLOAT64_BUDGETS[failed.quantity])
     else:
         errors = {key: norm_difference({key: value}, exact) for key, value in theirs.items()}
@@ -163,11 +167,25 @@ def locate(
     return Departure(layer, quantity, errors[key], cause)
 
 
-def largest_difference(found: np.ndarray, reference: np.ndarray) -> float:
-    """The largest absolute difference, relative to the largest absolute value of `reference`."""
+def largest_difference(found: np.ndarray, reference: np.ndarray, scale: float | None = None) -> float:
+    """The largest absolute difference, relative to `scale`, or to the largest absolute value of `reference`."""
     wide = reference.astype(np.float64)
     difference = np.abs(found.astype(np.float64) - wide).max()
-    return float(difference / scale) if (scale := np.abs(wide).max()) else float(difference and np.inf)
+    scale = float(np.abs(wide).max()) if scale is None else scale
+    return float(difference / scale) if scale else float(difference and np.inf)
+
+
+def _differences(found: Tensors, reference: Tensors) -> dict[str, float]:
+    """`largest_difference` of every tensor.
+
+    BatchNorm takes out what the bias of a convolution before it adds, so that this bias's gradient is rounding alone:
+    it is measured against that of its kernel.
+    """
+    kernels = {key: re.sub(r"(\.conv\.[03])\.bias$", r"\1.weight", key) for key in reference}
+    return {
+        key: largest_difference(found[key], value, float(np.abs(reference[kernels[key]]).max()))
+        for key, value in reference.items()
+    }
 
 
 def norm_difference(found: Tensors, reference: Tensors) -> float:

@@ -1,8 +1,10 @@
 """Why a layer departs: each known mistake is tried on the recorded numbers, and named where it explains them."""
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 
@@ -106,44 +108,70 @@ def _kernel_cause(a: np.ndarray, b: np.ndarray) -> str | None:
 
 
 def _join_cause(scene: Scene) -> str | None:
-    ours, theirs = (answers[scene.layer] for answers in scene.answers)
-    for description, candidate in _joins(scene, ours):
-        if _same(candidate, theirs):
-            return description
+    """Another meaning of the join: the concatenation order, the upsampling, the fit to the skip connection."""
+    config = scene.a.config
+    level = int(scene.layer.removeprefix("up").removesuffix(".join"))
+    answers, theirs = scene.answers[0], scene.answers[1][scene.layer]
+    below = "bottom" if level == config.depth else f"up{level + 1}"
+    low = np.maximum(answers[f"{below}.conv.4"], 0)
+    skip = np.maximum(answers[f"down{level}.conv.4"], 0)
+    raised = answers.get(f"up{level}.up")
+    for changes in _OTHER_MEANINGS:
+        known = dataclasses.asdict(config) | {"nearest": False}
+        changed = {name: _OTHER[name, known[name]] for name in changes}
+        variant = dataclasses.replace(config, **{name: value for name, value in changed.items() if name != "nearest"})
+        if _same(_join(low, skip, raised, variant, _nearest if "nearest" in changed else _bilinear), theirs):
+            return ", and ".join(_SAID[change] for change in changed.items())
     return None
 
 
-def _joins(scene: Scene, ours: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    config = scene.a.config
-    level = int(scene.layer.removeprefix("up").removesuffix(".join"))
-    width = config.features[level - 1]
-    up, skip = (ours[..., width:], ours[..., :width]) if config.skip_first else (ours[..., :-width], ours[..., -width:])
-    below = "bottom" if level == config.depth else f"up{level + 1}"
-    low = np.maximum(scene.answers[0][f"{below}.conv.4"], 0)
-    other_corners = _resized(low, ours.shape[1:3], align_corners=not config.align_corners)
-    corners = "half-pixel corners instead of align_corners" if config.align_corners else "align_corners, not half-pixel"
-    order = "the concatenation order is swapped: [%s]" % ("upsampled, skip" if config.skip_first else "skip, upsampled")
-    nearest = low[:, _nearest(ours.shape[1], low.shape[1])][:, :, _nearest(ours.shape[2], low.shape[2])]
-    variants = ((corners, other_corners), ("nearest-neighbour instead of bilinear upsampling", nearest))
-    yield order, _joined(up, skip, config, swapped=True)
-    for description, candidate in variants:
-        yield f"the upsampling uses {description}", _joined(candidate, skip, config, swapped=False)
-        yield f"the upsampling uses {description}, and {order}", _joined(candidate, skip, config, swapped=True)
+_SAID: Mapping[tuple[str, Any], str] = {
+    ("align_corners", False): "the upsampling uses half-pixel corners instead of align_corners",
+    ("align_corners", True): "the upsampling uses align_corners, not half-pixel corners",
+    ("nearest", True): "the upsampling uses nearest-neighbour instead of bilinear upsampling",
+    ("fit", "pad"): "an odd size is padded with zeros instead of resized",
+    ("fit", "resize"): "an odd size is resized instead of padded with zeros",
+    ("skip_first", True): "the concatenation order is swapped: [skip, upsampled]",
+    ("skip_first", False): "the concatenation order is swapped: [upsampled, skip]",
+}
+"""How a report says that a join means something else."""
+
+_OTHER: Mapping[tuple[str, Any], Any] = {
+    (name, before): after
+    for name, after in _SAID
+    for before in (("pad", "resize") if name == "fit" else (True, False))
+    if before != after
+}
+_ALONE = ("skip_first",), ("align_corners",), ("nearest",), ("fit",)
+_OTHER_MEANINGS = (*_ALONE, *((*change, "skip_first") for change in _ALONE[1:]))
 
 
-def _joined(up: np.ndarray, skip: np.ndarray, config: UNetConfig, *, swapped: bool) -> np.ndarray:
-    return np.concatenate((skip, up) if config.skip_first != swapped else (up, skip), axis=-1)
-
-
-def _resized(x: np.ndarray, size: tuple[int, ...], *, align_corners: bool) -> np.ndarray:
+def _bilinear(x: np.ndarray, height: int, width: int, *, align_corners: bool) -> np.ndarray:
     rows, columns = (
-        interpolation_matrix(x.shape[axis], size[axis - 1], align_corners=align_corners) for axis in (1, 2)
+        interpolation_matrix(size, target, align_corners=align_corners)
+        for size, target in ((x.shape[1], height), (x.shape[2], width))
     )
     return np.einsum("Hh,nhwc,Ww->nHWc", rows, x, columns, optimize=True)
 
 
-def _nearest(target: int, size: int) -> np.ndarray:
-    return np.arange(target) * size // target
+def _nearest(x: np.ndarray, height: int, width: int, *, align_corners: bool) -> np.ndarray:  # noqa: ARG001
+    rows, columns = (np.arange(target) * size // target for size, target in ((x.shape[1], height), (x.shape[2], width)))
+    return x[:, rows][:, :, columns]
+
+
+def _join(
+    low: np.ndarray, skip: np.ndarray, raised: np.ndarray | None, config: UNetConfig, resize: Callable[..., np.ndarray]
+) -> np.ndarray:
+    """What `layers.join` of both twins answers, in NumPy; `raised` is the transposed convolution's answer."""
+    height, width = skip.shape[1:3]
+    x = low if raised is None else raised
+    if raised is None and config.fit == "pad":
+        x = resize(x, 2 * x.shape[1], 2 * x.shape[2], align_corners=config.align_corners)
+    if config.fit == "resize":
+        x = resize(x, height, width, align_corners=config.align_corners)
+    rows, columns = height - x.shape[1], width - x.shape[2]
+    x = np.pad(x, ((0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0)))
+    return np.concatenate((skip, x) if config.skip_first else (x, skip), axis=-1)
 
 
 def _norm_cause(scene: Scene) -> str | None:

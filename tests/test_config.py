@@ -2,24 +2,12 @@ import dataclasses
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
+from strategies import configs
 
 from unet_core import ConfigError, UNetConfig
 
-widths = st.integers(1, 64)
-configs = st.builds(
-    UNetConfig,
-    in_channels=widths,
-    out_channels=widths,
-    features=st.lists(widths, min_size=2, max_size=6).map(tuple),
-    align_corners=st.booleans(),
-    skip_first=st.booleans(),
-    norm_epsilon=st.floats(1e-12, 1.0),
-    norm_momentum=st.floats(1e-6, 1.0),
-)
 
-
-@given(configs)
+@given(configs())
 def test_json_round_trip(config):
     assert UNetConfig.from_json(config.to_json()) == config
 
@@ -43,6 +31,14 @@ def test_config_is_frozen():
         ({"features": (64,)}, "features"),
         ({"features": 64}, "features"),
         ({"features": "ab"}, "features"),
+        ({"features": (1,) * 33}, "features"),
+        ({"decoder_features": (64, 64)}, "decoder_features: 4 widths are needed"),
+        ({"middle_features": (1, 2, 3, 0)}, "middle_features"),
+        ({"upsampled_features": (1, 2, 3, 4)}, "upsampled_features: bilinear upsampling keeps the channels"),
+        ({"upsampling": "nearest"}, "upsampling: one of bilinear, transposed"),
+        ({"fit": "crop"}, "fit: one of resize, pad"),
+        ({"output": None}, "output: one of sigmoid, softmax, logits"),
+        ({"output": []}, "output: one of"),
         ({"features": (64, -1)}, "features"),
         ({"align_corners": "yes"}, "align_corners"),
         ({"skip_first": 1}, "skip_first"),
@@ -76,3 +72,29 @@ def test_bad_json_is_refused(text, message):
 def test_impossible_input_is_refused(size, channels):
     with pytest.raises(ValueError, match="input"):
         UNetConfig().check_input(*size, channels)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"decoder_features": (64, 128, 256, 512)},
+        {"middle_features": (64, 128, 256, 512)},
+        {"decoder_features": (8, 8, 8, 8), "middle_features": [8, 8, 8, 8]},
+        {"upsampling": "transposed", "upsampled_features": [64, 128, 256, 512]},
+    ],
+)
+def test_widths_that_are_the_default_are_the_same_network(fields):
+    """However it is written down, one network has one config."""
+    config = UNetConfig(**fields)
+    spoken = {"middle_features": None, "upsampled_features": None}
+    if "decoder_features" in fields and fields["decoder_features"] == config.features[:-1]:
+        spoken["decoder_features"] = None
+    assert config == UNetConfig(**{**fields, **spoken})
+    assert config.middle_features is config.upsampled_features is None
+
+
+def test_widths_of_the_decoder():
+    config = UNetConfig(3, 1, (4, 6, 8), "transposed", decoder_features=(3, 5), upsampled_features=(7, 9))
+    assert config.decoder_blocks == (("up2", 9 + 6, 5, 5, (8, 9)), ("up1", 7 + 4, 3, 3, (5, 7)))
+    config = UNetConfig(3, 1, (4, 6, 8), decoder_features=(3, 5), middle_features=(2, 1))
+    assert config.decoder_blocks == (("up2", 8 + 6, 1, 5, None), ("up1", 5 + 4, 2, 3, None))

@@ -29,6 +29,14 @@ CONFIGS = {
     "other norm": dataclasses.replace(TINY, norm_epsilon=1e-3, norm_momentum=0.3),
     "one level": UNetConfig(1, 1, (5, 3)),
     "deep and narrow": UNetConfig(4, 3, (2, 3, 4, 5, 6)),
+    "conv biases": dataclasses.replace(TINY, conv_bias=True),
+    "padded": dataclasses.replace(TINY, fit="pad"),
+    "transposed": dataclasses.replace(TINY, upsampling="transposed"),
+    "transposed, padded": dataclasses.replace(TINY, upsampling="transposed", fit="pad", upsampled_features=(3, 5)),
+    "narrower decoder": dataclasses.replace(TINY, decoder_features=(3, 4), middle_features=(5, 7)),
+    "all at once": UNetConfig(
+        2, 3, (4, 6, 6), "transposed", False, True, "pad", True, "softmax", (5, 4), (3, 7), (2, 3), 1e-4, 0.2
+    ),
 }
 
 
@@ -72,9 +80,11 @@ def test_float32_parameters_compute_exactly_in_float64(x64, training, asked):
     assert_close(found, torch_logits(in_torch, x), 1e-12)
 
 
-def test_training_mode_agrees_in_float64(x64):
-    in_torch, in_jax = pair()
-    x = batch(TINY, 3, 19, 21, np.float64)
+@pytest.mark.parametrize("name", ["default", "all at once"])
+def test_training_mode_agrees_in_float64(x64, name):
+    config = CONFIGS[name]
+    in_torch, in_jax = pair(config)
+    x = batch(config, 3, 19, 21, np.float64)
     in_torch.train(), in_jax.train()
     assert_close(in_jax.logits(jnp.asarray(x)), torch_logits(in_torch, x), 1e-12)
     ours, theirs = jax_hub(in_jax), torch_hub(in_torch)
@@ -83,25 +93,35 @@ def test_training_mode_agrees_in_float64(x64):
 
 
 @pytest.mark.parametrize(
-    "control", [{"align_corners": False}, {"skip_first": True}, {"norm_epsilon": 1e-3}], ids=lambda c: next(iter(c))
+    "control",
+    [{"align_corners": False}, {"skip_first": True}, {"norm_epsilon": 1e-3}, {"fit": "pad"}],
+    ids=lambda control: next(iter(control)),
 )
 def test_another_meaning_would_be_seen(x64, control):
     """The control: the same weights under one other option do not pass for the same network."""
     tensors = trained_tensors(TINY, dtype=np.float64)
     in_torch = from_checkpoint(Checkpoint(TINY, tensors))
     other = conversion.to_jax(from_checkpoint(Checkpoint(dataclasses.replace(TINY, **control), tensors)))
-    x = batch(TINY, 1, 16, 16, np.float64)
+    x = batch(TINY, 1, 19, 21, np.float64)
     with pytest.raises(AssertionError):
         assert_close(other.logits(jnp.asarray(x)), torch_logits(in_torch, x), 1e-6)
 
 
-def test_call_is_the_sigmoid_of_logits():
-    in_torch, in_jax = pair(dtype=np.float32)
+@pytest.mark.parametrize(
+    ("output", "function"),
+    [
+        ("sigmoid", jax.nn.sigmoid),
+        ("softmax", lambda logits: jax.nn.softmax(logits, axis=-1)),
+        ("logits", lambda logits: logits),
+    ],
+)
+def test_call_is_the_output_function_of_the_logits(output, function):
+    in_torch, in_jax = pair(dataclasses.replace(TINY, output=output), dtype=np.float32)
     x = batch(TINY)
     logits = in_jax.logits(jnp.asarray(x))
-    np.testing.assert_array_equal(in_jax(jnp.asarray(x)), jax.nn.sigmoid(logits))
-    probabilities = in_torch(torch.from_numpy(x).permute(0, 3, 1, 2))
-    np.testing.assert_allclose(in_jax(jnp.asarray(x)), probabilities.permute(0, 2, 3, 1).detach().numpy(), atol=1e-6)
+    np.testing.assert_array_equal(in_jax(jnp.asarray(x)), function(logits))
+    answers = in_torch(torch.from_numpy(x).permute(0, 3, 1, 2))
+    np.testing.assert_allclose(in_jax(jnp.asarray(x)), answers.permute(0, 2, 3, 1).detach().numpy(), atol=1e-6)
 
 
 def test_runs_under_jit_with_split_and_merge():

@@ -4,14 +4,35 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 from unet_core.errors import ConfigError
+
+Upsampling = Literal["bilinear", "transposed"]
+Fit = Literal["resize", "pad"]
+Output = Literal["sigmoid", "softmax", "logits"]
+
+
+MOST_LEVELS = 32
+"""More max-pools than that would need images of 4 billion pixels a side."""
+
+
+class Block(NamedTuple):
+    """The widths of one level of the network, in channels."""
+
+    name: str
+    before: int
+    """Into the first convolution; in the decoder after the concatenation."""
+    middle: int
+    """Between the two convolutions."""
+    after: int
+    up: tuple[int, int] | None = None
+    """Into and out of the transposed convolution before the concatenation, where there is one."""
 
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """A UNet with BatchNorm and bilinear upsampling (after Ronneberger et al., arXiv:1505.04597).
+    """A UNet with BatchNorm (after Ronneberger et al., arXiv:1505.04597), of the family that both twins run.
 
     Frozen and checked once, here. The defaults are the full network.
 
@@ -23,33 +44,65 @@ class UNetConfig:
     out_channels: int = 1
     features: tuple[int, ...] = (64, 128, 256, 512, 1024)
     """Channels of each level, the last one being the bottom; the depth is `len(features) - 1`."""
+    upsampling: Upsampling = "bilinear"
+    """Bilinear interpolation, or a transposed convolution (2x2, stride 2, with bias)."""
     align_corners: bool = True
     """True: the corners of input and output coincide; False: half-pixel centres. As in torch's `interpolate`."""
     skip_first: bool = False
     """Concatenate [skip, upsampled] in the decoder instead of [upsampled, skip]."""
+    fit: Fit = "resize"
+    """How the upsampled map gets the size of an odd skip connection: `resize` interpolates it to that size, `pad`
+    doubles it and pads centrally with zeros, as torch's `pad(x, (d // 2, d - d // 2))`."""
+    conv_bias: bool = False
+    """The 3x3 convolutions have biases."""
+    output: Output = "sigmoid"
+    """What calling the network returns: the sigmoid or the softmax (over channels) of the logits, or the logits."""
+    decoder_features: tuple[int, ...] | None = None
+    """Channels that up1, up2, ... answer, in the order of `features`; None: as in the encoder, `features[:-1]`."""
+    middle_features: tuple[int, ...] | None = None
+    """Channels between the two convolutions of up1, up2, ...; None: as many as each answers."""
+    upsampled_features: tuple[int, ...] | None = None
+    """Channels that the transposed convolutions of up1, up2, ... answer; None: `features[:-1]`."""
     norm_epsilon: float = 1e-5
     """Added to the variance under BatchNorm's square root."""
     norm_momentum: float = 0.1
     """Weight of the new batch in the running statistics (torch's convention; Flax's is one minus this)."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.features, Sequence) or isinstance(self.features, str):
-            raise ConfigError(f"features: a sequence of widths is needed, got {self.features!r}")
-        object.__setattr__(self, "features", tuple(self.features))
         for field in ("in_channels", "out_channels"):
             _require_count(field, getattr(self, field))
-        if len(self.features) < 2:
-            raise ConfigError(f"features: at least two levels are needed, got {self.features}")
-        for width in self.features:
-            _require_count("features", width)
-        for field in ("align_corners", "skip_first"):
+        object.__setattr__(self, "features", _widths("features", self.features))
+        if not 2 <= len(self.features) <= MOST_LEVELS:
+            raise ConfigError(f"features: 2 to {MOST_LEVELS} levels are needed, got {len(self.features)}")
+        for field in ("align_corners", "skip_first", "conv_bias"):
             if not isinstance(getattr(self, field), bool):
                 raise ConfigError(f"{field}: true or false is needed, got {getattr(self, field)!r}")
+        for field, choices in (("upsampling", Upsampling), ("fit", Fit), ("output", Output)):
+            if getattr(self, field) not in get_args(choices):
+                raise ConfigError(
+                    f"{field}: one of {', '.join(get_args(choices))} is needed, got {getattr(self, field)!r}"
+                )
+        encoder = self.features[:-1]
+        self._settle("decoder_features", encoder)
+        self._settle("middle_features", self.decoder_features or encoder)
+        if self.upsampling == "bilinear" and self.upsampled_features is not None:
+            raise ConfigError("upsampled_features: bilinear upsampling keeps the channels; leave it out")
+        self._settle("upsampled_features", encoder)
         for field, upper in (("norm_epsilon", 1.0), ("norm_momentum", 1.0)):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= upper:
                 raise ConfigError(f"{field}: a number above 0 and up to {upper:g} is needed, got {value!r}")
             object.__setattr__(self, field, float(value))
+
+    def _settle(self, field: str, default: tuple[int, ...]) -> None:
+        """Check one width per decoder level, and keep None for the default, so that equal networks compare equal."""
+        value = getattr(self, field)
+        if value is None:
+            return
+        widths = _widths(field, value)
+        if len(widths) != self.depth:
+            raise ConfigError(f"{field}: {self.depth} widths are needed, one per decoder level, got {len(widths)}")
+        object.__setattr__(self, field, None if widths == default else widths)
 
     @property
     def depth(self) -> int:
@@ -62,18 +115,26 @@ class UNetConfig:
         return 2**self.depth
 
     @property
-    def encoder_blocks(self) -> tuple[tuple[str, int, int], ...]:
-        """(name, input channels, output channels) of down1, down2, ... and bottom, in forward order."""
+    def encoder_blocks(self) -> tuple[Block, ...]:
+        """down1, down2, ... and bottom, in forward order."""
         names = [f"down{level}" for level in range(1, self.depth + 1)] + ["bottom"]
-        return tuple(zip(names, (self.in_channels, *self.features), self.features, strict=False))
+        before = (self.in_channels, *self.features)
+        return tuple(Block(*widths) for widths in zip(names, before, self.features, self.features, strict=False))
 
     @property
-    def decoder_blocks(self) -> tuple[tuple[str, int, int], ...]:
-        """(name, channels after the concatenation, output channels) of upN, ..., up1, in forward order."""
-        return tuple(
-            (f"up{level}", self.features[level] + self.features[level - 1], self.features[level - 1])
-            for level in range(self.depth, 0, -1)
-        )
+    def decoder_blocks(self) -> tuple[Block, ...]:
+        """upN, ..., up1, in forward order."""
+        after = self.decoder_features or self.features[:-1]
+        middle = self.middle_features or after
+        raised = self.upsampled_features or self.features[:-1]
+        blocks = []
+        below = self.features[-1]
+        for level in range(self.depth - 1, -1, -1):
+            up = (below, raised[level]) if self.upsampling == "transposed" else None
+            before = (up[1] if up else below) + self.features[level]
+            blocks.append(Block(f"up{level + 1}", before, middle[level], after[level], up))
+            below = after[level]
+        return tuple(blocks)
 
     def check_input(self, height: int, width: int, channels: int) -> None:
         """Raise ValueError where an input of this size, in pixels, cannot pass through the network."""
@@ -111,6 +172,14 @@ class UNetConfig:
         if unknown:
             raise ConfigError(f"the config has unknown fields: {', '.join(map(str, unknown))}")
         return cls(**fields)
+
+
+def _widths(field: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise ConfigError(f"{field}: a sequence of widths is needed, got {value!r}")
+    for width in value:
+        _require_count(field, width)
+    return tuple(value)
 
 
 def _require_count(field: str, value: object) -> None:

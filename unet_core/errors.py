@@ -2,19 +2,26 @@
 
 from collections.abc import Iterable
 
-_LISTED = 12
+_LONGEST = 200
+
+
+def shown(text: object) -> str:
+    """A name from a file, fit for one line on a terminal: not too long, and without control characters."""
+    short = str(text)[:_LONGEST]
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in short)
 
 
 def first_line(error: BaseException) -> str:
     """The first line of what a library says, or the name of its error where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return shown(line if len(line) <= _LONGEST else line[: line.find(". ", 0, _LONGEST)])
 
 
-def some(names: Iterable[object]) -> str:
+def some(names: Iterable[object], *, most: int = 12) -> str:
     """The first names of many, and how many there are."""
-    found = [str(name)[:200] for name in names]
-    more = f", ... ({len(found)} in all)" if len(found) > _LISTED else ""
-    return ", ".join(found[:_LISTED]) + more
+    found = list(names)
+    more = f", ... ({len(found)} in all)" if len(found) > most else ""
+    return ", ".join(map(shown, found[:most])) + more
 
 
 class UNetError(Exception):

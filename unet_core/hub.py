@@ -3,9 +3,10 @@
 Kernels are OIHW; the keys are those of the torch twin's `state_dict`, in forward order.
 """
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -38,44 +39,66 @@ class TensorSpec:
 def tensor_specs(config: UNetConfig) -> dict[str, TensorSpec]:
     """Every tensor of the network, in forward order: the keys of the torch twin's `state_dict`."""
     specs: dict[str, TensorSpec] = {}
-    for block, before, after in (*config.encoder_blocks, *config.decoder_blocks):
-        for convolution, channels in ((0, before), (3, after)):
-            layer = f"{block}.conv.{convolution}"
-            specs[f"{layer}.weight"] = TensorSpec((after, channels, 3, 3), layer, True, 9 * channels)
-            layer = f"{block}.conv.{convolution + 1}"
-            for name in ("weight", "bias"):
-                specs[f"{layer}.{name}"] = TensorSpec((after,), layer, True, None)
-            for name, shape in (("running_mean", (after,)), ("running_var", (after,)), ("num_batches_tracked", ())):
-                specs[f"{layer}.{name}"] = TensorSpec(shape, layer, False, None)
-    first, last = config.features[0], config.out_channels
-    specs["out.weight"] = TensorSpec((last, first, 1, 1), "out", True, first)
-    specs["out.bias"] = TensorSpec((last,), "out", True, first)
+
+    def convolution(layer: str, shape: tuple[int, ...], channels: int, *, bias: bool) -> None:
+        fan_in = math.prod(shape[1:])
+        specs[f"{layer}.weight"] = TensorSpec(shape, layer, True, fan_in)
+        if bias:
+            specs[f"{layer}.bias"] = TensorSpec((channels,), layer, True, fan_in)
+
+    def batch_norm(layer: str, channels: int) -> None:
+        for name in ("weight", "bias"):
+            specs[f"{layer}.{name}"] = TensorSpec((channels,), layer, True, None)
+        for name, shape in (("running_mean", (channels,)), ("running_var", (channels,)), ("num_batches_tracked", ())):
+            specs[f"{layer}.{name}"] = TensorSpec(shape, layer, False, None)
+
+    for block in (*config.encoder_blocks, *config.decoder_blocks):
+        if block.up is not None:
+            convolution(f"{block.name}.up", (*block.up, 2, 2), block.up[1], bias=True)
+        steps = ((0, block.before, block.middle), (3, block.middle, block.after))
+        for place, before, after in steps:
+            convolution(f"{block.name}.conv.{place}", (after, before, 3, 3), after, bias=config.conv_bias)
+            batch_norm(f"{block.name}.conv.{place + 1}", after)
+    head = config.decoder_blocks[-1].after
+    convolution("out", (config.out_channels, head, 1, 1), config.out_channels, bias=True)
     return specs
 
 
-def check_tensors(tensors: Tensors, config: UNetConfig, source: str) -> None:
+def check_tensors(
+    tensors: Tensors,
+    config: UNetConfig,
+    source: str,
+    *,
+    names: Mapping[str, str] | None = None,
+    extra: Sequence[str] = (),
+) -> None:
     """Hold `tensors` against the network that `config` describes.
+
+    Args:
+        names: what the file calls each tensor, by the hub's key, for the message.
+        extra: the file's names of tensors that have no key in the hub.
 
     Raises:
         CheckpointError: one line, naming `source` and listing every missing, extra and misshaped tensor and
             every one of a dtype that no checkpoint of this network has.
     """
     specs = tensor_specs(config)
-    missing = [key for key in specs if key not in tensors]
-    extra = [key for key in tensors if key not in specs]
+    names = names or {}
+    missing = [names.get(key, key) for key in specs if key not in tensors]
+    extra = [*(key for key in tensors if key not in specs), *extra]
     both = [key for key in specs if key in tensors]
     misshaped = [
-        f"{key} is {_shape(tensors[key].shape)}, not {_shape(specs[key].shape)}"
+        f"{names.get(key, key)} is {_shape(tensors[key].shape)}, not {_shape(specs[key].shape)}"
         for key in both
         if tensors[key].shape != specs[key].shape
     ]
     mistyped = [
-        f"{key} is {tensors[key].dtype}"
+        f"{names.get(key, key)} is {tensors[key].dtype}"
         for key in both
         if tensors[key].dtype not in ((COUNTER,) if key.endswith("num_batches_tracked") else FLOATS)
     ]
     problems = [
-        f"{word}: {', '.join(found)}"
+        f"{word}: {some(found, most=500)}"
         for word, found in (
             ("missing", missing),
             ("not of this network", extra),
@@ -99,42 +122,52 @@ def in_forward_order(tensors: Tensors, config: UNetConfig) -> dict[str, np.ndarr
 def infer_config(shapes: Mapping[str, tuple[int, ...]], source: str) -> UNetConfig:
     """Read the config off the tensors' shapes, for a file that stores none.
 
-    Each width is what most of its level's tensors say, so that a missing or misshaped tensor among them is found by
-    `check_tensors` and named there. What no shape tells (`align_corners`, `skip_first`, BatchNorm's constants) takes
-    its default.
+    Each width is what most of its tensors say, so that a missing or misshaped tensor among them is found by
+    `check_tensors` and named there. What no shape tells (`align_corners`, `skip_first`, `fit`, `output`, BatchNorm's
+    constants) takes its default.
 
     Raises:
         CheckpointError: the keys are not those of this network.
     """
-    levels = {int(match[2]) for key in shapes if (match := re.match(r"(down|up)(\d{1,2})\.conv\.", key))}
+    levels = {int(match[2]) for key in shapes if (match := re.match(r"(down|up)(\d{1,2})\.(conv|up)\.", key))}
     depth = max(levels, default=0)
     if depth == 0 or not any(key.startswith("bottom.conv.") for key in shapes):
         found = some(shapes) or "there are none"
         raise CheckpointError(
             f"{source}: these are not the tensors of this UNet (down1.conv.0.weight ... out.bias): {found}"
         )
+
+    def width(layers: tuple[str, ...], *, axis: int = 0) -> int | None:
+        """Channels on `axis` of what most tensors of these layers say; None where there is no such tensor."""
+        found = [shape[axis] for key, shape in shapes.items() if key.rpartition(".")[0] in layers and len(shape) > axis]
+        return Counter(found).most_common(1)[0][0] if found else None
+
     features = []
-    for level in range(1, depth + 2):
-        blocks = (f"down{level}", f"up{level}") if level <= depth else ("bottom",)
-        widths = [
-            shape[0]
-            for key, shape in shapes.items()
-            if shape and key.split(".")[0] in blocks and not key.endswith("num_batches_tracked")
-        ]
-        if not widths:
-            raise CheckpointError(f"{source}: no tensor of {' or '.join(blocks)} is there to tell its width")
-        features.append(_most_common(widths))
-    first = shapes.get("down1.conv.0.weight", ())
-    heads = [shape[0] for key in ("out.bias", "out.weight") if (shape := shapes.get(key))]
+    for block in [f"down{level}" for level in range(1, depth + 1)] + ["bottom"]:
+        channels = width(tuple(f"{block}.conv.{place}" for place in (0, 1, 3, 4)))
+        if channels is None:
+            raise CheckpointError(f"{source}: no tensor of {block} is there to tell its width")
+        features.append(channels)
+    encoder = features[:-1]
+    blocks = [f"up{level}" for level in range(1, depth + 1)]
+    after = [
+        width((f"{block}.conv.3", f"{block}.conv.4")) or default for block, default in zip(blocks, encoder, strict=True)
+    ]
+    middle = [
+        width((f"{block}.conv.0", f"{block}.conv.1")) or default for block, default in zip(blocks, after, strict=True)
+    ]
+    transposed = any(re.match(r"up\d{1,2}\.up\.", key) for key in shapes)
+    raised = [width((f"{block}.up",), axis=1) or default for block, default in zip(blocks, encoder, strict=True)]
     return UNetConfig(
-        in_channels=first[1] if len(first) == 4 else UNetConfig.in_channels,
-        out_channels=_most_common(heads) if heads else UNetConfig.out_channels,
+        in_channels=width(("down1.conv.0",), axis=1) or UNetConfig.in_channels,
+        out_channels=width(("out",)) or UNetConfig.out_channels,
         features=tuple(features),
+        upsampling="transposed" if transposed else "bilinear",
+        conv_bias=any(re.fullmatch(r"\w+\.conv\.[03]\.bias", key) for key in shapes),
+        decoder_features=tuple(after),
+        middle_features=tuple(middle),
+        upsampled_features=tuple(raised) if transposed else None,
     )
-
-
-def _most_common(values: Iterable[int]) -> int:
-    return Counter(values).most_common(1)[0][0]
 
 
 def _shape(shape: tuple[int, ...]) -> str:

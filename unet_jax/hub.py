@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from unet_core.errors import CheckpointError
+from unet_core.errors import CheckpointError, shown, some
 from unet_core.hub import COUNTER, Tensors
 
 OIHW_TO_HWIO = (2, 3, 1, 0)
+"""The same permutation takes a transposed convolution's kernel from IOHW to HWOI."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,22 @@ class Row:
     """The transposition from torch's layout to NNX's; None: the same layout."""
     counts: bool = False
     """An integer: int64 in torch, int32 in JAX, which has no int64 unless x64 is enabled."""
+    optional: bool = False
+    """Not every network of the family has such a tensor."""
 
 
 TABLE = (
+    Row("*.up.weight", "*.up.kernel", OIHW_TO_HWIO, optional=True),
+    Row("*.up.bias", "*.up.bias", optional=True),
     Row("*.conv.0.weight", "*.conv1.kernel", OIHW_TO_HWIO),
+    Row("*.conv.0.bias", "*.conv1.bias", optional=True),
     Row("*.conv.1.weight", "*.norm1.scale"),
     Row("*.conv.1.bias", "*.norm1.bias"),
     Row("*.conv.1.running_mean", "*.norm1.mean"),
     Row("*.conv.1.running_var", "*.norm1.var"),
     Row("*.conv.1.num_batches_tracked", "*.norm1.num_batches_tracked", counts=True),
     Row("*.conv.3.weight", "*.conv2.kernel", OIHW_TO_HWIO),
+    Row("*.conv.3.bias", "*.conv2.bias", optional=True),
     Row("*.conv.4.weight", "*.norm2.scale"),
     Row("*.conv.4.bias", "*.norm2.bias"),
     Row("*.conv.4.running_mean", "*.norm2.mean"),
@@ -54,13 +61,13 @@ def translate(tensors: Mapping[str, Any], into: Side) -> dict[str, Any]:
     NumPy arrays come back as views. The two directions are each other's inverse.
 
     Raises:
-        CheckpointError: a key that not exactly one row matches, or a row that no key matches; all are listed. Or a
-            count that the other side's integer cannot hold.
+        CheckpointError: a key that not exactly one row matches, or a row that no key matches (but for the optional
+            ones); all are listed. Or a count that the other side's integer cannot hold.
     """
     source: Side = "jax" if into == "torch" else "torch"
     translated: dict[str, Any] = {}
     unmatched: list[str] = []
-    unused = set(TABLE)
+    unused = {row for row in TABLE if not row.optional}
     for key, value in tensors.items():
         matches = [(row, match) for row in TABLE if (match := _pattern(getattr(row, source)).fullmatch(key))]
         if len(matches) != 1:
@@ -73,7 +80,7 @@ def translate(tensors: Mapping[str, Any], into: Side) -> dict[str, Any]:
     if unmatched or unused:
         idle = sorted(getattr(row, source) for row in unused)
         raise CheckpointError(
-            f"the tensors do not fit the table of names: without a row: {', '.join(unmatched) or 'none'}; "
+            f"the tensors do not fit the table of names: without a row: {some(unmatched, most=500) or 'none'}; "
             f"rows without a tensor: {', '.join(idle) or 'none'}"
         )
     return translated
@@ -125,9 +132,15 @@ def nest(tensors: Tensors) -> dict[str, Any]:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The inverse of `nest`."""
+    """The inverse of `nest`.
+
+    Raises:
+        CheckpointError: a name with a dot in it, which is none of `nest`'s.
+    """
     flat: dict[str, Any] = {}
     for name, value in tree.items():
+        if "." in str(name):
+            raise CheckpointError(f"the tree has a name with a dot in it: {shown(name)}")
         flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
     return flat
 

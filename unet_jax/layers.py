@@ -1,5 +1,7 @@
 """The pieces of the network in Flax NNX, NHWC. `unet_torch/layers.py` is the twin."""
 
+from collections.abc import Callable, Mapping
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -7,7 +9,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from unet_core.config import UNetConfig
+from unet_core.config import Output, UNetConfig
 from unet_core.resize import interpolation_matrix
 
 
@@ -40,6 +42,32 @@ class Convolution(nnx.Module):
             x.astype(dtype), kernel.astype(dtype), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
         return y if self.bias is None else y + self.bias[...].astype(dtype)
+
+
+class TransposedConvolution(nnx.Module):
+    """A 2x2 transposed convolution of stride 2, which doubles height and width; the kernel is HWOI and starts at zero.
+
+    No two of its windows overlap, so it is one product per pixel. `dtype` and `param_dtype` as in `Convolution`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        self.kernel = nnx.Param(jnp.zeros((2, 2, out_channels, in_channels), param_dtype))
+        self.bias = nnx.Param(jnp.zeros((out_channels,), param_dtype))
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n 2*h 2*w d"]:
+        kernel = self.kernel[...]
+        dtype = self.dtype or jnp.result_type(x, kernel)
+        n, height, width, _ = x.shape
+        y = jnp.einsum("nhwc,abdc->nhawbd", x.astype(dtype), kernel.astype(dtype))
+        return y.reshape(n, 2 * height, 2 * width, -1) + self.bias[...].astype(dtype)
 
 
 class BatchNorm(nnx.Module):
@@ -125,10 +153,40 @@ def upsample(x: Float[Array, "n h w c"], height: int, width: int, *, align_corne
     return y.astype(x.dtype)
 
 
-def join(x: Float[Array, "n h w c"], skip: Float[Array, "n H W d"], config: UNetConfig) -> Float[Array, "n H W c+d"]:
-    """Bring `x` to the size of the skip connection and concatenate the two along the channels."""
-    x = upsample(x, *skip.shape[1:3], align_corners=config.align_corners)
+def fit(x: Float[Array, "n h w c"], height: int, width: int, config: UNetConfig) -> Float[Array, "n H W c"]:
+    """Bring an upsampled map to the size of the skip connection, as `config.fit` says."""
+    rows, columns = height - x.shape[1], width - x.shape[2]
+    if (rows, columns) == (0, 0):
+        return x
+    if config.fit == "resize":
+        return upsample(x, height, width, align_corners=config.align_corners)
+    return jnp.pad(x, ((0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0)))
+
+
+def join(
+    x: Float[Array, "n h w c"],
+    skip: Float[Array, "n H W d"],
+    config: UNetConfig,
+    up: Callable[[Array], Array] | None = None,
+) -> Float[Array, "n H W e"]:
+    """Upsample `x`, bring it to the size of the skip connection, and concatenate the two along the channels.
+
+    Args:
+        up: the transposed convolution; None where the upsampling is bilinear.
+    """
+    if up is not None:
+        x = up(x)
+    elif config.fit == "pad":
+        x = upsample(x, 2 * x.shape[1], 2 * x.shape[2], align_corners=config.align_corners)
+    x = fit(x, skip.shape[1], skip.shape[2], config)
     return jnp.concatenate((skip, x) if config.skip_first else (x, skip), axis=-1)
 
 
 relu = jax.nn.relu  # gradient 0 at 0, as torch has; jnp.maximum(x, 0) has 0.5
+
+OUTPUTS: Mapping[Output, Callable[[Array], Array]] = {
+    "sigmoid": jax.nn.sigmoid,
+    "softmax": lambda logits: jax.nn.softmax(logits, axis=-1),
+    "logits": lambda logits: logits,
+}
+"""What calling the network makes of its logits, by `config.output`."""

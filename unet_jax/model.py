@@ -1,22 +1,25 @@
 """The UNet in Flax NNX. `unet_torch/model.py` is its twin: same names, same order."""
 
 import dataclasses
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from unet_core.config import UNetConfig
+from unet_core.config import Fit, Output, UNetConfig, Upsampling
 from unet_jax.hub import fill
 from unet_jax.initial import initial_tensors
-from unet_jax.layers import BatchNorm, Convolution, join, max_pool, relu
+from unet_jax.layers import OUTPUTS, BatchNorm, Convolution, TransposedConvolution, join, max_pool, relu
 
 
 class DoubleConv(nnx.Module):
-    """(3x3 convolution without bias, BatchNorm, ReLU) twice."""
+    """(3x3 convolution, BatchNorm, ReLU) twice; without biases in the convolutions unless `config` says so.
+
+    In a decoder with transposed upsampling, `up` is the transposed convolution that precedes the concatenation.
+    """
 
     def __init__(
         self,
@@ -24,13 +27,18 @@ class DoubleConv(nnx.Module):
         out_channels: int,
         *,
         config: UNetConfig,
+        middle_channels: int | None = None,
+        up: tuple[int, int] | None = None,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
-        self.conv1 = Convolution(in_channels, out_channels, 3, bias=False, dtype=dtype, param_dtype=param_dtype)
-        self.norm1 = BatchNorm(out_channels, config=config, dtype=dtype, param_dtype=param_dtype)
-        self.conv2 = Convolution(out_channels, out_channels, 3, bias=False, dtype=dtype, param_dtype=param_dtype)
-        self.norm2 = BatchNorm(out_channels, config=config, dtype=dtype, param_dtype=param_dtype)
+        middle_channels = middle_channels or out_channels
+        kinds: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
+        self.up = TransposedConvolution(*up, **kinds) if up else None
+        self.conv1 = Convolution(in_channels, middle_channels, 3, bias=config.conv_bias, **kinds)
+        self.norm1 = BatchNorm(middle_channels, config=config, **kinds)
+        self.conv2 = Convolution(middle_channels, out_channels, 3, bias=config.conv_bias, **kinds)
+        self.norm2 = BatchNorm(out_channels, config=config, **kinds)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
         x = relu(self.norm1(self.conv1(x)))
@@ -38,7 +46,7 @@ class DoubleConv(nnx.Module):
 
 
 class UNet(nnx.Module):
-    """A UNet with BatchNorm and bilinear upsampling (after Ronneberger et al., arXiv:1505.04597), NHWC.
+    """A UNet with BatchNorm (after Ronneberger et al., arXiv:1505.04597), of the family of `UNetConfig`, NHWC.
 
     A new network is in training mode: `model.eval()` before it predicts, `model.train()` before it learns. It runs
     under `nnx.jit`, or under `jax.jit` with `nnx.split` and `nnx.merge`; BatchNorm's statistics are `nnx.BatchStat`.
@@ -47,7 +55,8 @@ class UNet(nnx.Module):
         in_channels: channels of the image.
         out_channels: channels of the logits.
         features: channels of each level, the last one being the bottom; a max-pool lies between two levels.
-        align_corners, skip_first, norm_epsilon, norm_momentum: as in `unet_core.UNetConfig`.
+        upsampling, align_corners, skip_first, fit, conv_bias, output, decoder_features, middle_features,
+        upsampled_features, norm_epsilon, norm_momentum: as in `unet_core.UNetConfig`.
         dtype: computes in this dtype (BatchNorm in float32 at least); None: in the common one of input and parameters.
         param_dtype: keeps the parameters in this one, and the statistics in float32 at least.
         rngs: `nnx.Rngs(seed)`, a key, or the seed itself: the same seed is the same network in `unet_torch.UNet`,
@@ -64,8 +73,15 @@ class UNet(nnx.Module):
         out_channels: int = UNetConfig.out_channels,
         *,
         features: tuple[int, ...] = UNetConfig.features,
+        upsampling: Upsampling = UNetConfig.upsampling,
         align_corners: bool = UNetConfig.align_corners,
         skip_first: bool = UNetConfig.skip_first,
+        fit: Fit = UNetConfig.fit,
+        conv_bias: bool = UNetConfig.conv_bias,
+        output: Output = UNetConfig.output,
+        decoder_features: tuple[int, ...] | None = UNetConfig.decoder_features,
+        middle_features: tuple[int, ...] | None = UNetConfig.middle_features,
+        upsampled_features: tuple[int, ...] | None = UNetConfig.upsampled_features,
         norm_epsilon: float = UNetConfig.norm_epsilon,
         norm_momentum: float = UNetConfig.norm_momentum,
         dtype: DTypeLike | None = None,
@@ -76,16 +92,23 @@ class UNet(nnx.Module):
             in_channels=in_channels,
             out_channels=out_channels,
             features=features,
+            upsampling=upsampling,
             align_corners=align_corners,
             skip_first=skip_first,
+            fit=fit,
+            conv_bias=conv_bias,
+            output=output,
+            decoder_features=decoder_features,
+            middle_features=middle_features,
+            upsampled_features=upsampled_features,
             norm_epsilon=norm_epsilon,
             norm_momentum=norm_momentum,
         )
-        for name, before, after in (*config.encoder_blocks, *config.decoder_blocks):
-            setattr(self, name, DoubleConv(before, after, config=config, dtype=dtype, param_dtype=param_dtype))
-        self.out = Convolution(
-            config.features[0], config.out_channels, 1, bias=True, dtype=dtype, param_dtype=param_dtype
-        )
+        kinds: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
+        for name, before, middle, after, up in (*config.encoder_blocks, *config.decoder_blocks):
+            block = DoubleConv(before, after, config=config, middle_channels=middle, up=up, **kinds)
+            setattr(self, name, block)
+        self.out = Convolution(config.decoder_blocks[-1].after, config.out_channels, 1, bias=True, **kinds)
         if rngs is not None:
             fill(self, initial_tensors(config, rngs), keep_dtypes=False)
 
@@ -107,7 +130,7 @@ class UNet(nnx.Module):
         return not getattr(self, "bottom").norm1.use_running_average  # noqa: B009  (set by name in __init__)
 
     def logits(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w k"]:
-        """The answer before the sigmoid.
+        """The answer before the sigmoid or softmax.
 
         Raises:
             ValueError: another number of channels than the config's, less than `config.minimum_size` pixels of height
@@ -116,16 +139,17 @@ class UNet(nnx.Module):
         _, height, width, channels = x.shape
         self.config.check_input(height, width, channels)
         skips: list[Array] = []
-        for name, _, _ in self.config.encoder_blocks:
+        for block in self.config.encoder_blocks:
             if skips:
                 x = max_pool(x)
-            x = getattr(self, name)(x)
+            x = getattr(self, block.name)(x)
             skips.append(x)
         skips.pop()
-        for name, _, _ in self.config.decoder_blocks:
-            x = getattr(self, name)(join(x, skips.pop(), self.config))
+        for block in self.config.decoder_blocks:
+            level = getattr(self, block.name)
+            x = level(join(x, skips.pop(), self.config, level.up))
         return self.out(x)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w k"]:
-        """Probabilities: the sigmoid of `logits`; raises what that raises."""
-        return jax.nn.sigmoid(self.logits(x))
+        """What `config.output` makes of `logits`, by default their sigmoid: probabilities. Raises what that raises."""
+        return OUTPUTS[self.config.output](self.logits(x))

@@ -6,22 +6,35 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unet_core.config import UNetConfig
+from unet_core.config import Fit, Output, UNetConfig, Upsampling
 from unet_core.initial import SEEDS, check_seed, initial_tensors
 from unet_torch.hub import as_torch
-from unet_torch.layers import batch_norm, convolution, join, max_pool
+from unet_torch.layers import OUTPUTS, batch_norm, convolution, join, max_pool, transposed_convolution
 
 
 class DoubleConv(nn.Module):
-    """(3x3 convolution without bias, BatchNorm, ReLU) twice."""
+    """(3x3 convolution, BatchNorm, ReLU) twice; without biases in the convolutions unless `config` says so.
 
-    def __init__(self, in_channels: int, out_channels: int, *, config: UNetConfig) -> None:
+    In a decoder with transposed upsampling, `up` is the transposed convolution that precedes the concatenation.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        config: UNetConfig,
+        middle_channels: int | None = None,
+        up: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
+        middle_channels = middle_channels or out_channels
+        self.up = transposed_convolution(*up) if up else None
         self.conv = nn.Sequential(
-            convolution(in_channels, out_channels, 3, bias=False),
-            batch_norm(out_channels, config),
+            convolution(in_channels, middle_channels, 3, bias=config.conv_bias),
+            batch_norm(middle_channels, config),
             nn.ReLU(inplace=True),
-            convolution(out_channels, out_channels, 3, bias=False),
+            convolution(middle_channels, out_channels, 3, bias=config.conv_bias),
             batch_norm(out_channels, config),
             nn.ReLU(inplace=True),
         )
@@ -31,16 +44,17 @@ class DoubleConv(nn.Module):
 
 
 class UNet(nn.Module):
-    """A UNet with BatchNorm and bilinear upsampling (after Ronneberger et al., arXiv:1505.04597), NCHW.
+    """A UNet with BatchNorm (after Ronneberger et al., arXiv:1505.04597), of the family of `UNetConfig`, NCHW.
 
-    Its `state_dict` has the keys `{down1..,bottom,..up1}.conv.{0,1,3,4}.*`, `out.weight` and `out.bias`. A new network
-    is in training mode.
+    Its `state_dict` has the keys `{down1..,bottom,..up1}.conv.{0,1,3,4}.*`, `up*.up.*` where the upsampling is
+    transposed, `out.weight` and `out.bias`. A new network is in training mode.
 
     Args:
         in_channels: channels of the image.
         out_channels: channels of the logits.
         features: channels of each level, the last one being the bottom; a max-pool lies between two levels.
-        align_corners, skip_first, norm_epsilon, norm_momentum: as in `unet_core.UNetConfig`.
+        upsampling, align_corners, skip_first, fit, conv_bias, output, decoder_features, middle_features,
+        upsampled_features, norm_epsilon, norm_momentum: as in `unet_core.UNetConfig`.
         seed: the same seed is the same network in `unet_jax.UNet`, bit for bit. Left out, it is drawn from torch's
             global generator, so that `torch.manual_seed` governs it.
 
@@ -54,8 +68,15 @@ class UNet(nn.Module):
         out_channels: int = UNetConfig.out_channels,
         *,
         features: tuple[int, ...] = UNetConfig.features,
+        upsampling: Upsampling = UNetConfig.upsampling,
         align_corners: bool = UNetConfig.align_corners,
         skip_first: bool = UNetConfig.skip_first,
+        fit: Fit = UNetConfig.fit,
+        conv_bias: bool = UNetConfig.conv_bias,
+        output: Output = UNetConfig.output,
+        decoder_features: tuple[int, ...] | None = UNetConfig.decoder_features,
+        middle_features: tuple[int, ...] | None = UNetConfig.middle_features,
+        upsampled_features: tuple[int, ...] | None = UNetConfig.upsampled_features,
         norm_epsilon: float = UNetConfig.norm_epsilon,
         norm_momentum: float = UNetConfig.norm_momentum,
         seed: int | None = None,
@@ -65,15 +86,22 @@ class UNet(nn.Module):
             in_channels=in_channels,
             out_channels=out_channels,
             features=features,
+            upsampling=upsampling,
             align_corners=align_corners,
             skip_first=skip_first,
+            fit=fit,
+            conv_bias=conv_bias,
+            output=output,
+            decoder_features=decoder_features,
+            middle_features=middle_features,
+            upsampled_features=upsampled_features,
             norm_epsilon=norm_epsilon,
             norm_momentum=norm_momentum,
         )
         with torch.device("meta"):
-            for name, before, after in (*config.encoder_blocks, *config.decoder_blocks):
-                self.add_module(name, DoubleConv(before, after, config=config))
-            self.out = convolution(config.features[0], config.out_channels, 1, bias=True)
+            for name, before, middle, after, up in (*config.encoder_blocks, *config.decoder_blocks):
+                self.add_module(name, DoubleConv(before, after, config=config, middle_channels=middle, up=up))
+            self.out = convolution(config.decoder_blocks[-1].after, config.out_channels, 1, bias=True)
         if torch.get_default_device().type != "meta":
             self._initialise(int(torch.randint(len(SEEDS), (), device="cpu")) if seed is None else check_seed(seed))
 
@@ -83,7 +111,7 @@ class UNet(nn.Module):
         return cls(**dataclasses.asdict(config), seed=seed)
 
     def logits(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h w"]:
-        """The answer before the sigmoid.
+        """The answer before the sigmoid or softmax.
 
         Raises:
             ValueError: another number of channels than the config's, less than `config.minimum_size` pixels of height
@@ -92,19 +120,20 @@ class UNet(nn.Module):
         _, channels, height, width = x.shape
         self.config.check_input(height, width, channels)
         skips: list[Tensor] = []
-        for name, _, _ in self.config.encoder_blocks:
+        for block in self.config.encoder_blocks:
             if skips:
                 x = max_pool(x)
-            x = getattr(self, name)(x)
+            x = getattr(self, block.name)(x)
             skips.append(x)
         skips.pop()
-        for name, _, _ in self.config.decoder_blocks:
-            x = getattr(self, name)(join(x, skips.pop(), self.config))
+        for block in self.config.decoder_blocks:
+            level = getattr(self, block.name)
+            x = level(join(x, skips.pop(), self.config, level.up))
         return self.out(x)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h w"]:
-        """Probabilities: the sigmoid of `logits`; raises what that raises."""
-        return torch.sigmoid(self.logits(x))
+        """What `config.output` makes of `logits`, by default their sigmoid: probabilities. Raises what that raises."""
+        return OUTPUTS[self.config.output](self.logits(x))
 
     def _initialise(self, seed: int) -> None:
         device, dtype = torch.get_default_device(), torch.get_default_dtype()
