@@ -7,10 +7,12 @@ from conversion.files import Conversion, DifferentError, convert
 from conversion.inspection import Inspection, inspect
 from conversion.models import to_jax, to_torch
 from conversion.proof import Proof, verify
+from unet_core.reading import Hints
 
 __all__ = [
     "Conversion",
     "DifferentError",
+    "Hints",
     "Inspection",
     "Proof",
     "convert",

@@ -10,8 +10,10 @@ from conversion.proof import Proof, verify_runners
 from conversion.runners import Framework, frameworks_of, runner_of_checkpoint
 from unet_core.checkpoint import Checkpoint
 from unet_core.containers import Container, container_of, existing_container
-from unet_core.errors import MissingFrameworkError, UNetError
+from unet_core.dialects import OWN
+from unet_core.errors import CheckpointError, MissingFrameworkError, UNetError
 from unet_core.files import atomic, check_target
+from unet_core.reading import NO_HINTS, Hints
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ def convert(
     src: str | Path,
     dst: str | Path,
     *,
+    hints: Hints = NO_HINTS,
+    dialect: str = OWN.name,
     force: bool = False,
     verify: bool = True,
     progress: Progress = silent,
@@ -45,6 +49,9 @@ def convert(
 
     Args:
         src, dst: `.pt`, `.pth`, `.safetensors`, or, without a suffix, an Orbax directory.
+        hints: what `src` does not tell: whose names it has, where in it the network lies, what no shape shows.
+        dialect: whose names the tensors get in a `.pt`, `.pth` or `.safetensors`: one of `unet_core.dialects.NAMES`.
+            An Orbax directory always has the NNX names; it remembers those that the network came with.
         force: replace `dst` where it exists.
         verify: before `dst` gets its name, run both networks and compare them (`conversion.verify`); takes both
             frameworks and about a minute for the full network on two cores.
@@ -58,6 +65,8 @@ def convert(
     src, dst = Path(src), Path(dst)
     kind = existing_container(src)
     target = container_of(dst)
+    if target is Container.ORBAX and dialect != OWN.name:
+        raise CheckpointError(f"{dst}: an Orbax directory has the NNX names, not those of the dialect {dialect}")
     reader, writer = module_of(kind), module_of(target)
     frameworks = frameworks_of(kind, target)
     if verify:
@@ -65,10 +74,11 @@ def convert(
     replaces = writer.is_orbax if target is Container.ORBAX else None
     check_target(dst, force=force, replaces=replaces)
     progress(f"reading {src.name}", 0.0)
-    checkpoint: Checkpoint = reader.read(src)
+    checkpoint: Checkpoint = reader.read(src, hints)
+    names = {} if target is Container.ORBAX else {"dialect": dialect}
     with atomic(dst, force=force, replaces=replaces) as partial:
         progress(f"writing {dst.name}", 0.05)
-        writer.write(partial, checkpoint)
+        writer.write(partial, checkpoint, **names)
         if not verify:
             return Conversion(src, dst, checkpoint, None)
         progress(f"reading {dst.name} back", 0.1)

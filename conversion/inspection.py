@@ -1,4 +1,4 @@
-"""What a checkpoint is, and what looks wrong with it."""
+"""What a checkpoint is, how sure that is, and what looks wrong with it."""
 
 import dataclasses
 import json
@@ -6,13 +6,15 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from conversion.containers import read
+from conversion.containers import module_of
 from unet_core.checkpoint import Checkpoint
 from unet_core.config import UNetConfig
-from unet_core.containers import existing_container
-from unet_core.hub import Tensors, tensor_specs
+from unet_core.containers import Container, existing_container
+from unet_core.hub import tensor_specs
+from unet_core.reading import NO_HINTS, Hints
+from unet_core.soundness import oddities, poison
+
+_FRAMEWORKS = {Container.TORCH: "PyTorch", Container.ORBAX: "JAX", Container.SAFETENSORS: "either"}
 
 
 @dataclass(frozen=True)
@@ -20,68 +22,84 @@ class Inspection:
     """What `inspect` found in a checkpoint that can be read."""
 
     path: str
+    framework: str
     container: str
+    dialect: str
+    """Whose names the network came with: one of `unet_core.dialects.NAMES`."""
+    sure: str
+    """How sure dialect and config are, and why."""
     config: UNetConfig
     config_stored: bool
-    """False where the config was read off the tensors' shapes."""
+    """False where the config was read off the tensors' names and shapes."""
+    unknown: tuple[str, ...]
+    """The fields of the config that nothing in the file tells; `config` has their default."""
+    assumed: tuple[str, ...]
+    """What was taken for granted."""
+    key: str
+    """Where in the file the network lies; empty: it is all there is."""
+    others: tuple[str, ...]
+    """The keys of further networks in the file."""
+    wrappers: tuple[str, ...]
+    """The prefixes that were taken off the names."""
+    passengers: tuple[str, ...]
+    """What else is in the file, such as an optimiser."""
     digests: bool
     """Whether every tensor's sha256 is stored (they have then been checked)."""
     tensors: int
     parameters: int
     """Numbers that an optimiser updates."""
     bytes: int
-    """Of the tensors, without the container."""
+    """Of the network's tensors."""
+    file_bytes: int
+    """Of the file, or of all in the directory."""
     dtypes: dict[str, int]
     """How many floating-point tensors have each dtype."""
     batches_tracked: int
     """The largest `num_batches_tracked`: training steps that BatchNorm saw."""
+    sound: bool
+    """False where no network runs on its values; such a checkpoint is neither loaded nor converted."""
     problems: tuple[str, ...]
-    """What looks wrong with the values."""
+    """What looks wrong with the values; in a sound checkpoint, what a network runs with but should not have."""
 
     def to_json(self) -> str:
         """Everything, for machines."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
 
-def inspect(path: str | Path) -> Inspection:
+def inspect(path: str | Path, *, hints: Hints = NO_HINTS) -> Inspection:
     """Say what the checkpoint at `path` is; never runs code from it.
 
     Raises:
-        CheckpointError: it cannot be read or trusted; one line says why.
+        CheckpointError: it cannot be read; one line says why.
         MissingFrameworkError: its kind needs a framework that is not installed.
     """
     path = Path(path)
-    container = existing_container(path).value
-    checkpoint: Checkpoint = read(path)
-    tensors, config = checkpoint.tensors, checkpoint.config
+    container = existing_container(path)
+    checkpoint: Checkpoint = module_of(container).examine(path, hints)
+    tensors, config, reading = checkpoint.tensors, checkpoint.config, checkpoint.reading
     specs = tensor_specs(config)
-    counters = [int(value) for key, value in tensors.items() if key.endswith("num_batches_tracked")]
+    poisoned = tuple(poison(tensors))
     return Inspection(
         path=str(path),
-        container=container,
+        framework=_FRAMEWORKS[container],
+        container=container.value,
+        dialect=checkpoint.origin.dialect,
+        sure=reading.sure,
         config=config,
         config_stored=checkpoint.config_stored,
+        unknown=reading.unknown,
+        assumed=reading.assumed,
+        key=reading.key,
+        others=reading.others,
+        wrappers=reading.wrappers,
+        passengers=reading.passengers,
         digests=checkpoint.digests_stored,
         tensors=len(tensors),
         parameters=sum(value.size for key, value in tensors.items() if specs[key].trained),
         bytes=sum(value.nbytes for value in tensors.values()),
+        file_bytes=sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file()),
         dtypes=dict(Counter(value.dtype.name for value in tensors.values() if value.dtype.kind != "i")),
-        batches_tracked=max(counters),
-        problems=tuple(_problems(tensors)),
+        batches_tracked=max(int(value) for key, value in tensors.items() if key.endswith("num_batches_tracked")),
+        sound=not poisoned,
+        problems=poisoned or tuple(oddities(tensors)),
     )
-
-
-def _problems(tensors: Tensors) -> list[str]:
-    problems = []
-    for key, value in tensors.items():
-        wide = value.astype(np.float64)
-        bad = int(wide.size - np.isfinite(wide).sum())
-        if bad:
-            problems.append(f"{key}: {bad} of {wide.size} values are NaN or infinite")
-        elif key.endswith("running_var") and (wide < 0).any():
-            problems.append(f"{key}: {int((wide < 0).sum())} of {wide.size} variances are negative")
-    means = [value for key, value in tensors.items() if key.endswith("running_mean")]
-    variances = [value for key, value in tensors.items() if key.endswith("running_var")]
-    if all((value == 0).all() for value in means) and all((value == 1).all() for value in variances):
-        problems.append("BatchNorm was never trained: every running mean is 0 and every running variance 1")
-    return problems

@@ -1,11 +1,13 @@
 """Live models across the frameworks."""
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from conversion.frameworks import needed
-from unet_core.checkpoint import Checkpoint
+from conversion.modules import read_module
 from unet_core.config import UNetConfig
-from unet_core.hub import check_tensors, infer_config
+from unet_core.hub import check_tensors
+from unet_core.reading import NO_HINTS, SEMANTICS, Hints
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,26 +16,28 @@ if TYPE_CHECKING:
     import unet_torch
 
 
-def to_jax(torch_model: "nn.Module", *, config: UNetConfig | None = None) -> "unet_jax.UNet":
+def to_jax(torch_model: "nn.Module", *, config: UNetConfig | None = None, hints: Hints = NO_HINTS) -> "unet_jax.UNet":
     """The same network in JAX, in the same mode (training or eval), dtypes kept, sharing no memory.
 
     Args:
-        torch_model: `unet_torch.UNet`, or any module whose `state_dict` has its keys.
-        config: of a foreign module, where it is not the default but for what the shapes tell.
+        torch_model: `unet_torch.UNet`, or any module whose `state_dict` has the names or the shapes of a dialect
+            (`unet_core.dialects`).
+        config: of a foreign module, where it is another than its names and shapes tell.
+        hints: of a foreign module, what these do not tell.
 
     Raises:
-        CheckpointError: the module's tensors are not those of this network (all are listed), or they are float64 while
-            JAX has x64 disabled.
+        CheckpointError: the module's tensors are not those of a network of the family (all are listed), they leave a
+            question open, or they are float64 while JAX has x64 disabled.
         MissingFrameworkError: JAX is not installed.
     """
-    hub = needed("unet_torch.hub")
-    inner = hub.unwrapped(torch_model)
-    tensors, source = hub.to_hub(inner), type(inner).__name__
-    config = config or getattr(inner, "config", None)
-    if not isinstance(config, UNetConfig):
-        config = infer_config({key: value.shape for key, value in tensors.items()}, source)
-    check_tensors(tensors, config, source)
-    model: unet_jax.UNet = needed("unet_jax.checkpoint").from_checkpoint(Checkpoint(config, tensors))
+    inner = needed("unet_torch.hub").unwrapped(torch_model)
+    if config is not None:
+        hints = dataclasses.replace(hints, **{name: getattr(config, name) for name in SEMANTICS})
+    checkpoint = read_module(inner, hints)
+    if config is not None:
+        check_tensors(checkpoint.tensors, config, type(inner).__name__)
+        checkpoint = dataclasses.replace(checkpoint, config=config)
+    model: unet_jax.UNet = needed("unet_jax.checkpoint").from_checkpoint(checkpoint)
     if torch_model.training:
         model.train()
     return model

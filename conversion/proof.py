@@ -25,6 +25,7 @@ from conversion.judgement import (
 from conversion.progress import Progress, silent
 from conversion.runners import Precision, Runner, runners_of
 from conversion.samples import Sample, neighbour, repeated, samples
+from unet_core.reading import NO_HINTS, Hints
 
 NEIGHBOURS = 4
 """How many more inputs, each with weights one last place beside, a float32 check in doubt is judged on as well."""
@@ -79,6 +80,7 @@ def verify(
     a: Any,
     b: Any,
     *,
+    hints: Hints = NO_HINTS,
     size: tuple[int, int] | None = None,
     images: Sequence[str | Path] = (),
     seed: int = 0,
@@ -91,8 +93,9 @@ def verify(
     looked for, and no further input is tried.
 
     Args:
-        a, b: paths of checkpoints, torch modules (`unet_torch.UNet`, or any with the keys of its `state_dict`) or
-            `unet_jax.UNet`s; neither is changed.
+        a, b: paths of checkpoints, torch modules (`unet_torch.UNet`, or any whose `state_dict` has the names or shapes
+            of a dialect) or `unet_jax.UNet`s; neither is changed.
+        hints: what `a`, as a file or module of another project, does not tell.
         size, images, seed: the inputs, see `conversion.samples.samples`.
         progress: called before each stage with a few words and the fraction that is done.
 
@@ -100,7 +103,7 @@ def verify(
         UNetError: a checkpoint cannot be read or trusted, or a size or an image cannot be used.
         MissingFrameworkError: a framework is not installed.
     """
-    return verify_runners(*runners_of(a, b), size=size, images=images, seed=seed, progress=progress)
+    return verify_runners(*runners_of(a, b, hints), size=size, images=images, seed=seed, progress=progress)
 
 
 def verify_runners(

@@ -15,6 +15,7 @@ from unet_core.config import UNetConfig
 from unet_core.containers import Container, existing_container
 from unet_core.errors import UNetError
 from unet_core.hub import COUNTER, Tensors
+from unet_core.reading import NO_HINTS, Hints
 
 Precision = Literal["float64", "float32"]
 Framework = Literal["torch", "jax"]
@@ -61,11 +62,14 @@ class Runner(Protocol):
         """
 
 
-def runners_of(a: Any, b: Any) -> tuple[Runner, Runner]:
+def runners_of(a: Any, b: Any, hints: Hints = NO_HINTS) -> tuple[Runner, Runner]:
     """A runner for each of two networks: paths of checkpoints, torch modules or JAX UNets.
 
     A `.safetensors` file belongs to no framework: it runs in the one that the other network does not run in, so that
     the twins meet; of two such files, the first runs in torch and the second in JAX.
+
+    Args:
+        hints: what `a` does not tell.
 
     Raises:
         UNetError: a checkpoint cannot be read or trusted, or a network is none of the three.
@@ -73,7 +77,7 @@ def runners_of(a: Any, b: Any) -> tuple[Runner, Runner]:
     """
     first = _framework_of(a)
     second = _framework_of(b) or _other(first or "torch")
-    return _runner(a, first or _other(second)), _runner(b, second)
+    return _runner(a, first or _other(second), hints), _runner(b, second, NO_HINTS)
 
 
 def runner_of_checkpoint(checkpoint: Checkpoint, framework: Framework, name: str) -> Runner:
@@ -127,11 +131,12 @@ def _framework_of(network: Any) -> Framework | None:
     raise UNetError(f"a path, a torch module or a JAX UNet is needed, got {type(network).__name__}")
 
 
-def _runner(network: Any, framework: Framework) -> Runner:
+def _runner(network: Any, framework: Framework, hints: Hints) -> Runner:
     if isinstance(network, str | Path):
-        return runner_of_checkpoint(read(Path(network)), framework, str(network))
+        return runner_of_checkpoint(read(Path(network), hints), framework, str(network))
     module: Any = needed(f"conversion.{framework}_runner")
-    runner: Runner = (module.TorchRunner if framework == "torch" else module.JaxRunner)(
-        network, f"the {framework} model"
+    name = f"the {framework} model"
+    runner: Runner = (
+        module.TorchRunner(network, name, hints) if framework == "torch" else module.JaxRunner(network, name)
     )
     return runner

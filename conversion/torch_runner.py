@@ -1,4 +1,4 @@
-"""Runs a torch module for the proof: any `nn.Module` with the hub's `state_dict` keys."""
+"""Runs a torch module for the proof: the twin, or any `nn.Module` whose `state_dict` is that of a dialect."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from conversion.modules import read_module
 from conversion.runners import Framework, Precision, Step, input_name
 from unet_core.checkpoint import Checkpoint
-from unet_core.config import UNetConfig
-from unet_core.hub import Tensors, check_tensors, infer_config, tensor_specs
+from unet_core.errors import UNetError, first_line
+from unet_core.hub import Tensors, tensor_specs
+from unet_core.reading import NO_HINTS, Hints
 from unet_torch.checkpoint import from_checkpoint
 from unet_torch.hub import as_numpy, fill, to_hub, unwrapped
 
@@ -24,20 +26,20 @@ class TorchRunner:
 
     framework: Framework = "torch"
 
-    def __init__(self, model: nn.Module, name: str) -> None:
+    def __init__(self, model: nn.Module, name: str, hints: Hints = NO_HINTS) -> None:
         model = unwrapped(model)
+        checkpoint = read_module(model, hints, name)
         self.name = name
-        self.tensors = to_hub(model)
-        config = getattr(model, "config", None)
-        if not isinstance(config, UNetConfig):
-            config = infer_config({key: value.shape for key, value in self.tensors.items()}, name)
-        self.config = config
-        check_tensors(self.tensors, self.config, name)
+        self.config = checkpoint.config
+        self.tensors = checkpoint.tensors
         self.versions = {"torch": torch.__version__}
         parameter = next(model.parameters())
         self.device = _device_name(parameter.device)
         self._model = model
+        self._hints = hints
         self._device = parameter.device
+        self._keys = checkpoint.reading.keys
+        self._layers = {key.rpartition(".")[0]: hub.rpartition(".")[0] for hub, key in self._keys.items()}
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Checkpoint, name: str) -> "TorchRunner":
@@ -45,8 +47,10 @@ class TorchRunner:
 
     def with_tensors(self, tensors: Tensors) -> "TorchRunner":
         model = copy.deepcopy(self._model)
-        fill(model, tensors)
-        return TorchRunner(model.to(self._device), self.name)
+        fill(
+            model, {**to_hub(model), **{self._keys[key]: value for key, value in tensors.items() if key in self._keys}}
+        )
+        return TorchRunner(model.to(self._device), self.name, self._hints)
 
     def predict(self, x: np.ndarray, precision: Precision) -> np.ndarray:
         with torch.inference_mode(), _parity():
@@ -58,22 +62,26 @@ class TorchRunner:
             logits = self._logits(model, x, precision)
             loss = (logits * self._nchw(cotangent, precision)).mean()
             loss.backward()
+        parameters = dict(model.named_parameters())
+        specs = tensor_specs(self.config)
         gradients = {
             key: as_numpy(parameter.grad if parameter.grad is not None else torch.zeros_like(parameter))
-            for key, parameter in model.named_parameters()
+            for key, name in self._keys.items()
+            if specs[key].trained and (parameter := parameters[name]) is not None
         }
-        specs = tensor_specs(self.config)
-        statistics = {key: value for key, value in to_hub(model).items() if not specs[key].trained}
+        after = to_hub(model)
+        statistics = {key: after[name] for key, name in self._keys.items() if not specs[key].trained}
         return Step(_nhwc(logits), gradients, statistics)
 
     def layers(self, x: np.ndarray, precision: Precision, *, training: bool) -> dict[str, np.ndarray]:
         model = self._copy(precision).train(training)
         record: dict[str, np.ndarray] = {}
         for name, module in model.named_modules():
-            if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
-                module.register_forward_hook(_recorder(record, name, input_name(name)))
+            if name in self._layers:
+                layer = self._layers[name]
+                module.register_forward_hook(_recorder(record, layer, input_name(layer)))
         with torch.no_grad(), _parity():
-            model(self._nchw(x, precision))
+            self._logits(model, x, precision)
         return record
 
     def _copy(self, precision: Precision) -> nn.Module:
@@ -83,13 +91,23 @@ class TorchRunner:
         return torch.from_numpy(x).to(self._device, _DTYPES[precision]).permute(0, 3, 1, 2)
 
     def _logits(self, model: nn.Module, x: np.ndarray, precision: Precision) -> Tensor:
-        """What the layer `out` answers: the logits of any class, whatever its `forward` makes of them."""
+        """What the last layer answers: the logits of any class, whatever its `forward` makes of them."""
         answers: list[Tensor] = []
-        handle = model.get_submodule("out").register_forward_hook(
+        head = next(name for name, layer in self._layers.items() if layer == "out")
+        handle = model.get_submodule(head).register_forward_hook(
             lambda _module, _inputs, output: answers.append(output)
         )
-        model(self._nchw(x, precision))
-        handle.remove()
+        try:
+            model(self._nchw(x, precision))
+        except RuntimeError as error:  # torch's own word for shapes that do not fit
+            size = "x".join(map(str, x.shape[1:3]))
+            least = self.config.minimum_size
+            raise UNetError(
+                f"{self.name}: does not run on {size} pixels ({first_line(error)}); "
+                f"choose a size of which {least} is a divisor"
+            ) from error
+        finally:
+            handle.remove()
         return answers[0]
 
 

@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unet_core import CheckpointError, UNetConfig, safetensors_file
-from unet_core.checkpoint import Checkpoint, digest, open_sealed, seal
+from unet_core.checkpoint import Checkpoint, digest, read_record, seal, unseal
+from unet_core.contents import Contents
+from unet_core.reading import read_contents
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
@@ -187,11 +189,11 @@ def test_digests_tell_dtype_shape_and_value_apart():
 
 @pytest.mark.parametrize("key", ["down1.conv.0.weight", "up1.conv.4.running_var", "bottom.conv.1.num_batches_tracked"])
 def test_one_changed_value_is_found_and_named(tensors, key):
-    record = seal(TINY, tensors)
+    record = read_record(seal(Checkpoint(TINY, tensors)), "x")
     tensors[key] = tensors[key].copy()
     tensors[key].reshape(-1).view(np.uint8)[0] ^= 1
     with pytest.raises(CheckpointError, match=f"sha256 of {key} is not the stored one"):
-        open_sealed(tensors, record, "x")
+        unseal(tensors, record, "x")
 
 
 def test_one_flipped_bit_in_an_orbax_payload_is_found(tmp_path):
@@ -235,8 +237,14 @@ def test_a_flipped_bit_in_a_pt_is_found(tmp_path):
     ],
 )
 def test_a_record_that_contradicts_the_tensors_is_refused(tensors, change, message):
+    contents = Contents(
+        "x",
+        groups={"": {key: value.shape for key, value in tensors.items()}},
+        fetch=lambda _, keys: {key: tensors[key] for key in keys},
+        record=change(seal(Checkpoint(TINY, tensors))),
+    )
     with pytest.raises(CheckpointError, match=message):
-        open_sealed(tensors, change(seal(TINY, tensors)), "x")
+        read_contents(contents)
 
 
 def test_a_copied_checkpoint_is_still_one(tmp_path):

@@ -3,43 +3,83 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from unet_core.config import Fit, Output
+from unet_core.dialects import NAMES
 from unet_core.errors import UNetError
 
+if TYPE_CHECKING:
+    from unet_core.reading import Hints
 
-@dataclass(frozen=True)
-class Inspect:
-    """Say what a checkpoint is: kind, config, tensors, and what looks wrong with it. Never runs code from it.
+    Dialect = str
+else:
+    Dialect = Literal[NAMES]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a person knows of a checkpoint of another project that nothing in the file tells."""
+
+    key: str | None = None
+    """Where in the file the network lies, if it holds several, e.g. ema."""
+    skip_first: bool | None = None
+    """Whether its decoder concatenates [skip, upsampled] (True) or [upsampled, skip] (False)."""
+    align_corners: bool | None = None
+    """The align_corners of its bilinear upsampling."""
+    fit: Fit | None = None
+    """How an upsampled map gets the size of an odd skip connection."""
+    output: Output | None = None
+    """What its code makes of the logits."""
+    norm_epsilon: float | None = None
+    """Its BatchNorm's eps, if it is not torch's 1e-5."""
+    norm_momentum: float | None = None
+    """Its BatchNorm's momentum, if it is not torch's 0.1."""
+
+    def hints(self, dialect: str | None) -> "Hints":
+        """The same, for the readers."""
+        from unet_core.reading import SEMANTICS, Hints
+
+        return Hints(self.key, dialect, **{name: getattr(self, name) for name in SEMANTICS})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect(Source):
+    """Say what a checkpoint is, whose it is, how sure that is, and what looks wrong with it. Never runs code from it.
+
+    Exit code 1 where no network runs on its values (NaN, a negative variance).
 
     Example: unet inspect model.pt
     """
 
     checkpoint: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="CKPT")]]
     """A .pt, .pth or .safetensors file, or an Orbax directory."""
+    dialect: Dialect | None = None
+    """Whose names the tensors have; by default this is recognised."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON instead of a table."""
 
     def run(self) -> int:
-        """Print what `conversion.inspect` finds."""
+        """Print what `conversion.inspect` finds; 1 where the checkpoint cannot be used."""
         from conversion.inspection import inspect
         from unet_cli.tables import print_inspection
 
-        found = inspect(self.checkpoint)
+        found = inspect(self.checkpoint, hints=self.hints(self.dialect))
         if self.json:
             print(found.to_json())
         else:
             print_inspection(found)
-        return 0
+        return 0 if found.sound else 1
 
 
-@dataclass(frozen=True)
-class Convert:
+@dataclass(frozen=True, kw_only=True)
+class Convert(Source):
     """Convert a checkpoint, prove that it is the same network, and only then give it its name.
 
-    The kinds go by suffix: .pt, .pth, .safetensors, or none for an Orbax directory.
+    The kinds go by suffix: .pt, .pth, .safetensors, or none for an Orbax directory. SRC may come from another project;
+    its dialect is recognised, and stays known, so that --dialect brings the network back into it.
 
     Example: unet convert model.pt model_jax
     """
@@ -48,6 +88,11 @@ class Convert:
     """The checkpoint to read."""
     dst: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DST")]]
     """The checkpoint to write."""
+    dialect: Dialect | None = None
+    """Whose names the tensors of a .pt or .safetensors DST get, by default this project's own. An Orbax directory has
+    names of its own: where DST is one, the option says whose names SRC has."""
+    source_dialect: Dialect | None = None
+    """Whose names the tensors of SRC have; by default this is recognised."""
     force: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace DST where it exists."""
     verify: bool = True
@@ -57,10 +102,23 @@ class Convert:
         """Convert, and print what was written and proven."""
         from conversion.files import DifferentError, convert
         from unet_cli.tables import print_conversion, print_proof, progress_bar
+        from unet_core.containers import Container, container_of
+        from unet_core.dialects import OWN
 
+        named = container_of(self.dst) is not Container.ORBAX
+        hints = self.hints(self.source_dialect or (None if named else self.dialect))
+        dialect = (self.dialect if named else None) or OWN.name
         try:
             with progress_bar() as progress:
-                done = convert(self.src, self.dst, force=self.force, verify=self.verify, progress=progress)
+                done = convert(
+                    self.src,
+                    self.dst,
+                    hints=hints,
+                    dialect=dialect,
+                    force=self.force,
+                    verify=self.verify,
+                    progress=progress,
+                )
         except DifferentError as error:
             print_proof(error.proof)
             print(error)
@@ -69,8 +127,8 @@ class Convert:
         return 0
 
 
-@dataclass(frozen=True)
-class Verify:
+@dataclass(frozen=True, kw_only=True)
+class Verify(Source):
     """Run two checkpoints on the same inputs and compare logits, gradients and running statistics.
 
     Exit code 1, and the first layer that departs, where they are not the same network.
@@ -82,6 +140,9 @@ class Verify:
     """The checkpoint whose float64 answers are the reference."""
     b: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="B")]]
     """The checkpoint to compare with it."""
+    dialect: Dialect | None = None
+    """Whose names the tensors of A have; by default this is recognised. The options on what nothing in a file tells are
+    on A as well."""
     size: Annotated[str | None, tyro.conf.arg(metavar="HxW")] = None
     """Height and width of the inputs, in pixels; by default an odd and an even size."""
     image: tuple[Annotated[Path, tyro.conf.arg(metavar="IMAGE")], ...] = ()
@@ -103,7 +164,13 @@ class Verify:
             check_target(self.json, force=self.json.suffix == ".json")  # only an earlier report is replaced
         with progress_bar() as progress:
             proof = verify(
-                self.a, self.b, size=_parse_size(self.size), images=self.image, seed=self.seed, progress=progress
+                self.a,
+                self.b,
+                hints=self.hints(self.dialect),
+                size=_parse_size(self.size),
+                images=self.image,
+                seed=self.seed,
+                progress=progress,
             )
         print_proof(proof)
         if self.json is not None:

@@ -1,6 +1,6 @@
 """What the commands print for people."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich import box
@@ -14,6 +14,10 @@ from conversion.inspection import Inspection
 from conversion.judgement import EVAL, FLOAT32_FACTOR, FLOAT64_BUDGETS, GRADIENTS, Check
 from conversion.progress import Progress as Report
 from conversion.proof import Proof
+from unet_core.config import UNetConfig
+from unet_core.dialects import dialect_of
+from unet_core.errors import shown, some
+from unet_core.soundness import CHOICES
 
 
 @contextmanager
@@ -28,33 +32,109 @@ def progress_bar() -> Iterator[Report]:
 
 def print_inspection(found: Inspection) -> None:
     """The table of `unet inspect`."""
-    config = found.config
     table = _table(show_header=False)
-    table.add_row("file", escape(found.path))
-    table.add_row("kind", found.container)
-    origin = "stored in the file" if found.config_stored else "read off the tensors' shapes"
-    table.add_row("config", origin)
-    table.add_row("  channels", f"{config.in_channels} in, {config.out_channels} out")
-    table.add_row("  features", ", ".join(map(str, config.features)))
-    table.add_row("  upsampling", f"bilinear, {'align_corners' if config.align_corners else 'half-pixel corners'}")
-    table.add_row("  concatenation", "skip, upsampled" if config.skip_first else "upsampled, skip")
-    table.add_row("  BatchNorm", f"epsilon {config.norm_epsilon:g}, momentum {config.norm_momentum:g}")
-    table.add_row("tensors", f"{found.tensors}, {found.bytes / 1e6:.1f} MB")
-    table.add_row("parameters", f"{found.parameters:,}")
-    table.add_row("dtypes", ", ".join(f"{name} ({count})" for name, count in found.dtypes.items()))
-    table.add_row("batches tracked", f"{found.batches_tracked:,}")
-    table.add_row("sha256", "of every tensor, checked" if found.digests else "none stored")
-    table.add_row("problems", "\n".join(map(escape, found.problems)) or "none found")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _findings(found):
+        table.add_row(name, escape(value))
     _console().print(table)
+
+
+def _findings(found: Inspection) -> Iterator[tuple[str, str]]:
+    config, project = found.config, found.dialect
+    table = dialect_of(found.dialect)
+    project = f"{table.project}" if table else "a UNet under names that no table has"
+    yield "file", f"{found.path}, {_size(found.file_bytes)}"
+    yield "kind", f"{found.container} ({found.framework})" if found.framework != "either" else found.container
+    yield "dialect", f"{found.dialect}: {project}"
+    yield "sure", found.sure
+    if found.key or found.wrappers:
+        yield "found under", found.key or "the outermost dict"
+    if found.wrappers:
+        yield "wrappers", f"{', '.join(found.wrappers)} (taken off)"
+    if found.others:
+        yield "other networks", f"{', '.join(found.others)} (choose with --key)"
+    if found.passengers:
+        yield "beside it", _lines(map(shown, found.passengers))
+    yield "config", "stored in the file" if found.config_stored else "read off names and shapes"
+    yield "  channels", f"{config.in_channels} in, {config.out_channels} out"
+    yield "  features", _widths(config.features)
+    for name, widths in (("decoder", config.decoder_features), ("decoder's middle", config.middle_features)):
+        if widths:
+            yield f"  {name}", _widths(widths)
+    known = {name: _unless(name in found.unknown, text) for name, text in _meanings(config).items()}
+    transposed = "transposed 2x2, stride 2"
+    if config.upsampled_features:
+        transposed += f", to {_widths(config.upsampled_features)} channels"
+    yield "  upsampling", transposed if config.upsampling == "transposed" else f"bilinear, {known['align_corners']}"
+    yield "  odd sizes", known["fit"]
+    yield "  concatenation", known["skip_first"]
+    yield "  convolutions", "3x3 with bias" if config.conv_bias else "3x3 without bias"
+    yield "  output", known["output"]
+    yield "  BatchNorm", f"epsilon {config.norm_epsilon:g}, momentum {config.norm_momentum:g}"
+    if found.assumed:
+        yield "  assumed", f"{', '.join(found.assumed)}: nothing in the file tells"
+    if found.unknown:
+        options = " ".join(f"--{name.replace('_', '-')} {CHOICES[name]}" for name in found.unknown)
+        yield "  to be said", f"{options}: nothing in the file tells, and convert asks for it"
+    yield "tensors", f"{found.tensors}, {_size(found.bytes)}"
+    yield "parameters", f"{found.parameters:,}"
+    yield "dtypes", ", ".join(f"{name} ({count})" for name, count in found.dtypes.items())
+    yield "batches tracked", f"{found.batches_tracked:,}"
+    yield "sha256", "of every tensor, checked" if found.digests else "none stored"
+    verdict = "none found" if not found.problems else "" if found.sound else "UNSOUND, no network runs on these values:"
+    yield "problems", "\n".join(filter(None, (verdict, _lines(found.problems))))
+
+
+def _meanings(config: UNetConfig) -> dict[str, str]:
+    return {
+        "align_corners": "align_corners" if config.align_corners else "half-pixel corners",
+        "fit": "padded with zeros" if config.fit == "pad" else "resized to the skip connection",
+        "skip_first": "[skip, upsampled]" if config.skip_first else "[upsampled, skip]",
+        "output": config.output,
+    }
+
+
+def _unless(unknown: bool, text: str) -> str:
+    return "unknown" if unknown else text
+
+
+def _widths(widths: tuple[int, ...]) -> str:
+    return ", ".join(map(str, widths))
+
+
+def _lines(findings: Iterable[str]) -> str:
+    """One on each line; of many, the first."""
+    found = list(findings)
+    more = [f"... and {len(found) - 12} more"] if len(found) > 12 else []
+    return "\n".join([*found[:12], *more])
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 def print_conversion(done: Conversion) -> None:
     """What `unet convert` wrote and proved."""
     if done.proof is not None:
         print_proof(done.proof)
+    checkpoint, reading = done.checkpoint, done.checkpoint.reading
+    console = _console()
+    if not checkpoint.config_stored:
+        lines = [f"read as {checkpoint.origin.dialect}: {reading.sure}"]
+        if reading.key:
+            others = f"; also there: {some(reading.others)} (choose with --key)" if reading.others else ""
+            lines.append(f"from {shown(reading.key)}{others}")
+        left = [name for name in reading.passengers if not name.endswith("(kept)")]
+        if left:
+            lines.append(f"left behind: {some(left)}")
+        if reading.assumed:
+            lines.append(f"assumed: {', '.join(reading.assumed)}")
+        for line in lines:
+            console.print(escape(line), soft_wrap=True)
     proven = "not verified" if done.proof is None else "verified"
-    tensors = len(done.checkpoint.tensors)
-    _console().print(f"{escape(str(done.src))} -> {escape(str(done.dst))}: {tensors} tensors, {proven}", soft_wrap=True)
+    tensors = len(checkpoint.tensors)
+    console.print(f"{escape(str(done.src))} -> {escape(str(done.dst))}: {tensors} tensors, {proven}", soft_wrap=True)
 
 
 def print_proof(proof: Proof) -> None:

@@ -49,13 +49,27 @@ def existing_container(path: Path) -> Container:
     if stat.S_ISDIR(status.st_mode):
         if container is not Container.ORBAX:
             raise CheckpointError(f"{path}: is a directory, not a {container.value}")
+        _check_directory(path)
         return container
-    if container is Container.ORBAX:
-        raise CheckpointError(f"{path}: a file without a suffix does not tell what it is; {_KNOWN}")
     if not stat.S_ISREG(status.st_mode):
         raise CheckpointError(f"{path}: is not a regular file")
+    if container is Container.ORBAX:
+        raise CheckpointError(f"{path}: a file without a suffix does not tell what it is; {_KNOWN}")
     if not os.access(path, os.R_OK):
         raise CheckpointError(f"{path}: permission denied")
     if status.st_size == 0:
         raise CheckpointError(f"{path}: the file is empty")
     return container
+
+
+def _check_directory(path: Path) -> None:
+    """Refuse a directory in which a reader would wait for ever, read without end, or meet what it may not read."""
+    for entry in (path, *path.rglob("*")):
+        try:
+            mode = os.stat(entry).st_mode
+        except OSError as error:
+            raise CheckpointError(f"{entry}: {(error.strerror or 'cannot be read').lower()}") from error
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise CheckpointError(f"{entry}: is not a regular file")
+        if not os.access(entry, os.R_OK):
+            raise CheckpointError(f"{entry}: permission denied")

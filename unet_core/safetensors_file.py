@@ -1,41 +1,115 @@
-"""Reading and writing `.safetensors` under the hub's names, so that plain torch code can load the file as it is."""
+"""Reading and writing `.safetensors` files, so that plain torch code can load what is written as it is."""
 
-from collections.abc import Mapping
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy, which safetensors then knows)
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from unet_core.checkpoint import RECORD_KEY, Checkpoint, open_sealed, seal
-from unet_core.errors import CheckpointError
+from unet_core.checkpoint import RECORD_KEY, Checkpoint, exported, seal
+from unet_core.contents import MOST_TENSORS, Contents
+from unet_core.dialects import OWN
+from unet_core.errors import CheckpointError, first_line, some
+from unet_core.reading import NO_HINTS, Hints, read_contents
+from unet_core.soundness import trusted
+
+_LARGEST_HEADER = 20_000_000
+"""Bytes; that of a UNet has some ten thousand, and its record as many."""
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     """Read and check a `.safetensors` file.
 
     Raises:
-        CheckpointError: not such a file, damaged, or the tensors of another network.
+        CheckpointError: not such a file, damaged, no network of the family, or not sound.
     """
+    return trusted(examine(path, hints), str(path))
+
+
+def examine(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
+    """As `read`, but whatever its values are, and with what nothing in the file tells left open."""
+    shapes = _header(path)
     try:
-        # Not mapped into memory: each tensor would count twice, as the file's page and as the copy.
-        with safe_open(path, framework="numpy", backend="pread") as file:
+        with _opened(path) as file:  # the library checks all of the header that lies outside the shapes
             metadata: Mapping[str, str] = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: not a sound safetensors file: {error}") from error
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: holds a dtype that NumPy cannot read: {error}") from error
-    return open_sealed(tensors, metadata.get(RECORD_KEY), str(path))
+        raise CheckpointError(f"{path}: not a sound safetensors file: {first_line(error)}") from error
+    contents = Contents(
+        str(path),
+        groups={"": shapes},
+        fetch=lambda _, keys: _fetch(path, keys),
+        record=metadata.get(RECORD_KEY),
+        ordered=False,
+    )
+    return read_contents(contents, hints)
 
 
-def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint` to a new file at `path`."""
-    tensors = checkpoint.tensors
+def write(path: Path, checkpoint: Checkpoint, *, dialect: str = OWN.name) -> None:
+    """Write `checkpoint` to a new file at `path`.
+
+    Args:
+        dialect: whose names the tensors get; one of `unet_core.dialects.NAMES`.
+
+    Raises:
+        CheckpointError: the dialect cannot hold this network, or the file cannot be written.
+    """
+    tensors, _ = exported(checkpoint, dialect)
     # safetensors takes the bytes as they lie, whatever the strides: only C order is written right.
     contiguous = {key: np.ascontiguousarray(value).reshape(value.shape) for key, value in tensors.items()}
     try:
-        save_file(contiguous, path, metadata={"format": "pt", RECORD_KEY: seal(checkpoint.config, tensors)})
+        save_file(contiguous, path, metadata={"format": "pt", RECORD_KEY: seal(checkpoint, dialect)})
     except SafetensorError as error:  # its writer hides the OSError
         raise CheckpointError(f"{path.name}: not written: {error}") from error
+
+
+def _opened(path: Path) -> Any:
+    # Not mapped into memory: each tensor would count twice, as the file's page and as the copy.
+    return safe_open(path, framework="numpy", backend="pread")
+
+
+def _header(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor; refuses what the library lets through: names that come twice, and too many of them."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > size - 8:
+            raise CheckpointError(
+                f"{path}: not a sound safetensors file: a header of {length} bytes in a file of {size}; get it again"
+            )
+        if length > _LARGEST_HEADER:
+            raise CheckpointError(f"{path}: its header of {length} bytes is larger than any UNet's ({_LARGEST_HEADER})")
+        header = file.read(length)
+    try:
+        entries: Any = json.loads(header.decode(), object_pairs_hook=_once)
+        entries = {name: entry for name, entry in entries.items() if name != "__metadata__"}
+        shapes = {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a sound safetensors file: its header: {first_line(error)}") from error
+    if len(shapes) > MOST_TENSORS:
+        raise CheckpointError(
+            f"{path}: holds {len(shapes)} tensors; no checkpoint of a UNet has more than {MOST_TENSORS}"
+        )
+    return shapes
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
+        raise ValueError(f"stored twice: {some(twice)}")
+    return found
+
+
+def _fetch(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    try:
+        with _opened(path) as file:
+            return {key: file.get_tensor(key) for key in keys}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: not a sound safetensors file: {first_line(error)}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: holds a dtype that NumPy cannot read: {first_line(error)}") from error

@@ -1,6 +1,7 @@
 """Checkpoints of the Flax NNX twin: Orbax directories and `.safetensors`."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,35 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from unet_core import safetensors_file
-from unet_core.checkpoint import RECORD_KEY, Checkpoint, open_sealed, seal
+from unet_core.checkpoint import RECORD_KEY, Checkpoint, seal
 from unet_core.containers import Container, container_of, existing_container
-from unet_core.errors import CheckpointError, first_line
+from unet_core.contents import Contents
+from unet_core.errors import CheckpointError, first_line, some
 from unet_core.files import atomic, reserve
 from unet_core.hub import check_tensors, in_forward_order
+from unet_core.reading import NO_HINTS, Hints, read_contents
+from unet_core.soundness import trusted
 from unet_jax.hub import fill, flatten, nest, refuse_narrowing, to_hub, translate
 from unet_jax.model import UNet
 
 _MARK = "_CHECKPOINT_METADATA"
+_LARGEST_UNPACKED = 500_000_000
+"""Bytes that arrays may always claim: a network of zeros is packed into almost nothing."""
 
 
-def load(path: str | Path, *, dtype: DTypeLike | None = None, param_dtype: DTypeLike | None = None) -> UNet:
+def load(
+    path: str | Path,
+    *,
+    hints: Hints = NO_HINTS,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike | None = None,
+) -> UNet:
     """The network of an Orbax directory or a `.safetensors` file, in eval mode, on JAX's default device.
 
     Args:
-        path: a directory as `save` writes it, or a file that either twin wrote.
+        path: a directory as `save` writes it; or a file of this project, or of another one whose UNet is of the family
+            (`unet_core.dialects`).
+        hints: what the file does not tell.
         dtype: as in `UNet`.
         param_dtype: casts the parameters to this dtype; None keeps each tensor's own.
 
@@ -37,7 +51,7 @@ def load(path: str | Path, *, dtype: DTypeLike | None = None, param_dtype: DType
     path = Path(path)
     container = existing_container(path)
     _refuse_torch(container, path, "unet_torch.load reads it")
-    checkpoint = (read if container is Container.ORBAX else safetensors_file.read)(path)
+    checkpoint = (read if container is Container.ORBAX else safetensors_file.read)(path, hints)
     return from_checkpoint(checkpoint, dtype=dtype, param_dtype=param_dtype)
 
 
@@ -85,23 +99,32 @@ def is_orbax(path: Path) -> bool:
     return (path / _MARK).is_file() and (path / "state").is_dir()
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     """Read and check an Orbax directory.
 
     Raises:
-        unet_core.CheckpointError: not such a directory, damaged, or the tensors of another network.
+        CheckpointError: not such a directory, damaged, the tensors of another network, or not sound.
     """
+    return trusted(examine(path, hints), str(path))
+
+
+def examine(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
+    """As `read`, but whatever its values are."""
     if not is_orbax(path):
-        raise CheckpointError(f"{path}: is a directory, but no Orbax checkpoint of a UNet (no {_MARK} and state in it)")
+        raise CheckpointError(f"{path}: is a directory, but no Orbax checkpoint of a UNet ({_missing(path)})")
     try:
+        json.loads((path / _MARK).read_text())
         _read_through(path / "state")
         with _checkpointer() as checkpointer:
             shapes = checkpointer.metadata(path.resolve()).item_metadata["state"].tree
+            _check_size(path, shapes)
             # Block by block: each restore holds what it reads twice, packed and unpacked.
             restored = {name: _restore(checkpointer, path, name, block) for name, block in shapes.items()}
             record = checkpointer.restore(path.resolve(), args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))[
                 "metadata"
             ]
+    except CheckpointError:
+        raise
     except Exception as error:  # whatever Orbax and TensorStore meet in a damaged directory
         raise CheckpointError(f"{path}: not a sound Orbax checkpoint: {_reason(error)}") from error
     try:
@@ -111,12 +134,19 @@ def read(path: Path) -> Checkpoint:
     del restored
     for key in tensors:  # one after the other, so that no second copy of them all is ever held
         tensors[key] = np.ascontiguousarray(tensors[key]).reshape(tensors[key].shape)
-    return open_sealed(tensors, (record or {}).get(RECORD_KEY), str(path))
+    text = record.get(RECORD_KEY) if isinstance(record, dict) else None
+    contents = Contents(
+        str(path),
+        groups={"": {key: value.shape for key, value in tensors.items()}},
+        fetch=lambda _, keys: {key: tensors[key] for key in keys},
+        record=text if isinstance(text, str) else None,
+    )
+    return read_contents(contents, hints)
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to a new Orbax directory at `path`."""
-    record = seal(checkpoint.config, checkpoint.tensors)
+    record = seal(checkpoint)
     reserve(path, sum(value.nbytes for value in checkpoint.tensors.values()) * 5 // 4)
     try:
         with _checkpointer() as checkpointer:
@@ -139,6 +169,26 @@ def _checkpointer() -> ocp.Checkpointer:
     )
     state = ocp.PyTreeCheckpointHandler(type_handler_registry=handlers)
     return ocp.Checkpointer(ocp.CompositeCheckpointHandler(state=state, metadata=ocp.JsonCheckpointHandler()))
+
+
+def _missing(path: Path) -> str:
+    """Why a directory is none that `write` makes, and what to do."""
+    steps = sorted((child.name for child in path.iterdir() if child.name.isdecimal()), key=int)
+    sound = [step for step in steps if is_orbax(path / step)]
+    if steps:
+        named = some(str(path / step) for step in sound) or "none of them is sound"
+        return f"it holds the steps {some(steps)}; name one of them: {named}"
+    if "orbax-checkpoint-tmp" in path.name:
+        return "an unfinished one, left by a job that was interrupted; name a finished one"
+    return f"no {_MARK} and state in it"
+
+
+def _check_size(path: Path, shapes: Any) -> None:
+    """Refuse arrays that claim far more than the directory holds: what is not stored would be filled with zeros."""
+    claimed = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(shapes))
+    stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    if claimed > max(_LARGEST_UNPACKED, 100 * stored):
+        raise CheckpointError(f"{path}: its arrays claim {claimed} bytes, {stored} are stored; damaged, or a trap")
 
 
 def _restore(checkpointer: ocp.Checkpointer, path: Path, name: str, block: Any) -> Any:

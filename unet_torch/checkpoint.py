@@ -1,8 +1,10 @@
 """Checkpoints of the PyTorch twin: `.pt`, `.pth` and `.safetensors`."""
 
-import pickle
-import zipfile
-from collections import Counter, OrderedDict
+import itertools
+import math
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,28 @@ import torch
 from torch import Tensor, nn
 
 from unet_core import safetensors_file
-from unet_core.checkpoint import RECORD_KEY, Checkpoint, open_sealed, seal
+from unet_core.checkpoint import RECORD_KEY, Checkpoint, exported, seal
 from unet_core.containers import Container, container_of, existing_container
-from unet_core.errors import CheckpointError, first_line, some
+from unet_core.contents import MOST_TENSORS, Contents
+from unet_core.dialects import OWN
+from unet_core.errors import CheckpointError, first_line, shown, some
 from unet_core.files import atomic
 from unet_core.hub import check_tensors
+from unet_core.reading import NO_HINTS, Hints, read_contents
+from unet_core.soundness import trusted
+from unet_torch.archive import check_archive
 from unet_torch.hub import as_numpy, as_torch, fill, to_hub, unwrapped
 from unet_torch.model import UNet
 
 _DTYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int32, torch.int64}
-_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch/serialization.py, MAGIC_NUMBER, pickled
 
 
-def load(path: str | Path) -> UNet:
+def load(path: str | Path, *, hints: Hints = NO_HINTS) -> UNet:
     """The network of a `.pt`, `.pth` or `.safetensors` file, in eval mode, on the CPU, its dtypes kept.
+
+    Args:
+        path: a file of this project, or of another one whose UNet is of the family (`unet_core.dialects`).
+        hints: what the file does not tell.
 
     Raises:
         unet_core.CheckpointError: the file is missing, damaged or of another network; one line says which.
@@ -32,7 +42,7 @@ def load(path: str | Path) -> UNet:
     path = Path(path)
     container = existing_container(path)
     _refuse_orbax(container, path, "unet_jax.load reads it")
-    checkpoint = (read if container is Container.TORCH else safetensors_file.read)(path)
+    checkpoint = (read if container is Container.TORCH else safetensors_file.read)(path, hints)
     return from_checkpoint(checkpoint)
 
 
@@ -69,36 +79,49 @@ def from_checkpoint(checkpoint: Checkpoint) -> UNet:
     return model.eval()
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     """Read and check a `.pt` or `.pth` file; never runs code from it.
 
     Raises:
-        unet_core.CheckpointError: not such a file, damaged, or the tensors of another network.
+        unet_core.CheckpointError: not such a file, damaged, no network of the family, or not sound.
     """
-    _check_archive(path)
+    return trusted(examine(path, hints), str(path))
+
+
+def examine(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
+    """As `read`, but whatever its values are, and with what nothing in the file tells left open."""
+    check_archive(path)
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a file's own making, such as its old format
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch's reader meets in a damaged file
-        if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
-            what = "holds Python objects beside tensors, which are never run; save model.state_dict() instead"
-        else:
-            what = f"not a sound PyTorch file: {first_line(error)}"
-        raise CheckpointError(f"{path}: {what}") from error
-    tensors = _state_dict(state, str(path))
-    return open_sealed(tensors, _record(state), str(path))
+        raise CheckpointError(f"{path}: not a sound PyTorch file: {first_line(error)}") from error
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(f"{path}: holds {_kind(state)}, not a state_dict")
+    return read_contents(_contents(state, str(path)), hints)
 
 
-def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint` to a new file at `path`: a `state_dict` that `load_state_dict(strict=True)` takes."""
-    state: OrderedDict[str, Tensor] = OrderedDict()
-    for key, value in checkpoint.tensors.items():
+def write(path: Path, checkpoint: Checkpoint, *, dialect: str = OWN.name) -> None:
+    """Write `checkpoint` to a new file at `path`: a `state_dict` that `load_state_dict(strict=True)` takes.
+
+    Args:
+        dialect: whose names the tensors get; one of `unet_core.dialects.NAMES`.
+
+    Raises:
+        unet_core.CheckpointError: the dialect cannot hold this network, or the file cannot be written.
+    """
+    tensors, riders = exported(checkpoint, dialect)
+    state: OrderedDict[str, Any] = OrderedDict()
+    for key, value in tensors.items():
         state[key] = as_torch(value, copy=False)
     metadata: OrderedDict[str, dict[str, Any]] = OrderedDict({"": {"version": 1}})
     for key in state:
         layer, name = key.rpartition(".")[::2]
         # BatchNorm's version 2 says that num_batches_tracked is stored (torch/nn/modules/batchnorm.py).
         metadata[layer] = {"version": 2 if name == "num_batches_tracked" else 1}
-    metadata[RECORD_KEY] = {"record": seal(checkpoint.config, checkpoint.tensors)}
+    metadata[RECORD_KEY] = {"record": seal(checkpoint, dialect)}
+    state.update(riders)
     state._metadata = metadata  # type: ignore[attr-defined]  # where torch's own state_dict keeps its versions
     try:
         with open(path, "wb") as file:
@@ -108,48 +131,89 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         raise CheckpointError(f"{path.name}: not written: {first_line(reason)}") from error
 
 
-def _check_archive(path: Path) -> None:
-    """What `torch.load` does not check: that the bytes of the zip are those that were written."""
-    with open(path, "rb") as file:
-        if file.read(len(_LEGACY_MAGIC)) == _LEGACY_MAGIC:
-            return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            odd = [info.filename for info in members if info.compress_type != zipfile.ZIP_STORED]
-            twice = [name for name, times in Counter(info.filename for info in members).items() if times > 1]
-            damaged = None if odd or twice else archive.testzip()
-    except Exception as error:  # whatever zipfile meets in a damaged file
-        raise CheckpointError(
-            f"{path}: not a PyTorch file, or one that was cut short ({first_line(error)}); get the file again"
-        ) from error
-    if odd or twice:
-        raise CheckpointError(
-            f"{path}: not as torch writes it: members compressed or stored twice: {some(odd + twice)}"
-        )
-    if damaged is not None:
-        raise CheckpointError(f"{path}: the file is damaged: its member {damaged} fails its checksum; get it again")
+def _contents(state: dict[Any, Any], source: str) -> Contents:
+    """Every tensor of a loaded file, by the dict that it lies in, and what is no tensor."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    riders: dict[str, dict[str, Any]] = {}
+    beside: dict[str, str] = {}
+    seen: set[int] = set()
+    waiting: list[tuple[str, dict[Any, Any]]] = [("", state)]
+    while waiting:
+        group, entries = waiting.pop(0)
+        if id(entries) in seen:
+            continue
+        seen.add(id(entries))
+        if set(getattr(entries, "__dict__", ())) - {"_metadata"}:
+            raise CheckpointError(
+                f"{source}: its dict {group or 'of tensors'} hides its methods behind attributes; a trap"
+            )
+        for name, value in dict.items(
+            entries
+        ):  # of the class: the file may have given the object an `items` of its own
+            key = name if isinstance(name, str) else repr(name)
+            path = f"{group}.{key}" if group else key
+            if isinstance(value, Tensor):
+                groups.setdefault(group, {})[key] = value
+            elif isinstance(value, dict):
+                waiting.append((path, value))
+                beside[path] = f"({_kind(value)})"
+            else:
+                beside[path] = shown(value) if isinstance(value, bool | int | float | str) else f"({_kind(value)})"
+                if isinstance(name, str) and _plain(value):
+                    riders.setdefault(group, {})[key] = value
+    count = sum(map(len, groups.values()))
+    if count > MOST_TENSORS:
+        raise CheckpointError(f"{source}: holds {count} tensors; no checkpoint of a UNet has more than {MOST_TENSORS}")
+    return Contents(
+        source,
+        groups={group: {key: tuple(value.shape) for key, value in found.items()} for group, found in groups.items()},
+        fetch=lambda group, keys: _fetch({key: groups[group][key] for key in keys}, source),
+        beside=beside,
+        riders=riders,
+        record=_record(state),
+    )
 
 
-def _state_dict(state: Any, source: str) -> dict[str, np.ndarray]:
-    if not isinstance(state, dict) or not state:
-        raise CheckpointError(f"{source}: holds {_kind(state)}, not a state_dict")
-    others = [f"{key} ({_kind(value)})" for key, value in state.items() if not isinstance(value, Tensor)]
-    if others:
-        raise CheckpointError(
-            f"{source}: not a plain state_dict: {some(others)} are no tensors; save model.state_dict() alone"
-        )
+def _fetch(tensors: Mapping[str, Tensor], source: str) -> dict[str, np.ndarray]:
+    """The tensors' values; refuses all that do not have memory of their own."""
     unread = [
         f"{key} ({value.dtype}, {value.layout}, {value.device})"
-        for key, value in state.items()
+        for key, value in tensors.items()
         if value.layout != torch.strided or value.device.type != "cpu" or value.dtype not in _DTYPES
     ]
     if unread:
         raise CheckpointError(f"{source}: these are no dense tensors of real numbers: {some(unread)}")
-    spread = [key for key, value in state.items() if value.numel() * value.itemsize > value.untyped_storage().nbytes()]
+    spread = [
+        key for key, value in tensors.items() if value.numel() * value.itemsize > value.untyped_storage().nbytes()
+    ]
     if spread:
         raise CheckpointError(f"{source}: these tensors claim more numbers than the file holds: {some(spread)}")
-    return {str(key): as_numpy(value) for key, value in state.items()}
+    shared = [*(key for key, value in tensors.items() if _overlaps_itself(value)), *_overlapping(tensors)]
+    if shared:
+        raise CheckpointError(f"{source}: these tensors share memory, within or with one another: {some(shared)}")
+    return {key: as_numpy(value) for key, value in tensors.items()}
+
+
+def _overlaps_itself(tensor: Tensor) -> bool:
+    """Whether two elements may be one number in memory."""
+    reach = 0
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1:
+            if stride <= reach:
+                return True
+            reach += stride * (size - 1)
+    return False
+
+
+def _overlapping(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Tensors that lie over another one in the same memory."""
+    spans = []
+    for key, value in tensors.items():
+        reach = sum(stride * (size - 1) for stride, size in zip(value.stride(), value.shape, strict=True))
+        if value.numel():
+            spans.append((value.data_ptr(), value.data_ptr() + (reach + 1) * value.itemsize, key))
+    spans.sort()
+    return [f"{one[2]} and {other[2]}" for one, other in itertools.pairwise(spans) if other[0] < one[1]]
 
 
 def _record(state: Any) -> str | None:
@@ -160,10 +224,21 @@ def _record(state: Any) -> str | None:
     return record if isinstance(record, str) else None
 
 
+def _plain(value: object) -> bool:
+    """Whether a value can be kept beside the weights: numbers and strings, and short lists and tuples of them."""
+    if isinstance(value, list | tuple):
+        return len(value) <= 1000 and all(_plain(part) for part in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, bool | int) or (isinstance(value, str) and len(value) <= 1000)
+
+
 def _refuse_orbax(container: Container, path: Path, instead: str) -> None:
     if container is Container.ORBAX:
         raise CheckpointError(f"{path}: PyTorch has no Orbax directory; {instead}, or convert it with `unet convert`")
 
 
 def _kind(value: object) -> str:
-    return "an empty dict" if value == {} else f"a {type(value).__name__}"
+    if isinstance(value, dict):
+        return "a dict" if value else "an empty dict"
+    return f"a {type(value).__name__}"

@@ -14,7 +14,7 @@ _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 def as_numpy(tensor: Tensor) -> np.ndarray:
     """A tensor's values, bit for bit; shares the memory where it can."""
-    tensor = tensor.detach().cpu()
+    tensor = tensor.detach().cpu().resolve_neg()  # what torch has only marked as negated
     if tensor.dtype == torch.bfloat16:  # torch gives NumPy no bfloat16: pass the bits
         return tensor.view(torch.uint16).numpy().view(_BFLOAT16)
     return tensor.numpy()

@@ -1,0 +1,246 @@
+"""UNets of other projects: recognised, converted, the same in JAX, and back under their own names."""
+
+import copy
+
+import numpy as np
+import pytest
+from foreign_unets import AttributeUNet, FlatUNet, ListedUNet, MateuszBuda, Milesial, Milesial2019, trained
+
+from unet_cli.main import main
+from unet_core import CheckpointError, UNetError
+
+torch = pytest.importorskip("torch")
+jax = pytest.importorskip("jax")
+
+import jax.numpy as jnp
+from flax import nnx
+
+import conversion
+import unet_jax
+import unet_torch
+from conversion import Hints
+
+FOREIGN = {
+    "milesial bilinear": (lambda: Milesial(3, 2, True, width=4), "milesial", Hints(), (37, 53)),
+    "milesial transposed": (lambda: Milesial(1, 1, width=4), "milesial", Hints(), (37, 53)),
+    "milesial bilinear with biases": (lambda: Milesial(3, 1, True, width=4, bias=True), "milesial", Hints(), (37, 53)),
+    "milesial transposed with biases": (lambda: Milesial(3, 1, width=6, bias=True), "milesial", Hints(), (37, 53)),
+    "milesial 2019": (lambda: Milesial2019(3, 1, width=4), "milesial-2019", Hints(output="sigmoid"), (37, 53)),
+    "milesial 2019 transposed": (
+        lambda: Milesial2019(3, 1, False, width=4),
+        "milesial-2019",
+        Hints(output="sigmoid"),
+        (37, 53),
+    ),
+    "mateuszbuda": (lambda: MateuszBuda(init_features=4), "mateuszbuda", Hints(), (32, 48)),
+    "module lists": (ListedUNet, "generic", Hints(skip_first=True, output="logits", align_corners=False), (29, 43)),
+    "flat names": (FlatUNet, "generic", Hints(skip_first=False, output="softmax", align_corners=False), (29, 43)),
+    "attributes": (AttributeUNet, "generic", Hints(skip_first=False, output="sigmoid"), (20, 28)),
+}
+
+
+def same(state, other):
+    return list(state) == list(other) and all(
+        value.dtype == other[key].dtype and torch.equal(value, other[key]) for key, value in state.items()
+    )
+
+
+@pytest.fixture(params=FOREIGN)
+def foreign(request):
+    make, dialect, hints, size = FOREIGN[request.param]
+    return trained(make()), dialect, hints, size
+
+
+def assert_same_answers(model, in_jax, size):
+    """Against the project's own forward pass, in float64, what it makes of its logits included."""
+    x = np.random.default_rng(0).standard_normal((2, *size, in_jax.config.in_channels))
+    graphdef, state = nnx.split(in_jax)
+    found = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))(state, jnp.asarray(x))
+    with torch.no_grad():
+        reference = model(torch.from_numpy(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+    assert np.abs(found - reference).max() <= 1e-12 * np.abs(reference).max()
+
+
+def test_the_same_answers_in_jax(foreign, tmp_path, x64):
+    model, dialect, hints, size = foreign
+    torch.save(model.double().state_dict(), tmp_path / "a.pt")
+    done = conversion.convert(tmp_path / "a.pt", tmp_path / "a", hints=hints, verify=False)
+    assert done.checkpoint.origin.dialect == dialect
+    assert_same_answers(model, unet_jax.load(tmp_path / "a"), size)
+
+
+@pytest.mark.parametrize("name", ["milesial bilinear with biases", "mateuszbuda", "flat names"])
+def test_a_live_module_crosses_over_in_training_mode(name, x64):
+    make, _, hints, size = FOREIGN[name]
+    model = trained(make()).double().train()
+    in_jax = conversion.to_jax(model, hints=hints)
+    assert in_jax.training
+    assert_same_answers(model, in_jax, size)
+
+
+def test_back_under_its_own_names(foreign, tmp_path):
+    model, dialect, hints, _ = foreign
+    torch.save(model.state_dict(), tmp_path / "a.pt")
+    conversion.convert(tmp_path / "a.pt", tmp_path / "a", hints=hints, verify=False)
+    for name in ("back.pt", "back.safetensors"):
+        conversion.convert(tmp_path / "a", tmp_path / name, dialect=dialect, verify=False)
+    state = torch.load(tmp_path / "back.pt", weights_only=True)
+    assert same(state, model.state_dict())
+    copy.deepcopy(model).load_state_dict(state, strict=True)
+    safetensors = pytest.importorskip("safetensors.torch")
+    assert same(dict(sorted(safetensors.load_file(tmp_path / "back.safetensors").items())), dict(sorted(state.items())))
+
+
+def test_what_went_back_is_read_again_and_is_sealed(foreign, tmp_path):
+    """The record travels with the foreign names: config, digests and origin are stored."""
+    model, dialect, hints, _ = foreign
+    torch.save(model.state_dict(), tmp_path / "a.pt")
+    first = conversion.convert(tmp_path / "a.pt", tmp_path / "b.pt", hints=hints, dialect=dialect, verify=False)
+    found = conversion.inspect(tmp_path / "b.pt")
+    assert found.digests
+    assert found.config == first.checkpoint.config
+    assert found.dialect == dialect
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("milesial bilinear", marks=pytest.mark.slow),
+        pytest.param("mateuszbuda", marks=pytest.mark.slow),
+        "attributes",
+    ],
+)
+def test_the_proof_runs_the_projects_own_code(name):
+    make, _, hints, size = FOREIGN[name]
+    model = trained(make())
+    proof = conversion.verify(
+        model, conversion.to_jax(model, hints=hints), hints=hints, size=(2 * size[0], 2 * size[1])
+    )
+    assert proof.equal, proof.verdict
+
+
+def test_another_reading_does_not_pass_the_proof():
+    """The control: under the other concatenation order the project's own code answers something else."""
+    model = trained(AttributeUNet())
+    wrong = Hints(skip_first=True, output="sigmoid")
+    proof = conversion.verify(
+        model, conversion.to_jax(model, hints=wrong), hints=FOREIGN["attributes"][2], size=(40, 56)
+    )
+    assert proof.departure.layer == "up2.join"
+    assert "the concatenation order is swapped: [skip, upsampled]" in proof.departure.cause
+
+
+QUESTIONS = {
+    "milesial 2019": ("output",),
+    "module lists": ("skip_first", "output"),
+    "flat names": ("skip_first", "output", "align_corners"),
+}
+
+
+@pytest.mark.parametrize(("name", "asked"), QUESTIONS.items(), ids=QUESTIONS)
+def test_what_nothing_tells_is_asked_not_guessed(tmp_path, capsys, name, asked):
+    torch.save(trained(FOREIGN[name][0]()).state_dict(), tmp_path / "a.pt")
+    assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "a"), "--no-verify"]) == 2
+    message = capsys.readouterr().err
+    assert f"nothing in it tells {', '.join(asked)}: " in message
+    assert all(f"--{option.replace('_', '-')} " in message for option in asked)
+    assert conversion.inspect(tmp_path / "a.pt").unknown == asked
+    answers = [
+        part for option in asked for part in (f"--{option.replace('_', '-')}", str(getattr(FOREIGN[name][2], option)))
+    ]
+    assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "a"), "--no-verify", *answers]) == 0
+
+
+def test_an_answer_is_stored(tmp_path):
+    torch.save(trained(AttributeUNet()).state_dict(), tmp_path / "a.pt")
+    hints = Hints(skip_first=True, output="softmax", norm_epsilon=1e-3)
+    conversion.convert(tmp_path / "a.pt", tmp_path / "a", hints=hints, verify=False)
+    config = conversion.inspect(tmp_path / "a").config
+    assert (config.skip_first, config.output, config.norm_epsilon) == (True, "softmax", 1e-3)
+
+
+@pytest.mark.parametrize("option", [["--skip-first", "True"], ["--dialect", "milesial"], ["--key", "ema"]])
+def test_an_option_that_contradicts_the_stored_config_is_refused(tmp_path, capsys, option):
+    unet_torch.save(unet_torch.UNet(features=(2, 3), seed=0), tmp_path / "a.pt")
+    assert main(["inspect", str(tmp_path / "a.pt"), *option]) == 2
+    assert "contradicts what you say" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("values", [[0, 1], [[0, 0, 0], [255, 255, 255]]])
+def test_mask_values_come_back(tmp_path, values):
+    """The project's own scripts take them out of the state_dict before they load it."""
+    state = {**trained(Milesial(3, 2, True, width=4)).state_dict(), "mask_values": values}
+    torch.save(state, tmp_path / "a.pth")
+    conversion.convert(tmp_path / "a.pth", tmp_path / "a", verify=False)
+    conversion.convert(tmp_path / "a", tmp_path / "b.safetensors", verify=False)
+    conversion.convert(tmp_path / "b.safetensors", tmp_path / "back.pth", dialect="milesial", verify=False)
+    back = torch.load(tmp_path / "back.pth", weights_only=True)
+    assert list(back) == list(state)
+    assert back["mask_values"] == values
+
+
+def test_a_file_without_counters_goes_back_without_them(tmp_path):
+    """As torch before 0.4.1 wrote them."""
+    state = trained(Milesial2019(3, 1, width=4)).state_dict()
+    state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    done = conversion.convert(tmp_path / "a.pth", tmp_path / "a", hints=Hints(output="sigmoid"), verify=False)
+    assert "num_batches_tracked 0 (the file has none)" in done.checkpoint.reading.assumed
+    conversion.convert(tmp_path / "a", tmp_path / "back.pth", dialect="milesial-2019", verify=False)
+    assert same(torch.load(tmp_path / "back.pth", weights_only=True), state)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "message"),
+    [
+        ("mateuszbuda", "runs another network: upsampling is bilinear, there transposed"),
+        ("milesial", "runs another network: skip_first is False, there True, fit is resize, there pad"),
+        ("generic", "the network came with names of own, which has a table"),
+        ("nobody", "unknown; known are own, milesial"),
+    ],
+)
+def test_a_network_does_not_go_out_under_names_whose_code_runs_another(tmp_path, dialect, message):
+    unet_torch.save(unet_torch.UNet(features=(2, 3), seed=0), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=message):
+        conversion.convert(tmp_path / "a.pt", tmp_path / "b.pt", dialect=dialect, verify=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_an_orbax_directory_has_names_of_its_own(tmp_path, capsys):
+    torch.save(trained(MateuszBuda(init_features=2)).state_dict(), tmp_path / "a.pt")
+    assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "a"), "--no-verify", "--dialect", "milesial"]) == 2
+    assert "do not have the names of the dialect milesial" in capsys.readouterr().err
+    assert (
+        main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "a"), "--no-verify", "--dialect", "mateuszbuda"]) == 0
+    )
+    with pytest.raises(CheckpointError, match="an Orbax directory has the NNX names"):
+        conversion.convert(tmp_path / "a.pt", tmp_path / "b", dialect="mateuszbuda", verify=False)
+
+
+def test_a_twin_opens_the_files_of_other_projects(tmp_path):
+    model = trained(MateuszBuda(init_features=2))
+    torch.save(model.state_dict(), tmp_path / "a.pt")
+    conversion.convert(tmp_path / "a.pt", tmp_path / "a.safetensors", dialect="mateuszbuda", verify=False)
+    assert unet_torch.load(tmp_path / "a.pt").config == unet_jax.load(tmp_path / "a.safetensors").config
+    assert torch.equal(unet_torch.load(tmp_path / "a.pt").up1.up.weight, model.upconv1.weight)
+
+
+@pytest.mark.parametrize("key", ["inc.double_conv.0.weight", "up4.conv.double_conv.4.running_var", "outc.conv.bias"])
+def test_a_missing_tensor_has_the_files_own_name(tmp_path, key):
+    state = trained(Milesial(3, 1, width=2)).state_dict()
+    del state[key]
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=f"missing: {key}$"):
+        unet_torch.load(tmp_path / "a.pt")
+
+
+def test_an_extra_tensor_may_have_a_name_of_the_hubs(tmp_path):
+    torch.save({**trained(Milesial(3, 1, width=2)).state_dict(), "out.bias": torch.zeros(1)}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"not of this network: out\.bias$"):
+        unet_torch.load(tmp_path / "a.pt")
+
+
+def test_a_size_that_the_projects_code_does_not_take_is_said():
+    model = trained(MateuszBuda(init_features=2))
+    with pytest.raises(UNetError, match=r"does not run on 33x47 pixels .*; choose a size of which 16 is a divisor"):
+        conversion.verify(model, conversion.to_jax(model), size=(33, 47))

@@ -1,0 +1,165 @@
+"""The names under which other projects keep the tensors of a UNet: one small table each, and a rule for the config."""
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from unet_core.config import MOST_LEVELS, UNetConfig
+from unet_core.errors import CheckpointError
+
+PLACES = ("conv.0", "conv.1", "conv.3", "conv.4")
+"""The hub's names of convolution, BatchNorm, convolution, BatchNorm within a block."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one project names the layers, and what its code does that no shape tells.
+
+    In the patterns, `{level}` counts from 1 at full resolution, `{above}` is one less, `{depth}` is the number of
+    levels, and `{rank}` counts the decoder's blocks from 1 at the bottom, in forward order.
+    """
+
+    name: str
+    project: str
+    first: str
+    """The block `down1`."""
+    down: str
+    """The blocks `down2`, `down3`, ..."""
+    bottom: str
+    up: str
+    """The decoder's double convolutions."""
+    upsampler: str
+    """The transposed convolutions."""
+    head: str
+    places: tuple[str, str, str, str]
+    """What follows a block's name for each of `PLACES`."""
+    rule: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the config that the project's code fixes."""
+    asks: tuple[str, ...] = ()
+    """Fields of the config that differ between its releases and that nothing in a file tells."""
+
+    def layers(self, depth: int) -> dict[str, str]:
+        """The project's name of every layer that a network of this depth can have, by the hub's, in forward order."""
+        blocks = {"down1": self.first.format(level=1, depth=depth)}
+        for level in range(2, depth + 1):
+            blocks[f"down{level}"] = self.down.format(level=level, above=level - 1, depth=depth)
+        blocks["bottom"] = self.bottom.format(depth=depth)
+        names = {}
+        for level in range(depth, 0, -1):
+            blocks[f"up{level}"] = self.up.format(level=level, rank=depth + 1 - level, depth=depth)
+        for block, prefix in blocks.items():
+            if block.startswith("up"):
+                level = int(block.removeprefix("up"))
+                names[f"{block}.up"] = self.upsampler.format(level=level, rank=depth + 1 - level)
+            names.update(
+                zip((f"{block}.{place}" for place in PLACES), (prefix + end for end in self.places), strict=True)
+            )
+        return {**names, "out": self.head}
+
+    def contradictions(self, config: UNetConfig) -> list[str]:
+        """What the project's code would do differently from this network."""
+        return [
+            f"{name} is {getattr(config, name)}, there {value}"
+            for name, value in self.rule.items()
+            if getattr(config, name) != value
+        ]
+
+
+_NUMBERED = (".0", ".1", ".3", ".4")
+_TORCH_NORM = {"norm_epsilon": 1e-5, "norm_momentum": 0.1}
+_MILESIAL = {"align_corners": True, "skip_first": True, "fit": "pad", **_TORCH_NORM}
+
+OWN = Dialect(
+    name="own",
+    project="this project's UNet",
+    first="down{level}.conv",
+    down="down{level}.conv",
+    bottom="bottom.conv",
+    up="up{level}.conv",
+    upsampler="up{level}.up",
+    head="out",
+    places=_NUMBERED,
+)
+DIALECTS = (
+    OWN,
+    Dialect(
+        name="milesial",
+        project="milesial/Pytorch-UNet",
+        first="inc.double_conv",
+        down="down{above}.maxpool_conv.1.double_conv",
+        bottom="down{depth}.maxpool_conv.1.double_conv",
+        up="up{rank}.conv.double_conv",
+        upsampler="up{rank}.up",
+        head="outc.conv",
+        places=_NUMBERED,
+        rule={**_MILESIAL, "output": "logits"},
+    ),
+    Dialect(
+        name="milesial-2019",
+        project="milesial/Pytorch-UNet, up to 2019",
+        first="inc.conv.conv",
+        down="down{above}.mpconv.1.conv",
+        bottom="down{depth}.mpconv.1.conv",
+        up="up{rank}.conv.conv",
+        upsampler="up{rank}.up",
+        head="outc.conv",
+        places=_NUMBERED,
+        rule=_MILESIAL,
+        asks=("output",),
+    ),
+    Dialect(
+        name="mateuszbuda",
+        project="mateuszbuda/brain-segmentation-pytorch",
+        first="encoder{level}.enc{level}",
+        down="encoder{level}.enc{level}",
+        bottom="bottleneck.bottleneck",
+        up="decoder{level}.dec{level}",
+        upsampler="upconv{level}",
+        head="conv",
+        places=("conv1", "norm1", "conv2", "norm2"),
+        rule={"upsampling": "transposed", "skip_first": False, "output": "sigmoid", **_TORCH_NORM},
+    ),
+)
+GENERIC = "generic"
+"""A network of the family under names that no table has; it goes back under those that it came with."""
+
+NAMES = (*(dialect.name for dialect in DIALECTS), GENERIC)
+
+
+def dialect_of(name: str) -> Dialect | None:
+    """The table of this name; None for the generic dialect, which has none.
+
+    Raises:
+        CheckpointError: no dialect has this name.
+    """
+    if name == GENERIC:
+        return None
+    for dialect in DIALECTS:
+        if dialect.name == name:
+            return dialect
+    raise CheckpointError(f"dialect {name}: unknown; known are {', '.join(NAMES)}")
+
+
+@dataclass(frozen=True)
+class Match:
+    """How well the layers of a file fit one dialect."""
+
+    dialect: Dialect
+    depth: int
+    found: int
+    """How many of its layers the file has."""
+
+    @property
+    def likely(self) -> bool:
+        """Whether most of the layers that every such network has are there."""
+        return self.found >= math.ceil(0.6 * (4 * (2 * self.depth + 1) + 1))
+
+
+def matches(layers: Collection[str], dialects: Collection[Dialect] = DIALECTS) -> Iterator[Match]:
+    """The best depth for each dialect, given the names of the file's layers."""
+    present = set(layers)
+    for dialect in dialects:
+        found = {depth: len(present & set(dialect.layers(depth).values())) for depth in range(1, MOST_LEVELS)}
+        depth = max(found, key=lambda depth: (found[depth], -depth))
+        yield Match(dialect, depth, found[depth])

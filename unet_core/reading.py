@@ -1,0 +1,264 @@
+"""From what a file holds to one network under the hub's names: which dialect and config, how sure, what beside it."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unet_core.checkpoint import Checkpoint, Origin, Reading, file_names, read_record, unseal
+from unet_core.config import UNetConfig
+from unet_core.contents import Candidate, Contents, candidates
+from unet_core.dialects import DIALECTS, GENERIC, Dialect, Match, dialect_of, matches
+from unet_core.errors import CheckpointError, ConfigError, some
+from unet_core.hub import COUNTER, check_tensors, in_forward_order, infer_config, tensor_specs
+from unet_core.structure import read_structure
+
+SEMANTICS = ("align_corners", "skip_first", "fit", "output", "norm_epsilon", "norm_momentum")
+"""The fields of a config that no shape tells."""
+
+_COUNTER_NAME = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What a person knows of a file that it does not tell itself; None: nothing."""
+
+    key: str | None = None
+    """Where in the file the network lies, e.g. `ema` or `state_dict.model`."""
+    dialect: str | None = None
+    """Whose names the tensors have: one of `unet_core.dialects.NAMES`."""
+    align_corners: bool | None = None
+    skip_first: bool | None = None
+    fit: str | None = None
+    output: str | None = None
+    norm_epsilon: float | None = None
+    norm_momentum: float | None = None
+
+    @property
+    def semantics(self) -> dict[str, Any]:
+        """The fields of the config that are given."""
+        return {name: value for name in SEMANTICS if (value := getattr(self, name)) is not None}
+
+
+NO_HINTS = Hints()
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A candidate whose layers have been recognised."""
+
+    candidate: Candidate
+    dialect: Dialect | None
+    """None: the generic one."""
+    layers: Mapping[str, str]
+    """What the candidate calls each layer, by the hub's name."""
+    sure: str
+
+
+def read_contents(contents: Contents, hints: Hints = NO_HINTS) -> Checkpoint:
+    """The network that a file holds, under the hub's names. Its values are judged by `soundness`, not here.
+
+    Raises:
+        CheckpointError: no network of the family is in it, or its tensors, its record and the hints do not fit
+            together; every offending tensor is listed.
+    """
+    if hints.dialect is not None:
+        dialect_of(hints.dialect)
+    if contents.record is not None:
+        return _sealed(contents, contents.record, hints)
+    found = _networks(contents, hints)
+    network = _chosen(found, contents.source)
+    return _read(network, contents, hints, [other.candidate.label for other in found if other is not network])
+
+
+def _sealed(contents: Contents, text: str, hints: Hints) -> Checkpoint:
+    """Hold the tensors against the record that was stored with them."""
+    source = contents.source
+    record = read_record(text, source)
+    stored = {**dataclasses.asdict(record.config), "dialect": record.dialect, "key": None}
+    said = {**hints.semantics, "dialect": hints.dialect, "key": hints.key}
+    wrong = [
+        f"{name} {value} (stored: {stored[name]})" for name, value in said.items() if value not in (None, stored[name])
+    ]
+    if wrong:
+        raise CheckpointError(f"{source}: what is stored in the file contradicts what you say: {some(wrong)}")
+    names = file_names(record.config, record.dialect, record.origin)
+    keys = {name: key for key, name in names.items()}
+    fetched = contents.fetch("", list(contents.groups.get("", {})))
+    extra = [name for name in fetched if name not in keys]
+    tensors = {keys[name]: value for name, value in fetched.items() if name in keys}
+    tensors |= {key: _no_count() for key in tensor_specs(record.config) if key not in names}
+    check_tensors(tensors, record.config, source, names=names, extra=extra)
+    unseal(tensors, record, source)
+    riders = set(record.origin.riders)
+    reading = Reading(
+        passengers=tuple(name for name in contents.beside if name not in riders),
+        keys=names,
+    )
+    return Checkpoint(record.config, in_forward_order(tensors, record.config), record.origin, reading=reading)
+
+
+def _networks(contents: Contents, hints: Hints) -> list[_Network]:
+    """Every network in the file: those whose names a table has, or else those whose structure shows.
+
+    Raises:
+        CheckpointError: there is none, or not where the hints say.
+    """
+    source = contents.source
+    places = [place for place in candidates(contents) if any(len(shape) == 4 for shape in place.shapes.values())]
+    if hints.key is not None:
+        labels = sorted({place.label for place in places} - {""})
+        places = [place for place in places if f"{place.label}.".startswith(f"{hints.key}.")]
+        if not places:
+            raise CheckpointError(
+                f"{source}: no network lies under the key {hints.key}; there are: {some(labels) or 'none'}"
+            )
+    found = []
+    if hints.dialect != GENERIC:
+        tables = DIALECTS if hints.dialect is None else [table for table in DIALECTS if table.name == hints.dialect]
+        for place in places:
+            layers = {key.rpartition(".")[0] for key in place.shapes}
+            best = max(matches(layers, tables), key=lambda match: match.found)
+            if best.likely:
+                found.append(_named(place, best))
+        if hints.dialect is not None and not found:
+            raise CheckpointError(f"{source}: its tensors do not have the names of the dialect {hints.dialect}")
+    return found or _structured(contents, places)
+
+
+def _named(place: Candidate, match: Match) -> _Network:
+    layers = match.dialect.layers(match.depth)
+    return _Network(place, match.dialect, layers, f"certain: the names and shapes of {match.dialect.project}")
+
+
+def _structured(contents: Contents, places: list[Candidate]) -> list[_Network]:
+    """The networks whose names no table has; of the same tensors with fewer wrappers taken off, only one."""
+    found: dict[str, _Network] = {}
+    reasons = []
+    for place in reversed(places):
+        if place.group in found:
+            continue
+        try:
+            structure = read_structure(place.shapes, contents.source, ordered=contents.ordered)
+        except CheckpointError as error:
+            reasons.append((len(place.shapes), error))
+            continue
+        how = "their widths fit in one way only" if structure.unique else "their widths fit in more ways"
+        sure = f"a guess, from the order and the shapes of the tensors; {how}"
+        found[place.group] = _Network(place, None, structure.layers, sure)
+    if found:
+        return list(found.values())
+    if reasons:
+        raise max(reasons, key=lambda reason: reason[0])[1]
+    if any(key.split(".")[-1] == "param_groups" for key in contents.beside):
+        what = "an optimiser's state and no network; save model.state_dict() as well"
+    else:
+        what = f"no network: {some(key for group in contents.groups.values() for key in group) or 'no tensor is in it'}"
+    raise CheckpointError(f"{contents.source}: holds {what}")
+
+
+def _chosen(found: list[_Network], source: str) -> _Network:
+    """The network that is meant, of several the one under the most usual key.
+
+    Raises:
+        CheckpointError: no key is more usual than the others.
+    """
+    ranked = sorted(found, key=lambda network: network.candidate.rank)
+    if len(ranked) > 1 and ranked[0].candidate.rank == ranked[1].candidate.rank:
+        labels = [network.candidate.label or "the file's outermost dict" for network in ranked]
+        raise CheckpointError(f"{source}: holds several networks: {some(labels)}; choose one with --key")
+    return ranked[0]
+
+
+def _read(network: _Network, contents: Contents, hints: Hints, others: list[str]) -> Checkpoint:
+    source, place, dialect = contents.source, network.candidate, network.dialect
+    hub_layers = {layer: hub for hub, layer in network.layers.items()}
+    names: dict[str, str] = {}
+    extra = []
+    for name in place.shapes:
+        layer, _, parameter = name.rpartition(".")
+        if layer in hub_layers:
+            names[f"{hub_layers[layer]}.{parameter}"] = name
+        else:
+            extra.append(name)
+    config = infer_config({key: place.shapes[name] for key, name in names.items()}, source)
+    told = {**(dialect.rule if dialect else {}), **hints.semantics}
+    try:
+        config = dataclasses.replace(config, **{name: value for name, value in told.items() if name in SEMANTICS})
+    except ConfigError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    if dialect and config.upsampling != told.get("upsampling", config.upsampling):
+        raise CheckpointError(
+            f"{source}: has names of {dialect.project}, but no transposed convolutions as its network has"
+        )
+    fetched = contents.fetch(place.group, list(place.keys.values()))
+    tensors = {key: fetched[place.keys[name]] for key, name in names.items()}
+    counters = any(key.endswith(_COUNTER_NAME) for key in names)
+    if not counters:
+        tensors |= {key: _no_count() for key in tensor_specs(config) if key.endswith(_COUNTER_NAME)}
+    expected = {
+        key: f"{network.layers[spec.layer]}.{key.rpartition('.')[2]}" for key, spec in tensor_specs(config).items()
+    }
+    check_tensors(tensors, config, source, names=expected, extra=extra)
+    asked = dialect.asks if dialect else _questions(config)
+    unknown = tuple(name for name in asked if name not in told)
+    origin = Origin(
+        dialect=dialect.name if dialect else GENERIC,
+        names=None if dialect else names,
+        riders=dict(contents.riders.get(place.group, {})),
+        counters=counters,
+    )
+    reading = Reading(
+        sure=network.sure,
+        key=place.label,
+        wrappers=place.wrappers,
+        others=tuple(others),
+        passengers=tuple(_passengers(contents, place)),
+        unknown=unknown,
+        assumed=tuple(_assumed(config, told, unknown, counters=counters)),
+        keys={key: place.keys[name] for key, name in names.items()},
+    )
+    return Checkpoint(config, in_forward_order(tensors, config), origin, False, False, reading)
+
+
+def _questions(config: UNetConfig) -> tuple[str, ...]:
+    """What a network without a table leaves open."""
+    return ("skip_first", "output", *(("align_corners",) if config.upsampling == "bilinear" else ()))
+
+
+def _assumed(config: UNetConfig, told: Mapping[str, Any], unknown: tuple[str, ...], *, counters: bool) -> Iterator[str]:
+    transposed = config.upsampling == "transposed"
+    idle = ("align_corners",) if transposed and config.fit == "pad" else ()
+    for name in SEMANTICS:
+        if name not in (*told, *unknown, *idle):
+            odd = name == "fit" or (name == "align_corners" and transposed)
+            yield f"{name} {getattr(config, name)}{' (for odd sizes)' if odd else ''}"
+    if not counters:
+        yield f"{_COUNTER_NAME} 0 (the file has none)"
+
+
+def _passengers(contents: Contents, place: Candidate) -> Iterator[str]:
+    """What is in the file beside the network, one entry for each of the outermost keys."""
+    taken = set(place.keys.values())
+    counts: Counter[str] = Counter()
+    for group, shapes in contents.groups.items():
+        left = [key for key in shapes if group != place.group or key not in taken]
+        together = Counter(key.split(".")[0] for key in left)
+        for key in left:
+            top = key.split(".")[0]
+            alike = top if together[top] > 1 else key
+            counts[alike if group in ("", place.group) else group.split(".")[0]] += 1
+    yield from (f"{name} ({count} tensor{'s' * (count > 1)})" for name, count in counts.items())
+    riders = contents.riders.get(place.group, {})
+    for key, value in contents.beside.items():
+        if key in riders:
+            yield f"{key} {riders[key]} (kept)"
+        elif "." not in key and key not in counts and not f"{place.group}.".startswith(f"{key}."):
+            yield f"{key} {value}"
+
+
+def _no_count() -> np.ndarray:
+    return np.zeros((), COUNTER)
