@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
+FUZZ ?= 3000
 
-.PHONY: install demo test test-slow lint bench clean
+.PHONY: install demo test test-slow fuzz lint bench clean
 
 install: $(READY)
 
@@ -23,6 +24,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow
+
+fuzz: $(READY)
+	FUZZ=$(FUZZ) $(BIN)/pytest -n $(WORKERS) tests/test_fuzz.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -69,6 +69,42 @@ def test_the_same_answers_in_jax(foreign, tmp_path, x64):
     assert_same_answers(model, unet_jax.load(tmp_path / "a"), size)
 
 
+FULL = {
+    "milesial bilinear": (lambda: Milesial(3, 2, True), (133, 117)),
+    "milesial transposed": (lambda: Milesial(3, 2), (133, 117)),
+    "milesial bilinear with biases": (lambda: Milesial(3, 1, True, bias=True), (133, 117)),
+    "mateuszbuda": (MateuszBuda, (128, 160)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL)
+def test_the_projects_networks_at_full_size(tmp_path, name):
+    """Converted from the file, in float64 and in float32, and back."""
+    make, size = FULL[name]
+    torch.manual_seed(0)
+    model = make().train()
+    with torch.no_grad():
+        for _ in range(2):
+            model(torch.randn(2, 3, 64, 64) * 2 + 1)
+    model.eval()
+    state = model.state_dict()
+    torch.save(state, tmp_path / "a.pth")
+    done = conversion.convert(tmp_path / "a.pth", tmp_path / "a", verify=False)
+    conversion.convert(tmp_path / "a", tmp_path / "back.pth", dialect=done.checkpoint.origin.dialect, verify=False)
+    assert same(torch.load(tmp_path / "back.pth", weights_only=True), state)
+    x = np.random.default_rng(0).standard_normal((1, *size, 3), np.float32)
+    nchw = torch.from_numpy(x).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        own = model(nchw).permute(0, 2, 3, 1).double().numpy()
+        exact = model.double()(nchw.double()).permute(0, 2, 3, 1).numpy()
+    with jax.enable_x64(True):
+        assert_same_answers(model, conversion.to_jax(model), size)
+    graphdef, variables = nnx.split(unet_jax.load(tmp_path / "a"))
+    ours = jax.jit(lambda variables, x: nnx.merge(graphdef, variables)(x))(variables, jnp.asarray(x))
+    assert np.abs(ours - exact).max() <= 1.25 * np.abs(own - exact).max()
+
+
 @pytest.mark.parametrize("name", ["milesial bilinear with biases", "mateuszbuda", "flat names"])
 def test_a_live_module_crosses_over_in_training_mode(name, x64):
     make, _, hints, size = FOREIGN[name]

@@ -5,9 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 from conftest import TINY, batch, trained_tensors
+from hypothesis import given, settings
+from strategies import configs
 
 from unet_core import CheckpointError, UNetConfig
 from unet_core.checkpoint import Checkpoint
+from unet_core.hub import tensor_specs
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
@@ -286,6 +289,16 @@ def test_state_dict_of_the_full_network_is_the_plain_classs():
         plain, ours = PlainUNet(3, 1).state_dict(), unet_torch.UNet(3, 1).state_dict()
     assert [(key, value.shape, value.dtype) for key, value in plain.items()] == [
         (key, value.shape, value.dtype) for key, value in ours.items()
+    ]
+
+
+@given(configs(most=4, levels=4))
+@settings(max_examples=25)
+def test_the_state_dict_is_the_hub_in_forward_order(config):
+    with torch.device("meta"):
+        state = unet_torch.UNet.from_config(config).state_dict()
+    assert [(key, tuple(value.shape)) for key, value in state.items()] == [
+        (key, spec.shape) for key, spec in tensor_specs(config).items()
     ]
 
 

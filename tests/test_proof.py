@@ -115,6 +115,8 @@ MEANINGS = {
     "half-pixel corners": ({"align_corners": False}, "up1.join", "half-pixel corners"),
     "concatenation order": ({"skip_first": True}, "up1.join", "concatenation order is swapped: [skip, upsampled]"),
     "both": ({"skip_first": True, "align_corners": False}, "up1.join", "and the concatenation order"),
+    "fit": ({"fit": "pad"}, "up1.join", "an odd size is padded with zeros instead of resized"),
+    "fit and order": ({"fit": "pad", "skip_first": True}, "up1.join", "of resized, and the concatenation order"),
     "epsilon": ({"norm_epsilon": 1e-3}, "down1.conv.1", "epsilon is 0.001 instead of 1e-05"),
     "momentum": ({"norm_momentum": 0.01}, "down1.conv.1", "momentum is 0.01 instead of 0.1"),
 }
@@ -126,6 +128,48 @@ def test_another_meaning_of_the_same_weights_is_named(fields, layer, cause):
     assert proof.departure.layer == layer
     assert cause in proof.departure.cause
     assert proof.identical == proof.tensors
+
+
+FAMILY = UNetConfig(2, 2, (6, 8), "transposed", skip_first=True, conv_bias=True, upsampled_features=(5,))
+
+
+def test_a_network_of_the_family_passes_in_both_frameworks():
+    """The gradient of a bias before BatchNorm is rounding alone: it raises no alarm."""
+    model = in_torch(FAMILY, **trained_tensors(FAMILY))
+    proof = verify(model, conversion.to_jax(model), size=SIZE)
+    assert proof.equal, proof.verdict
+
+
+@pytest.mark.parametrize(
+    ("fields", "cause"),
+    [
+        ({"skip_first": False}, "the concatenation order is swapped: [upsampled, skip]"),
+        ({"fit": "pad"}, "an odd size is padded with zeros instead of resized"),
+        ({"align_corners": False}, "half-pixel corners instead of align_corners"),
+    ],
+)
+def test_another_meaning_is_named_under_transposed_upsampling_too(fields, cause):
+    model, other = (
+        in_torch(config, **trained_tensors(FAMILY)) for config in (FAMILY, dataclasses.replace(FAMILY, **fields))
+    )
+    proof = verify(model, other, size=SIZE)
+    assert proof.departure.layer == "up1.join"
+    assert cause in proof.departure.cause
+
+
+def test_a_changed_transposed_kernel_is_traced_to_its_layer():
+    tensors = trained_tensors(FAMILY)
+    kernel = tensors["up1.up.weight"]
+    changed = in_torch(FAMILY, **{**tensors, "up1.up.weight": np.ascontiguousarray(kernel.swapaxes(2, 3))})
+    proof = verify(in_torch(FAMILY, **tensors), changed, size=SIZE)
+    assert proof.departure.layer == "up1.up"
+    assert "height and width of the kernel are swapped" in proof.departure.cause
+
+
+def test_another_output_function_is_a_difference():
+    proof = verify(in_torch(), in_torch(dataclasses.replace(CONFIG, output="softmax")), size=SIZE)
+    assert not proof.equal
+    assert "the network answers sigmoid in one, softmax in the other" in proof.verdict
 
 
 def test_the_reference_may_be_the_other_meaning():

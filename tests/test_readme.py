@@ -9,7 +9,7 @@ from conftest import trained_tensors
 
 from unet_cli.main import main
 from unet_core import UNetConfig
-from unet_core.checkpoint import Checkpoint
+from unet_core.checkpoint import Checkpoint, exported
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -25,18 +25,29 @@ def commands():
 
 def test_unet_commands_run(tmp_path, monkeypatch, capsys):
     """In the order given, on a small network: they are the same for every size."""
-    torch_file = pytest.importorskip("unet_torch.checkpoint")
+    torch = pytest.importorskip("torch")
     pytest.importorskip("jax")
+    from unet_torch import checkpoint as torch_file
+    from unet_torch.hub import as_torch
+
     monkeypatch.chdir(tmp_path)
     config = UNetConfig(3, 1, (4, 6))
     torch_file.write(tmp_path / "model.pt", Checkpoint(config, trained_tensors(config)))
+    foreign = Checkpoint(UNetConfig(3, 1, (4, 6), skip_first=True, fit="pad", output="logits"), trained_tensors(config))
+    named = {name: as_torch(value) for name, value in exported(foreign, "milesial")[0].items()}
+    torch.save(named, tmp_path / "milesial.pth")
+    layers = {
+        layer: f"layer{number}" for number, layer in enumerate(dict.fromkeys(key.rpartition(".")[0] for key in named))
+    }
+    unknown = {f"{layers[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}": value for key, value in named.items()}
+    torch.save(unknown, tmp_path / "other.pt")
     found = [command for command in commands() if command[0] == "unet"]
     assert len(found) >= 4
     for command in found:
         assert main(command[1:]) == 0, shlex.join(command)
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/proof.md", "docs/checkpoints.md"])
+@pytest.mark.parametrize("path", ["README.md", "docs/proof.md", "docs/checkpoints.md", "docs/dialects.md"])
 def test_nothing_is_left_to_fill_in(path):
     assert not re.search(r"^[A-Z]{4,}$|\bHELP\b|TODO|XXX", (ROOT / path).read_text(), re.MULTILINE)
 
@@ -45,7 +56,7 @@ def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text()
     targets = {command[1] for command in commands() if command[0] == "make"}
     targets |= set(re.findall(r"`make ([\w-]+)`", README))
-    assert targets >= {"demo", "test", "install", "bench", "lint", "test-slow"}
+    assert targets >= {"demo", "test", "install", "bench", "lint", "test-slow", "fuzz"}
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
@@ -53,6 +64,8 @@ def test_make_targets_exist():
 def test_links_lead_somewhere(path):
     page = ROOT / path
     for target in re.findall(r"\]\(([^)#]+)(?:#[\w-]+)?\)", page.read_text()):
+        if target.startswith("https://github.com/"):
+            continue
         assert (page.parent / target).exists(), target
 
 
@@ -64,3 +77,14 @@ def test_python_runs(tmp_path, monkeypatch):
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), {})
     assert (tmp_path / "trained").is_dir()
+
+
+def test_the_guards_table_has_every_case():
+    for package in ("torch", "jax"):
+        pytest.importorskip(package)
+    from poison import CASES
+
+    rows = re.findall(r"^\| (\d+) \| (.*?) \| (\w+) \|", (ROOT / "docs/guard.md").read_text(), re.MULTILINE)
+    cases = [(str(case.row), case.name, "accepted" if case.accepted else "refused") for case in CASES]
+    assert sorted(rows) == sorted(cases)
+    assert f"[{len(cases)} of them](docs/guard.md)" in README

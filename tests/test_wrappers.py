@@ -7,11 +7,13 @@ import pytest
 from conftest import TINY, trained_tensors
 
 from unet_cli.main import main
-from unet_core import CheckpointError
+from unet_core import CheckpointError, safetensors_file
+from unet_core.checkpoint import Checkpoint
 from unet_core.reading import Hints
 
 torch = pytest.importorskip("torch")
 
+import unet_torch
 from unet_torch import checkpoint as torch_file
 from unet_torch.hub import as_torch
 
@@ -97,6 +99,21 @@ def test_the_network_is_found(tmp_path, make, key, wrappers):
     assert (found.reading.key, found.reading.wrappers) == (key, wrappers)
 
 
+@pytest.mark.parametrize(
+    ("name", "legacy"), [("epoch=3.ckpt", False), ("model.pth.tar", False), ("weights.bin", True), ("weights", False)]
+)
+def test_a_file_of_another_suffix_is_told_by_its_content(tmp_path, name, legacy):
+    torch.save(LIGHTNING, tmp_path / name, _use_new_zipfile_serialization=not legacy)
+    assert unet_torch.load(tmp_path / name).config == TINY
+    assert main(["inspect", str(tmp_path / name)]) == 0
+
+
+def test_safetensors_of_another_suffix_too(tmp_path):
+    safetensors_file.write(tmp_path / "a.safetensors", Checkpoint(TINY, trained_tensors(TINY)))
+    (tmp_path / "a.safetensors").rename(tmp_path / "a.data")
+    assert unet_torch.load(tmp_path / "a.data").config == TINY
+
+
 def test_what_is_left_behind_is_said(tmp_path, capsys):
     torch.save(LIGHTNING, tmp_path / "a.pt")
     assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "b.safetensors"), "--no-verify"]) == 0
@@ -177,4 +194,11 @@ def test_a_missing_tensor_is_named_under_a_wrapper_too(tmp_path, key):
     del state[f"module.{key}"]
     torch.save({"state_dict": state}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=f"missing: {key}"):
+        torch_file.read(tmp_path / "a.pt")
+
+
+def test_a_number_is_another_key_than_its_digits(tmp_path):
+    """One would otherwise take the other's place unseen."""
+    torch.save({**state_dict(), "3": torch.ones(1), 3: torch.ones(1)}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"not of this network: 3, \[3\]$"):
         torch_file.read(tmp_path / "a.pt")

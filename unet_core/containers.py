@@ -18,6 +18,9 @@ class Container(Enum):
 
 SUFFIXES = {".pt": Container.TORCH, ".pth": Container.TORCH, ".safetensors": Container.SAFETENSORS}
 
+LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How a file of torch before 1.6 begins: torch/serialization.py, MAGIC_NUMBER, pickled."""
+
 _KNOWN = "known are .pt, .pth, .safetensors and, without a suffix, an Orbax directory"
 
 
@@ -36,7 +39,7 @@ def container_of(path: Path) -> Container:
 
 
 def existing_container(path: Path) -> Container:
-    """As `container_of`, of something that is there to be read.
+    """As `container_of`, of something that is there to be read; a file of another suffix is told by how it begins.
 
     Raises:
         CheckpointError: nothing there, unreadable, empty, a special file, or of another kind than its name says.
@@ -45,21 +48,19 @@ def existing_container(path: Path) -> Container:
         status = os.stat(path)
     except OSError as error:
         raise CheckpointError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
-    container = container_of(path)
     if stat.S_ISDIR(status.st_mode):
+        container = container_of(path)
         if container is not Container.ORBAX:
             raise CheckpointError(f"{path}: is a directory, not a {container.value}")
         _check_directory(path)
         return container
     if not stat.S_ISREG(status.st_mode):
         raise CheckpointError(f"{path}: is not a regular file")
-    if container is Container.ORBAX:
-        raise CheckpointError(f"{path}: a file without a suffix does not tell what it is; {_KNOWN}")
     if not os.access(path, os.R_OK):
         raise CheckpointError(f"{path}: permission denied")
     if status.st_size == 0:
         raise CheckpointError(f"{path}: the file is empty")
-    return container
+    return SUFFIXES.get(path.suffix.lower()) or _container_by_content(path)
 
 
 def _check_directory(path: Path) -> None:
@@ -73,3 +74,14 @@ def _check_directory(path: Path) -> None:
             raise CheckpointError(f"{entry}: is not a regular file")
         if not os.access(entry, os.R_OK):
             raise CheckpointError(f"{entry}: permission denied")
+
+
+def _container_by_content(path: Path) -> Container:
+    """What a file without a known suffix is, such as a Lightning `.ckpt` or a `.pth.tar`."""
+    with open(path, "rb") as file:
+        begin = file.read(16)
+    if begin.startswith((b"PK\x03\x04", LEGACY_MAGIC)):
+        return Container.TORCH
+    if begin[8:9] == b"{" and int.from_bytes(begin[:8], "little") < path.stat().st_size:
+        return Container.SAFETENSORS
+    raise CheckpointError(f"{path}: neither its name nor its content tells what it is; {_KNOWN}")

@@ -3,6 +3,7 @@
 import io
 import pickletools
 from dataclasses import dataclass
+from typing import Any
 
 from unet_core.errors import CheckpointError, first_line
 
@@ -35,7 +36,7 @@ def names_in(pickle: bytes, source: str, *, start: int = 0) -> tuple[set[str], i
     """
     names: set[str] = set()
     stack: list[_Value] = []
-    memo: dict[int, _Value] = {}
+    memo: dict[Any, _Value] = {}
     file = io.BytesIO(pickle)
     file.seek(start)
     try:

@@ -5,11 +5,9 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
+from unet_core.containers import LEGACY_MAGIC
 from unet_core.errors import CheckpointError, first_line, shown, some
 from unet_core.pickles import names_in
-
-_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""How a file of torch before 1.6 begins: torch/serialization.py, MAGIC_NUMBER, pickled."""
 
 _LARGEST_PICKLE = 2_000_000
 """Bytes; that of a network with its optimiser has some ten thousand. torch reads a million opcodes in seconds."""
@@ -35,7 +33,7 @@ def check_archive(path: Path) -> None:
         CheckpointError: it is no PyTorch file, was cut short or damaged, or is not as torch writes it.
     """
     with open(path, "rb") as file:
-        if file.read(len(_LEGACY_MAGIC)) == _LEGACY_MAGIC:
+        if file.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC:
             file.seek(0)
             pickles, end = file.read(_LARGEST_PICKLE), 0
             for _ in range(4):  # magic number, protocol, system, the object; the storages follow

@@ -147,10 +147,9 @@ def _contents(state: dict[Any, Any], source: str) -> Contents:
             raise CheckpointError(
                 f"{source}: its dict {group or 'of tensors'} hides its methods behind attributes; a trap"
             )
-        for name, value in dict.items(
-            entries
-        ):  # of the class: the file may have given the object an `items` of its own
-            key = name if isinstance(name, str) else repr(name)
+        for number, (name, value) in enumerate(entries.items()):
+            odd = name if isinstance(name, int | float | None) else f"{type(name).__name__}, entry {number}"
+            key = name if isinstance(name, str) else f"[{odd}]"
             path = f"{group}.{key}" if group else key
             if isinstance(value, Tensor):
                 groups.setdefault(group, {})[key] = value
