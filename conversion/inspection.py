@@ -78,7 +78,7 @@ def inspect(path: str | Path, *, hints: Hints = NO_HINTS) -> Inspection:
     checkpoint: Checkpoint = module_of(container).examine(path, hints)
     tensors, config, reading = checkpoint.tensors, checkpoint.config, checkpoint.reading
     specs = tensor_specs(config)
-    poisoned = tuple(poison(tensors))
+    poisoned = tuple(poison(tensors, reading.keys))
     return Inspection(
         path=str(path),
         framework=_FRAMEWORKS[container],
@@ -101,5 +101,5 @@ def inspect(path: str | Path, *, hints: Hints = NO_HINTS) -> Inspection:
         dtypes=dict(Counter(value.dtype.name for value in tensors.values() if value.dtype.kind != "i")),
         batches_tracked=max(int(value) for key, value in tensors.items() if key.endswith("num_batches_tracked")),
         sound=not poisoned,
-        problems=poisoned or tuple(oddities(tensors)),
+        problems=poisoned or tuple(oddities(tensors, reading.keys)),
     )

@@ -270,6 +270,20 @@ def test_a_missing_tensor_has_the_files_own_name(tmp_path, key):
         unet_torch.load(tmp_path / "a.pt")
 
 
+def test_what_looks_wrong_has_the_files_own_name(tmp_path):
+    state = trained(Milesial(3, 1, width=2)).state_dict()
+    state["up1.conv.double_conv.1.bias"][0] = -100
+    torch.save(state, tmp_path / "a.pt")
+    assert conversion.inspect(tmp_path / "a.pt").problems == (
+        "dead channels, whose ReLU never fires: up1.conv.double_conv.1 1 of 16",
+    )
+    state["outc.conv.bias"][0] = torch.nan
+    torch.save(state, tmp_path / "a.pt")
+    assert conversion.inspect(tmp_path / "a.pt").problems == ("outc.conv.bias: 1 of 1 values are NaN or infinite",)
+    with pytest.raises(CheckpointError, match=r"outc\.conv\.bias: 1 of 1 values are NaN"):
+        unet_torch.load(tmp_path / "a.pt")
+
+
 def test_an_extra_tensor_may_have_a_name_of_the_hubs(tmp_path):
     torch.save({**trained(Milesial(3, 1, width=2)).state_dict(), "out.bias": torch.zeros(1)}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=r"not of this network: out\.bias$"):

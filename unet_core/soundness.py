@@ -26,7 +26,7 @@ def trusted(checkpoint: Checkpoint, source: str) -> Checkpoint:
     Raises:
         CheckpointError: a question that nothing in the file answers, values that are not finite, a negative variance.
     """
-    found = list(poison(checkpoint.tensors))
+    found = list(poison(checkpoint.tensors, checkpoint.reading.keys))
     if found:
         raise CheckpointError(f"{source}: no network runs on these values: {some(found)}")
     return answered(checkpoint, source)
@@ -48,20 +48,33 @@ def answered(checkpoint: Checkpoint, source: str) -> Checkpoint:
     return checkpoint
 
 
-def poison(tensors: Tensors) -> Iterator[str]:
-    """The tensors with which no network gives an answer: NaN, infinity, a negative variance."""
+def poison(tensors: Tensors, names: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The tensors with which no network gives an answer: NaN, infinity, a negative variance.
+
+    Args:
+        names: what the file calls each tensor, by the hub's key.
+    """
     for key, value in tensors.items():
+        name = (names or {}).get(key, key)
         if value.dtype == COUNTER:
             continue
         bad = value.size - int(np.count_nonzero(np.isfinite(value)))
         if bad:
-            yield f"{key}: {bad} of {value.size} values are NaN or infinite"
+            yield f"{name}: {bad} of {value.size} values are NaN or infinite"
         elif key.endswith("running_var") and (negative := int(np.count_nonzero(value < 0))):
-            yield f"{key}: {negative} of {value.size} variances are negative"
+            yield f"{name}: {negative} of {value.size} variances are negative"
 
 
-def oddities(tensors: Tensors) -> Iterator[str]:
-    """What a network can run with but should not have: BatchNorms that were never trained, channels that never fire."""
+def oddities(tensors: Tensors, names: Mapping[str, str] | None = None) -> Iterator[str]:
+    """What a network can run with but should not have: BatchNorms that were never trained, channels that never fire.
+
+    Args:
+        names: as in `poison`.
+    """
+
+    def layer(norm: str) -> str:
+        return (names or {}).get(f"{norm}.weight", f"{norm}.weight").removesuffix(".weight")
+
     norms = [key.rpartition(".")[0] for key in tensors if key.endswith(".running_var")]
     idle = [
         norm
@@ -71,20 +84,20 @@ def oddities(tensors: Tensors) -> Iterator[str]:
     if len(idle) == len(norms):
         yield "BatchNorm was never trained: every running mean is 0 and every running variance 1"
     elif idle:
-        yield f"BatchNorm was never trained in {some(idle)}: running mean 0 and running variance 1"
+        yield f"BatchNorm was never trained in {some(map(layer, idle))}: running mean 0 and running variance 1"
     dead = {norm: _dead(tensors[f"{norm}.weight"], tensors[f"{norm}.bias"]) for norm in norms}
-    counts = [f"{norm} {count} of {len(tensors[f'{norm}.bias'])}" for norm, count in dead.items() if count]
+    counts = [f"{layer(norm)} {count} of {len(tensors[f'{norm}.bias'])}" for norm, count in dead.items() if count]
     if counts:
         yield f"dead channels, whose ReLU never fires: {some(counts)}"
     flat = [
-        f"{norm} {count} of {len(variance)}"
+        f"{layer(norm)} {count} of {len(variance)}"
         for norm in norms
         if (count := int(np.count_nonzero((variance := tensors[f"{norm}.running_var"]) == 0)))
     ]
     if flat:
         yield f"channels that are constant (running variance 0): {some(flat)}"
-    if not all(np.any(value) for key, value in tensors.items() if value.ndim == 4):
-        empty = [key for key, value in tensors.items() if value.ndim == 4 and not np.any(value)]
+    empty = [(names or {}).get(key, key) for key, value in tensors.items() if value.ndim == 4 and not np.any(value)]
+    if empty:
         yield f"kernels of zeros: {some(empty)}"
 
 
