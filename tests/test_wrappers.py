@@ -9,6 +9,7 @@ from conftest import TINY, trained_tensors
 from unet_cli.main import main
 from unet_core import CheckpointError, safetensors_file
 from unet_core.checkpoint import Checkpoint
+from unet_core.contents import WRAPPERS
 from unet_core.reading import Hints
 
 torch = pytest.importorskip("torch")
@@ -201,4 +202,21 @@ def test_a_number_is_another_key_than_its_digits(tmp_path):
     """One would otherwise take the other's place unseen."""
     torch.save({**state_dict(), "3": torch.ones(1), 3: torch.ones(1)}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=r"not of this network: 3, \[3\]$"):
+        torch_file.read(tmp_path / "a.pt")
+
+
+MANY = {
+    "dicts": lambda: {f"d{number}": {"weight": torch.ones(1, 1, 3, 3)} for number in range(3000)},
+    "wrappers": lambda: {
+        ".".join([*np.random.default_rng(number).choice(WRAPPERS, 8), "weight"]): torch.ones(1, 1, 3, 3)
+        for number in range(3000)
+    },
+    "prefixes": lambda: {f"p{number}.down1.conv.0.weight": torch.ones(1, 1, 3, 3) for number in range(3000)},
+}
+
+
+@pytest.mark.parametrize("make", MANY.values(), ids=MANY)
+def test_thousands_of_places_are_not_looked_through(tmp_path, make):
+    torch.save(make(), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="in more dicts and wrappers than any checkpoint"):
         torch_file.read(tmp_path / "a.pt")

@@ -111,10 +111,10 @@ def exported(checkpoint: Checkpoint, dialect: str) -> tuple[dict[str, np.ndarray
     if table and wrong:
         raise CheckpointError(f"dialect {dialect}: the code of {table.project} runs another network: {some(wrong)}")
     names = file_names(checkpoint.config, dialect, checkpoint.origin)
-    riders = (
-        dict(checkpoint.origin.riders) if dialect not in (OWN.name,) and dialect == checkpoint.origin.dialect else {}
-    )
-    return {name: checkpoint.tensors[key] for key, name in names.items()}, riders
+    tensors = {name: checkpoint.tensors[key] for key, name in names.items()}
+    if dialect == OWN.name or dialect != checkpoint.origin.dialect:
+        return tensors, {}
+    return tensors, {name: value for name, value in checkpoint.origin.riders.items() if name not in tensors}
 
 
 def seal(checkpoint: Checkpoint, dialect: str = OWN.name) -> str:

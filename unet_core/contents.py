@@ -20,6 +20,9 @@ _INNER = {"module", "_orig_mod"}
 _RANK = ("", "state_dict", "model_state_dict", "model_state", "model", "net", "network", "unet", "weights", "params")
 """Where several networks are found, the first of these is taken."""
 
+_MOST_PLACES = 200
+"""Each is looked through for a network; a file with several wrapped networks has some ten."""
+
 MOST_TENSORS = 10_000
 """A UNet with its optimiser has a few hundred."""
 
@@ -73,8 +76,11 @@ class Candidate:
 def candidates(contents: Contents) -> Iterator[Candidate]:
     """Every group with every wrapper around all or some of its tensors, but for those of optimisers."""
     optimisers = [key.removesuffix("param_groups") for key in contents.beside if f".{key}".endswith(".param_groups")]
+    places = 0
     for group, shapes in contents.groups.items():
         if any(f"{group}.".startswith(f"{optimiser}state.") for optimiser in optimisers):
+            continue
+        if not any(len(shape) == 4 for shape in shapes.values()):
             continue
         prefixes = {""}
         for prefix in _wrapped(shapes):
@@ -82,6 +88,9 @@ def candidates(contents: Contents) -> Iterator[Candidate]:
         for dialect in DIALECTS:
             marker = f"{dialect.layers(2)['down1.conv.0']}.weight"
             prefixes |= {key.removesuffix(marker) for key in shapes if key.endswith(f".{marker}")}
+        places += len(prefixes)
+        if places > _MOST_PLACES:
+            raise CheckpointError(f"{contents.source}: has tensors in more dicts and wrappers than any checkpoint")
         for prefix in sorted(prefixes, key=len):
             yield _candidate(contents.source, group, prefix, shapes)
 

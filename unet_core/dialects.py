@@ -1,5 +1,6 @@
 """The names under which other projects keep the tensors of a UNet: one small table each, and a rule for the config."""
 
+import functools
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -141,6 +142,12 @@ def dialect_of(name: str) -> Dialect | None:
     raise CheckpointError(f"dialect {name}: unknown; known are {', '.join(NAMES)}")
 
 
+@functools.cache
+def _layers(name: str, depth: int) -> frozenset[str]:
+    """What a dialect with a table calls the layers of a network of this depth."""
+    return frozenset(next(dialect for dialect in DIALECTS if dialect.name == name).layers(depth).values())
+
+
 @dataclass(frozen=True)
 class Match:
     """How well the layers of a file fit one dialect."""
@@ -160,6 +167,6 @@ def matches(layers: Collection[str], dialects: Collection[Dialect] = DIALECTS) -
     """The best depth for each dialect, given the names of the file's layers."""
     present = set(layers)
     for dialect in dialects:
-        found = {depth: len(present & set(dialect.layers(depth).values())) for depth in range(1, MOST_LEVELS)}
+        found = {depth: len(present & _layers(dialect.name, depth)) for depth in range(1, MOST_LEVELS)}
         depth = max(found, key=lambda depth: (found[depth], -depth))
         yield Match(dialect, depth, found[depth])
