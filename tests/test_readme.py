@@ -87,4 +87,4 @@ def test_the_guards_table_has_every_case():
     rows = re.findall(r"^\| (\d+) \| (.*?) \| (\w+) \|", (ROOT / "docs/guard.md").read_text(), re.MULTILINE)
     cases = [(str(case.row), case.name, "accepted" if case.accepted else "refused") for case in CASES]
     assert sorted(rows) == sorted(cases)
-    assert f"[{len(cases)} of them](docs/guard.md)" in README
+    assert f"[{len(cases)} cases](docs/guard.md)" in README

@@ -14,7 +14,6 @@ from conversion.inspection import Inspection
 from conversion.judgement import EVAL, FLOAT32_FACTOR, FLOAT64_BUDGETS, GRADIENTS, Check
 from conversion.progress import Progress as Report
 from conversion.proof import Proof
-from unet_core.config import UNetConfig
 from unet_core.dialects import dialect_of
 from unet_core.errors import shown, some
 from unet_core.soundness import CHOICES
@@ -41,62 +40,62 @@ def print_inspection(found: Inspection) -> None:
 
 
 def _findings(found: Inspection) -> Iterator[tuple[str, str]]:
-    config, project = found.config, found.dialect
+    """The rows, each with its heading."""
     table = dialect_of(found.dialect)
-    project = f"{table.project}" if table else "a UNet under names that no table has"
+    of = {"either": " (of either framework)", "JAX": " (JAX)"}
     yield "file", f"{found.path}, {_size(found.file_bytes)}"
-    yield "kind", f"{found.container} ({found.framework})" if found.framework != "either" else found.container
-    yield "dialect", f"{found.dialect}: {project}"
+    yield "kind", f"{found.container}{of.get(found.framework, '')}"
+    yield "dialect", f"{found.dialect}: {table.project if table else 'names that no table has'}"
     yield "sure", found.sure
-    if found.key or found.wrappers:
-        yield "found under", found.key or "the outermost dict"
+    if found.key:
+        yield "found under", shown(found.key)
     if found.wrappers:
-        yield "wrappers", f"{', '.join(found.wrappers)} (taken off)"
+        yield "wrappers", f"{some(found.wrappers)} (taken off)"
     if found.others:
-        yield "other networks", f"{', '.join(found.others)} (choose with --key)"
+        yield "other networks", f"{some(found.others)} (choose with --key)"
     if found.passengers:
         yield "beside it", _lines(map(shown, found.passengers))
     yield "config", "stored in the file" if found.config_stored else "read off names and shapes"
-    yield "  channels", f"{config.in_channels} in, {config.out_channels} out"
-    yield "  features", _widths(config.features)
-    for name, widths in (("decoder", config.decoder_features), ("decoder's middle", config.middle_features)):
-        if widths:
-            yield f"  {name}", _widths(widths)
-    known = {name: _unless(name in found.unknown, text) for name, text in _meanings(config).items()}
-    transposed = "transposed 2x2, stride 2"
-    if config.upsampled_features:
-        transposed += f", to {_widths(config.upsampled_features)} channels"
-    yield "  upsampling", transposed if config.upsampling == "transposed" else f"bilinear, {known['align_corners']}"
-    yield "  odd sizes", known["fit"]
-    yield "  concatenation", known["skip_first"]
-    yield "  convolutions", "3x3 with bias" if config.conv_bias else "3x3 without bias"
-    yield "  output", known["output"]
-    yield "  BatchNorm", f"epsilon {config.norm_epsilon:g}, momentum {config.norm_momentum:g}"
-    if found.assumed:
-        yield "  assumed", f"{', '.join(found.assumed)}: nothing in the file tells"
-    if found.unknown:
-        options = " ".join(f"--{name.replace('_', '-')} {CHOICES[name]}" for name in found.unknown)
-        yield "  to be said", f"{options}: nothing in the file tells, and convert asks for it"
+    yield from ((f"  {name}", text) for name, text in _config(found))
     yield "tensors", f"{found.tensors}, {_size(found.bytes)}"
     yield "parameters", f"{found.parameters:,}"
     yield "dtypes", ", ".join(f"{name} ({count})" for name, count in found.dtypes.items())
     yield "batches tracked", f"{found.batches_tracked:,}"
     yield "sha256", "of every tensor, checked" if found.digests else "none stored"
     verdict = "none found" if not found.problems else "" if found.sound else "UNSOUND, no network runs on these values:"
-    yield "problems", "\n".join(filter(None, (verdict, _lines(found.problems))))
+    yield "problems", "\n".join(filter(None, (verdict, _lines(map(shown, found.problems)))))
 
 
-def _meanings(config: UNetConfig) -> dict[str, str]:
-    return {
+def _config(found: Inspection) -> Iterator[tuple[str, str]]:
+    config = found.config
+    meanings = {
         "align_corners": "align_corners" if config.align_corners else "half-pixel corners",
-        "fit": "padded with zeros" if config.fit == "pad" else "resized to the skip connection",
         "skip_first": "[skip, upsampled]" if config.skip_first else "[upsampled, skip]",
         "output": config.output,
     }
-
-
-def _unless(unknown: bool, text: str) -> str:
-    return "unknown" if unknown else text
+    known = {name: "unknown" if name in found.unknown else text for name, text in meanings.items()}
+    yield "channels", f"{config.in_channels} in, {config.out_channels} out"
+    yield "features", _widths(config.features)
+    if config.decoder_features:
+        yield "decoder", _widths(config.decoder_features)
+    if config.middle_features:
+        yield "decoder's middle", _widths(config.middle_features)
+    if config.upsampling == "bilinear":
+        corners = known["align_corners"]
+        yield "upsampling", f"bilinear, {'corners unknown' if corners == 'unknown' else corners}"
+    else:
+        channels = f", to {_widths(config.upsampled_features)} channels" if config.upsampled_features else ""
+        yield "upsampling", f"transposed 2x2, stride 2{channels}"
+    yield "odd sizes", "padded with zeros" if config.fit == "pad" else "resized to the skip connection"
+    yield "concatenation", known["skip_first"]
+    yield "convolutions", "3x3 with bias" if config.conv_bias else "3x3 without bias"
+    yield "output", known["output"]
+    yield "BatchNorm", f"epsilon {config.norm_epsilon:g}, momentum {config.norm_momentum:g}"
+    if found.assumed:
+        yield "assumed", f"{', '.join(found.assumed)}: nothing in the file tells"
+    if found.unknown:
+        options = " ".join(f"--{name.replace('_', '-')} {CHOICES[name]}" for name in found.unknown)
+        yield "to be said", f"{options}: nothing in the file tells, and convert asks for it"
 
 
 def _widths(widths: tuple[int, ...]) -> str:
