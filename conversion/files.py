@@ -8,7 +8,7 @@ from conversion.frameworks import needed
 from conversion.progress import Progress, silent
 from conversion.proof import Proof, verify_runners
 from conversion.runners import Framework, frameworks_of, runner_of_checkpoint
-from unet_core.checkpoint import Checkpoint
+from unet_core.checkpoint import Checkpoint, exported
 from unet_core.containers import Container, container_of, existing_container
 from unet_core.dialects import OWN
 from unet_core.errors import CheckpointError, MissingFrameworkError, UNetError
@@ -76,6 +76,11 @@ def convert(
     progress(f"reading {src.name}", 0.0)
     checkpoint: Checkpoint = reader.read(src, hints)
     names = {} if target is Container.ORBAX else {"dialect": dialect}
+    if names:
+        try:
+            exported(checkpoint, dialect)
+        except CheckpointError as error:
+            raise CheckpointError(f"{dst}: not written: {error}") from error
     with atomic(dst, force=force, replaces=replaces) as partial:
         progress(f"writing {dst.name}", 0.05)
         writer.write(partial, checkpoint, **names)

@@ -25,7 +25,9 @@ class Inspection:
     framework: str
     container: str
     dialect: str
-    """Whose names the network came with: one of `unet_core.dialects.NAMES`."""
+    """Whose names the tensors have: one of `unet_core.dialects.NAMES`; those of an Orbax directory are its own."""
+    origin: str
+    """Whose names the network first came with."""
     sure: str
     """How sure dialect and config are, and why."""
     config: UNetConfig
@@ -35,6 +37,8 @@ class Inspection:
     """The fields of the config that nothing in the file tells; `config` has their default."""
     assumed: tuple[str, ...]
     """What was taken for granted."""
+    overruled: tuple[str, ...]
+    """What the hints say and the project's code does not do."""
     key: str
     """Where in the file the network lies; empty: it is all there is."""
     others: tuple[str, ...]
@@ -62,8 +66,10 @@ class Inspection:
     """What looks wrong with the values; in a sound checkpoint, what a network runs with but should not have."""
 
     def to_json(self) -> str:
-        """Everything, for machines."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        """Everything, for machines; what is unknown in the config is null."""
+        fields = dataclasses.asdict(self)
+        fields["config"].update((name, None) for name in self.unknown if name in fields["config"])
+        return json.dumps(fields, indent=2)
 
 
 def inspect(path: str | Path, *, hints: Hints = NO_HINTS) -> Inspection:
@@ -83,12 +89,14 @@ def inspect(path: str | Path, *, hints: Hints = NO_HINTS) -> Inspection:
         path=str(path),
         framework=_FRAMEWORKS[container],
         container=container.value,
-        dialect=checkpoint.origin.dialect,
+        dialect=checkpoint.dialect,
+        origin=checkpoint.origin.dialect,
         sure=reading.sure,
         config=config,
         config_stored=checkpoint.config_stored,
         unknown=reading.unknown,
         assumed=reading.assumed,
+        overruled=reading.overruled,
         key=reading.key,
         others=reading.others,
         wrappers=reading.wrappers,

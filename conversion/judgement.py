@@ -76,7 +76,8 @@ class Departure:
 
     def __str__(self) -> str:
         cause = self.cause or "no known cause explains it"
-        return f"{self.layer} departs first ({self.quantity}, relative error {self.error:.2g}): {cause}"
+        size = f", relative error {self.error:.2g}" if np.isfinite(self.error) else ""
+        return f"{self.layer} departs first ({self.quantity}{size}): {cause}"
 
 
 def answer(runner: Runner, sample: Sample, precision: Precision, *, seed: int) -> Answers:
@@ -125,10 +126,12 @@ def misshaped(a: Runner, b: Runner) -> Departure | None:
     for key in (*shapes[0], *shapes[1]):
         one, other = (side.get(key) for side in shapes)
         if one != other:
-            return Departure(key.rpartition(".")[0], "shapes", np.inf, f"{key} is {one} in one, {other} in the other")
-    outputs = a.config.output, b.config.output
+            return Departure(
+                key.rpartition(".")[0], "shapes", np.inf, f"{key} is {_described(one)} in A, {_described(other)} in B"
+            )
+    outputs = a.output, b.output
     if outputs[0] != outputs[1]:
-        return Departure("out", "output", np.inf, f"the network answers {outputs[0]} in one, {outputs[1]} in the other")
+        return Departure("out", "output", np.inf, f"the network answers {outputs[0]} in A, {outputs[1]} in B")
     return None
 
 
@@ -213,6 +216,10 @@ def _first_layer(a: Runner, b: Runner, sample: Sample, precision: Precision, *, 
         if not error <= FLOAT32_FACTOR * max(own, FLOAT32_UNIT):
             return Departure(layer, f"{quantity} in float32", error, precision_cause(error))
     return None
+
+
+def _described(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else "x".join(map(str, shape)) or "a number"
 
 
 def _floats(tensors: Tensors) -> dict[str, np.ndarray]:

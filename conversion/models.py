@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from conversion.frameworks import needed
 from conversion.modules import read_module
 from unet_core.config import UNetConfig
+from unet_core.errors import UNetError
 from unet_core.hub import check_tensors
 from unet_core.reading import NO_HINTS, SEMANTICS, Hints
 
@@ -30,6 +31,10 @@ def to_jax(torch_model: "nn.Module", *, config: UNetConfig | None = None, hints:
             question open, or they are float64 while JAX has x64 disabled.
         MissingFrameworkError: JAX is not installed.
     """
+    if not hasattr(torch_model, "state_dict"):
+        raise UNetError(
+            f"a torch module is needed, got {type(torch_model).__name__}; load a state_dict into its module"
+        )
     inner = needed("unet_torch.hub").unwrapped(torch_model)
     if config is not None:
         hints = dataclasses.replace(hints, **{name: getattr(config, name) for name in SEMANTICS})

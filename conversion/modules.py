@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from conversion.frameworks import needed
-from unet_core.checkpoint import Checkpoint, Reading
+from unet_core.checkpoint import Checkpoint, Origin, Reading
 from unet_core.config import UNetConfig
 from unet_core.contents import Contents
 from unet_core.hub import check_tensors, in_forward_order
@@ -28,9 +28,9 @@ def read_module(module: "nn.Module", hints: Hints = NO_HINTS, name: str | None =
     config = getattr(module, "config", None)
     if isinstance(config, UNetConfig):
         check_tensors(tensors, config, source)
-        return Checkpoint(
-            config, in_forward_order(tensors, config), reading=Reading(keys={key: key for key in tensors})
-        )
+        origin = getattr(module, "origin", Origin())
+        reading = Reading(keys={key: key for key in tensors})
+        return Checkpoint(config, in_forward_order(tensors, config), origin, reading=reading)
     contents = Contents(
         source,
         groups={"": {key: value.shape for key, value in tensors.items()}},

@@ -95,7 +95,7 @@ def verify(
     Args:
         a, b: paths of checkpoints, torch modules (`unet_torch.UNet`, or any whose `state_dict` has the names or shapes
             of a dialect) or `unet_jax.UNet`s; neither is changed.
-        hints: what `a`, as a file or module of another project, does not tell.
+        hints: what a file or module of another project does not tell. `key` and `dialect` are on `a`.
         size, images, seed: the inputs, see `conversion.samples.samples`.
         progress: called before each stage with a few words and the fraction that is done.
 

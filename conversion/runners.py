@@ -1,5 +1,6 @@
 """Either twin behind one face: what the proof asks of a network, in NHWC and in the hub's names and layouts."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ class Runner(Protocol):
     versions: Mapping[str, str]
     config: UNetConfig
     tensors: Tensors
+    output: str
+    """What calling the network makes of its logits; of a foreign module, what its code really does."""
 
     def with_tensors(self, tensors: Tensors) -> "Runner":
         """The same network with other parameters and statistics."""
@@ -69,7 +72,7 @@ def runners_of(a: Any, b: Any, hints: Hints = NO_HINTS) -> tuple[Runner, Runner]
     the twins meet; of two such files, the first runs in torch and the second in JAX.
 
     Args:
-        hints: what `a` does not tell.
+        hints: what `a` does not tell; the fields of the config go for `b` too, where it stores none.
 
     Raises:
         UNetError: a checkpoint cannot be read or trusted, or a network is none of the three.
@@ -77,7 +80,8 @@ def runners_of(a: Any, b: Any, hints: Hints = NO_HINTS) -> tuple[Runner, Runner]
     """
     first = _framework_of(a)
     second = _framework_of(b) or _other(first or "torch")
-    return _runner(a, first or _other(second), hints), _runner(b, second, NO_HINTS)
+    lent = dataclasses.replace(hints, key=None, dialect=None, where_needed=True)
+    return _runner(a, first or _other(second), hints), _runner(b, second, lent)
 
 
 def runner_of_checkpoint(checkpoint: Checkpoint, framework: Framework, name: str) -> Runner:

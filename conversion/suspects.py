@@ -116,12 +116,16 @@ def _join_cause(scene: Scene) -> str | None:
     low = np.maximum(answers[f"{below}.conv.4"], 0)
     skip = np.maximum(answers[f"down{level}.conv.4"], 0)
     raised = answers.get(f"up{level}.up")
+    plain = _join(low, skip, raised, config, _bilinear)
+    odd = _same(plain, theirs)  # then it is A's own code that does not do what its config says
+    target = answers[scene.layer] if odd else theirs
     for changes in _OTHER_MEANINGS:
         known = dataclasses.asdict(config) | {"nearest": False}
         changed = {name: _OTHER[name, known[name]] for name in changes}
         variant = dataclasses.replace(config, **{name: value for name, value in changed.items() if name != "nearest"})
-        if _same(_join(low, skip, raised, variant, _nearest if "nearest" in changed else _bilinear), theirs):
-            return ", and ".join(_SAID[change] for change in changed.items())
+        candidate = _join(low, skip, raised, variant, _nearest if "nearest" in changed else _bilinear)
+        if _same(candidate, target) and not _same(candidate, plain):
+            return ("in A, " if odd else "") + ", and ".join(_SAID[change] for change in changed.items())
     return None
 
 
@@ -195,6 +199,8 @@ def _norm_cause(scene: Scene) -> str | None:
 
     if scene.training and _same(theirs, normalised(variance * count / max(count - 1, 1), epsilon)):
         return "the batch is normalised with the unbiased variance (n - 1) instead of the biased one (n)"
+    if _same(theirs, normalised(variance, epsilon)):  # it is A's own code that does not do what its config says
+        theirs = scene.answers[0][scene.layer]
     # Where theirs moves farthest from the bias, the ratio to ours tells their epsilon.
     ours = normalised(variance, epsilon) - bias
     farthest = np.unravel_index(np.abs(ours).argmax(), ours.shape)

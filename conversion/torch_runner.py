@@ -17,6 +17,8 @@ from unet_core.hub import Tensors, tensor_specs
 from unet_core.reading import NO_HINTS, Hints
 from unet_torch.checkpoint import from_checkpoint
 from unet_torch.hub import as_numpy, fill, to_hub, unwrapped
+from unet_torch.layers import OUTPUTS
+from unet_torch.model import UNet
 
 _DTYPES: dict[Precision, torch.dtype] = {"float64": torch.float64, "float32": torch.float32}
 
@@ -39,7 +41,11 @@ class TorchRunner:
         self._hints = hints
         self._device = parameter.device
         self._keys = checkpoint.reading.keys
+        self.output: str = checkpoint.config.output
         self._layers = {key.rpartition(".")[0]: hub.rpartition(".")[0] for hub, key in self._keys.items()}
+
+        if not isinstance(model, UNet):
+            self.output = self._found_output()
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Checkpoint, name: str) -> "TorchRunner":
@@ -84,6 +90,21 @@ class TorchRunner:
             self._logits(model, x, precision)
         return record
 
+    def _found_output(self) -> str:
+        """What a foreign module really makes of its logits, by trying."""
+        side = 2 * self.config.minimum_size
+        x = np.random.default_rng(0).standard_normal((1, side, side, self.config.in_channels), np.float32)
+        model = self._copy("float64").eval()
+        returned: list[Any] = []
+        with torch.inference_mode(), _parity():
+            handle = model.register_forward_hook(lambda _module, _inputs, output: returned.append(output))
+            logits = self._logits(model, x, "float64")
+            handle.remove()
+        for name, function in OUTPUTS.items():
+            if isinstance(returned[0], Tensor) and torch.equal(returned[0], function(logits)):
+                return name
+        return "something else than sigmoid, softmax or logits"
+
     def _copy(self, precision: Precision) -> nn.Module:
         return copy.deepcopy(self._model).to(_DTYPES[precision])
 
@@ -104,7 +125,7 @@ class TorchRunner:
             least = self.config.minimum_size
             raise UNetError(
                 f"{self.name}: does not run on {size} pixels ({first_line(error)}); "
-                f"choose a size of which {least} is a divisor"
+                f"choose a size of which {least} is a divisor, such as {4 * least}x{6 * least}"
             ) from error
         finally:
             handle.remove()

@@ -1,15 +1,18 @@
 """Every kind of bad checkpoint as a small file built by hand, and the few odd ones that are accepted all the same."""
 
 import functools
+import io
 import json
 import os
 import pickle
+import pickletools
 import shutil
 import socket
 import struct
 import tempfile
 import warnings
 import zipfile
+import zlib
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -280,6 +283,77 @@ def pt_members(change: Callable[[dict[str, bytes]], Any]) -> Make:
         zipped(path, (change(found) or found).items())
 
     return make
+
+
+BOMB = b"\x80\x02" + call("builtins", "bytearray", b"J" + struct.pack("<i", 800_000_000)) + b"."
+
+
+def in_other_letters(found: dict[str, bytes]) -> dict[str, bytes]:
+    """torch finds a member whatever its letters' case."""
+    return {name: data for name, data in found.items() if not name.endswith("data.pkl")} | {"archive/DATA.PKL": BOMB}
+
+
+def zip_part(found: Mapping[str, bytes], base: int) -> tuple[bytes, bytes]:
+    """Members as they stand in a zip from `base` on, and the table of them."""
+    body = table = b""
+    for name, data in found.items():
+        entry = struct.pack("<5H3L2H", 20, 0, 0, 0, 0, zlib.crc32(data), len(data), len(data), len(name), 0)
+        table += b"PK\x01\x02" + struct.pack("<H", 20) + entry + struct.pack("<3H2L", 0, 0, 0, 0, base + len(body))
+        table += name.encode()
+        body += b"PK\x03\x04" + entry + name.encode() + data
+    return body, table
+
+
+def two_tables(path: Path) -> None:
+    """torch reads the first table of members, Python's zipfile the one right before the end."""
+    good = members()
+    body, table = zip_part(good | {"archive/data.pkl": BOMB}, 0)
+    room = len(zip_part(good, 0)[0]) - len(body)
+    body += bytes(room + 64)
+    begin = len(body) + len(table)
+    rest = len(zip_part(good, 0)[0])
+    true_body, true_table = zip_part(good, begin - (begin + rest - len(body)))
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, len(good), len(good), len(true_table), len(body), 0)
+    path.write_bytes(body + table + true_body + true_table + end)
+
+
+def two_tables_of_64_bits(path: Path) -> None:
+    """The locator points at one record; zipfile takes the one right before it."""
+    good = members()
+
+    def record(length: int, offset: int) -> bytes:
+        return struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, len(good), len(good), length, offset)
+
+    body, table = zip_part(good | {"archive/data.pkl": BOMB}, 0)
+    file = body + table
+    place = len(file)
+    file += record(len(table), len(body))
+    body, table = zip_part(good, len(file))
+    file += body + table + record(len(table), len(file) + len(body))
+    file += struct.pack("<4sLQL", b"PK\x06\x07", 0, place, 1)
+    most, long = 0xFFFF, 0xFFFFFFFF
+    path.write_bytes(file + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, most, most, long, long, 0))
+
+
+def fifth_pickle(path: Path) -> None:
+    """A legacy file's last pickle lists its storages."""
+    torch_saved(lambda state: None, legacy=True)(path)
+    data = path.read_bytes()
+    file, ends = io.BytesIO(data), []
+    for _ in range(5):
+        for _ in pickletools.genops(file):
+            pass
+        ends.append(file.tell())
+    path.write_bytes(data[: ends[3]] + BOMB + data[ends[4] :])
+
+
+def growing_lists() -> bytes:
+    """Lists that grow after they were put into others: 790 bytes that take for ever to walk through."""
+    made = b"".join(b"]q" + bytes([200 + number]) + b"0" for number in range(9))
+    grown = b"".join(
+        b"h" + bytes([200 + number]) + b"(" + (b"h" + bytes([201 + number])) * 10 + b"e0" for number in range(8)
+    )
+    return made + grown + b"h" + bytes([200])
 
 
 def index_of(key: str) -> str:
@@ -813,6 +887,9 @@ _TORCH = [
     Case(8, "a deflated bomb", "a.pt", deflated_bomb, says="compressed"),
     Case(8, "members that lie in one place", "a.pt", overlapping_entries),
     Case(8, "a member marked as encrypted", "a.pt", encrypted_member),
+    Case(8, "two tables of members", "a.pt", two_tables, says="table of its members"),
+    Case(8, "two tables of members, of 64 bits", "a.pt", two_tables_of_64_bits, says="table of its members"),
+    Case(1, "a bomb in DATA.PKL", "a.pt", pt_members(in_other_letters), says="of other names"),
     Case(9, "a storage twice", "a.pt", member_twice, says="twice"),
     Case(9, "two data.pkl", "a.pt", names_twice, says="twice"),
     Case(10, "a member named ../pwned", "a.pt", pt_members(lambda found: found.update({"../pwned": b"x"}))),
@@ -843,12 +920,21 @@ _TORCH = [
     Case(16, "a legacy file with code", "a.pt", torch_saved(lambda s: s.update(x=Evil()), legacy=True)),
     Case(16, "a legacy file cut in the middle", "a.pt", edited(torch_saved(lambda state: None, legacy=True), half)),
     Case(16, "a legacy file one byte short", "a.pt", edited(torch_saved(lambda state: None, legacy=True), one_short)),
+    Case(16, "a legacy file whose list of storages is a bomb", "a.pt", fifth_pickle, says="bytearray"),
     Case(17, "TorchScript", "a.pt", torchscript),
     Case(17, "weights with a constants.pkl", "a.pt", pt_members(lambda f: f.update({"archive/constants.pkl": b"x"}))),
     Case(18, "a pickled module", "a.pt", lambda path: torch.save(torch.nn.Linear(1, 1), path), says="never run"),
     Case(19, "a list 200k deep", "a.pt", pt_beside(deep_list)),
     Case(19, "a dict 200k deep", "a.pt", pt_beside(deep_dict)),
     Case(19, "a key 200k deep", "a.pt", pt_beside(lambda: b"N", deep_tuple()), apart=True),
+    Case(20, "lists that grow after they were put into others", "a.pt", pt_beside(growing_lists)),
+    Case(
+        20,
+        "100 kB of letters 4,000 times",
+        "a.pt",
+        torch_saved(lambda s: s | {"x": ["y" * 100_000] * 4000}),
+        accepted=True,
+    ),
     Case(20, "lists that double 30 times", "a.pt", pt_beside(doubling_lists)),
     Case(20, "a key that doubles 60 times", "a.pt", pt_beside(lambda: b"N", doubling_tuples()), apart=True),
     Case(21, "a sparse tensor", "a.pt", torch_with(shift=torch.ones(4).to_sparse())),

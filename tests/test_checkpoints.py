@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import shutil
 import zipfile
 
@@ -251,3 +252,26 @@ def test_a_copied_checkpoint_is_still_one(tmp_path):
     orbax.write(tmp_path / "a", Checkpoint(TINY, trained_tensors(TINY)))
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     assert_identical(orbax.read(tmp_path / "b").tensors, trained_tensors(TINY))
+
+
+ORIGINS = {
+    "riders that are null": {"riders": None},
+    "riders that are a number": {"riders": "5"},
+    "riders that are no JSON": {"riders": "{"},
+    "counters that are a word": {"counters": "yes"},
+    "a dialect that is none": {"dialect": "nobody"},
+    "a field that is none": {"colour": "red"},
+    "names of a dialect with a table": {"dialect": "milesial", "names": [["out.bias", "b"]]},
+    "a generic dialect without names": {"dialect": "generic"},
+    "names of another network": {"dialect": "generic", "names": [["out.bias", "b"]]},
+    "names that are one": {"dialect": "generic", "names": [[key, "x"] for key in trained_tensors(TINY)]},
+    "names that are pairs of three": {"dialect": "generic", "names": [["a", "b", "c"]]},
+    "names that are a string": {"dialect": "generic", "names": "ab"},
+}
+
+
+@pytest.mark.parametrize("origin", ORIGINS.values(), ids=ORIGINS)
+def test_an_origin_that_cannot_be_is_refused(tensors, origin):
+    record = json.loads(seal(Checkpoint(TINY, tensors))) | {"origin": origin}
+    with pytest.raises(CheckpointError, match=r"x: the stored (record of config and digests is damaged|names are not)"):
+        read_record(json.dumps(record), "x")

@@ -1,13 +1,15 @@
 """UNets of other projects: recognised, converted, the same in JAX, and back under their own names."""
 
 import copy
+import dataclasses
+import json
 
 import numpy as np
 import pytest
 from foreign_unets import AttributeUNet, FlatUNet, ListedUNet, MateuszBuda, Milesial, Milesial2019, trained
 
 from unet_cli.main import main
-from unet_core import CheckpointError, UNetError
+from unet_core import CheckpointError, UNetConfig, UNetError
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
@@ -229,9 +231,9 @@ def test_a_file_without_counters_goes_back_without_them(tmp_path):
 @pytest.mark.parametrize(
     ("dialect", "message"),
     [
-        ("mateuszbuda", "runs another network: upsampling is bilinear, there transposed"),
-        ("milesial", "runs another network: skip_first is False, there True, fit is resize, there pad"),
-        ("generic", "the network came with names of own, which has a table"),
+        ("mateuszbuda", "runs another network: upsampling is bilinear here, transposed there; "),
+        ("milesial", "runs another network: skip_first is False here, True there; fit is resize here, pad there; "),
+        ("generic", "did not come under names of its own, but under those of own"),
         ("nobody", "unknown; known are own, milesial"),
     ],
 )
@@ -294,3 +296,152 @@ def test_a_size_that_the_projects_code_does_not_take_is_said():
     model = trained(MateuszBuda(init_features=2))
     with pytest.raises(UNetError, match=r"does not run on 33x47 pixels .*; choose a size of which 16 is a divisor"):
         conversion.verify(model, conversion.to_jax(model), size=(33, 47))
+
+
+@pytest.mark.parametrize("name", ["module lists", "milesial bilinear"])
+def test_a_network_trained_on_in_jax_still_goes_back(tmp_path, name):
+    """The origin travels with the models: through load, save, and across the frameworks."""
+    make, dialect, hints, _ = FOREIGN[name]
+    state = {**trained(make()).state_dict(), **({"mask_values": [0, 1]} if dialect == "milesial" else {})}
+    torch.save(state, tmp_path / "a.pt")
+    conversion.convert(tmp_path / "a.pt", tmp_path / "a", hints=hints, verify=False)
+    model = unet_jax.load(tmp_path / "a")
+    model.out.bias[...] += 1
+    unet_jax.save(conversion.to_jax(conversion.to_torch(nnx.clone(model))), tmp_path / "b")
+    conversion.convert(tmp_path / "b", tmp_path / "back.pt", dialect=dialect, verify=False)
+    back = torch.load(tmp_path / "back.pt", weights_only=True)
+    assert list(back) == list(state)
+    tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    changed = [key for key, value in tensors.items() if not torch.equal(value, back[key])]
+    assert changed == [key for key in state if key in ("final_conv.bias", "outc.conv.bias")]
+
+
+def test_the_names_of_a_file_and_where_it_came_from_are_told_apart(tmp_path):
+    torch.save(trained(MateuszBuda(init_features=2)).state_dict(), tmp_path / "a.pt")
+    conversion.convert(tmp_path / "a.pt", tmp_path / "b.pt", verify=False)
+    found = [conversion.inspect(tmp_path / name) for name in ("a.pt", "b.pt")]
+    assert [(one.dialect, one.origin) for one in found] == [("mateuszbuda", "mateuszbuda"), ("own", "mateuszbuda")]
+
+
+def test_what_is_unknown_is_null_for_machines(tmp_path):
+    torch.save(trained(AttributeUNet()).state_dict(), tmp_path / "a.pt")
+    fields = json.loads(conversion.inspect(tmp_path / "a.pt").to_json())
+    assert fields["config"]["skip_first"] is fields["config"]["output"] is None
+    assert fields["config"]["upsampling"] == "transposed"
+
+
+def test_what_a_person_says_against_the_projects_code_is_said(tmp_path, capsys):
+    torch.save(trained(Milesial(3, 1, width=2)).state_dict(), tmp_path / "a.pt")
+    assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "a"), "--no-verify", "--output", "sigmoid"]) == 0
+    assert "overruled: output sigmoid, where milesial/Pytorch-UNet has logits: as you say" in capsys.readouterr().out
+
+
+NOT_BUILT = {
+    "another depth": (UNetConfig(3, 1, (2, 4, 8), "transposed", True, True, "pad", output="logits"), "milesial"),
+    "a bilinear one with a wide bottom": (
+        UNetConfig(3, 1, (2, 4, 8, 16, 32), "bilinear", True, True, "pad", output="logits"),
+        "milesial",
+    ),
+    "without biases": (
+        UNetConfig(3, 1, (2, 4, 8, 16, 16), "bilinear", True, True, "pad", False, "logits", (2, 2, 4, 8)),
+        "milesial-2019",
+    ),
+}
+
+
+@pytest.mark.parametrize(("config", "dialect"), NOT_BUILT.values(), ids=NOT_BUILT)
+def test_a_network_that_the_projects_class_does_not_build_does_not_go_out(tmp_path, config, dialect):
+    unet_torch.save(unet_torch.UNet.from_config(config, seed=0), tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="its class builds no network of these widths"):
+        conversion.convert(tmp_path / "a.pt", tmp_path / "b.pt", dialect=dialect, verify=False)
+
+
+@pytest.mark.parametrize("bilinear", [False, True])
+def test_a_network_of_ones_own_goes_out_where_the_class_builds_it(tmp_path, bilinear):
+    widths = {"features": (2, 4, 8, 16, 16), "decoder_features": (2, 2, 4, 8), "middle_features": (2, 4, 8, 16)}
+    transposed = {"features": (2, 4, 8, 16, 32), "upsampling": "transposed"}
+    model = unet_torch.UNet(
+        3, 2, **(widths if bilinear else transposed), skip_first=True, fit="pad", output="logits", seed=0
+    )
+    unet_torch.save(model, tmp_path / "a.pt")
+    conversion.convert(tmp_path / "a.pt", tmp_path / "b.pt", dialect="milesial", verify=False)
+    Milesial(3, 2, bilinear, width=2).load_state_dict(torch.load(tmp_path / "b.pt", weights_only=True), strict=True)
+
+
+def prefixed(prefix, model):
+    return {f"{prefix}{key}": value for key, value in model.state_dict().items()}
+
+
+def test_of_two_networks_without_a_table_the_usual_one_is_taken(tmp_path):
+    one, other = trained(AttributeUNet()), trained(AttributeUNet(), seed=1)
+    torch.save({"state_dict": {**prefixed("ema.", other), **prefixed("net.", one)}}, tmp_path / "a.pt")
+    found = conversion.inspect(tmp_path / "a.pt")
+    assert (found.key, found.others) == ("state_dict.net", ("state_dict.ema",))
+
+
+def test_of_two_networks_under_unusual_prefixes_one_is_named(tmp_path):
+    one, other = trained(AttributeUNet()), trained(AttributeUNet(), seed=1)
+    torch.save({"state_dict": {**prefixed("teacher.", other), **prefixed("student.", one)}}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError):
+        conversion.inspect(tmp_path / "a.pt")
+    assert conversion.inspect(tmp_path / "a.pt", hints=Hints(key="teacher")).key == "state_dict.teacher"
+
+
+def test_a_network_that_may_be_a_part_of_a_larger_one_is_not_taken_alone(tmp_path):
+    state = {**prefixed("unet.", trained(AttributeUNet())), "refine.weight": torch.ones(2, 2, 3, 3)}
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"may be a part of a larger one, with refine\.weight .* --key unet"):
+        conversion.inspect(tmp_path / "a.pt")
+    assert conversion.inspect(tmp_path / "a.pt", hints=Hints(key="unet")).key == "unet"
+
+
+def test_blocks_of_equal_widths_are_asked_for(tmp_path, capsys):
+    model = unet_torch.UNet(features=(4, 4, 4), seed=0)
+    layers = {}
+    state = {}
+    for key, value in model.state_dict().items():
+        layer, _, name = key.rpartition(".")
+        state[f"layer{layers.setdefault(layer, len(layers))}.{name}"] = value
+    torch.save(state, tmp_path / "a.pt")
+    answers = ["--skip-first", "False", "--output", "sigmoid", "--align-corners", "True"]
+    command = ["convert", str(tmp_path / "a.pt"), str(tmp_path / "b.safetensors"), "--no-verify", *answers]
+    assert main(command) == 2
+    assert "nothing in it tells block_order" in capsys.readouterr().err
+    assert main([*command, "--source-dialect", "generic"]) == 0
+    assert torch.equal(unet_torch.load(tmp_path / "b.safetensors").up1.conv[0].weight, model.up1.conv[0].weight)
+
+
+def test_the_proof_sees_what_a_projects_code_makes_of_its_logits():
+    model = trained(Milesial2019(3, 1, width=2))
+    wrong = Hints(output="logits")
+    proof = conversion.verify(model, conversion.to_jax(model, hints=wrong), hints=wrong, size=(64, 64))
+    assert "the network answers sigmoid in A, logits in B" in proof.verdict
+
+
+@pytest.mark.parametrize(
+    ("wrong", "cause"),
+    [
+        ({"skip_first": True}, "in A, the concatenation order is swapped: [upsampled, skip]"),
+        ({"align_corners": True}, "in A, the upsampling uses half-pixel corners instead of align_corners"),
+        ({"norm_epsilon": 1e-3}, "epsilon is 1e-05 instead of 0.001"),
+    ],
+    ids=["order", "corners", "epsilon"],
+)
+def test_the_proof_names_what_a_projects_code_does_otherwise_than_was_said(wrong, cause):
+    model = trained(FlatUNet(width=2))
+    hints = dataclasses.replace(FOREIGN["flat names"][2], **wrong)
+    proof = conversion.verify(model, conversion.to_jax(model, hints=hints), hints=hints, size=(32, 48))
+    assert cause in proof.departure.cause
+
+
+def test_hints_go_for_both_sides_that_store_no_config(tmp_path):
+    make, _, hints, _ = FOREIGN["attributes"]
+    model = trained(make())
+    torch.save(model.state_dict(), tmp_path / "a.pt")
+    conversion.convert(tmp_path / "a.pt", tmp_path / "b.pt", hints=hints, verify=False)
+    assert conversion.verify(tmp_path / "b.pt", tmp_path / "a.pt", hints=hints, size=(16, 16)).equal
+
+
+def test_a_state_dict_is_no_module():
+    with pytest.raises(UNetError, match="a torch module is needed, got OrderedDict"):
+        conversion.to_jax(MateuszBuda(init_features=2).state_dict())

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unet_core import CheckpointError, UNetConfig, safetensors_file
-from unet_core.checkpoint import Checkpoint, exported
+from unet_core.checkpoint import Checkpoint, Origin, exported
 
 torch = pytest.importorskip("torch")
 
@@ -30,7 +30,7 @@ COUNT = int(os.environ.get("FUZZ", "60"))
 SECONDS = 10
 CONFIG = UNetConfig(2, 1, (2, 3), "transposed", skip_first=True, fit="pad", output="logits")
 TENSORS = trained_tensors(CONFIG)
-NETWORK = Checkpoint(CONFIG, TENSORS)
+NETWORK = Checkpoint(CONFIG, TENSORS, Origin("milesial"))
 
 
 def milesial():

@@ -50,10 +50,20 @@ def test_names_are_found_wherever_they_are():
     assert names_in(pickle.dumps({"a": [Evil()]}, 4), "x")[0] == {"STACK_GLOBAL"}
 
 
-def test_a_value_that_holds_itself_ends():
+def test_a_value_that_holds_itself_is_refused():
     value = []
     value.append(value)
-    names_in(pickle.dumps(value, 2), "x")
+    with pytest.raises(CheckpointError, match=r"grows after it was put into|holds itself"):
+        names_in(pickle.dumps(value, 2), "x")
+
+
+# [a, b] with b = [a] put into a after a was put into b: torch's reader makes 2^n of n such steps.
+GROWING = b"\x80\x02]q\x00]q\x01h\x00ah\x00h\x01a."
+
+
+def test_what_grows_after_it_was_counted_is_refused():
+    with pytest.raises(CheckpointError, match="grows after it was put into"):
+        names_in(GROWING, "x")
 
 
 @pytest.mark.parametrize(

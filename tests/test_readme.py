@@ -9,7 +9,7 @@ from conftest import trained_tensors
 
 from unet_cli.main import main
 from unet_core import UNetConfig
-from unet_core.checkpoint import Checkpoint, exported
+from unet_core.checkpoint import Checkpoint, Origin, exported
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -33,7 +33,8 @@ def test_unet_commands_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     config = UNetConfig(3, 1, (4, 6))
     torch_file.write(tmp_path / "model.pt", Checkpoint(config, trained_tensors(config)))
-    foreign = Checkpoint(UNetConfig(3, 1, (4, 6), skip_first=True, fit="pad", output="logits"), trained_tensors(config))
+    semantics = {"skip_first": True, "fit": "pad", "output": "logits"}
+    foreign = Checkpoint(UNetConfig(3, 1, (4, 6), **semantics), trained_tensors(config), Origin("milesial"))
     named = {name: as_torch(value) for name, value in exported(foreign, "milesial")[0].items()}
     torch.save(named, tmp_path / "milesial.pth")
     layers = {

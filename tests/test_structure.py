@@ -85,13 +85,16 @@ OTHERS = {
     ),
     "GroupNorm": (
         lambda found: {key: shape for key, shape in found.items() if "running" not in key and "tracked" not in key},
-        "it has other layers: net.down1_conv_1",
+        "it has other layers: 'net.down1_conv_1' (weight 4, bias 4)",
     ),
     "a convolution of 5x5": (
         lambda found: {**found, "net.down1_conv_0.weight": (4, 3, 5, 5)},
-        "it has other layers: net.down1_conv_0",
+        "it has other layers: 'net.down1_conv_0' (weight 4x3x5x5)",
     ),
-    "a linear layer": (lambda found: {**found, "fc.weight": (4, 4), "fc.bias": (4,)}, "it has other layers: fc"),
+    "a linear layer": (
+        lambda found: {**found, "fc.weight": (4, 4), "fc.bias": (4,)},
+        "it has other layers: 'fc' (weight 4x4, bias 4)",
+    ),
     "one block too few": (without("bottom"), "here are 8, 8, 0 and 1"),
     "no head": (without("out"), "here are 10, 10, 0 and 0"),
     "widths that do not chain": (
@@ -123,5 +126,46 @@ def test_many_equal_blocks_do_not_take_for_ever():
     """A search without a limit would try more orders than there are atoms."""
     named, _ = shapes(UNetConfig(4, 1, (4,) * 20))
     named["net.out.weight"] = (1, 5, 1, 1)
-    with pytest.raises(CheckpointError, match="do not chain up"):
+    with pytest.raises(CheckpointError, match="equal widths to tell them apart"):
         read_structure(named, "x", ordered=True)
+
+
+def sequential(conv, norm, second, second_norm):
+    """A network whose blocks are `nn.Sequential`, with the layers at these places."""
+    places = {"conv.0": conv, "conv.1": norm, "conv.3": second, "conv.4": second_norm}
+
+    def rename(layer):
+        block, _, place = layer.partition(".")
+        return f"{block}.block.{places[place]}" if place in places else layer
+
+    return shapes(UNetConfig(3, 1, (4, 6, 8)), rename)
+
+
+@pytest.mark.parametrize("places", [(0, 1, 3, 4), (0, 1, 4, 5), (1, 2, 4, 5)])
+def test_places_with_room_for_an_activation_pass(places):
+    named, layers = sequential(*places)
+    assert read_structure(named, "x", ordered=True).layers == layers
+
+
+@pytest.mark.parametrize(
+    "places", [(0, 2, 3, 5), (1, 0, 4, 3), (0, 1, 2, 3)], ids=["ReLU before", "BatchNorm first", "no ReLU"]
+)
+@pytest.mark.parametrize("ordered", [True, False])
+def test_another_order_of_layers_is_seen_in_the_places_of_a_sequential(places, ordered):
+    """Convolution, ReLU, BatchNorm has the very same shapes."""
+    named, _ = sequential(*places)
+    with pytest.raises(CheckpointError, match=r"something else lies between|equal widths"):
+        read_structure(named, "x", ordered=ordered)
+
+
+def test_without_an_order_names_must_tell_which_layer_comes_first():
+    names = {"conv.0": "c1", "conv.1": "norm_in", "conv.3": "c2", "conv.4": "norm_between"}
+
+    def rename(layer):
+        block, _, place = layer.partition(".")
+        return f"{block}.{names[place]}" if place in names else layer
+
+    named, layers = shapes(UNetConfig(3, 1, (4, 6, 8)), rename)
+    assert read_structure(named, "x", ordered=True).layers == layers
+    with pytest.raises(CheckpointError, match=r"nothing tells which of .*norm_between and .*norm_in runs first"):
+        read_structure(dict(sorted(named.items())), "x", ordered=False)

@@ -103,10 +103,11 @@ class Convert(Source):
         from conversion.files import DifferentError, convert
         from unet_cli.tables import print_conversion, print_proof, progress_bar
         from unet_core.containers import Container, container_of
-        from unet_core.dialects import OWN
+        from unet_core.dialects import GENERIC, OWN
 
         named = container_of(self.dst) is not Container.ORBAX
-        hints = self.hints(self.source_dialect or (None if named else self.dialect))
+        told = self.dialect if self.dialect == GENERIC or not named else None
+        hints = self.hints(self.source_dialect or told)
         dialect = (self.dialect if named else None) or OWN.name
         try:
             with progress_bar() as progress:

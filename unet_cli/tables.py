@@ -46,8 +46,10 @@ def _findings(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "file", f"{found.path}, {_size(found.file_bytes)}"
     yield "kind", f"{found.container}{of.get(found.framework, '')}"
     yield "dialect", f"{found.dialect}: {table.project if table else 'names that no table has'}"
+    if found.origin != found.dialect:
+        yield "came from", found.origin
     yield "sure", found.sure
-    if found.key:
+    if found.key and found.key != "".join(found.wrappers).rstrip("."):
         yield "found under", shown(found.key)
     if found.wrappers:
         yield "wrappers", f"{some(found.wrappers)} (taken off)"
@@ -93,9 +95,11 @@ def _config(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "BatchNorm", f"epsilon {config.norm_epsilon:g}, momentum {config.norm_momentum:g}"
     if found.assumed:
         yield "assumed", f"{', '.join(found.assumed)}: nothing in the file tells"
+    if found.overruled:
+        yield "overruled", f"{', '.join(found.overruled)}: as you say"
     if found.unknown:
-        options = " ".join(f"--{name.replace('_', '-')} {CHOICES[name]}" for name in found.unknown)
-        yield "to be said", f"{options}: nothing in the file tells, and convert asks for it"
+        options = " ".join(CHOICES[name] for name in found.unknown)
+        yield "you must say", f"{options}: nothing in the file tells, look at the code it comes from"
 
 
 def _widths(widths: tuple[int, ...]) -> str:
@@ -129,6 +133,8 @@ def print_conversion(done: Conversion) -> None:
             lines.append(f"left behind: {some(left)}")
         if reading.assumed:
             lines.append(f"assumed: {', '.join(reading.assumed)}")
+        if reading.overruled:
+            lines.append(f"overruled: {', '.join(reading.overruled)}: as you say")
         for line in lines:
             console.print(escape(line), soft_wrap=True)
     proven = "not verified" if done.proof is None else "verified"
@@ -188,4 +194,4 @@ def _table(*, show_header: bool = True) -> Table:
 
 
 def _console() -> Console:
-    return Console(highlight=False)
+    return Console(highlight=False, emoji=False)

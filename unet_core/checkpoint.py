@@ -17,18 +17,21 @@ from unet_core.hub import Tensors, tensor_specs
 RECORD_KEY = "unet_twins"
 """Where each container keeps the record: the safetensors metadata, torch's `_metadata`, Orbax's `metadata` item."""
 
+BLOCK_ORDER = "block_order"
+"""In `Reading.unknown`: which block is which, where the shapes fit in several ways."""
+
 _VERSION = 1
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The form in which a network first came, so that it can go back into it."""
+    """The form in which a network first came, so that it can go back into it. Hashable: a JAX model carries it."""
 
     dialect: str = OWN.name
-    names: Mapping[str, str] | None = None
-    """In the generic dialect, the file's key of every tensor, by the hub's, in the order of the file."""
-    riders: Mapping[str, Any] = field(default_factory=dict)
-    """What lay among the tensors and is none, such as milesial's `mask_values`."""
+    names: tuple[tuple[str, str], ...] | None = None
+    """In the generic dialect, the hub's key of every tensor and the file's, in the order of the file."""
+    riders: str = "{}"
+    """JSON of what lay among the tensors and is none, such as milesial's `mask_values`."""
     counters: bool = True
     """Whether its BatchNorms had `num_batches_tracked`, which torch has since 0.4.1."""
 
@@ -50,7 +53,9 @@ class Reading:
     """The fields of the config that nothing in the file tells; in the config they have their default."""
     assumed: tuple[str, ...] = ()
     """What was taken for granted."""
-    keys: Mapping[str, str] = field(default_factory=dict)
+    overruled: tuple[str, ...] = ()
+    """What a person said that is not so in the project's code."""
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The file's own key of every tensor, wrappers and all, by the hub's."""
 
 
@@ -59,12 +64,14 @@ class Checkpoint:
     """One network's tensors, in the hub's names and layouts, with what describes them."""
 
     config: UNetConfig
-    tensors: Tensors
-    origin: Origin = Origin()
+    tensors: Tensors = field(repr=False)
+    origin: Origin = field(default=Origin(), repr=False)
     config_stored: bool = True
     """False where the config was read off the tensors' names and shapes."""
     digests_stored: bool = True
     """False where the file has no sha256 to check the tensors against."""
+    dialect: str = OWN.name
+    """Whose names the tensors have in the file."""
     reading: Reading = Reading()
 
 
@@ -88,16 +95,14 @@ def file_names(config: UNetConfig, dialect: str, origin: Origin) -> dict[str, st
     if table is None:
         if origin.dialect != GENERIC or origin.names is None:
             raise CheckpointError(
-                f"dialect {dialect}: the network came with names of {origin.dialect}, which has a table"
+                f"dialect {dialect}: the network did not come under names of its own, but under those of "
+                f"{origin.dialect}; write it in a dialect with a table"
             )
         return dict(origin.names)
     layers = table.layers(config.depth)
-    without = ".num_batches_tracked" if origin.dialect == dialect and not origin.counters else None
-    return {
-        key: f"{layers[spec.layer]}.{key.rpartition('.')[2]}"
-        for key, spec in tensor_specs(config).items()
-        if without is None or not key.endswith(without)
-    }
+    kept = _kept(config, counters=origin.counters or origin.dialect != dialect)
+    specs = tensor_specs(config)
+    return {key: f"{layers[specs[key].layer]}.{key.rpartition('.')[2]}" for key in kept}
 
 
 def exported(checkpoint: Checkpoint, dialect: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -107,14 +112,18 @@ def exported(checkpoint: Checkpoint, dialect: str) -> tuple[dict[str, np.ndarray
         CheckpointError: the dialect is unknown, or its project's code would run the network differently.
     """
     table = dialect_of(dialect)
-    wrong = table.contradictions(checkpoint.config) if table else []
+    built = dialect == checkpoint.origin.dialect
+    wrong = table.contradictions(checkpoint.config, built=built) if table else []
     if table and wrong:
-        raise CheckpointError(f"dialect {dialect}: the code of {table.project} runs another network: {some(wrong)}")
+        raise CheckpointError(
+            f"dialect {dialect}: the code of {table.project} runs another network: {'; '.join(wrong)}"
+        )
     names = file_names(checkpoint.config, dialect, checkpoint.origin)
     tensors = {name: checkpoint.tensors[key] for key, name in names.items()}
     if dialect == OWN.name or dialect != checkpoint.origin.dialect:
         return tensors, {}
-    return tensors, {name: value for name, value in checkpoint.origin.riders.items() if name not in tensors}
+    riders = json.loads(checkpoint.origin.riders)
+    return tensors, {name: value for name, value in riders.items() if name not in tensors}
 
 
 def seal(checkpoint: Checkpoint, dialect: str = OWN.name) -> str:
@@ -155,8 +164,8 @@ def read_record(text: str, source: str) -> Record:
             raise CheckpointError(
                 f"{source}: written in format {version!r}, this release reads {_VERSION}; update unet-twins"
             )
-        dialect, origin = parsed.get("dialect", OWN.name), Origin(**parsed.get("origin", {}))
-        sound = isinstance(digests, dict) and {dialect, origin.dialect} <= set(NAMES) and _is_map(origin.names or {})
+        dialect, origin = parsed.get("dialect", OWN.name), _origin(parsed.get("origin", {}))
+        sound = isinstance(digests, dict) and dialect in NAMES and _is_sound(origin)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{source}: the stored record of config and digests is damaged: {first_line(error)}"
@@ -164,9 +173,14 @@ def read_record(text: str, source: str) -> Record:
     if not sound:
         raise CheckpointError(f"{source}: the stored record of config and digests is damaged")
     try:
-        return Record(UNetConfig.from_dict(config), digests, dialect, origin)
+        record = Record(UNetConfig.from_dict(config), digests, dialect, origin)
     except ConfigError as error:
         raise CheckpointError(f"{source}: the stored config describes no network: {error}") from error
+    if origin.names is not None and {key for key, _ in origin.names} != set(
+        _kept(record.config, counters=origin.counters)
+    ):
+        raise CheckpointError(f"{source}: the stored names are not those of the network that its config describes")
+    return record
 
 
 def unseal(tensors: Tensors, record: Record, source: str) -> None:
@@ -183,5 +197,24 @@ def unseal(tensors: Tensors, record: Record, source: str) -> None:
         )
 
 
-def _is_map(names: Any) -> bool:
-    return isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
+def _kept(config: UNetConfig, *, counters: bool) -> list[str]:
+    """The hub's keys that a file has, with or without BatchNorm's counters."""
+    return [key for key in tensor_specs(config) if counters or not key.endswith(".num_batches_tracked")]
+
+
+def _origin(fields: dict[str, Any]) -> Origin:
+    names = fields.get("names")
+    return Origin(**{**fields, "names": names if names is None else tuple((key, name) for key, name in names)})
+
+
+def _is_sound(origin: Origin) -> bool:
+    pairs = origin.names or ()
+    return (
+        origin.dialect in NAMES
+        and (origin.dialect == GENERIC) == (origin.names is not None)
+        and all(isinstance(part, str) for pair in pairs for part in pair)
+        and len({name for _, name in pairs}) == len({key for key, _ in pairs}) == len(pairs)
+        and isinstance(origin.riders, str)
+        and isinstance(json.loads(origin.riders), dict)
+        and isinstance(origin.counters, bool)
+    )

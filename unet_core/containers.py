@@ -1,5 +1,6 @@
 """The three kinds of checkpoint on disk, and how a path tells which one it is."""
 
+import itertools
 import os
 import stat
 from enum import Enum
@@ -21,6 +22,7 @@ SUFFIXES = {".pt": Container.TORCH, ".pth": Container.TORCH, ".safetensors": Con
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How a file of torch before 1.6 begins: torch/serialization.py, MAGIC_NUMBER, pickled."""
 
+_MOST_ENTRIES = 100_000
 _KNOWN = "known are .pt, .pth, .safetensors and, without a suffix, an Orbax directory"
 
 
@@ -65,13 +67,17 @@ def existing_container(path: Path) -> Container:
 
 def _check_directory(path: Path) -> None:
     """Refuse a directory in which a reader would wait for ever, read without end, or meet what it may not read."""
-    for entry in (path, *path.rglob("*")):
+    for number, entry in enumerate(itertools.chain((path,), path.rglob("*"))):
+        if number > _MOST_ENTRIES:
+            raise CheckpointError(f"{path}: holds more than {_MOST_ENTRIES} files; no checkpoint of a UNet does")
         try:
             mode = os.stat(entry).st_mode
         except OSError as error:
             raise CheckpointError(f"{entry}: {(error.strerror or 'cannot be read').lower()}") from error
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise CheckpointError(f"{entry}: is not a regular file")
+        if stat.S_ISDIR(mode) and entry.is_symlink() and entry != path:
+            raise CheckpointError(f"{entry}: is a link to a directory, which is not followed")
         if not os.access(entry, os.R_OK):
             raise CheckpointError(f"{entry}: permission denied")
 

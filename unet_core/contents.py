@@ -1,6 +1,6 @@
 """What a file holds before anything in it is judged, and the networks among it: under which key, in which wrappers."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +20,11 @@ _INNER = {"module", "_orig_mod"}
 _RANK = ("", "state_dict", "model_state_dict", "model_state", "model", "net", "network", "unet", "weights", "params")
 """Where several networks are found, the first of these is taken."""
 
-_MOST_PLACES = 200
-"""Each is looked through for a network; a file with several wrapped networks has some ten."""
+_MOST_WORK = 300_000
+"""Tensors to look at, in all places together where a network may lie; each place counts for a thousand at least."""
+
+LONGEST_NAME = 1000
+"""Characters of the name of a tensor or of a key; the longest in use have a tenth of that."""
 
 MOST_TENSORS = 10_000
 """A UNet with its optimiser has a few hundred."""
@@ -73,26 +76,45 @@ class Candidate:
         return max(places, default=0)
 
 
-def candidates(contents: Contents) -> Iterator[Candidate]:
-    """Every group with every wrapper around all or some of its tensors, but for those of optimisers."""
-    optimisers = [key.removesuffix("param_groups") for key in contents.beside if f".{key}".endswith(".param_groups")]
-    places = 0
+def candidates(contents: Contents, key: str | None = None) -> Iterator[Candidate]:
+    """Every group with every wrapper around all or some of its tensors, but for those of optimisers.
+
+    Args:
+        key: where a person says that a network lies, which may be a prefix of another name than those known.
+
+    Raises:
+        CheckpointError: there are more of them than in any checkpoint.
+    """
+    optimisers = tuple(
+        f"{name.removesuffix('param_groups')}state." for name in contents.beside if f".{name}".endswith(".param_groups")
+    )
+    work = 0
     for group, shapes in contents.groups.items():
-        if any(f"{group}.".startswith(f"{optimiser}state.") for optimiser in optimisers):
+        if not any(len(shape) == 4 for shape in shapes.values()) or f"{group}.".startswith(optimisers):
             continue
-        if not any(len(shape) == 4 for shape in shapes.values()):
-            continue
-        prefixes = {""}
-        for prefix in _wrapped(shapes):
-            prefixes.add(prefix)
+        prefixes = {"", *_wrapped(shapes)}
+        if key is not None:
+            inside = f"{key}.".removeprefix(f"{group}." if group else "")
+            prefixes |= {inside} if any(name.startswith(inside) for name in shapes) else set()
         for dialect in DIALECTS:
             marker = f"{dialect.layers(2)['down1.conv.0']}.weight"
             prefixes |= {key.removesuffix(marker) for key in shapes if key.endswith(f".{marker}")}
-        places += len(prefixes)
-        if places > _MOST_PLACES:
+        work += len(prefixes) * (len(shapes) + 1000)
+        if work > _MOST_WORK:
             raise CheckpointError(f"{contents.source}: has tensors in more dicts and wrappers than any checkpoint")
-        for prefix in sorted(prefixes, key=len):
+        for prefix in sorted(prefixes, key=lambda prefix: (len(prefix), prefix)):
             yield _candidate(contents.source, group, prefix, shapes)
+
+
+def check_names(names: Iterable[str], source: str) -> None:
+    """Refuse names longer than any that is in use, before anything is made of them.
+
+    Raises:
+        CheckpointError: one is longer than `LONGEST_NAME`.
+    """
+    long = [name for name in names if len(name) > LONGEST_NAME]
+    if long:
+        raise CheckpointError(f"{source}: has names of up to {max(map(len, long))} characters: {some(long, most=2)}")
 
 
 def _wrapped(shapes: Mapping[str, Shape]) -> Iterator[str]:

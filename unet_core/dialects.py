@@ -1,8 +1,9 @@
 """The names under which other projects keep the tensors of a UNet: one small table each, and a rule for the config."""
 
+import dataclasses
 import functools
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,8 @@ class Dialect:
     head: str
     places: tuple[str, str, str, str]
     """What follows a block's name for each of `PLACES`."""
+    builds: Callable[[int], Iterable[Mapping[str, Any]]] | None = None
+    """The networks that the project's class builds at a width: the fields of the config that follow; None: any."""
     rule: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the config that the project's code fixes."""
     asks: tuple[str, ...] = ()
@@ -58,18 +61,60 @@ class Dialect:
             )
         return {**names, "out": self.head}
 
-    def contradictions(self, config: UNetConfig) -> list[str]:
-        """What the project's code would do differently from this network."""
-        return [
-            f"{name} is {getattr(config, name)}, there {value}"
+    def contradictions(self, config: UNetConfig, *, built: bool = False) -> list[str]:
+        """What the project's code would do differently from this network.
+
+        Args:
+            built: the network came from the project, or from a variant of it: whatever its widths, its code builds it.
+        """
+        found = [
+            f"{name} is {getattr(config, name)} here, {value} there"
             for name, value in self.rule.items()
             if getattr(config, name) != value
         ]
+        if not built and self.builds is not None:
+            forms = [
+                dataclasses.replace(config, **{**_PLAIN_WIDTHS, **form}) for form in self.builds(config.features[0])
+            ]
+            if config not in forms:
+                found.append(f"its class builds no network of these widths (features {config.features})")
+        return found
+
+
+_PLAIN_WIDTHS: Mapping[str, Any] = dict.fromkeys(("decoder_features", "middle_features", "upsampled_features"))
+
+
+def _doubling(width: int, *factors: int) -> tuple[int, ...]:
+    return tuple(width * factor for factor in factors)
+
+
+def _milesial(width: int) -> Iterator[Mapping[str, Any]]:
+    yield {"features": _doubling(width, 1, 2, 4, 8, 16), "upsampling": "transposed"}
+    yield {
+        "features": _doubling(width, 1, 2, 4, 8, 8),
+        "upsampling": "bilinear",
+        "decoder_features": _doubling(width, 1, 1, 2, 4),
+        "middle_features": _doubling(width, 1, 2, 4, 8),
+    }
+
+
+def _milesial_2019(width: int) -> Iterator[Mapping[str, Any]]:
+    shared = {
+        "features": _doubling(width, 1, 2, 4, 8, 8),
+        "decoder_features": _doubling(width, 1, 1, 2, 4),
+        "conv_bias": True,
+    }
+    yield {**shared, "upsampling": "bilinear"}
+    yield {**shared, "upsampling": "transposed", "upsampled_features": _doubling(width, 1, 2, 4, 8)}
+
+
+def _mateuszbuda(width: int) -> Iterator[Mapping[str, Any]]:
+    yield {"features": _doubling(width, 1, 2, 4, 8, 16), "upsampling": "transposed", "conv_bias": False}
 
 
 _NUMBERED = (".0", ".1", ".3", ".4")
 _TORCH_NORM = {"norm_epsilon": 1e-5, "norm_momentum": 0.1}
-_MILESIAL = {"align_corners": True, "skip_first": True, "fit": "pad", **_TORCH_NORM}
+_MILESIAL_RULE = {"align_corners": True, "skip_first": True, "fit": "pad", **_TORCH_NORM}
 
 OWN = Dialect(
     name="own",
@@ -94,7 +139,8 @@ DIALECTS = (
         upsampler="up{rank}.up",
         head="outc.conv",
         places=_NUMBERED,
-        rule={**_MILESIAL, "output": "logits"},
+        builds=_milesial,
+        rule={**_MILESIAL_RULE, "output": "logits"},
     ),
     Dialect(
         name="milesial-2019",
@@ -106,7 +152,8 @@ DIALECTS = (
         upsampler="up{rank}.up",
         head="outc.conv",
         places=_NUMBERED,
-        rule=_MILESIAL,
+        builds=_milesial_2019,
+        rule=_MILESIAL_RULE,
         asks=("output",),
     ),
     Dialect(
@@ -119,6 +166,7 @@ DIALECTS = (
         upsampler="upconv{level}",
         head="conv",
         places=("conv1", "norm1", "conv2", "norm2"),
+        builds=_mateuszbuda,
         rule={"upsampling": "transposed", "skip_first": False, "output": "sigmoid", **_TORCH_NORM},
     ),
 )

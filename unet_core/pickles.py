@@ -17,11 +17,19 @@ class _Value:
 
     depth: int = 0
     size: int = 1
+    held: bool = False
+    """Whether something else holds it already."""
 
     def take(self, parts: "list[_Value]") -> None:
         """Become what holds these too; a part that is shared counts every time."""
+        if self.held and parts:
+            raise ValueError("something grows after it was put into something else, or into itself")
+        for part in parts:
+            part.held = True
         self.depth = max(self.depth, *(part.depth + 1 for part in parts)) if parts else self.depth
         self.size += sum(part.size for part in parts)
+        if any(part is self for part in parts):
+            raise ValueError("something holds itself")
 
 
 _MARK = _Value()

@@ -1,6 +1,7 @@
 """From what a file holds to one network under the hub's names: which dialect and config, how sure, what beside it."""
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,16 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from unet_core.checkpoint import Checkpoint, Origin, Reading, file_names, read_record, unseal
+from unet_core.checkpoint import BLOCK_ORDER, Checkpoint, Origin, Reading, file_names, read_record, unseal
 from unet_core.config import UNetConfig
 from unet_core.contents import Candidate, Contents, candidates
-from unet_core.dialects import DIALECTS, GENERIC, Dialect, Match, dialect_of, matches
-from unet_core.errors import CheckpointError, ConfigError, some
+from unet_core.dialects import DIALECTS, GENERIC, OWN, Dialect, Match, dialect_of, matches
+from unet_core.errors import CheckpointError, ConfigError, shown, some
 from unet_core.hub import COUNTER, check_tensors, in_forward_order, infer_config, tensor_specs
 from unet_core.structure import read_structure
 
 SEMANTICS = ("align_corners", "skip_first", "fit", "output", "norm_epsilon", "norm_momentum")
 """The fields of a config that no shape tells."""
+
+_FORWARD = "3x3 convolutions with padding 1, ReLU after each BatchNorm, 2x2 max-pools"
 
 _COUNTER_NAME = "num_batches_tracked"
 
@@ -36,6 +39,8 @@ class Hints:
     output: str | None = None
     norm_epsilon: float | None = None
     norm_momentum: float | None = None
+    where_needed: bool = False
+    """Of a file that stores its config, ignore the rest."""
 
     @property
     def semantics(self) -> dict[str, Any]:
@@ -56,6 +61,8 @@ class _Network:
     layers: Mapping[str, str]
     """What the candidate calls each layer, by the hub's name."""
     sure: str
+    unique: bool = True
+    """False where the order of the file decided which block is which."""
 
 
 def read_contents(contents: Contents, hints: Hints = NO_HINTS) -> Checkpoint:
@@ -71,7 +78,7 @@ def read_contents(contents: Contents, hints: Hints = NO_HINTS) -> Checkpoint:
         return _sealed(contents, contents.record, hints)
     found = _networks(contents, hints)
     network = _chosen(found, contents.source)
-    return _read(network, contents, hints, [other.candidate.label for other in found if other is not network])
+    return _read(network, contents, hints, [other.candidate for other in found if other is not network])
 
 
 def _sealed(contents: Contents, text: str, hints: Hints) -> Checkpoint:
@@ -83,7 +90,7 @@ def _sealed(contents: Contents, text: str, hints: Hints) -> Checkpoint:
     wrong = [
         f"{name} {value} (stored: {stored[name]})" for name, value in said.items() if value not in (None, stored[name])
     ]
-    if wrong:
+    if wrong and not hints.where_needed:
         raise CheckpointError(f"{source}: what is stored in the file contradicts what you say: {some(wrong)}")
     names = file_names(record.config, record.dialect, record.origin)
     keys = {name: key for key, name in names.items()}
@@ -93,12 +100,11 @@ def _sealed(contents: Contents, text: str, hints: Hints) -> Checkpoint:
     tensors |= {key: _no_count() for key in tensor_specs(record.config) if key not in names}
     check_tensors(tensors, record.config, source, names=names, extra=extra)
     unseal(tensors, record, source)
-    riders = set(record.origin.riders)
-    reading = Reading(
-        passengers=tuple(name for name in contents.beside if name not in riders),
-        keys=names,
-    )
-    return Checkpoint(record.config, in_forward_order(tensors, record.config), record.origin, reading=reading)
+    riders = json.loads(record.origin.riders)
+    beside = tuple(f"{name} {value}{' (kept)' if name in riders else ''}" for name, value in contents.beside.items())
+    reading = Reading(passengers=beside, keys=names)
+    tensors = in_forward_order(tensors, record.config)
+    return Checkpoint(record.config, tensors, record.origin, reading=reading, dialect=record.dialect)
 
 
 def _networks(contents: Contents, hints: Hints) -> list[_Network]:
@@ -108,10 +114,12 @@ def _networks(contents: Contents, hints: Hints) -> list[_Network]:
         CheckpointError: there is none, or not where the hints say.
     """
     source = contents.source
-    places = [place for place in candidates(contents) if any(len(shape) == 4 for shape in place.shapes.values())]
+    places = [
+        place for place in candidates(contents, hints.key) if any(len(shape) == 4 for shape in place.shapes.values())
+    ]
     if hints.key is not None:
         labels = sorted({place.label for place in places} - {""})
-        places = [place for place in places if f"{place.label}.".startswith(f"{hints.key}.")]
+        places = [place for place in places if f".{hints.key}." in f".{place.label}."]
         if not places:
             raise CheckpointError(
                 f"{source}: no network lies under the key {hints.key}; there are: {some(labels) or 'none'}"
@@ -126,7 +134,7 @@ def _networks(contents: Contents, hints: Hints) -> list[_Network]:
                 found.append(_named(place, best))
         if hints.dialect is not None and not found:
             raise CheckpointError(f"{source}: its tensors do not have the names of the dialect {hints.dialect}")
-    return found or _structured(contents, places)
+    return found or _structured(contents, places, hints)
 
 
 def _named(place: Candidate, match: Match) -> _Network:
@@ -134,23 +142,32 @@ def _named(place: Candidate, match: Match) -> _Network:
     return _Network(place, match.dialect, layers, f"certain: the names and shapes of {match.dialect.project}")
 
 
-def _structured(contents: Contents, places: list[Candidate]) -> list[_Network]:
-    """The networks whose names no table has; of the same tensors with fewer wrappers taken off, only one."""
-    found: dict[str, _Network] = {}
+def _structured(contents: Contents, places: list[Candidate], hints: Hints) -> list[_Network]:
+    """The networks whose names no table has; of the same tensors with fewer wrappers taken off, only one.
+
+    Raises:
+        CheckpointError: there is none; or there are convolutions beside one, of which it may be a part.
+    """
+    found: list[_Network] = []
     reasons = []
-    for place in reversed(places):
-        if place.group in found:
+    for place in reversed(places):  # the most wrappers first
+        if any(
+            place.group == other.candidate.group and other.candidate.prefix.startswith(place.prefix) for other in found
+        ):
             continue
         try:
             structure = read_structure(place.shapes, contents.source, ordered=contents.ordered)
         except CheckpointError as error:
             reasons.append((len(place.shapes), error))
             continue
-        how = "their widths fit in one way only" if structure.unique else "their widths fit in more ways"
-        sure = f"a guess, from the order and the shapes of the tensors; {how}"
-        found[place.group] = _Network(place, None, structure.layers, sure)
+        sure = "a guess from the shapes of the tensors, which fit together in one way only"
+        if not structure.unique:
+            sure = "a guess from the order of the tensors, whose shapes fit together in several ways"
+        found.append(_Network(place, None, structure.layers, sure, structure.unique))
+    for network in found if hints.key is None else ():
+        _check_alone(network.candidate, contents, [other.candidate for other in found])
     if found:
-        return list(found.values())
+        return found
     if reasons:
         raise max(reasons, key=lambda reason: reason[0])[1]
     if any(key.split(".")[-1] == "param_groups" for key in contents.beside):
@@ -158,6 +175,19 @@ def _structured(contents: Contents, places: list[Candidate]) -> list[_Network]:
     else:
         what = f"no network: {some(key for group in contents.groups.values() for key in group) or 'no tensor is in it'}"
     raise CheckpointError(f"{contents.source}: holds {what}")
+
+
+def _check_alone(place: Candidate, contents: Contents, found: list[Candidate]) -> None:
+    """Refuse a network without a table beside which, in the same dict, lie convolutions of no network."""
+    prefixes = tuple(other.prefix for other in found if other.group == place.group)
+    beside = [
+        key for key, shape in contents.groups[place.group].items() if len(shape) == 4 and not key.startswith(prefixes)
+    ]
+    if beside:
+        raise CheckpointError(
+            f"{contents.source}: the network under {shown(place.label)} may be a part of a larger one, with "
+            f"{some(beside)} beside it; if it is not, say --key {shown(place.label)}"
+        )
 
 
 def _chosen(found: list[_Network], source: str) -> _Network:
@@ -173,7 +203,7 @@ def _chosen(found: list[_Network], source: str) -> _Network:
     return ranked[0]
 
 
-def _read(network: _Network, contents: Contents, hints: Hints, others: list[str]) -> Checkpoint:
+def _read(network: _Network, contents: Contents, hints: Hints, others: list[Candidate]) -> Checkpoint:
     source, place, dialect = contents.source, network.candidate, network.dialect
     hub_layers = {layer: hub for hub, layer in network.layers.items()}
     names: dict[str, str] = {}
@@ -205,23 +235,30 @@ def _read(network: _Network, contents: Contents, hints: Hints, others: list[str]
     check_tensors(tensors, config, source, names=expected, extra=extra)
     asked = dialect.asks if dialect else _questions(config)
     unknown = tuple(name for name in asked if name not in told)
+    if not network.unique and hints.dialect != GENERIC:
+        unknown = (*unknown, BLOCK_ORDER)
     origin = Origin(
         dialect=dialect.name if dialect else GENERIC,
-        names=None if dialect else names,
-        riders=dict(contents.riders.get(place.group, {})),
+        names=None if dialect else tuple(names.items()),
+        riders=json.dumps({} if dialect is OWN else contents.riders.get(place.group, {})),
         counters=counters,
     )
     reading = Reading(
         sure=network.sure,
         key=place.label,
         wrappers=place.wrappers,
-        others=tuple(others),
-        passengers=tuple(_passengers(contents, place)),
+        others=tuple(other.label for other in others),
+        passengers=tuple(_passengers(contents, place, json.loads(origin.riders), others)),
         unknown=unknown,
-        assumed=tuple(_assumed(config, told, unknown, counters=counters)),
+        assumed=(*(() if dialect else (_FORWARD,)), *_assumed(config, told, unknown, counters=counters)),
+        overruled=tuple(
+            f"{name} {value}, where {dialect.project} has {dialect.rule[name]}"
+            for name, value in (hints.semantics.items() if dialect else ())
+            if dialect and dialect.rule.get(name, value) != value
+        ),
         keys={key: place.keys[name] for key, name in names.items()},
     )
-    return Checkpoint(config, in_forward_order(tensors, config), origin, False, False, reading)
+    return Checkpoint(config, in_forward_order(tensors, config), origin, False, False, origin.dialect, reading)
 
 
 def _questions(config: UNetConfig) -> tuple[str, ...]:
@@ -240,23 +277,27 @@ def _assumed(config: UNetConfig, told: Mapping[str, Any], unknown: tuple[str, ..
         yield f"{_COUNTER_NAME} 0 (the file has none)"
 
 
-def _passengers(contents: Contents, place: Candidate) -> Iterator[str]:
-    """What is in the file beside the network, one entry for each of the outermost keys."""
-    taken = set(place.keys.values())
+def _passengers(
+    contents: Contents, place: Candidate, riders: Mapping[str, Any], others: list[Candidate]
+) -> Iterator[str]:
+    """What is in the file beside the networks, one entry for each of the outermost keys."""
+    taken = {(other.group, key) for other in (place, *others) for key in other.keys.values()}
     counts: Counter[str] = Counter()
     for group, shapes in contents.groups.items():
-        left = [key for key in shapes if group != place.group or key not in taken]
+        left = [key for key in shapes if (group, key) not in taken]
         together = Counter(key.split(".")[0] for key in left)
         for key in left:
             top = key.split(".")[0]
             alike = top if together[top] > 1 else key
             counts[alike if group in ("", place.group) else group.split(".")[0]] += 1
+    networks = (place, *others)
     yield from (f"{name} ({count} tensor{'s' * (count > 1)})" for name, count in counts.items())
-    riders = contents.riders.get(place.group, {})
     for key, value in contents.beside.items():
         if key in riders:
             yield f"{key} {riders[key]} (kept)"
-        elif "." not in key and key not in counts and not f"{place.group}.".startswith(f"{key}."):
+        elif (
+            "." not in key and key not in counts and not any(f"{one.group}.".startswith(f"{key}.") for one in networks)
+        ):
             yield f"{key} {value}"
 
 

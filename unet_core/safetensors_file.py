@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from unet_core.checkpoint import RECORD_KEY, Checkpoint, exported, seal
-from unet_core.contents import MOST_TENSORS, Contents
+from unet_core.contents import MOST_TENSORS, Contents, check_names
 from unet_core.dialects import OWN
 from unet_core.errors import CheckpointError, first_line, some
 from unet_core.reading import NO_HINTS, Hints, read_contents
@@ -63,7 +63,7 @@ def write(path: Path, checkpoint: Checkpoint, *, dialect: str = OWN.name) -> Non
     contiguous = {key: np.ascontiguousarray(value).reshape(value.shape) for key, value in tensors.items()}
     try:
         save_file(contiguous, path, metadata={"format": "pt", RECORD_KEY: seal(checkpoint, dialect)})
-    except SafetensorError as error:  # its writer hides the OSError
+    except (SafetensorError, UnicodeError) as error:  # its writer hides the OSError
         raise CheckpointError(f"{path.name}: not written: {error}") from error
 
 
@@ -94,6 +94,7 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
         raise CheckpointError(
             f"{path}: holds {len(shapes)} tensors; no checkpoint of a UNet has more than {MOST_TENSORS}"
         )
+    check_names(shapes, str(path))
     return shapes
 
 

@@ -4,17 +4,17 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from unet_core.checkpoint import Checkpoint
+from unet_core.checkpoint import BLOCK_ORDER, Checkpoint
 from unet_core.errors import CheckpointError, some
 from unet_core.hub import COUNTER, Tensors
 
 CHOICES: Mapping[str, str] = {
-    "align_corners": "True|False",
-    "skip_first": "True|False",
-    "fit": "resize|pad",
-    "output": "sigmoid|softmax|logits",
+    "align_corners": "--align-corners True|False (nearest-neighbour upsampling is not of this family)",
+    "skip_first": "--skip-first True|False",
+    "output": "--output sigmoid|softmax|logits",
+    BLOCK_ORDER: "--dialect generic (to take its blocks in the order of the file)",
 }
-"""What a person can answer where nothing in a file tells a field of the config."""
+"""What a person can answer where nothing in a file tells."""
 
 _NEVER = 6.0
 """Deviations: BatchNorm's answer lies further from its mean in one of a billion values."""
@@ -40,7 +40,7 @@ def answered(checkpoint: Checkpoint, source: str) -> Checkpoint:
     """
     unknown = checkpoint.reading.unknown
     if unknown:
-        options = " ".join(f"--{name.replace('_', '-')} {CHOICES[name]}" for name in unknown)
+        options = " ".join(CHOICES[name] for name in unknown)
         raise CheckpointError(
             f"{source}: read as a {checkpoint.origin.dialect} UNet with features {checkpoint.config.features}, but "
             f"nothing in it tells {', '.join(unknown)}: look at the code it comes from and add {options}"

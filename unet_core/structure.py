@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from unet_core.config import MOST_LEVELS
 from unet_core.dialects import PLACES
-from unet_core.errors import CheckpointError, some
+from unet_core.errors import CheckpointError, shown, some
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -15,6 +15,10 @@ _STEPS = 20_000
 """How many blocks the search for a reading may try; a real network takes a few dozen."""
 
 _NORM = {"weight", "bias", "running_mean", "running_var"}
+
+
+class _ExhaustedError(Exception):
+    """The search for a reading took too many steps."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,16 @@ def read_structure(shapes: Shapes, source: str, *, ordered: bool) -> Structure:
         CheckpointError: they are no such network, or, in a file without order, several readings fit.
     """
     parts = _parts(shapes, source, ordered=ordered)
-    readings = []
-    for reading in _readings(parts):
-        readings.append(reading)
-        if len(readings) == 2:
-            break
+    readings: list[dict[str, str]] = []
+    try:
+        for reading in _readings(parts):
+            readings.append(reading)
+            if len(readings) == 2:
+                break
+    except _ExhaustedError as error:
+        raise CheckpointError(
+            f"{source}: too many of its {len(parts.doubles)} double convolutions have equal widths to tell them apart"
+        ) from error
     if not readings:
         raise CheckpointError(
             f"{source}: the widths of its {len(parts.doubles)} double convolutions do not chain up to a UNet: "
@@ -83,8 +92,8 @@ def read_structure(shapes: Shapes, source: str, *, ordered: bool) -> Structure:
         one, other = (sorted(set(reading.items())) for reading in readings)
         apart = next(theirs for ours, theirs in zip(one, other, strict=True) if ours != theirs)
         raise CheckpointError(
-            f"{source}: several layers could be {apart[0]}, {apart[1]} among them, and this kind of file does not keep "
-            "the order in which they run; save the state_dict as .pt"
+            f"{source}: several layers could be {apart[0]}, {shown(apart[1])} among them, and this kind of file "
+            "does not keep the order in which they run; save the state_dict as .pt"
         )
     return Structure(readings[0], unique=len(readings) == 1)
 
@@ -105,7 +114,7 @@ def _parts(shapes: Shapes, source: str, *, ordered: bool) -> _Parts:
     if strange:
         raise CheckpointError(
             f"{source}: no UNet of this family (convolutions of 3x3 with BatchNorm, 1x1 at the end, 2x2 transposed): "
-            f"it has other layers: {some(strange)}"
+            f"it has other layers: {some(_described(layer, layers[layer]) for layer in strange)}"
         )
     convolutions, norms, ups, heads = kinds["3x3"], kinds["norm"], kinds["2x2"], kinds["1x1"]
     depth = (len(convolutions) // 2 - 1) // 2
@@ -128,15 +137,35 @@ def _parts(shapes: Shapes, source: str, *, ordered: bool) -> _Parts:
         )
     doubles = []
     for (first, first_norm), (second, second_norm) in zip(pairs[::2], pairs[1::2], strict=True):
+        _check_order((first, first_norm, second, second_norm), source, ordered=ordered)
         before, after = layers[first]["weight"], layers[second]["weight"]
         if after[1] != before[0]:
             raise CheckpointError(
-                f"{source}: no UNet of double convolutions: {first} answers {before[0]} channels, "
-                f"{second} takes {after[1]}"
+                f"{source}: no UNet of double convolutions: {shown(first)} answers {before[0]} channels, "
+                f"{shown(second)} takes {after[1]}"
             )
         doubles.append(_Double((first, first_norm, second, second_norm), before[1], after[0]))
     raising = [_Up(layer, *layers[layer]["weight"][:2]) for layer in ups]
     return _Parts(doubles, raising, heads[0], layers[heads[0]]["weight"][1])
+
+
+def _check_order(block: tuple[str, str, str, str], source: str, *, ordered: bool) -> None:
+    """Refuse a block whose names tell of another order of its layers, or, in a file without order, tell of none."""
+    parents, places = zip(*(layer.rpartition(".")[::2] for layer in block), strict=True)
+    if len(set(parents)) == 1 and all(place.isdecimal() for place in places):
+        first, first_norm, second, second_norm = map(int, places)
+        if first_norm != first + 1 or second_norm != second + 1 or second < first_norm + 2:
+            raise CheckpointError(
+                f"{source}: no UNet of this family, which has convolution, BatchNorm, ReLU twice in a row: something "
+                f"else lies between {some(block)}"
+            )
+    if not ordered:
+        for one, other in (block[::2], block[1::2]):
+            if re.sub(r"[0-9]+", "#", one) != re.sub(r"[0-9]+", "#", other):
+                raise CheckpointError(
+                    f"{source}: nothing tells which of {shown(one)} and {shown(other)} runs first, and this kind of "
+                    "file does not keep the order; save the state_dict as .pt"
+                )
 
 
 def _kind(tensors: Mapping[str, Shape]) -> str | None:
@@ -167,7 +196,7 @@ def _readings(parts: _Parts) -> Iterator[dict[str, str]]:
         for number, double in enumerate(parts.doubles):
             left -= 1
             if left < 0:
-                return
+                raise _ExhaustedError
             if number in taken:
                 continue
             if place <= depth:
@@ -198,6 +227,11 @@ def _readings(parts: _Parts) -> Iterator[dict[str, str]]:
             reading.update(zip((f"{block}.{place}" for place in PLACES), parts.doubles[number].layers, strict=True))
         reading["out"] = parts.head
         yield reading
+
+
+def _described(layer: str, tensors: Mapping[str, Shape]) -> str:
+    shapes = [f"{name} {'x'.join(map(str, shape)) or 'a number'}" for name, shape in list(tensors.items())[:3]]
+    return f"'{layer}' ({', '.join(shapes)})"
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

@@ -16,7 +16,7 @@ from unet_core import safetensors_file
 from unet_core.checkpoint import RECORD_KEY, Checkpoint, seal
 from unet_core.containers import Container, container_of, existing_container
 from unet_core.contents import Contents
-from unet_core.errors import CheckpointError, first_line, some
+from unet_core.errors import CheckpointError, first_line, shown, some
 from unet_core.files import atomic, reserve
 from unet_core.hub import check_tensors, in_forward_order
 from unet_core.reading import NO_HINTS, Hints, read_contents
@@ -75,7 +75,7 @@ def to_checkpoint(model: UNet) -> Checkpoint:
     """What a checkpoint of `model` holds, on the host."""
     tensors = to_hub(model)
     check_tensors(tensors, model.config, "the model")
-    return Checkpoint(model.config, in_forward_order(tensors, model.config))
+    return Checkpoint(model.config, in_forward_order(tensors, model.config), model.origin)
 
 
 def from_checkpoint(
@@ -89,6 +89,7 @@ def from_checkpoint(
             checkpoint.config, dtype=dtype, param_dtype=param_dtype or jax.numpy.float32, rngs=None
         )
     )
+    model.origin = checkpoint.origin
     fill(model, checkpoint.tensors, keep_dtypes=param_dtype is None)
     model.eval()
     return model
@@ -199,16 +200,26 @@ def _restore(checkpointer: ocp.Checkpointer, path: Path, name: str, block: Any) 
 
 
 def _read_through(state: Path) -> None:
-    """Read every stored value once, in turn; a missing or truncated payload raises here.
+    """Read every stored value once, in turn; a missing, truncated or monstrous array raises here.
 
     Orbax reads all at once and, at the first failure, leaves the others to print tracebacks of their own.
     """
-    if json.loads((state / "_METADATA").read_text())["use_ocdbt"]:
-        if not (state / "manifest.ocdbt").is_file():
-            raise FileNotFoundError("its arrays are missing (no manifest.ocdbt in state)")
-        store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{state.resolve()}/"}).result()
-        for key in store.list().result():
-            store.read(key).result()
+    metadata = json.loads((state / "_METADATA").read_text())
+    if not metadata["use_ocdbt"] or not (state / "manifest.ocdbt").is_file():
+        raise FileNotFoundError("its arrays are missing (no manifest.ocdbt in state)")
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{state.resolve()}/"}).result()
+    stored = {key.decode() for key in store.list().result()}
+    for entry in metadata["tree_metadata"].values():
+        name = ".".join(str(part["key"]) for part in entry["key_metadata"])
+        description = {f"{name}/.zarray", f"{name}/zarr.json"} & stored
+        if not description:
+            raise FileNotFoundError(f"its array {shown(name)} is missing")
+        array = json.loads(store.read(description.pop()).result().value)
+        chunks = array["chunks"] if "chunks" in array else array["chunk_grid"]["configuration"]["chunk_shape"]
+        if any(chunk > max(size, 1) for chunk, size in zip(chunks, array["shape"], strict=True)):
+            raise ValueError(f"its array {shown(name)} claims parts larger than itself")
+    for key in sorted(stored):
+        store.read(key).result()
 
 
 def _reason(error: Exception) -> str:

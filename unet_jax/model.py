@@ -9,6 +9,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from unet_core.checkpoint import Origin
 from unet_core.config import Fit, Output, UNetConfig, Upsampling
 from unet_jax.hub import fill
 from unet_jax.initial import initial_tensors
@@ -104,6 +105,7 @@ class UNet(nnx.Module):
             norm_epsilon=norm_epsilon,
             norm_momentum=norm_momentum,
         )
+        self.origin = Origin()
         kinds: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
         for name, before, middle, after, up in (*config.encoder_blocks, *config.decoder_blocks):
             block = DoubleConv(before, after, config=config, middle_channels=middle, up=up, **kinds)

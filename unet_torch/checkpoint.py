@@ -3,7 +3,7 @@
 import itertools
 import math
 import warnings
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unet_core import safetensors_file
 from unet_core.checkpoint import RECORD_KEY, Checkpoint, exported, seal
 from unet_core.containers import Container, container_of, existing_container
-from unet_core.contents import MOST_TENSORS, Contents
+from unet_core.contents import MOST_TENSORS, Contents, check_names
 from unet_core.dialects import OWN
 from unet_core.errors import CheckpointError, first_line, shown, some
 from unet_core.files import atomic
@@ -25,6 +25,12 @@ from unet_core.soundness import trusted
 from unet_torch.archive import check_archive
 from unet_torch.hub import as_numpy, as_torch, fill, to_hub, unwrapped
 from unet_torch.model import UNet
+
+_DEEPEST_DICT = 8
+"""Dicts in dicts in which a network is looked for; Lightning has two."""
+
+_MOST_KEPT = 10_000
+"""Values and letters beside the weights that are kept for the way back; milesial's `mask_values` has a few."""
 
 _DTYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int32, torch.int64}
 
@@ -68,13 +74,14 @@ def to_checkpoint(model: nn.Module) -> Checkpoint:
         raise CheckpointError(f"a unet_torch.UNet is needed, got {type(network).__name__}")
     tensors = to_hub(network)
     check_tensors(tensors, network.config, "the model")
-    return Checkpoint(network.config, tensors)
+    return Checkpoint(network.config, tensors, network.origin)
 
 
 def from_checkpoint(checkpoint: Checkpoint) -> UNet:
     """The network that a checkpoint holds, in eval mode."""
     with torch.device("meta"):
         model = UNet.from_config(checkpoint.config)
+    model.origin = checkpoint.origin
     fill(model, checkpoint.tensors)
     return model.eval()
 
@@ -137,16 +144,21 @@ def _contents(state: dict[Any, Any], source: str) -> Contents:
     riders: dict[str, dict[str, Any]] = {}
     beside: dict[str, str] = {}
     seen: set[int] = set()
-    waiting: list[tuple[str, dict[Any, Any]]] = [("", state)]
+    paths: set[str] = set()
+    waiting: deque[tuple[str, int, dict[Any, Any]]] = deque([("", 0, state)])
     while waiting:
-        group, entries = waiting.pop(0)
-        if id(entries) in seen:
+        group, level, entries = waiting.popleft()
+        if id(entries) in seen or level > _DEEPEST_DICT:
             continue
         seen.add(id(entries))
         if set(getattr(entries, "__dict__", ())) - {"_metadata"}:
-            raise CheckpointError(
-                f"{source}: its dict {group or 'of tensors'} hides its methods behind attributes; a trap"
-            )
+            name = shown(group) or "of tensors"
+            raise CheckpointError(f"{source}: its dict {name} hides its methods behind attributes; a trap")
+        if group in paths:
+            raise CheckpointError(f"{source}: has two dicts under the one key {shown(group) or 'of no letters'}")
+        paths.add(group)
+        check_names((name for name in entries if isinstance(name, str)), source)
+        kept: dict[str, Any] = {}
         for number, (name, value) in enumerate(entries.items()):
             odd = name if isinstance(name, int | float | None) else f"{type(name).__name__}, entry {number}"
             key = name if isinstance(name, str) else f"[{odd}]"
@@ -154,12 +166,14 @@ def _contents(state: dict[Any, Any], source: str) -> Contents:
             if isinstance(value, Tensor):
                 groups.setdefault(group, {})[key] = value
             elif isinstance(value, dict):
-                waiting.append((path, value))
+                waiting.append((path, level + 1, value))
                 beside[path] = f"({_kind(value)})"
             else:
                 beside[path] = shown(value) if isinstance(value, bool | int | float | str) else f"({_kind(value)})"
-                if isinstance(name, str) and _plain(value):
-                    riders.setdefault(group, {})[key] = value
+                if isinstance(name, str):
+                    kept[key] = value
+        if group in groups and _is_small([*kept.values()]):
+            riders[group] = {key: value for key, value in kept.items() if _is_plain(value)}
     count = sum(map(len, groups.values()))
     if count > MOST_TENSORS:
         raise CheckpointError(f"{source}: holds {count} tensors; no checkpoint of a UNet has more than {MOST_TENSORS}")
@@ -223,13 +237,24 @@ def _record(state: Any) -> str | None:
     return record if isinstance(record, str) else None
 
 
-def _plain(value: object) -> bool:
-    """Whether a value can be kept beside the weights: numbers and strings, and short lists and tuples of them."""
-    if isinstance(value, list | tuple):
-        return len(value) <= 1000 and all(_plain(part) for part in value)
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return isinstance(value, bool | int) or (isinstance(value, str) and len(value) <= 1000)
+def _is_small(values: list[Any]) -> bool:
+    """Whether values are few and short enough to be kept in a record, each shared part counted every time."""
+    left, waiting = _MOST_KEPT, list(values)
+    while waiting and left >= 0:
+        value = waiting.pop()
+        left -= 1 + (len(value) if isinstance(value, str | list) else 0)
+        if isinstance(value, list) and left >= 0:
+            waiting += value
+    return left >= 0
+
+
+def _is_plain(value: object) -> bool:
+    """Whether JSON gives a value back as it is: numbers, strings, and lists of them."""
+    if isinstance(value, list):
+        return all(_is_plain(part) for part in value)
+    if isinstance(value, str):
+        return not any("\ud800" <= sign <= "\udfff" for sign in value)
+    return isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _refuse_orbax(container: Container, path: Path, instead: str) -> None:
