@@ -51,7 +51,9 @@ def outcome(case: Case) -> tuple[str, str]:
             err = error.getvalue()
     if code not in (0, 2) or err.count("\n") != (code == 2):
         raise SystemExit(f"{case.row} {case.name}: exit code {code}: {err}")
-    return ("accepted" if code == 0 else "refused"), err.strip().removeprefix("unet: ")
+    return ("accepted" if code == 0 else "refused"), err.strip().removeprefix("unet: ").replace(
+        f"{Path(name).resolve()}/", ""
+    )
 
 
 def table() -> str:

@@ -607,6 +607,39 @@ def orbax_without(name: str) -> Make:
     return make
 
 
+def zstd_of_zeros(size: int) -> bytes:
+    """A frame of a few kilobytes that unpacks to `size` zeros: RFC 8878, blocks of one repeated byte."""
+    frame, left = bytes.fromhex("28B52FFDC038") + struct.pack("<Q", size), size
+    while left:
+        block = min(left, 131_072)
+        left -= block
+        frame += struct.pack("<I", (left == 0) | 2 | block << 3)[:3] + b"\0"
+    return frame
+
+
+def orbax_chunk(path: Path, *, honest: bool) -> None:
+    """One array of two numbers whose only part unpacks to 2 GB."""
+    orbax_directory(path)
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{path / 'state'}/"}).result()
+    if not honest:
+        array = json.loads(store.read("out.bias/.zarray").result().value)
+        store.write("out.bias/.zarray", json.dumps(array | {"chunks": [500_000_000]}).encode()).result()
+    store.write("out.bias/0", zstd_of_zeros(2_000_000_000)).result()
+
+
+def orbax_without_ocdbt(path: Path) -> None:
+    orbax_directory(path)
+    tree = json.loads((path / "state/_METADATA").read_text())
+    (path / "state/_METADATA").write_text(json.dumps(tree | {"use_ocdbt": False}))
+
+
+def orbax_linked(path: Path) -> None:
+    """Its state lies in another folder."""
+    orbax_directory(path)
+    (path / "state").rename(path.parent / "elsewhere")
+    (path / "state").symlink_to(path.parent / "elsewhere")
+
+
 def orbax_swapped(name: str, put: Make) -> Make:
     """A good directory with something else under one file's name."""
 
@@ -911,6 +944,8 @@ _TORCH = [
     Case(13, "a header of 1e13 numbers", "a.safetensors", entry(SHIFT, shape=[10**7, 10**6])),
     Case(13, "an Orbax array of 3.6 GB that is not there", "a", orbax_claim),
     Case(13, "an Orbax array of 3.6 GB of packed zeros", "a", orbax_bomb),
+    Case(13, "an Orbax array in parts larger than itself", "a", functools.partial(orbax_chunk, honest=False)),
+    Case(13, "an Orbax part that unpacks to 2 GB", "a", functools.partial(orbax_chunk, honest=True)),
     Case(14, "strides of 0", "a.pt", torch_saved(lambda s: {k: torch.zeros(()).expand(v.shape) for k, v in s.items()})),
     Case(14, "strides of 0 beside the weights", "a.pt", pt_beside(lambda: tensor(storage("0", 108), (10**13,), (0,)))),
     Case(14, "a network of terabytes", "a.pt", wide_network),
@@ -966,6 +1001,7 @@ _SAFETENSORS = [
     Case(29, "trailing bytes", "a.safetensors", headed(lambda found: None, tail=bytes(8))),
     Case(30, "a shape that overflows", "a.safetensors", entry(SHIFT, shape=[2**40, 2**40])),
     Case(30, "a shape beyond 64 bits", "a.safetensors", entry(SHIFT, shape=[2**70])),
+    Case(30, "a shape of infinity", "a.safetensors", entry(SHIFT, shape=[float("inf")])),
     Case(31, "a negative shape", "a.safetensors", entry(SHIFT, shape=[-4])),
     Case(31, "two negative sides", "a.safetensors", entry(SHIFT, shape=[-2, -2])),
     Case(32, "an unknown dtype", "a.safetensors", entry(SHIFT, dtype="F31")),
@@ -1142,6 +1178,8 @@ _ORBAX = [
     Case(
         54, "an Orbax record cut in the middle", "a", edited(orbax_directory, half, lambda a: a / "metadata/metadata")
     ),
+    Case(54, "an Orbax tree that points to other files", "a", orbax_without_ocdbt, says="arrays are missing"),
+    Case(47, "a link to a folder in an Orbax directory", "a", orbax_linked, says="link to a directory"),
     Case(54, "an empty Orbax mark", "a", edited(orbax_directory, lambda data: b"", lambda a: a / MARK)),
     *(Case(55, f"an Orbax directory without {part}", "a", orbax_without(part)) for part in PARTS),
     Case(56, "an empty latest step", "a/200", lambda path: step_folders(path.parent)),

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,19 @@ def test_the_guards_table_has_every_case():
     cases = [(str(case.row), case.name, "accepted" if case.accepted else "refused") for case in CASES]
     assert sorted(rows) == sorted(cases)
     assert f"[{len(cases)} cases](docs/guard.md)" in README
+
+
+@pytest.mark.slow
+def test_the_example_of_another_projects_network_runs(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("jax")
+    from foreign_unets import AttributeUNet, trained
+
+    monkeypatch.chdir(tmp_path)
+    module = types.ModuleType("their_project")
+    module.TheirUNet = AttributeUNet
+    monkeypatch.setitem(sys.modules, "their_project", module)
+    torch.save(trained(AttributeUNet()).state_dict(), tmp_path / "other.pt")
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/dialects.md").read_text(), re.DOTALL)
+    exec(compile(block, "dialects.md", "exec"), {})
+    assert (tmp_path / "trained.pt").is_file()

@@ -16,7 +16,7 @@ from flax import nnx
 import unet_jax
 from unet_core import CheckpointError, UNetConfig
 from unet_core.hub import tensor_specs
-from unet_jax.hub import TABLE, flatten, nest, translate
+from unet_jax.hub import TABLE, nest, translate
 
 TORCH_KEYS = list(tensor_specs(UNetConfig()))
 
@@ -79,5 +79,6 @@ def test_a_wrong_permutation_would_be_seen(tensors, monkeypatch):
     assert not np.array_equal(translate(tensors, "jax")["bottom.conv1.kernel"], right["bottom.conv1.kernel"])
 
 
-def test_nesting_is_undone_by_flattening(tensors):
-    assert flatten(nest(tensors)).keys() == tensors.keys()
+def test_nesting_follows_the_dots():
+    one, two, three = (np.full(1, value) for value in (1, 2, 3))
+    assert nest({"a.b.c": one, "a.b.d": two, "e": three}) == {"a": {"b": {"c": one, "d": two}}, "e": three}

@@ -87,7 +87,7 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
     try:
         entries: Any = json.loads(header.decode(), object_pairs_hook=_once)
         entries = {name: entry for name, entry in entries.items() if name != "__metadata__"}
-        shapes = {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
+        shapes = {name: _shape(entry["shape"]) for name, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a sound safetensors file: its header: {first_line(error)}") from error
     if len(shapes) > MOST_TENSORS:
@@ -96,6 +96,12 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
         )
     check_names(shapes, str(path))
     return shapes
+
+
+def _shape(sizes: Any) -> tuple[int, ...]:
+    if not isinstance(sizes, list) or any(type(size) is not int or size < 0 for size in sizes):
+        raise ValueError(f"a shape that is none: {sizes}")
+    return tuple(sizes)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

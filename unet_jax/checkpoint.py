@@ -21,7 +21,7 @@ from unet_core.files import atomic, reserve
 from unet_core.hub import check_tensors, in_forward_order
 from unet_core.reading import NO_HINTS, Hints, read_contents
 from unet_core.soundness import trusted
-from unet_jax.hub import fill, flatten, nest, refuse_narrowing, to_hub, translate
+from unet_jax.hub import fill, nest, refuse_narrowing, to_hub, translate
 from unet_jax.model import UNet
 
 _MARK = "_CHECKPOINT_METADATA"
@@ -115,24 +115,19 @@ def examine(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
         raise CheckpointError(f"{path}: is a directory, but no Orbax checkpoint of a UNet ({_missing(path)})")
     try:
         json.loads((path / _MARK).read_text())
-        _read_through(path / "state")
+        arrays = _arrays(path)
         with _checkpointer() as checkpointer:
-            shapes = checkpointer.metadata(path.resolve()).item_metadata["state"].tree
-            _check_size(path, shapes)
-            # Block by block: each restore holds what it reads twice, packed and unpacked.
-            restored = {name: _restore(checkpointer, path, name, block) for name, block in shapes.items()}
-            record = checkpointer.restore(path.resolve(), args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))[
-                "metadata"
-            ]
+            restored = checkpointer.restore(path.resolve(), args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))
+            record = restored["metadata"]
     except CheckpointError:
         raise
     except Exception as error:  # whatever Orbax and TensorStore meet in a damaged directory
         raise CheckpointError(f"{path}: not a sound Orbax checkpoint: {_reason(error)}") from error
     try:
-        tensors = translate(flatten(restored), "torch")
+        tensors = translate(arrays, "torch")
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    del restored
+    del arrays
     for key in tensors:  # one after the other, so that no second copy of them all is ever held
         tensors[key] = np.ascontiguousarray(tensors[key]).reshape(tensors[key].shape)
     text = record.get(RECORD_KEY) if isinstance(record, dict) else None
@@ -184,42 +179,41 @@ def _missing(path: Path) -> str:
     return f"no {_MARK} and state in it"
 
 
-def _check_size(path: Path, shapes: Any) -> None:
-    """Refuse arrays that claim far more than the directory holds: what is not stored would be filled with zeros."""
-    claimed = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(shapes))
-    stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    if claimed > max(_LARGEST_UNPACKED, 100 * stored):
-        raise CheckpointError(f"{path}: its arrays claim {claimed} bytes, {stored} are stored; damaged, or a trap")
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of the item `state`, by its dotted name, read one after the other through TensorStore.
 
-
-def _restore(checkpointer: ocp.Checkpointer, path: Path, name: str, block: Any) -> Any:
-    """One block of the tree, as NumPy arrays."""
-    arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), block)
-    part = ocp.args.PyTreeRestore({name: block}, restore_args={name: arguments}, partial_restore=True)
-    return checkpointer.restore(path.resolve(), args=ocp.args.Composite(state=part))["state"][name]
-
-
-def _read_through(state: Path) -> None:
-    """Read every stored value once, in turn; a missing, truncated or monstrous array raises here.
-
-    Orbax reads all at once and, at the first failure, leaves the others to print tracebacks of their own.
+    Orbax reads them all at once: it holds what it reads twice, fills what is missing with zeros and, at the first
+    failure, leaves the others to print tracebacks of their own.
     """
+    state = path / "state"
     metadata = json.loads((state / "_METADATA").read_text())
     if not metadata["use_ocdbt"] or not (state / "manifest.ocdbt").is_file():
         raise FileNotFoundError("its arrays are missing (no manifest.ocdbt in state)")
-    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{state.resolve()}/"}).result()
+    place = {"driver": "ocdbt", "base": f"file://{state.resolve()}/"}
+    store = tensorstore.KvStore.open(place).result()
     stored = {key.decode() for key in store.list().result()}
+    specs: dict[str, dict[str, Any]] = {}
+    claimed = 0
     for entry in metadata["tree_metadata"].values():
-        name = ".".join(str(part["key"]) for part in entry["key_metadata"])
-        description = {f"{name}/.zarray", f"{name}/zarr.json"} & stored
-        if not description:
+        parts = [str(part["key"]) for part in entry["key_metadata"]]
+        name = ".".join(parts)
+        if name in specs or any("." in part for part in parts):
+            raise ValueError(f"its tree has a name with a dot in it, or twice: {shown(name)}")
+        driver, file = ("zarr", ".zarray") if f"{name}/.zarray" in stored else ("zarr3", "zarr.json")
+        if f"{name}/{file}" not in stored:
             raise FileNotFoundError(f"its array {shown(name)} is missing")
-        array = json.loads(store.read(description.pop()).result().value)
-        chunks = array["chunks"] if "chunks" in array else array["chunk_grid"]["configuration"]["chunk_shape"]
+        array = json.loads(store.read(f"{name}/{file}").result().value)
+        chunks = array["chunks"] if driver == "zarr" else array["chunk_grid"]["configuration"]["chunk_shape"]
         if any(chunk > max(size, 1) for chunk, size in zip(chunks, array["shape"], strict=True)):
             raise ValueError(f"its array {shown(name)} claims parts larger than itself")
+        claimed += 4 * math.prod(array["shape"])
+        specs[name] = {"driver": driver, "kvstore": {**place, "path": f"{name}/"}}
+    on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    if claimed > max(_LARGEST_UNPACKED, 100 * on_disk):
+        raise CheckpointError(f"{path}: its arrays claim {claimed} bytes, {on_disk} are stored; damaged, or a trap")
     for key in sorted(stored):
-        store.read(key).result()
+        store.read(key).result()  # a part that cannot be read: TensorStore would fill it with zeros
+    return {name: np.asarray(tensorstore.open(spec).result().read().result()) for name, spec in specs.items()}
 
 
 def _reason(error: Exception) -> str:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from unet_core.errors import CheckpointError, shown, some
+from unet_core.errors import CheckpointError, some
 from unet_core.hub import COUNTER, Tensors
 
 OIHW_TO_HWIO = (2, 3, 1, 0)
@@ -129,20 +129,6 @@ def nest(tensors: Tensors) -> dict[str, Any]:
             node = node.setdefault(parent, {})
         node[name] = value
     return tree
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The inverse of `nest`.
-
-    Raises:
-        CheckpointError: a name with a dot in it, which is none of `nest`'s.
-    """
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if "." in str(name):
-            raise CheckpointError(f"the tree has a name with a dot in it: {shown(name)}")
-        flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
-    return flat
 
 
 def _relayout(row: Row, key: str, value: Any, into: Side) -> Any:
