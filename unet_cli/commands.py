@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -19,23 +19,28 @@ else:
     Dialect = Literal[NAMES]
 
 
+def _option(metavar: str) -> Any:
+    """How an option without a default stands in the help."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """What a person knows of a checkpoint of another project that nothing in the file tells."""
 
-    key: str | None = None
+    key: Annotated[str | None, _option("KEY")] = None
     """Where in the file the network lies, if it holds several, e.g. ema."""
-    skip_first: bool | None = None
+    skip_first: Annotated[bool | None, _option("True|False")] = None
     """Whether its decoder concatenates [skip, upsampled] (True) or [upsampled, skip] (False)."""
-    align_corners: bool | None = None
+    align_corners: Annotated[bool | None, _option("True|False")] = None
     """The align_corners of its bilinear upsampling."""
-    fit: Fit | None = None
+    fit: Annotated[Fit | None, _option("resize|pad")] = None
     """How an upsampled map gets the size of an odd skip connection."""
-    output: Output | None = None
+    output: Annotated[Output | None, _option("sigmoid|softmax|logits")] = None
     """What its code makes of the logits."""
-    norm_epsilon: float | None = None
+    norm_epsilon: Annotated[float | None, _option("NUMBER")] = None
     """Its BatchNorm's eps, if it is not torch's 1e-5."""
-    norm_momentum: float | None = None
+    norm_momentum: Annotated[float | None, _option("NUMBER")] = None
     """Its BatchNorm's momentum, if it is not torch's 0.1."""
 
     def hints(self, dialect: str | None) -> "Hints":
@@ -56,8 +61,9 @@ class Inspect(Source):
 
     checkpoint: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="CKPT")]]
     """A .pt, .pth or .safetensors file, or an Orbax directory."""
-    dialect: Dialect | None = None
-    """Whose names the tensors have; by default this is recognised."""
+    dialect: Annotated[Dialect | None, _option("NAME")] = None
+    """Whose names the tensors have: own, milesial, milesial-2019, mateuszbuda or generic; by default this is
+    recognised."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON instead of a table."""
 
@@ -88,10 +94,10 @@ class Convert(Source):
     """The checkpoint to read."""
     dst: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DST")]]
     """The checkpoint to write."""
-    dialect: Dialect | None = None
-    """Whose names the tensors of a .pt or .safetensors DST get, by default this project's own. An Orbax directory has
-    names of its own: where DST is one, the option says whose names SRC has."""
-    source_dialect: Dialect | None = None
+    dialect: Annotated[Dialect | None, _option("NAME")] = None
+    """Whose names the tensors of a .pt or .safetensors DST get: own (the default), milesial, milesial-2019, mateuszbuda or
+    generic. An Orbax directory has names of its own: where DST is one, the option says whose names SRC has."""
+    source_dialect: Annotated[Dialect | None, _option("NAME")] = None
     """Whose names the tensors of SRC have; by default this is recognised."""
     force: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace DST where it exists."""
@@ -141,7 +147,7 @@ class Verify(Source):
     """The checkpoint whose float64 answers are the reference."""
     b: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="B")]]
     """The checkpoint to compare with it."""
-    dialect: Dialect | None = None
+    dialect: Annotated[Dialect | None, _option("NAME")] = None
     """Whose names the tensors of A have; by default this is recognised. The options on what nothing in a file tells are
     on A as well."""
     size: Annotated[str | None, tyro.conf.arg(metavar="HxW")] = None
