@@ -43,7 +43,6 @@ class TorchRunner:
         self._keys = checkpoint.reading.keys
         self.output: str = checkpoint.config.output
         self._layers = {key.rpartition(".")[0]: hub.rpartition(".")[0] for hub, key in self._keys.items()}
-
         if not isinstance(model, UNet):
             self.output = self._found_output()
 
@@ -53,9 +52,8 @@ class TorchRunner:
 
     def with_tensors(self, tensors: Tensors) -> "TorchRunner":
         model = copy.deepcopy(self._model)
-        fill(
-            model, {**to_hub(model), **{self._keys[key]: value for key, value in tensors.items() if key in self._keys}}
-        )
+        named = {self._keys[key]: value for key, value in tensors.items() if key in self._keys}
+        fill(model, {**to_hub(model), **named})
         return TorchRunner(model.to(self._device), self.name, self._hints)
 
     def predict(self, x: np.ndarray, precision: Precision) -> np.ndarray:
@@ -71,9 +69,7 @@ class TorchRunner:
         parameters = dict(model.named_parameters())
         specs = tensor_specs(self.config)
         gradients = {
-            key: as_numpy(parameter.grad if parameter.grad is not None else torch.zeros_like(parameter))
-            for key, name in self._keys.items()
-            if specs[key].trained and (parameter := parameters[name]) is not None
+            key: as_numpy(_gradient(parameters[name])) for key, name in self._keys.items() if specs[key].trained
         }
         after = to_hub(model)
         statistics = {key: after[name] for key, name in self._keys.items() if not specs[key].trained}
@@ -116,7 +112,7 @@ class TorchRunner:
         answers: list[Tensor] = []
         head = next(name for name, layer in self._layers.items() if layer == "out")
         handle = model.get_submodule(head).register_forward_hook(
-            lambda _module, _inputs, output: answers.append(output)
+            lambda _module, _inputs, output: answers.append(output.clone())  # an in-place sigmoid may come next
         )
         try:
             model(self._nchw(x, precision))
@@ -130,6 +126,10 @@ class TorchRunner:
         finally:
             handle.remove()
         return answers[0]
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 def _recorder(record: dict[str, np.ndarray], name: str, before: str | None) -> Callable[..., None]:

@@ -434,6 +434,18 @@ def test_the_proof_names_what_a_projects_code_does_otherwise_than_was_said(wrong
     assert cause in proof.departure.cause
 
 
+def test_a_sigmoid_in_place_does_not_hide_the_logits():
+    class InPlace(AttributeUNet):
+        def forward(self, x):
+            s1 = self.e1(x)
+            s2 = self.e2(torch.nn.functional.max_pool2d(s1, 2))
+            x = self.b(torch.nn.functional.max_pool2d(s2, 2))
+            return self.outputs(self.d2(self.d1(x, s2), s1)).sigmoid_()
+
+    model, hints = trained(InPlace()), FOREIGN["attributes"][2]
+    assert conversion.verify(model, conversion.to_jax(model, hints=hints), hints=hints, size=(16, 16)).equal
+
+
 def test_hints_go_for_both_sides_that_store_no_config(tmp_path):
     make, _, hints, _ = FOREIGN["attributes"]
     model = trained(make())

@@ -95,8 +95,8 @@ class Convert(Source):
     dst: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DST")]]
     """The checkpoint to write."""
     dialect: Annotated[Dialect | None, _option("NAME")] = None
-    """Whose names the tensors of a .pt or .safetensors DST get: own (the default), milesial, milesial-2019, mateuszbuda or
-    generic. An Orbax directory has names of its own: where DST is one, the option says whose names SRC has."""
+    """Whose names the tensors of a .pt or .safetensors DST get: own (the default), milesial, milesial-2019,
+    mateuszbuda or generic. An Orbax directory has names of its own: where DST is one, whose names SRC has."""
     source_dialect: Annotated[Dialect | None, _option("NAME")] = None
     """Whose names the tensors of SRC have; by default this is recognised."""
     force: tyro.conf.FlagCreatePairsOff[bool] = False
