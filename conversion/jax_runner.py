@@ -36,7 +36,8 @@ class JaxRunner:
             raise UNetError(f"a JAX UNet is needed, got {type(model).__name__}")
         self.name = name
         self.config = model.config
-        self.output = model.config.output
+        self.output: str = model.config.output
+        self.odd_sizes = True
         self.versions = {"jax": jax.__version__, "flax": flax.__version__}
         self.device = jax.devices()[0].device_kind
         tensors = to_hub(model)

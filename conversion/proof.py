@@ -119,7 +119,10 @@ def verify_runners(
     checks: list[Check] = []
     departure = misshaped(a, b)
     by_torch = (b, a) if b.framework == "torch" != a.framework else (a, b)
-    batches = samples(a.config, size=size, images=images, seed=seed) if departure is None else ()
+    batches: tuple[Sample, ...] = ()
+    if departure is None:
+        odd_sizes = a.odd_sizes and b.odd_sizes
+        batches = samples(a.config, size=size, images=images, seed=seed, odd_sizes=odd_sizes)
     for number, sample in enumerate(batches):
         begun = number / len(batches)
         progress(f"float64 on {sample.name}", begun)

@@ -43,6 +43,8 @@ class Runner(Protocol):
     versions: Mapping[str, str]
     config: UNetConfig
     tensors: Tensors
+    odd_sizes: bool
+    """Whether it takes any size, not only multiples of its `minimum_size`."""
     output: str
     """What calling the network makes of its logits; of a foreign module, what its code really does."""
 

@@ -27,7 +27,12 @@ class Sample:
 
 
 def samples(
-    config: UNetConfig, *, size: tuple[int, int] | None = None, images: Sequence[str | Path] = (), seed: int = 0
+    config: UNetConfig,
+    *,
+    size: tuple[int, int] | None = None,
+    images: Sequence[str | Path] = (),
+    seed: int = 0,
+    odd_sizes: bool = True,
 ) -> tuple[Sample, ...]:
     """The batches on which two networks of this config are compared.
 
@@ -36,6 +41,7 @@ def samples(
             photograph, and for others as much above their `minimum_size`.
         images: files to use in place of the photograph that matplotlib ships.
         seed: of the random batches.
+        odd_sizes: False for networks that take multiples of their `minimum_size` only, such as mateuszbuda's.
 
     Raises:
         UNetError: a size that the network cannot train on, or an image that cannot be read.
@@ -44,7 +50,8 @@ def samples(
     if size is not None:
         _check_size(config, *size)
     least = config.minimum_size
-    shape = (3, *(size or (4 * least + 11, 5 * least + 11)), config.in_channels)
+    more = 11 if odd_sizes else 0
+    shape = (3, *(size or (4 * least + more, 5 * least + more)), config.in_channels)
     real = size or (8 * least, 6 * least)
     random = np.random.default_rng(seed).standard_normal(shape, np.float32)
     batches = [Sample(f"random {shape[0]}x{shape[1]}x{shape[2]}", random)]

@@ -43,8 +43,9 @@ class TorchRunner:
         self._keys = checkpoint.reading.keys
         self.output: str = checkpoint.config.output
         self._layers = {key.rpartition(".")[0]: hub.rpartition(".")[0] for hub, key in self._keys.items()}
+        self.odd_sizes = True
         if not isinstance(model, UNet):
-            self.output = self._found_output()
+            self.output, self.odd_sizes = self._tried()
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Checkpoint, name: str) -> "TorchRunner":
@@ -86,20 +87,25 @@ class TorchRunner:
             self._logits(model, x, precision)
         return record
 
-    def _found_output(self) -> str:
-        """What a foreign module really makes of its logits, by trying."""
+    def _tried(self) -> tuple[str, bool]:
+        """What a foreign module really makes of its logits, and whether it takes odd sizes, by trying."""
         side = 2 * self.config.minimum_size
-        x = np.random.default_rng(0).standard_normal((1, side, side, self.config.in_channels), np.float32)
+        x = np.random.default_rng(0).standard_normal((1, side + 1, side + 1, self.config.in_channels), np.float32)
         model = self._copy("float64").eval()
         returned: list[Any] = []
         with torch.inference_mode(), _parity():
+            try:
+                self._logits(model, x, "float64")
+                odd_sizes = True
+            except UNetError:
+                odd_sizes = False
             handle = model.register_forward_hook(lambda _module, _inputs, output: returned.append(output))
-            logits = self._logits(model, x, "float64")
+            logits = self._logits(model, x[:, :side, :side], "float64")
             handle.remove()
         for name, function in OUTPUTS.items():
             if isinstance(returned[0], Tensor) and torch.equal(returned[0], function(logits)):
-                return name
-        return "something else than sigmoid, softmax or logits"
+                return name, odd_sizes
+        return "something else than sigmoid, softmax or logits", odd_sizes
 
     def _copy(self, precision: Precision) -> nn.Module:
         return copy.deepcopy(self._model).to(_DTYPES[precision])
