@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import os
 import shutil
 import zipfile
 
@@ -275,3 +276,14 @@ def test_an_origin_that_cannot_be_is_refused(tensors, origin):
     record = json.loads(seal(Checkpoint(TINY, tensors))) | {"origin": origin}
     with pytest.raises(CheckpointError, match=r"x: the stored (record of config and digests is damaged|names are not)"):
         read_record(json.dumps(record), "x")
+
+
+@pytest.mark.parametrize("name", ["b.pt", "b.safetensors"])
+def test_a_written_file_may_be_read_by_whom_the_umask_says(tmp_path, name):
+    torch_file.write(tmp_path / "a.pt", Checkpoint(TINY, trained_tensors(TINY)))
+    before = os.umask(0o027)
+    try:
+        conversion.convert(tmp_path / "a.pt", tmp_path / name, verify=False)
+    finally:
+        os.umask(before)
+    assert (tmp_path / name).stat().st_mode & 0o777 == 0o640

@@ -34,6 +34,8 @@ def atomic(target: Path, *, force: bool = False, replaces: Callable[[Path], bool
     try:
         partial = folder / target.name
         yield partial
+        if partial.is_file():  # safetensors' writer lets nobody else read what it writes
+            partial.chmod(0o666 & ~_umask())
         sync(partial)
         check_target(target, force=force, replaces=replaces)
         _replace(partial, target, folder)
@@ -72,6 +74,12 @@ def check_target(target: Path, *, force: bool = False, replaces: Callable[[Path]
         raise CheckpointError(f"{target}: is a link or a special file, which is not replaced; give another name")
     if target.is_dir() and not (replaces and replaces(target)):
         raise CheckpointError(f"{target}: is a directory but no checkpoint, which is not replaced; give another name")
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _remove(folder: Path) -> None:
