@@ -663,12 +663,16 @@ def payload(path: Path, name: str = "bottom.conv2.kernel") -> Path:
     return next(file for file in path.rglob("d/*") if file.is_file() and values in file.read_bytes())
 
 
-def orbax_short(path: Path) -> None:
-    """Cut inside the last byte that is needed: what follows it may be padding."""
-    orbax_directory(path)
-    values, file = chunk(path), payload(path)
-    data = file.read_bytes()
-    file.write_bytes(data[: data.index(values) + len(values) - 1])
+def orbax_cut(part: float) -> Make:
+    """Cut within what is needed, after this part of it: the rest of the file may be what Orbax wrote over."""
+
+    def make(path: Path) -> None:
+        orbax_directory(path)
+        values, file = chunk(path), payload(path)
+        data = file.read_bytes()
+        file.write_bytes(data[: data.index(values) + int((len(values) - 1) * part)])
+
+    return make
 
 
 def orbax_flipped(name: str, eighth: int) -> Make:
@@ -1172,8 +1176,8 @@ _ORBAX = [
         Case(53, f"a bit flipped at {eighth}/8 of Orbax's {name}", "a", orbax_flipped(name, eighth))
         for name, eighth in (("bottom.conv2.kernel", 2), ("bottom.conv2.kernel", 5), ("bottom.conv1.kernel", 4))
     ),
-    Case(54, "an Orbax payload cut in the middle", "a", edited(orbax_directory, half, payload)),
-    Case(54, "an Orbax payload one byte short", "a", orbax_short),
+    Case(54, "an Orbax payload cut in the middle", "a", orbax_cut(0.5)),
+    Case(54, "an Orbax payload one byte short", "a", orbax_cut(1)),
     Case(54, "an Orbax tree cut in the middle", "a", edited(orbax_directory, half, lambda a: a / "state/_METADATA")),
     Case(
         54, "an Orbax record cut in the middle", "a", edited(orbax_directory, half, lambda a: a / "metadata/metadata")

@@ -129,6 +129,15 @@ def test_back_under_its_own_names(foreign, tmp_path):
     assert same(dict(sorted(safetensors.load_file(tmp_path / "back.safetensors").items())), dict(sorted(state.items())))
 
 
+def test_the_command_brings_it_back(foreign, tmp_path):
+    model, dialect, hints, _ = foreign
+    torch.save(model.state_dict(), tmp_path / "a.pt")
+    conversion.convert(tmp_path / "a.pt", tmp_path / "a", hints=hints, verify=False)
+    command = ["convert", str(tmp_path / "a"), str(tmp_path / "back.pt"), "--no-verify", "--dialect", dialect]
+    assert main(command) == 0
+    assert same(torch.load(tmp_path / "back.pt", weights_only=True), model.state_dict())
+
+
 def test_what_went_back_is_read_again_and_is_sealed(foreign, tmp_path):
     """The record travels with the foreign names: config, digests and origin are stored."""
     model, dialect, hints, _ = foreign

@@ -148,7 +148,9 @@ def test_places_with_room_for_an_activation_pass(places):
 
 
 @pytest.mark.parametrize(
-    "places", [(0, 2, 3, 5), (1, 0, 4, 3), (0, 1, 2, 3)], ids=["ReLU before", "BatchNorm first", "no ReLU"]
+    "places",
+    [(0, 2, 3, 5), (0, 2, 4, 5), (0, 1, 3, 5), (1, 0, 4, 3), (0, 1, 2, 3)],
+    ids=["ReLU before", "ReLU before once", "ReLU before later", "BatchNorm first", "no ReLU"],
 )
 @pytest.mark.parametrize("ordered", [True, False])
 def test_another_order_of_layers_is_seen_in_the_places_of_a_sequential(places, ordered):

@@ -109,11 +109,10 @@ class Convert(Source):
         from conversion.files import DifferentError, convert
         from unet_cli.tables import print_conversion, print_proof, progress_bar
         from unet_core.containers import Container, container_of
-        from unet_core.dialects import GENERIC, OWN
+        from unet_core.dialects import OWN
 
         named = container_of(self.dst) is not Container.ORBAX
-        told = self.dialect if self.dialect == GENERIC or not named else None
-        hints = self.hints(self.source_dialect or told)
+        hints = self.hints(self.source_dialect or (None if named else self.dialect))
         dialect = (self.dialect if named else None) or OWN.name
         try:
             with progress_bar() as progress:
@@ -148,8 +147,8 @@ class Verify(Source):
     b: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="B")]]
     """The checkpoint to compare with it."""
     dialect: Annotated[Dialect | None, _option("NAME")] = None
-    """Whose names the tensors of A have; by default this is recognised. The options on what nothing in a file tells are
-    on A as well."""
+    """Whose names the tensors of A have; by default this is recognised. It and --key are on A; the other options on
+    what nothing in a file tells go for B too, where it stores no config."""
     size: Annotated[str | None, tyro.conf.arg(metavar="HxW")] = None
     """Height and width of the inputs, in pixels; by default an odd and an even size."""
     image: tuple[Annotated[Path, tyro.conf.arg(metavar="IMAGE")], ...] = ()

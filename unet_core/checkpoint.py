@@ -12,7 +12,7 @@ import numpy as np
 from unet_core.config import UNetConfig
 from unet_core.dialects import GENERIC, NAMES, OWN, dialect_of
 from unet_core.errors import CheckpointError, ConfigError, first_line, some
-from unet_core.hub import Tensors, tensor_specs
+from unet_core.hub import Tensors, named_by, tensor_specs
 
 RECORD_KEY = "unet_twins"
 """Where each container keeps the record: the safetensors metadata, torch's `_metadata`, Orbax's `metadata` item."""
@@ -99,10 +99,8 @@ def file_names(config: UNetConfig, dialect: str, origin: Origin) -> dict[str, st
                 f"{origin.dialect}; write it in a dialect with a table"
             )
         return dict(origin.names)
-    layers = table.layers(config.depth)
-    kept = _kept(config, counters=origin.counters or origin.dialect != dialect)
-    specs = tensor_specs(config)
-    return {key: f"{layers[specs[key].layer]}.{key.rpartition('.')[2]}" for key in kept}
+    names = named_by(table.layers(config.depth), config)
+    return {key: names[key] for key in _kept(config, counters=origin.counters or origin.dialect != dialect)}
 
 
 def exported(checkpoint: Checkpoint, dialect: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

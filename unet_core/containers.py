@@ -46,10 +46,7 @@ def existing_container(path: Path) -> Container:
     Raises:
         CheckpointError: nothing there, unreadable, empty, a special file, or of another kind than its name says.
     """
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
+    status = _status(path)
     if stat.S_ISDIR(status.st_mode):
         container = container_of(path)
         if container is not Container.ORBAX:
@@ -65,15 +62,19 @@ def existing_container(path: Path) -> Container:
     return SUFFIXES.get(path.suffix.lower()) or _container_by_content(path)
 
 
+def _status(path: Path) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
+
+
 def _check_directory(path: Path) -> None:
     """Refuse a directory in which a reader would wait for ever, read without end, or meet what it may not read."""
     for number, entry in enumerate(itertools.chain((path,), path.rglob("*"))):
         if number > _MOST_ENTRIES:
             raise CheckpointError(f"{path}: holds more than {_MOST_ENTRIES} files; no checkpoint of a UNet does")
-        try:
-            mode = os.stat(entry).st_mode
-        except OSError as error:
-            raise CheckpointError(f"{entry}: {(error.strerror or 'cannot be read').lower()}") from error
+        mode = _status(entry).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise CheckpointError(f"{entry}: is not a regular file")
         if stat.S_ISDIR(mode) and entry.is_symlink() and entry != path:

@@ -64,6 +64,11 @@ def tensor_specs(config: UNetConfig) -> dict[str, TensorSpec]:
     return specs
 
 
+def named_by(layers: Mapping[str, str], config: UNetConfig) -> dict[str, str]:
+    """What every tensor is called where its layers have these names, by the hub's key, in forward order."""
+    return {key: f"{layers[spec.layer]}.{key.rpartition('.')[2]}" for key, spec in tensor_specs(config).items()}
+
+
 def check_tensors(
     tensors: Tensors,
     config: UNetConfig,

@@ -14,7 +14,7 @@ from unet_core.config import UNetConfig
 from unet_core.contents import Candidate, Contents, candidates
 from unet_core.dialects import DIALECTS, GENERIC, OWN, Dialect, Match, dialect_of, matches
 from unet_core.errors import CheckpointError, ConfigError, shown, some
-from unet_core.hub import COUNTER, check_tensors, in_forward_order, infer_config, tensor_specs
+from unet_core.hub import COUNTER, check_tensors, in_forward_order, infer_config, named_by, tensor_specs
 from unet_core.structure import read_structure
 
 SEMANTICS = ("align_corners", "skip_first", "fit", "output", "norm_epsilon", "norm_momentum")
@@ -229,10 +229,7 @@ def _read(network: _Network, contents: Contents, hints: Hints, others: list[Cand
     counters = any(key.endswith(_COUNTER_NAME) for key in names)
     if not counters:
         tensors |= {key: _no_count() for key in tensor_specs(config) if key.endswith(_COUNTER_NAME)}
-    expected = {
-        key: f"{network.layers[spec.layer]}.{key.rpartition('.')[2]}" for key, spec in tensor_specs(config).items()
-    }
-    check_tensors(tensors, config, source, names=expected, extra=extra)
+    check_tensors(tensors, config, source, names=named_by(network.layers, config), extra=extra)
     asked = dialect.asks if dialect else _questions(config)
     unknown = tuple(name for name in asked if name not in told)
     if not network.unique and hints.dialect != GENERIC:
@@ -258,7 +255,15 @@ def _read(network: _Network, contents: Contents, hints: Hints, others: list[Cand
         ),
         keys={key: place.keys[name] for key, name in names.items()},
     )
-    return Checkpoint(config, in_forward_order(tensors, config), origin, False, False, origin.dialect, reading)
+    return Checkpoint(
+        config,
+        in_forward_order(tensors, config),
+        origin,
+        config_stored=False,
+        digests_stored=False,
+        dialect=origin.dialect,
+        reading=reading,
+    )
 
 
 def _questions(config: UNetConfig) -> tuple[str, ...]:

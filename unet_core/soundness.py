@@ -12,7 +12,7 @@ CHOICES: Mapping[str, str] = {
     "align_corners": "--align-corners True|False (nearest-neighbour upsampling is not of this family)",
     "skip_first": "--skip-first True|False",
     "output": "--output sigmoid|softmax|logits",
-    BLOCK_ORDER: "--dialect generic (to take its blocks in the order of the file)",
+    BLOCK_ORDER: "--dialect generic (or --source-dialect generic, where DST is a file): its blocks in the file's order",
 }
 """What a person can answer where nothing in a file tells."""
 

@@ -50,13 +50,12 @@ def check_archive(path: Path) -> None:
     try:
         _check_directory(path)
         with zipfile.ZipFile(path) as archive:
-            _check_members(archive, path)
+            root = _check_members(archive, path)
             damaged = archive.testzip()
             if damaged is not None:
                 raise CheckpointError(
                     f"{path}: the file is damaged: its member {shown(damaged)} fails its checksum; get it again"
                 )
-            (root,) = {name.split("/")[0] for name in archive.namelist()}
             _check_pickle(archive.read(f"{root}/data.pkl"), str(path))
             if f"{root}/byteorder" in archive.namelist() and archive.read(f"{root}/byteorder") != b"little":
                 raise CheckpointError(f"{path}: not in little-endian byte order; save it again on a usual machine")
@@ -68,7 +67,8 @@ def check_archive(path: Path) -> None:
         ) from error
 
 
-def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
+def _check_members(archive: zipfile.ZipFile, path: Path) -> str:
+    """Refuse members that torch would not have written, or not so; returns the folder that they are all in."""
     members = archive.infolist()
     names = [info.filename for info in members]
     if len(names) > _MOST_MEMBERS:
@@ -100,6 +100,7 @@ def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
         )
     if archive.getinfo(f"{roots[0]}/data.pkl").file_size > _LARGEST_PICKLE:
         raise CheckpointError(f"{path}: its pickle is longer than any checkpoint's ({_LARGEST_PICKLE} bytes)")
+    return roots[0]
 
 
 def _check_directory(path: Path) -> None:
@@ -140,10 +141,8 @@ def _check_pickle(pickle: bytes, source: str, *, start: int = 0) -> int:
     """Refuse a pickle that refers to more than dense tensors need; returns where it ends.
 
     Raises:
-        CheckpointError: so it does, or it is longer, deeper or larger than any checkpoint's.
+        CheckpointError: so it does, or what it makes is deeper or larger than any checkpoint's.
     """
-    if len(pickle) - start > _LARGEST_PICKLE:
-        raise CheckpointError(f"{source}: its pickle is longer than any checkpoint's ({_LARGEST_PICKLE} bytes)")
     found, end = names_in(pickle, source, start=start)
     names = sorted(name for name in found if not _PLAIN.fullmatch(name))
     if names:
