@@ -35,6 +35,8 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.conversion
+	$(BIN)/python -m benchmarks.input --backend torch
+	$(BIN)/python -m benchmarks.input --backend jax
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from conversion.containers import module_of
 from conversion.frameworks import needed
-from conversion.progress import Progress, silent
 from conversion.proof import Proof, verify_runners
 from conversion.runners import Framework, frameworks_of, runner_of_checkpoint
 from unet_core.checkpoint import Checkpoint, exported
@@ -13,6 +12,7 @@ from unet_core.containers import Container, container_of, existing_container
 from unet_core.dialects import OWN
 from unet_core.errors import CheckpointError, MissingFrameworkError, UNetError
 from unet_core.files import atomic, check_target
+from unet_core.progress import Progress, silent
 from unet_core.reading import NO_HINTS, Hints
 
 

@@ -22,9 +22,9 @@ from conversion.judgement import (
     locate,
     misshaped,
 )
-from conversion.progress import Progress, silent
 from conversion.runners import Precision, Runner, runners_of
 from conversion.samples import Sample, neighbour, repeated, samples
+from unet_core.progress import Progress, silent
 from unet_core.reading import NO_HINTS, Hints
 
 NEIGHBOURS = 4

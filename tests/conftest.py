@@ -1,10 +1,14 @@
 """Tiny networks with statistics that training left behind, and shape checks on every annotated signature."""
 
 import os
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # The tests' tiny networks run once each: what LLVM's later passes would gain is not worth their seconds.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# Many tests compile the same training step, some of them in processes of their own.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 from jaxtyping import install_import_hook
 
@@ -56,3 +60,21 @@ def x64():
     jax = pytest.importorskip("jax")
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(params=["torch", "jax"])
+def backend(request) -> str:
+    """Each framework that is installed."""
+    pytest.importorskip(request.param)
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def cells(tmp_path_factory) -> Path:
+    """A small data folder."""
+    pytest.importorskip("PIL")
+    from unet_core.synthetic import Synthetic, write_folder
+
+    folder = tmp_path_factory.mktemp("data") / "cells"
+    write_folder(Synthetic(count=6, size=32), folder)
+    return folder

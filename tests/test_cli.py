@@ -22,7 +22,7 @@ def checkpoint(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("command", ["inspect", "convert", "verify"])
+@pytest.mark.parametrize("command", ["inspect", "convert", "verify", "train", "predict", "eval", "plot"])
 def test_help_has_an_example(capsys, command):
     assert main([command, "--help"]) == 0
     assert f"Example: unet {command} " in capsys.readouterr().out
@@ -37,7 +37,7 @@ def test_help_names_the_commands_and_the_exit_codes(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Expected one of {inspect, convert, verify}"),
+        ([], "Expected one of {inspect, convert, verify, train, predict, eval, plot}"),
         (["transmogrify"], "transmogrify"),
         (["convert", "a.pt"], "DST"),
         (["inspect"], "CKPT"),

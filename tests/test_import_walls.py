@@ -31,6 +31,17 @@ for name in ("a", "a.safetensors"):
     assert (unet_jax.load(name)(jnp.zeros((1, 8, 8, 3))) == model(jnp.zeros((1, 8, 8, 3)))).all()
 """
 
+USE_COMMAND = """
+from unet_cli.main import main
+recipe = ["--steps", "2", "--features", "2", "3", "--crop", "16", "--batch", "2", "--validate-every", "2"]
+assert main(["train", "--backend", {backend!r}, "--data", "synthetic", "--out", "run", *recipe]) == 0
+assert main(["train", "--resume", "--out", "run", "--steps", "3"]) == 0
+from unet_core.synthetic import Synthetic, write_folder
+write_folder(Synthetic(2, 32), "cells")
+assert main(["predict", "run", "cells/images", "--out", "masks"]) == 0
+assert main(["eval", "run", "--data", "cells"]) == 0
+"""
+
 
 def run(code, tmp_path):
     return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
@@ -42,6 +53,14 @@ def run(code, tmp_path):
 def test_a_twin_works_alone(tmp_path, needs, blocked, code):
     pytest.importorskip(needs)
     done = run(WITHOUT.format(blocked=blocked) + code, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("needs", "blocked"), [("torch", JAX), ("jax", TORCH)], ids=["torch-only", "jax-only"])
+def test_a_twin_trains_and_predicts_alone(tmp_path, needs, blocked):
+    for package in (needs, "grain"):
+        pytest.importorskip(package)
+    done = run(WITHOUT.format(blocked=blocked) + USE_COMMAND.format(backend=needs), tmp_path)
     assert done.returncode == 0, done.stderr
 
 

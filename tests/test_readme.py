@@ -12,6 +12,7 @@ from conftest import trained_tensors
 from unet_cli.main import main
 from unet_core import UNetConfig
 from unet_core.checkpoint import Checkpoint, Origin, exported
+from unet_core.synthetic import Synthetic, write_folder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -46,11 +47,23 @@ def test_unet_commands_run(tmp_path, monkeypatch, capsys):
     torch.save(unknown, tmp_path / "other.pt")
     found = [command for command in commands() if command[0] == "unet"]
     assert len(found) >= 4
+    write_folder(Synthetic(count=6, size=32), "cells")
     for command in found:
-        assert main(command[1:]) == 0, shlex.join(command)
+        assert main([*command[1:], *brief(command)]) == 0, shlex.join(command)
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/proof.md", "docs/checkpoints.md", "docs/dialects.md"])
+def brief(command):
+    """What makes a training small."""
+    if command[1] != "train":
+        return []
+    if "--resume" in command:
+        return ["--steps", "4"]
+    return ["--steps", "2", "--features", "3", "4", "--crop", "16", "--batch", "2"]
+
+
+@pytest.mark.parametrize(
+    "path", ["README.md", "docs/proof.md", "docs/checkpoints.md", "docs/dialects.md", "docs/training.md"]
+)
 def test_nothing_is_left_to_fill_in(path):
     assert not re.search(r"^[A-Z]{4,}$|\bHELP\b|TODO|XXX", (ROOT / path).read_text(), re.MULTILINE)
 

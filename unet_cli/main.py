@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import tyro
 
 from unet_cli.commands import Convert, Inspect, Verify
+from unet_cli.predict import Eval, Predict
+from unet_cli.train import Plot, Train
 from unet_core.errors import UNetError
 
 DESCRIPTION = """One UNet in PyTorch and in JAX, and the bridge between the two.
@@ -32,17 +34,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parse(arguments: Sequence[str]) -> Inspect | Convert | Verify | int:
+Command = Inspect | Convert | Verify | Train | Predict | Eval | Plot
+
+
+def _parse(arguments: Sequence[str]) -> Command | int:
     """The command that the arguments ask for, or the exit code where they ask for none."""
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):
-            return tyro.cli(
-                Inspect | Convert | Verify,
+            command: Command = tyro.cli(
+                Command,
                 prog="unet",
                 description=DESCRIPTION,
                 args=arguments,
+                config=(tyro.conf.OmitArgPrefixes,),
             )
+            return command.completed(arguments[1:]) if isinstance(command, Train) else command
     except SystemExit as stop:
         if stop.code == 0:  # --help
             return 0

@@ -1,5 +1,6 @@
 """What the commands print for people."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -12,10 +13,11 @@ from rich.table import Table
 from conversion.files import Conversion
 from conversion.inspection import Inspection
 from conversion.judgement import EVAL, FLOAT32_FACTOR, FLOAT64_BUDGETS, GRADIENTS, Check
-from conversion.progress import Progress as Report
 from conversion.proof import Proof
 from unet_core.dialects import dialect_of
 from unet_core.errors import shown, some
+from unet_core.evaluation import Evaluation
+from unet_core.progress import Progress as Report
 from unet_core.soundness import CHOICES
 
 
@@ -24,9 +26,30 @@ def progress_bar() -> Iterator[Report]:
     """A bar on the terminal's error stream, gone when the job is done; nothing where that is no terminal."""
     columns = (BarColumn(bar_width=30), TimeElapsedColumn(), TextColumn("{task.description}"))
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    quiet = not console.is_terminal
+    own = sys.stdout.isatty()  # a stdout that goes elsewhere is left alone
+    with Progress(*columns, console=console, transient=True, disable=quiet, redirect_stdout=own) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda text, done: bar.update(task, description=escape(text), completed=done)
+
+
+def print_evaluation(found: Evaluation, values: tuple[int, ...], pictures: int) -> None:
+    """The table of `unet eval`."""
+    table = _table()
+    for heading in ("class", "IoU", "Dice", "precision", "recall", "pixels"):
+        table.add_column(heading, justify="right")
+    of = found.metrics
+    columns = (of.iou, of.dice, of.precision, of.recall)
+    for number, value in enumerate(values):
+        shown = ["-" if column[number] is None else f"{column[number]:.4f}" for column in columns]
+        table.add_row(str(value), *shown, f"{of.pixels[number]:,}")
+    console = _console()
+    console.print(table)
+    console.print(
+        f"{pictures} pictures: mean IoU {of.mean_iou:.4f}, mean Dice {of.mean_dice:.4f}, accuracy {of.accuracy:.4f}, "
+        f"loss {found.loss:.4f}",
+        soft_wrap=True,
+    )
 
 
 def print_inspection(found: Inspection) -> None:

@@ -13,6 +13,7 @@ from unet_core.config import UNetConfig
 from unet_core.dialects import GENERIC, NAMES, OWN, dialect_of
 from unet_core.errors import CheckpointError, ConfigError, first_line, some
 from unet_core.hub import Tensors, named_by, tensor_specs
+from unet_core.initial import initial_tensors
 
 RECORD_KEY = "unet_twins"
 """Where each container keeps the record: the safetensors metadata, torch's `_metadata`, Orbax's `metadata` item."""
@@ -73,6 +74,11 @@ class Checkpoint:
     dialect: str = OWN.name
     """Whose names the tensors have in the file."""
     reading: Reading = Reading()
+
+
+def new_network(config: UNetConfig, seed: int) -> Checkpoint:
+    """The network that the seed draws, as if it had been read from a file."""
+    return Checkpoint(config, initial_tensors(config, seed))
 
 
 def digest(tensor: np.ndarray) -> str:

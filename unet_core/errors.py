@@ -36,5 +36,13 @@ class CheckpointError(UNetError):
     """A checkpoint that cannot be read, written or trusted."""
 
 
+class DataError(UNetError):
+    """Images or masks that cannot be read, or do not fit together."""
+
+
+class RunError(UNetError):
+    """A training run that cannot be started, gone on with, or written."""
+
+
 class MissingFrameworkError(UNetError, ImportError):
     """The job needs a package that this installation lacks."""

@@ -1,14 +1,11 @@
 """Checkpoints of the Flax NNX twin: Orbax directories and `.safetensors`."""
 
 import json
-import math
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import tensorstore
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -16,17 +13,16 @@ from unet_core import safetensors_file
 from unet_core.checkpoint import RECORD_KEY, Checkpoint, seal
 from unet_core.containers import Container, container_of, existing_container
 from unet_core.contents import Contents
-from unet_core.errors import CheckpointError, first_line, shown, some
+from unet_core.errors import CheckpointError, some
 from unet_core.files import atomic, reserve
 from unet_core.hub import check_tensors, in_forward_order
 from unet_core.reading import NO_HINTS, Hints, read_contents
 from unet_core.soundness import trusted
+from unet_jax.arrays import read_arrays, reason
 from unet_jax.hub import fill, nest, refuse_narrowing, to_hub, translate
 from unet_jax.model import UNet
 
 _MARK = "_CHECKPOINT_METADATA"
-_LARGEST_UNPACKED = 500_000_000
-"""Bytes that arrays may always claim: a network of zeros is packed into almost nothing."""
 
 
 def load(
@@ -115,19 +111,19 @@ def examine(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
         raise CheckpointError(f"{path}: is a directory, but no Orbax checkpoint of a UNet ({_missing(path)})")
     try:
         json.loads((path / _MARK).read_text())
-        arrays = _arrays(path)
+        found = read_arrays(path)
         with _checkpointer() as checkpointer:
             restored = checkpointer.restore(path.resolve(), args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))
             record = restored["metadata"]
     except CheckpointError:
         raise
     except Exception as error:  # whatever Orbax and TensorStore meet in a damaged directory
-        raise CheckpointError(f"{path}: not a sound Orbax checkpoint: {_reason(error)}") from error
+        raise CheckpointError(f"{path}: not a sound Orbax checkpoint: {reason(error)}") from error
     try:
-        tensors = translate(arrays, "torch")
+        tensors = translate(found, "torch")
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    del arrays
+    del found
     for key in tensors:  # one after the other, so that no second copy of them all is ever held
         tensors[key] = np.ascontiguousarray(tensors[key]).reshape(tensors[key].shape)
     text = record.get(RECORD_KEY) if isinstance(record, dict) else None
@@ -154,7 +150,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
                 ),
             )
     except ValueError as error:  # TensorStore's own errors, a full disk among them
-        raise CheckpointError(f"{path.name}: not written: {_reason(error)}") from error
+        raise CheckpointError(f"{path.name}: not written: {reason(error)}") from error
 
 
 def _checkpointer() -> ocp.Checkpointer:
@@ -177,48 +173,6 @@ def _missing(path: Path) -> str:
     if "orbax-checkpoint-tmp" in path.name:
         return "an unfinished one, left by a job that was interrupted; name a finished one"
     return f"no {_MARK} and state in it"
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of the item `state`, by its dotted name, read one after the other through TensorStore.
-
-    Orbax reads them all at once: it holds what it reads twice, fills what is missing with zeros and, at the first
-    failure, leaves the others to print tracebacks of their own.
-    """
-    state = path / "state"
-    metadata = json.loads((state / "_METADATA").read_text())
-    if not metadata["use_ocdbt"] or not (state / "manifest.ocdbt").is_file():
-        raise FileNotFoundError("its arrays are missing (no manifest.ocdbt in state)")
-    place = {"driver": "ocdbt", "base": f"file://{state.resolve()}/"}
-    store = tensorstore.KvStore.open(place).result()
-    stored = {key.decode() for key in store.list().result()}
-    specs: dict[str, dict[str, Any]] = {}
-    claimed = 0
-    for entry in metadata["tree_metadata"].values():
-        parts = [str(part["key"]) for part in entry["key_metadata"]]
-        name = ".".join(parts)
-        if name in specs or any("." in part for part in parts):
-            raise ValueError(f"its tree has a name with a dot in it, or twice: {shown(name)}")
-        driver, file = ("zarr", ".zarray") if f"{name}/.zarray" in stored else ("zarr3", "zarr.json")
-        if f"{name}/{file}" not in stored:
-            raise FileNotFoundError(f"its array {shown(name)} is missing")
-        array = json.loads(store.read(f"{name}/{file}").result().value)
-        chunks = array["chunks"] if driver == "zarr" else array["chunk_grid"]["configuration"]["chunk_shape"]
-        if any(chunk > max(size, 1) for chunk, size in zip(chunks, array["shape"], strict=True)):
-            raise ValueError(f"its array {shown(name)} claims parts larger than itself")
-        claimed += 4 * math.prod(array["shape"])
-        specs[name] = {"driver": driver, "kvstore": {**place, "path": f"{name}/"}}
-    on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    if claimed > max(_LARGEST_UNPACKED, 100 * on_disk):
-        raise CheckpointError(f"{path}: its arrays claim {claimed} bytes, {on_disk} are stored; damaged, or a trap")
-    for key in sorted(stored):
-        store.read(key).result()  # a part that cannot be read: TensorStore would fill it with zeros
-    return {name: np.asarray(tensorstore.open(spec).result().read().result()) for name, spec in specs.items()}
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what a library says, without TensorStore's dump of its settings."""
-    return first_line(error).split(" [tensorstore_spec")[0].split(" [source")[0]
 
 
 def _refuse_torch(container: Container, path: Path, instead: str) -> None:

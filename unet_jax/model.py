@@ -60,6 +60,7 @@ class UNet(nnx.Module):
         upsampled_features, norm_epsilon, norm_momentum: as in `unet_core.UNetConfig`.
         dtype: computes in this dtype (BatchNorm in float32 at least); None: in the common one of input and parameters.
         param_dtype: keeps the parameters in this one, and the statistics in float32 at least.
+        remat: keeps only each block's input for the backward pass and computes the rest again: less memory, more time.
         rngs: `nnx.Rngs(seed)`, a key, or the seed itself: the same seed is the same network in `unet_torch.UNet`,
             bit for bit.
             None leaves every kernel at zero, for a network that is filled next.
@@ -87,6 +88,7 @@ class UNet(nnx.Module):
         norm_momentum: float = UNetConfig.norm_momentum,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
+        remat: bool = False,
         rngs: nnx.Rngs | Array | int | None,
     ) -> None:
         self.config = config = UNetConfig(
@@ -106,6 +108,7 @@ class UNet(nnx.Module):
             norm_momentum=norm_momentum,
         )
         self.origin = Origin()
+        self.remat = remat
         kinds: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
         for name, before, middle, after, up in (*config.encoder_blocks, *config.decoder_blocks):
             block = DoubleConv(before, after, config=config, middle_channels=middle, up=up, **kinds)
@@ -121,10 +124,11 @@ class UNet(nnx.Module):
         *,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
+        remat: bool = False,
         rngs: nnx.Rngs | Array | int | None,
     ) -> "UNet":
         """The network that `config` describes."""
-        return cls(**dataclasses.asdict(config), dtype=dtype, param_dtype=param_dtype, rngs=rngs)
+        return cls(**dataclasses.asdict(config), dtype=dtype, param_dtype=param_dtype, remat=remat, rngs=rngs)
 
     @property
     def training(self) -> bool:
@@ -140,16 +144,17 @@ class UNet(nnx.Module):
         """
         _, height, width, channels = x.shape
         self.config.check_input(height, width, channels)
+        run = nnx.remat(DoubleConv.__call__) if self.remat else DoubleConv.__call__
         skips: list[Array] = []
         for block in self.config.encoder_blocks:
             if skips:
                 x = max_pool(x)
-            x = getattr(self, block.name)(x)
+            x = run(getattr(self, block.name), x)
             skips.append(x)
         skips.pop()
         for block in self.config.decoder_blocks:
             level = getattr(self, block.name)
-            x = level(join(x, skips.pop(), self.config, level.up))
+            x = run(level, join(x, skips.pop(), self.config, level.up))
         return self.out(x)
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w k"]:

@@ -1,0 +1,133 @@
+"""A checkpoint of either framework, ready to predict in either framework."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from conversion.containers import read
+from conversion.frameworks import needed
+from unet_core.checkpoint import Checkpoint
+from unet_core.config import UNetConfig
+from unet_core.containers import Container, existing_container
+from unet_core.errors import DataError, MissingFrameworkError, some
+from unet_core.evaluation import Bands
+from unet_core.progress import Progress, silent
+from unet_core.reading import NO_HINTS, Hints
+from unet_core.run import BEST, Backend, Settings, is_run, read_settings
+from unet_core.source import Source, open_source
+from unet_core.tiles import default_tile
+
+Part = Literal["training", "validation"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that can predict."""
+
+    checkpoint: Checkpoint
+    backend: Backend
+    values: tuple[int, ...]
+    """What a mask's pixels hold, by class."""
+    settings: Settings | None
+    """Of the run that it comes from."""
+
+    @property
+    def config(self) -> UNetConfig:
+        """The network's."""
+        return self.checkpoint.config
+
+    def bands(
+        self,
+        sizes: Sequence[tuple[int, int]],
+        *,
+        tile: int | None = None,
+        overlap: int | None = None,
+        flips: bool = False,
+        bfloat16: bool = False,
+    ) -> Bands:
+        """The function that predicts pictures.
+
+        Args:
+            sizes: heights and widths of the pictures that are to come; they share one size of tiles.
+            tile: height and width of the tiles, in pixels; None: what suits `sizes`.
+            overlap: of the tiles, in pixels; None: what makes the answers those for whole pictures.
+            flips: average over the picture and its mirror images.
+            bfloat16: compute in bfloat16.
+
+        Raises:
+            unet_core.UNetError: tiles that do not fit the network.
+        """
+        model = needed(f"unet_{self.backend}.checkpoint").from_checkpoint(self.checkpoint)
+        tiles = (tile, tile) if tile is not None else default_tile(self.config, sizes, overlap)
+        predictor = needed(f"unet_{self.backend}.predict").Predictor(
+            model, tile=tiles, overlap=overlap, flips=flips, bfloat16=bfloat16
+        )
+        bands: Bands = predictor.bands
+        return bands
+
+    def source(self, data: str, *, only: Part | None = None, progress: Progress = silent) -> Source:
+        """Pictures with masks to hold the network against.
+
+        Args:
+            data: a data folder, or "synthetic".
+            only: those that the network's run trained on, or validated on; None: all.
+            progress: is told how far the check of the data is.
+
+        Raises:
+            unet_core.DataError: the data cannot be used, has other classes, or lacks pictures of the run.
+        """
+        values = self.settings.values if self.settings else None
+        source = open_source(data, channels=self.config.in_channels, values=values, progress=progress)
+        if len(source.values) != len(self.values):
+            raise DataError(
+                f"{data}: the masks have {len(source.values)} classes ({some(source.values)}), the network tells "
+                f"{len(self.values)} apart"
+            )
+        if only is None:
+            return source
+        if self.settings is None:
+            raise DataError(f"--only {only}: is for the folder of a run")
+        names: tuple[str, ...] = getattr(self.settings, only)
+        gone = set(names) - set(source.names)
+        if gone:
+            raise DataError(f"{data}: lacks the run's pictures {some(sorted(gone))}")
+        return source.subset([source.names.index(name) for name in names])
+
+
+def open_network(path: str | Path, *, backend: Backend | None = None, hints: Hints = NO_HINTS) -> Network:
+    """The network of a checkpoint, or the best one of a run.
+
+    Args:
+        path: a checkpoint of any kind and framework, or a run's folder.
+        backend: where to compute; None: in the checkpoint's own framework, or in JAX where it has none, if that is
+            installed, otherwise in PyTorch.
+        hints: what the file does not tell.
+
+    Raises:
+        unet_core.UNetError: the checkpoint cannot be read, or the framework is not installed.
+    """
+    path = Path(path)
+    settings = read_settings(path) if is_run(path) else None
+    if settings is not None:
+        path = path / BEST
+        if not path.is_file():
+            raise DataError(f"{path}: is not there yet; it comes with the run's first validation")
+    checkpoint = read(path, hints)
+    config = checkpoint.config
+    classes = 2 if config.out_channels == 1 else config.out_channels + (config.output == "sigmoid")
+    values = settings.values if settings else (0, 255) if classes == 2 else tuple(range(classes))
+    return Network(checkpoint, backend or _backend(path), values, settings)
+
+
+def _backend(path: Path) -> Backend:
+    container = existing_container(path)
+    if container is Container.TORCH:
+        return "torch"
+    if container is Container.ORBAX:
+        return "jax"
+    try:
+        needed("unet_jax.predict")
+    except MissingFrameworkError:
+        return "torch"
+    return "jax"

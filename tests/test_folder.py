@@ -1,0 +1,276 @@
+"""A data folder is checked whole, and all that is wrong with it is said at once."""
+
+import numpy as np
+import pytest
+
+from unet_core.errors import DataError
+
+pytest.importorskip("PIL")
+tifffile = pytest.importorskip("tifffile")
+
+from PIL import Image
+
+from unet_core.folder import open_folder
+
+RNG = np.random.default_rng(0)
+
+
+def put(folder, part, name, array):
+    path = folder / part / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".tif":
+        tifffile.imwrite(
+            path, array, **({"photometric": "minisblack", "planarconfig": "contig"} if array.ndim == 3 else {})
+        )
+    else:
+        Image.fromarray(array).save(path)
+
+
+def picture(height=6, width=8, channels=None):
+    return RNG.integers(0, 256, (height, width, channels) if channels else (height, width), np.uint8)
+
+
+def mask(values=(0, 255), height=6, width=8):
+    return np.resize(np.array(values, np.uint8 if max(values) < 256 else np.uint16), (height, width))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three good pairs."""
+    for name in ("10", "2", "1"):
+        put(tmp_path, "images", f"{name}.png", picture())
+        put(tmp_path, "masks", f"{name}.png", mask())
+    return tmp_path
+
+
+def refused(folder, words, **how):
+    with pytest.raises(DataError, match=words) as caught:
+        open_folder(folder, **how)
+    assert str(caught.value).startswith(str(folder))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_pairs_come_in_the_order_of_their_numbers(folder):
+    data = open_folder(folder)
+    assert data.names == ("1", "2", "10")
+    assert [path.name for path in data.masks] == ["1.png", "2.png", "10.png"]
+    assert (len(data), data.channels, data.values, data.skipped) == (3, 1, (0, 255), ())
+    assert data.sizes == ((6, 8),) * 3
+
+
+def test_a_pair_is_the_picture_and_the_classes(folder):
+    image, labels = open_folder(folder).pair(2)
+    np.testing.assert_array_equal(image[:, :, 0], np.asarray(Image.open(folder / "images" / "10.png")))
+    np.testing.assert_array_equal(labels, mask() // 255)
+    assert (image.shape, image.dtype, labels.dtype) == ((6, 8, 1), np.uint8, np.uint8)
+
+
+def test_a_pair_is_read_anew_each_time(folder):
+    data = open_folder(folder)
+    before = data.pair(0).image
+    put(folder, "images", "1.png", 255 - before[:, :, 0])
+    np.testing.assert_array_equal(data.pair(0).image, 255 - before)
+
+
+@pytest.mark.parametrize(
+    ("part", "array", "words"),
+    [
+        ("masks", mask((0, 7)), "masks/1.png: holds 7, which is no class here"),
+        ("masks", mask(height=5), "another size than before"),
+        ("images", picture(5), "another size than before"),
+    ],
+)
+def test_a_file_that_changed_since_is_said(folder, part, array, words):
+    data = open_folder(folder)
+    put(folder, part, "1.png", array)
+    with pytest.raises(DataError, match=words):
+        data.pair(0)
+
+
+def test_a_subset_keeps_what_was_found_in_the_whole(folder):
+    put(folder, "masks", "1.png", mask((0,)))
+    data = open_folder(folder)
+    part = data.subset([2, 0])
+    assert (part.names, part.values, len(part)) == (("10", "1"), (0, 255), 2)
+    np.testing.assert_array_equal(part.pair(0).image, data.pair(2).image)
+
+
+def test_suffixes_may_differ_within_a_pair(folder):
+    put(folder, "images", "3.JPG", picture())
+    put(folder, "masks", "3.tif", mask())
+    assert open_folder(folder).names == ("1", "2", "3", "10")
+
+
+def test_what_is_no_data_is_skipped_and_listed(folder):
+    for name in ("images/.DS_Store", "images/Thumbs.db", "masks/._1.png", "masks/notes.txt"):
+        (folder / name).write_text("x")
+    (folder / "images" / "old").mkdir()
+    data = open_folder(folder)
+    assert set(data.skipped) == {
+        "images/.DS_Store",
+        "images/Thumbs.db",
+        "images/old",
+        "masks/._1.png",
+        "masks/notes.txt",
+    }
+    assert len(data) == 3
+
+
+@pytest.mark.parametrize(
+    ("held", "classes"),
+    [
+        ((0, 255), (0, 255)),
+        ((0, 1), (0, 1)),
+        ((0, 1, 2, 3), (0, 1, 2, 3)),
+        ((0, 128, 255), (0, 128, 255)),
+        ((0, 1, 255), (0, 1, 255)),
+        (tuple(range(64)), tuple(range(64))),
+        ((300, 0, 65535), (0, 300, 65535)),
+    ],
+)
+def test_classes_are_numbered_by_their_values(tmp_path, held, classes):
+    put(tmp_path, "images", "a.png", picture(8, 8))
+    put(tmp_path, "masks", "a.png", mask(held, 8, 8))
+    data = open_folder(tmp_path)
+    assert data.values == classes
+    wanted = [classes.index(value) for value in np.resize(held, 64)]
+    np.testing.assert_array_equal(data.pair(0).labels.ravel(), wanted)
+
+
+def test_classes_are_those_of_all_masks_together(folder):
+    put(folder, "masks", "2.png", mask((0, 3)))
+    data = open_folder(folder)
+    assert data.values == (0, 3, 255)
+    assert data.pair(1).labels.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "channels", "wanted"),
+    [((None, None), None, 1), ((None, 3), None, 3), ((3, 3), 1, 1), ((None, None), 3, 3), ((5, 5), None, 5)],
+)
+def test_all_pictures_get_as_many_channels(tmp_path, images, channels, wanted):
+    for name, have in zip("ab", images, strict=True):
+        put(tmp_path, "images", f"{name}.tif" if have == 5 else f"{name}.png", picture(channels=have))
+        put(tmp_path, "masks", f"{name}.png", mask())
+    data = open_folder(tmp_path, channels=channels)
+    assert data.channels == wanted
+    assert {data.pair(n).image.shape for n in range(2)} == {(6, 8, wanted)}
+
+
+def test_channels_that_do_not_go_together_are_refused(tmp_path):
+    for name, have in (("a", 5), ("b", 3)):
+        put(tmp_path, "images", f"{name}.tif", picture(channels=have))
+        put(tmp_path, "masks", f"{name}.png", mask())
+    refused(tmp_path, "different numbers of channels: b has 3, a has 5")
+    refused(tmp_path, r"images/a\.tif has 5 channels where 3 are wanted", channels=3)
+
+
+def remove(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def cut(name):
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-30])
+
+
+def double(folder):
+    put(folder, "images", "1.jpg", picture())
+
+
+def many(folder):
+    for name in ("1", "2"):
+        put(folder, "masks", f"{name}.png", mask(tuple(range(0, 96, 2 if name == "1" else 3)), 12, 8))
+        put(folder, "images", f"{name}.png", picture(12))
+
+
+def without_classes(folder):
+    for name in ("1", "2", "10"):
+        put(folder, "masks", f"{name}.png", mask((0,)))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (remove("masks/2.png"), "images/2.png has no mask"),
+        (remove("images/2.png"), "masks/2.png has no image"),
+        (double, "images/1.jpg and images/1.png have one name"),
+        (cut("images/2.png"), "images/2.png: "),
+        (cut("masks/2.png"), "masks/2.png: "),
+        (lambda folder: put(folder, "masks", "2.png", mask(height=7)), "images/2.png is 6x8, but masks/2.png is 7x8"),
+        (lambda folder: put(folder, "masks", "2.png", picture(channels=3)), "masks/2.png: is a mask of colours"),
+        (lambda folder: put(folder, "masks", "2.png", mask((0, 1))), "of 0 and 1, as masks/2.png, .* as masks/1.png"),
+        (many, r"hold 65 different values, masks/1.png alone 48"),
+        (without_classes, "every mask holds 0 and nothing else"),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "",
+)
+def test_what_is_wrong_is_said_with_its_file(folder, spoil, words):
+    spoil(folder)
+    refused(folder, words)
+
+
+def test_all_problems_are_said_at_once_and_counted(folder):
+    (folder / "masks" / "2.png").unlink()
+    cut("images/10.png")(folder)
+    double(folder)
+    said = refused(folder, r": 3 problems: ")
+    assert all(words in said for words in ("images/2.png has no mask", "images/1.jpg and", "images/10.png: "))
+
+
+def test_of_very_many_problems_the_first_are_said(tmp_path):
+    for name in range(30):
+        put(tmp_path, "images", f"{name}.png", picture())
+    (tmp_path / "masks").mkdir()
+    said = refused(tmp_path, r": 30 problems: images/0\.png has no mask, images/1\.png .*\(30 in all\)")
+    assert "images/29.png" not in said
+
+
+def test_a_damaged_file_is_named_within_a_deep_folder(tmp_path):
+    deep = tmp_path / ("d" * 120) / ("e" * 120)
+    put(deep, "images", "a.png", picture())
+    put(deep, "masks", "a.png", mask())
+    (deep / "images" / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"images/a\.png: is empty"):
+        open_folder(deep)
+
+
+def test_a_folder_without_its_parts_is_refused(tmp_path):
+    refused(tmp_path / "nowhere", "no such folder")
+    refused(tmp_path, "has no images/ and no masks/")
+    (tmp_path / "images").mkdir()
+    refused(tmp_path, "has no masks/")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "images" / "a.gif").touch()
+    refused(tmp_path, r"holds no images: none of the files in images/ ends in \.png")
+
+
+def test_a_directory_with_a_pictures_name_is_a_problem(folder):
+    (folder / "images" / "1.png").unlink()
+    (folder / "images" / "1.png").mkdir()
+    refused(folder, r"images/1\.png: is a directory")
+
+
+def test_given_values_are_the_classes(folder):
+    for name in ("1", "2", "10"):
+        put(folder, "masks", f"{name}.png", mask((255,)))
+    data = open_folder(folder, values=(0, 128, 255))
+    assert data.values == (0, 128, 255)
+    assert (data.pair(0).labels == 2).all()
+
+
+def test_a_value_that_is_not_among_the_given_ones_is_refused(folder):
+    refused(folder, r"masks/1\.png holds 255 where masks of 0/1 are wanted", values=(0, 1))
+
+
+@pytest.mark.parametrize("values", [(), (1, 0), (0, 0), (-1, 1), (0, 65536)])
+def test_values_that_are_none_are_refused(folder, values):
+    with pytest.raises(DataError, match="ascending"):
+        open_folder(folder, values=values)
+
+
+def test_the_caller_is_told_how_far_it_is(folder):
+    told = []
+    open_folder(folder, progress=lambda text, done: told.append((text, done)))
+    assert told[-1] == ("3 of 3 pairs checked", 1.0)
+    assert [done for _, done in told] == sorted(done for _, done in told)

@@ -1,0 +1,325 @@
+"""Tiled prediction against the network on the whole picture, in both frameworks."""
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import TINY, trained_tensors
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from strategies import configs
+from test_twins import ROOT, methods, public_names
+
+from unet_core import UNetConfig
+from unet_core.checkpoint import Checkpoint
+from unet_core.errors import DataError, UNetError
+from unet_core.tiles import halo, reach, tiling
+
+torch = pytest.importorskip("torch")
+jax = pytest.importorskip("jax")
+
+import jax.numpy as jnp
+from flax import nnx
+
+import unet_jax.predict
+import unet_torch.predict
+from unet_jax.checkpoint import from_checkpoint as to_jax
+from unet_jax.hub import to_hub as jax_hub
+from unet_torch.checkpoint import from_checkpoint as to_torch
+
+CONFIGS = {
+    "default": TINY,
+    "half-pixel": dataclasses.replace(TINY, align_corners=False, skip_first=True),
+    "one level": UNetConfig(1, 1, (5, 3)),
+    "deep and narrow": UNetConfig(1, 3, (2, 3, 4, 5, 6)),
+    "padded": dataclasses.replace(TINY, fit="pad", conv_bias=True),
+    "transposed": dataclasses.replace(TINY, upsampling="transposed"),
+    "transposed, half-pixel": dataclasses.replace(TINY, upsampling="transposed", align_corners=False),
+    "narrower decoder": dataclasses.replace(TINY, decoder_features=(3, 4), middle_features=(5, 7)),
+    "all at once": UNetConfig(
+        2, 3, (4, 6, 6), "transposed", False, True, "pad", True, "softmax", (5, 4), (3, 7), (2, 3), 1e-4, 0.2
+    ),
+}
+TWINS = {"torch": (unet_torch.predict, to_torch), "jax": (unet_jax.predict, to_jax)}
+twins = pytest.mark.parametrize("twin", TWINS)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Tiny tiles gain nothing from several, and lose much where others compute too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def predictor(twin, config=TINY, dtype=np.float64, **options):
+    """A new one, with a model of its own."""
+    module, of_checkpoint = TWINS[twin]
+    return module.Predictor(of_checkpoint(Checkpoint(config, trained_tensors(config, dtype=dtype))), **options)
+
+
+def whole(config, picture, dtype=np.float64):
+    """The torch twin's logits of the whole picture; `test_models` holds the other twin to them."""
+    model = to_torch(Checkpoint(config, trained_tensors(config, dtype=dtype)))
+    x = torch.from_numpy(np.ascontiguousarray(picture, dtype)[None]).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        return model.logits(x)[0].permute(1, 2, 0).numpy()
+
+
+def pixels(config, height, width):
+    return np.random.default_rng(height * width).random((height, width, config.in_channels), np.float32)
+
+
+def error(found, reference):
+    """The largest, relative to how far the logits spread over the picture."""
+    return np.abs(found - reference).max() / np.ptp(reference, axis=(0, 1)).max()
+
+
+def small_tile(config):
+    """One that overlaps exactly and still moves on."""
+    return (sum(reach(config)) // config.minimum_size + 3) * config.minimum_size
+
+
+def test_the_twins_define_the_same_names_in_the_same_order():
+    for name in ("windows.py", "predict.py"):
+        assert public_names(ROOT / "unet_torch" / name) == public_names(ROOT / "unet_jax" / name)
+    assert methods(ROOT / "unet_torch/predict.py", "Predictor") == methods(ROOT / "unet_jax/predict.py", "Predictor")
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@twins
+def test_tiles_answer_as_the_whole_picture_does(x64, twin, config):
+    step, tile = config.minimum_size, small_tile(config)
+    predict = predictor(twin, config, tile=(tile, tile + step))
+    for height, width in ((step, 2 * step + 1), (tile - 1, tile - step - 3), (tile + 2 * step + 1, tile + step - 1)):
+        picture = pixels(config, height, width)
+        found = predict.logits(picture)
+        assert found.dtype == np.float64
+        assert error(found, whole(config, picture)) < 1e-12
+
+
+@given(configs(most=4, levels=4), st.integers(0, 40), st.integers(0, 40))
+@settings(max_examples=12)
+def test_any_network_in_torch(config, more, wider):
+    check_any("torch", config, more, wider)
+
+
+@given(configs(most=4, levels=3), st.integers(0, 40), st.integers(0, 40))
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_network_in_jax(x64, config, more, wider):
+    check_any("jax", config, more, wider)
+
+
+def check_any(twin, config, more, wider):
+    tile = small_tile(config)
+    picture = pixels(config, config.minimum_size + more, tile + wider)
+    reference = whole(config, picture)  # a constant, where no ReLU lets anything through
+    found = predictor(twin, config, tile=(tile, tile)).logits(picture)
+    assert np.abs(found - reference).max() <= 1e-12 * np.abs(reference).max()
+
+
+@twins
+def test_what_leaves_something_out_is_another_network(x64, twin, monkeypatch):
+    """The controls: each of the three things that make tiles exact is needed."""
+    picture = pixels(TINY, 131, 97)
+    tile = small_tile(TINY) + 8
+    predict = predictor(twin, tile=(tile, tile))
+    reference = whole(TINY, picture)
+    assert error(predict.logits(picture), reference) < 1e-12
+    module, window = TWINS[twin][0], TWINS[twin][0].window
+
+    def plain(config, size, start, tile):
+        return window(config, tile, (0, 0), tile)
+
+    def without_masks(config, size, start, tile):
+        return type(found := window(config, size, start, tile))(
+            *(part._replace(inside=tuple(tile[0] >> level for level in range(3))) for part in found)
+        )
+
+    for control, least in ((plain, 1e-2), (without_masks, 1e-3)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "window", control)
+            assert error(predict.logits(picture), reference) > least
+    with monkeypatch.context() as patch:
+        nearer = tuple(value - TINY.minimum_size for value in reach(TINY))
+        patch.setattr("unet_core.tiles.reach", lambda *_: nearer)
+        assert error(predict.logits(picture), reference) > 1e-8
+
+
+@twins
+def test_with_less_overlap_the_logits_are_exact_away_from_the_seams(x64, twin):
+    picture = pixels(TINY, 100, 117)
+    tile, overlap = 80, 8
+    found = predictor(twin, tile=(tile, tile), overlap=overlap).logits(picture)
+    reference = whole(TINY, picture)
+    plan = tiling(TINY, (100, 117), (tile, tile), overlap)
+    near = np.zeros((100, 117), bool)
+    for axis, line in enumerate((plan.rows, plan.columns)):
+        for start in line.starts[1:]:
+            near.swapaxes(0, axis)[start - halo(TINY) + overlap : start + halo(TINY)] = True
+    assert 0.05 < (~near).mean() < 0.5
+    assert error(found[~near], reference[~near]) < 1e-12 < 1e-6 < error(found[near], reference[near]) < 0.5
+
+
+@twins
+def test_flips_average_four_mirror_images(x64, twin):
+    picture = pixels(TINY, 83, 70)
+    tile = small_tile(TINY)
+    predict = predictor(twin, tile=(tile, tile), flips=True)
+    mirrored = [
+        whole(TINY, picture[::vertical, ::horizontal])[::vertical, ::horizontal]
+        for vertical in (1, -1)
+        for horizontal in (1, -1)
+    ]
+    assert error(predict.logits(picture), np.mean(mirrored, 0)) < 1e-12
+    assert error(mirrored[0], np.mean(mirrored, 0)) > 1e-3
+
+
+@twins
+def test_bands_follow_one_another_from_the_top(twin):
+    picture = pixels(TINY, 150, 20)
+    tile = small_tile(TINY)
+    predict = predictor(twin, dtype=np.float32, tile=(tile, tile))
+    for predict.flips in (False, True):
+        bands = list(predict.bands(picture))
+        assert len(bands) > 2
+        assert [top for top, _ in bands] == list(np.cumsum([0] + [len(rows) for _, rows in bands[:-1]]))
+        assert {rows.shape[1:] for _, rows in bands} == {(20, TINY.out_channels)}
+        assert {rows.dtype for _, rows in bands} == {np.dtype(np.float32)}
+
+
+@twins
+def test_whole_numbers_are_fractions_of_white(twin):
+    predict = predictor(twin, dtype=np.float32)
+    for dtype in (np.uint8, np.uint16):
+        picture = (pixels(TINY, 40, 37) * np.iinfo(dtype).max).astype(dtype)
+        fractions = picture / np.float32(np.iinfo(dtype).max)
+        found = predict.logits(picture)
+        np.testing.assert_array_equal(found, predict.logits(fractions))
+        np.testing.assert_array_equal(found, predict.logits(np.asfortranarray(picture)))
+        assert error(found, whole(TINY, fractions)) < 1e-5
+
+
+@twins
+def test_bfloat16_rounds_and_no_more(twin):
+    picture = pixels(TINY, 50, 61)
+    found = predictor(twin, dtype=np.float32, bfloat16=True).logits(picture)
+    assert found.dtype == np.float32
+    assert 1e-4 < error(found, whole(TINY, picture)) < 5e-2
+
+
+@pytest.mark.parametrize("training", [True, False])
+@twins
+def test_the_model_stays_as_it_is_and_its_weights_are_read_each_time(twin, training):
+    module, of_checkpoint = TWINS[twin]
+    model, picture = of_checkpoint(Checkpoint(TINY, trained_tensors(TINY))), pixels(TINY, 20, 30)
+    model.train() if training else model.eval()
+    predict = module.Predictor(model)
+    first = predict.logits(picture)
+    assert error(first, whole(TINY, picture)) < 1e-5
+    assert model.training is training
+    hub = model.state_dict() if twin == "torch" else jax_hub(model)
+    for key, value in trained_tensors(TINY).items():
+        np.testing.assert_array_equal(hub[key], value)
+    if twin == "torch":
+        assert all(module.training is training for module in model.modules())
+        with torch.no_grad():
+            model.out.bias += 1
+    else:
+        model.out.bias[...] += 1
+    np.testing.assert_allclose(predict.logits(picture), first + 1, atol=1e-5)
+
+
+def test_torch_keeps_a_mixed_mode_also_where_the_network_fails():
+    predict = predictor("torch", dtype=np.float32)
+    model = predict.model.train()
+    model.down1.eval()
+    before = [module.training for module in model.modules()]
+    predict.logits(pixels(TINY, 20, 30))
+    assert [module.training for module in model.modules()] == before
+    model.out = torch.nn.Conv2d(99, 1, 1)
+    with pytest.raises(RuntimeError, match="channels"):
+        predict.logits(pixels(TINY, 20, 30))
+    assert [module.training for module in model.modules()][: len(before) - 1] == before[:-1]
+    assert torch.is_grad_enabled()
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_torch_predicts_with_the_network_inside_a_wrapper():
+    model = predictor("torch", dtype=np.float32).model
+    picture = pixels(TINY, 20, 30)
+    found = unet_torch.predict.Predictor(torch.nn.DataParallel(model)).logits(picture)
+    np.testing.assert_array_equal(found, unet_torch.predict.Predictor(model).logits(picture))
+    with pytest.raises(TypeError, match="UNet is needed, got Linear"):
+        unet_torch.predict.Predictor(torch.nn.Linear(1, 1))
+
+
+def test_jax_compiles_once_for_all_sizes_and_weights():
+    predict = predictor("jax", dtype=np.float32, tile=(64, 64))
+    other = to_jax(Checkpoint(TINY, trained_tensors(TINY, 1)))
+    other.train()
+    variables = nnx.split(other, nnx.Param, nnx.BatchStat)[1:]
+    for height, width in ((4, 5), (64, 64), (81, 40), (31, 80)):
+        picture = pixels(TINY, height, width)
+        first = predict.logits(picture)
+        found = predict.logits(picture, variables)
+        assert error(first, found) > 1e-2
+    assert predict._compiled._cache_size() == 1
+    other.eval()
+    np.testing.assert_allclose(found, other.logits(jnp.asarray(picture)[None])[0], rtol=0, atol=1e-4)
+
+
+REPLICATED = """
+import os
+os.environ.update(JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_force_host_platform_device_count=2")
+import jax, numpy as np, unet_jax
+from flax import nnx
+from unet_jax.predict import Predictor
+model = unet_jax.UNet(1, 1, features=(2, 3), rngs=0)
+mesh = jax.make_mesh((2,), ("data",))
+everywhere = jax.NamedSharding(mesh, jax.P())
+variables = jax.device_put(nnx.split(model, nnx.Param, nnx.BatchStat)[1:], everywhere)
+predict = Predictor(nnx.eval_shape(lambda: unet_jax.UNet(1, 1, features=(2, 3), rngs=None)))
+picture = np.random.default_rng(0).random((20, 20, 1), np.float32)
+found = predict.logits(picture, variables)
+assert (found == predict.logits(picture, nnx.split(model, nnx.Param, nnx.BatchStat)[1:])).all()
+assert predict._compiled._cache_size() == 1
+model.eval()
+assert np.abs(found - model.logits(picture[None])[0]).max() < 1e-4
+"""
+
+
+def test_a_network_without_weights_of_its_own_takes_those_that_lie_on_several_devices(tmp_path):
+    done = subprocess.run([sys.executable, "-c", REPLICATED], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((3, 40, 3), "an input of 3x40 is too small: 2 max-pools need at least 4x4"),
+        ((40, 40, 1), "the input has 1 channels, the network takes 3"),
+        ((40, 40), "a picture is an array of height, width and channels; this one is 40x40"),
+    ],
+)
+@twins
+def test_a_picture_that_does_not_fit_is_refused(twin, shape, message):
+    if len(shape) != 3:
+        from unet_core.bands import check_picture
+
+        with pytest.raises(DataError, match=message):
+            check_picture(TINY, np.zeros(shape, np.uint8))
+        return
+    with pytest.raises(DataError, match=message):
+        predictor(twin, dtype=np.float32).bands(np.zeros(shape, np.uint8))
+
+
+@twins
+def test_tiles_that_cover_nothing_are_refused(twin):
+    with pytest.raises(UNetError, match="multiples of 4; give 64x64"):
+        predictor(twin, dtype=np.float32, tile=(64, 62))
+    with pytest.raises(UNetError, match="an overlap of 64 pixels: tiles of 64 can overlap by 0 to 60"):
+        predictor(twin, dtype=np.float32, tile=(64, 64), overlap=64).bands(pixels(TINY, 100, 100))

@@ -1,0 +1,406 @@
+"""Training in both twins: the same losses, exact resumption, clean ends."""
+
+import dataclasses
+import importlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from unet_core import CheckpointError
+from unet_core.errors import RunError
+from unet_core.history import read_history
+from unet_core.recipe import Recipe
+from unet_core.run import open_run, read_settings
+from unet_core.schedule import Schedule
+from unet_core.settings import Loss, Optimizer
+
+pytest.importorskip("grain")
+pytest.importorskip("tensorboardX")
+
+BACKENDS = ("torch", "jax")
+SMALL = Recipe(
+    features=(3, 4), steps=8, batch=2, crop=16, validation=2, validate_every=4, save_every=2, log_every=3, keep=3
+)
+
+
+def train(backend, path, data, recipe=SMALL, *, resume=False, **options):
+    module = importlib.import_module(f"unet_{backend}.train")
+    said = []
+    with open_run(path, backend=backend, recipe=recipe, data=str(data), resume=resume, tell=said.append) as run:
+        outcome = module.train(run, **options, tell=said.append)
+    return outcome, said
+
+
+def history(path):
+    return (path / "history.jsonl").read_bytes()
+
+
+def losses(path):
+    return np.array([entry["loss"] for entry in read_history(path / "history.jsonl") if "loss" in entry])
+
+
+def states(path):
+    return sorted((path / "states").iterdir(), key=lambda state: int(state.stem))
+
+
+RECIPES = {
+    "adam": SMALL,
+    "everything": dataclasses.replace(
+        SMALL,
+        accumulate=2,
+        ema=0.8,
+        upsampling="transposed",
+        loss=Loss("cross-entropy+dice", (1.0, 3.0)),
+        optimizer=Optimizer("sgd", 1e-2, 1e-3, momentum=0.9, nesterov=True, clip=0.5),
+        schedule=Schedule("plateau", warmup=2, patience=0),
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def whole(cells, tmp_path_factory):
+    """Uninterrupted trainings, each made once."""
+    made = {}
+
+    def get(backend, name="adam"):
+        if (backend, name) not in made:
+            path = tmp_path_factory.mktemp("whole") / f"{backend}-{name}"
+            train(backend, path, cells, RECIPES[name])
+            made[backend, name] = path
+        return made[backend, name]
+
+    return get
+
+
+def double(recipe, **changes):
+    return dataclasses.replace(recipe, precision="float64", **changes)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_twins_have_the_same_losses(name, cells, tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("jax")
+    recipe = double(RECIPES[name], steps=20, validate_every=20, save_every=20)
+    for backend in BACKENDS:
+        train(backend, tmp_path / backend, cells, recipe)
+    ours, theirs = (losses(tmp_path / backend) for backend in BACKENDS)
+    assert np.abs(ours - theirs).max() < 1e-9 * np.abs(theirs).max()
+    one, two = (read_history(tmp_path / backend / "history.jsonl")[-1]["validation"] for backend in BACKENDS)
+    assert one["confusion"] == two["confusion"]
+
+
+def test_another_order_of_the_pictures_is_noticed(cells, tmp_path, monkeypatch):
+    """The negative control: the comparison above sees a batch that is not the same."""
+    pytest.importorskip("torch")
+    recipe = double(SMALL, steps=4, validate_every=4, save_every=4)
+    train("torch", tmp_path / "a", cells, recipe)
+    monkeypatch.setattr("unet_core.batches._ORDERS", 7)
+    importlib.import_module("unet_core.batches")._order.cache_clear()
+    train("torch", tmp_path / "b", cells, recipe)
+    importlib.import_module("unet_core.batches")._order.cache_clear()
+    assert np.abs(losses(tmp_path / "a") - losses(tmp_path / "b")).max() > 1e-4
+
+
+def test_a_training_learns(backend, whole):
+    found = losses(whole(backend))
+    assert np.isfinite(found).all()
+    assert found[-1] < found[0]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("end", [3, 4])
+def test_resumption_is_exact(backend, name, end, cells, whole, tmp_path, monkeypatch):
+    """A signal after any step: state, history and best network go on as if there had been none."""
+    interrupt(monkeypatch, after=end)
+    outcome, _ = train(backend, tmp_path / "run", cells, RECIPES[name])
+    assert (outcome.step, outcome.stopped_by) == (end, signal.SIGTERM)
+    monkeypatch.undo()
+    outcome, said = train(backend, tmp_path / "run", cells, RECIPES[name], resume=True)
+    assert f"going on after step {end} of 8" in said
+    assert history(tmp_path / "run") == history(whole(backend, name))
+    ours, theirs = (load_file(path / "best.safetensors") for path in (tmp_path / "run", whole(backend, name)))
+    assert {key: value.tobytes() for key, value in ours.items()} == {
+        key: value.tobytes() for key, value in theirs.items()
+    }
+
+
+def interrupt(monkeypatch, *, after, number=signal.SIGTERM):
+    """Send this process a signal once the rate of a step is asked for."""
+    recorder = importlib.import_module("unet_core.run").Recorder
+    rate = recorder.rate
+
+    def rate_and_signal(self, step):
+        if step == after - 1:
+            os.kill(os.getpid(), number)
+        return rate(self, step)
+
+    monkeypatch.setattr(recorder, "rate", rate_and_signal)
+
+
+def test_lines_of_a_step_that_was_never_saved_are_made_again(backend, cells, whole, tmp_path):
+    shutil.copytree(whole(backend), tmp_path / "run")
+    for state in states(tmp_path / "run")[1:]:
+        shutil.rmtree(state) if state.is_dir() else state.unlink()
+    train(backend, tmp_path / "run", cells, resume=True)
+    assert history(tmp_path / "run") == history(whole(backend))
+
+
+def test_without_a_state_the_run_starts_anew(backend, cells, whole, tmp_path):
+    shutil.copytree(whole(backend), tmp_path / "run", ignore=shutil.ignore_patterns("states"))
+    train(backend, tmp_path / "run", cells, resume=True)
+    assert history(tmp_path / "run") == history(whole(backend))
+
+
+def test_the_latest_states_are_kept(backend, whole):
+    assert [int(state.stem) for state in states(whole(backend))] == [4, 6, 8]
+
+
+def damage(state, how):
+    """Spoil the largest file of a state."""
+    files = [path for path in (state, *state.rglob("*")) if path.is_file()]
+    file = max(files, key=lambda path: path.stat().st_size)
+    data = bytearray(file.read_bytes())
+    middle = len(data) // 2
+    if how == "flipped":
+        data[middle : middle + 200] = bytes(value ^ 1 for value in data[middle : middle + 200])
+        file.write_bytes(data)
+    else:
+        file.write_bytes(data[:middle] if how == "cut" else b"")
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "empty"])
+def test_a_damaged_state_is_passed_over(backend, how, cells, whole, tmp_path):
+    shutil.copytree(whole(backend), tmp_path / "run")
+    damage(states(tmp_path / "run")[-1], how)
+    _, said = train(backend, tmp_path / "run", cells, resume=True)
+    assert [line for line in said if "is damaged and passed over" in line]
+    assert "going on after step 6 of 8" in said
+    assert history(tmp_path / "run") == history(whole(backend))
+    assert [int(state.stem) for state in states(tmp_path / "run")] == [4, 6, 8]
+
+
+def test_without_any_sound_state_nothing_is_lost(backend, cells, whole, tmp_path):
+    shutil.copytree(whole(backend), tmp_path / "run")
+    for state in states(tmp_path / "run"):
+        damage(state, "cut")
+    before = history(tmp_path / "run")
+    with pytest.raises(RunError, match="no state of 3 is sound"):
+        train(backend, tmp_path / "run", cells, resume=True)
+    assert history(tmp_path / "run") == before
+    assert len(states(tmp_path / "run")) == 3
+
+
+def test_a_full_disk_is_said_and_earlier_states_stay_sound(backend, cells, whole, tmp_path):
+    """A limit on file sizes stands in for the full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    shutil.copytree(whole(backend), tmp_path / "run")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, hard))
+    try:
+        with pytest.raises((RunError, CheckpointError), match=r"not saved|not written"):
+            train(backend, tmp_path / "run", cells, dataclasses.replace(SMALL, steps=12), resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    _, said = train(backend, tmp_path / "run", cells, dataclasses.replace(SMALL, steps=12), resume=True)
+    assert [line for line in said if line.startswith("going on after step 8")]
+
+
+def test_a_loss_that_is_no_number_ends_the_run(backend, cells, tmp_path):
+    recipe = dataclasses.replace(SMALL, steps=40, save_every=40, optimizer=Optimizer("sgd", 1e30))
+    with pytest.raises(RunError, match=r"the loss of step \d+ is (nan|inf)"):
+        train(backend, tmp_path / "run", cells, recipe)
+
+
+def test_several_classes(backend, cells, tmp_path):
+    from PIL import Image
+
+    shutil.copytree(cells, tmp_path / "data")
+    for number, path in enumerate(sorted((tmp_path / "data/masks").iterdir())):
+        mask = np.asarray(Image.open(path)) // 255
+        mask[:8] += number % 2 + 1
+        Image.fromarray(mask).save(path)
+    train(
+        backend, tmp_path / "run", str(tmp_path / "data"), dataclasses.replace(SMALL, loss=Loss("cross-entropy+dice"))
+    )
+    assert read_settings(tmp_path / "run").values == (0, 1, 2, 3)
+    found = read_history(tmp_path / "run/history.jsonl")[-1]["validation"]
+    assert len(found["iou"]) == 4
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float64"])
+def test_other_precisions(backend, precision, cells, tmp_path):
+    train(backend, tmp_path / "run", cells, dataclasses.replace(SMALL, steps=4, precision=precision))
+    kind = np.float64 if precision == "float64" else np.float32
+    tensors = load_file(tmp_path / "run/best.safetensors")
+    assert {value.dtype for key, value in tensors.items() if not key.endswith("tracked")} == {np.dtype(kind)}
+
+
+def test_a_checkpoint_to_start_from(backend, cells, whole, tmp_path):
+    from conversion.training import train as train_anywhere
+
+    start = str(whole(backend) / "best.safetensors")
+    recipe = dataclasses.replace(SMALL, start=start, steps=2, validate_every=2)
+    train_anywhere(tmp_path / "run", backend=backend, data=str(cells), recipe=recipe, tell=lambda line: None)
+    assert losses(tmp_path / "run")[0] < losses(whole(backend))[0]
+
+
+def test_tensorboard_has_the_curves_and_pictures(backend, whole):
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.record_writer import RecordWriter  # noqa: F401  (the package is there)
+
+    (file,) = (whole(backend) / "tensorboard").iterdir()
+    tags = set()
+    raw = file.read_bytes()
+    while raw:
+        length = int.from_bytes(raw[:8], "little")
+        event = Event.FromString(raw[12 : 12 + length])
+        tags |= {value.tag for value in event.summary.value}
+        raw = raw[16 + length :]
+    assert {"training/loss", "training/rate", "training/norm", "validation/mean_IoU", "validation/loss"} <= tags
+    assert any(tag.startswith("validation/00") for tag in tags)
+
+
+def test_jax_compiles_the_step_once(cells, tmp_path, caplog):
+    jax = pytest.importorskip("jax")
+    with jax.log_compiles(True), caplog.at_level("WARNING"):
+        train("jax", tmp_path / "run", cells)
+    compiled = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Compiling")]
+    names = [line.split()[1] for line in compiled]
+    assert [name for name in names if "update" in name] == [name for name in names if "update" in name][:1]
+    assert len([name for name in names if "compiled" in name]) == 1  # the tiles of the validation
+
+
+def test_jax_does_not_wait_for_each_step(cells, tmp_path, monkeypatch):
+    """Losses come from the device once per `log_every` steps, not once per step."""
+    jax = pytest.importorskip("jax")
+    fetched = []
+    get = jax.device_get
+    monkeypatch.setattr(jax, "device_get", lambda tree: fetched.append(len(tree)) or get(tree))
+    train("jax", tmp_path / "run", cells, dataclasses.replace(SMALL, save_every=8, validate_every=8, log_every=4))
+    assert fetched == [4, 4]
+
+
+def test_a_batch_that_the_devices_do_not_divide_is_refused():
+    pytest.importorskip("jax")
+    done = in_process(
+        "import jax; from unet_jax.step import data_mesh; data_mesh(6)",
+        XLA_FLAGS="--xla_force_host_platform_device_count=4",
+    )
+    assert "batch 6: is not divided by the 4 devices; give a multiple of 4" in done.stderr
+
+
+def in_process(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_eight_devices_train_as_one_does(cells, tmp_path):
+    """The statistics are those of the whole batch, wherever its parts are: in float64 nothing but rounding differs."""
+    pytest.importorskip("jax")
+    recipe = double(SMALL, batch=8, steps=6, validate_every=6, save_every=6, ema=0.9)
+    code = f"""
+import json, pathlib
+from unet_core.recipe import Recipe
+from unet_core.run import open_run
+from unet_jax.train import train
+recipe = Recipe.from_dict(json.loads({json.dumps(recipe.to_dict())!r}))
+with open_run(pathlib.Path({str(tmp_path / "eight")!r}), backend="jax", recipe=recipe, data={str(cells)!r}) as run:
+    train(run)
+"""
+    done = in_process(code, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    assert done.returncode == 0, done.stderr
+    train("jax", tmp_path / "one", cells, recipe)
+    one, eight = (losses(tmp_path / name) for name in ("one", "eight"))
+    assert np.abs(one - eight).max() < 1e-12
+    ours, theirs = (load_file(tmp_path / name / "best.safetensors") for name in ("one", "eight"))
+    apart = max(float(np.abs(ours[key] - theirs[key]).max()) for key in ours)
+    assert apart < 1e-9
+
+
+def test_statistics_of_a_part_of_the_batch_would_be_noticed(cells, tmp_path):
+    """The negative control: an eighth of the batch has other statistics."""
+    pytest.importorskip("jax")
+    for name, batch in (("whole", 8), ("part", 1)):
+        train("jax", tmp_path / name, cells, double(SMALL, batch=batch, steps=1, crop=32))
+    ours, theirs = (load_file(tmp_path / name / "best.safetensors") for name in ("whole", "part"))
+    assert max(float(np.abs(ours[key] - theirs[key]).max()) for key in ours if "running" in key) > 1e-3
+
+
+COMMAND = ("--backend", "{backend}", "--steps", "60", "--features", "3", "4", "--crop", "16", "--batch", "2")
+
+
+def start_command(backend, data, run):
+    arguments = [word.format(backend=backend) for word in COMMAND]
+    code = "import sys; from unet_cli.main import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            code,
+            "train",
+            *arguments,
+            "--save-every",
+            "5",
+            "--out",
+            str(run),
+            "--data",
+            str(data),
+            "--resume",
+        ],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def until_step(run, step, process):
+    """Wait until a state of that step is there."""
+    for _ in range(6000):
+        if any(int(state.stem) >= step for state in (run / "states").glob("*") if state.stem.isdecimal()):
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    raise AssertionError("no state")
+
+
+def test_kill_9_loses_nothing(backend, cells, tmp_path):
+    run = tmp_path / "run"
+    process = start_command(backend, cells, run)
+    until_step(run, 10, process)
+    process.kill()
+    process.communicate()
+    process = start_command(backend, cells, run)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert "going on after step" in said
+    process = start_command(backend, cells, tmp_path / "whole")
+    process.communicate()
+    assert history(run) == history(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_signals_save_and_leave(backend, number, code, cells, tmp_path, monkeypatch, capsys):
+    from unet_cli.main import main
+
+    interrupt(monkeypatch, after=3, number=number)
+    arguments = [word.format(backend=backend) for word in COMMAND]
+    assert main(["train", *arguments, "--data", str(cells), "--out", str(tmp_path / "run")]) == code
+    assert (
+        f"stopped by {number.name} after step 3 of 60; the state is saved: go on with --resume"
+        in capsys.readouterr().out
+    )
+    assert [int(state.stem) for state in states(tmp_path / "run")] == [3]

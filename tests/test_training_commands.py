@@ -1,0 +1,273 @@
+"""`unet train`, `predict`, `eval` and `plot`: what they write and print, and how they refuse."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import TINY, trained_tensors
+
+from unet_cli.main import main
+from unet_core import UNetConfig, safetensors_file
+from unet_core.checkpoint import Checkpoint
+from unet_core.history import read_history
+
+pytest.importorskip("grain")
+Image = pytest.importorskip("PIL.Image")
+
+GREY = UNetConfig(1, 1, (3, 4))
+RECIPE = ("--steps", "4", "--features", "3", "4", "--crop", "16", "--batch", "2", "--validate-every", "2")
+
+
+@pytest.fixture(scope="session")
+def run(cells, tmp_path_factory):
+    pytest.importorskip("torch")
+    path = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["train", "--backend", "torch", "--data", str(cells), "--out", str(path), *RECIPE]) == 0
+    return path
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "net.safetensors"
+    safetensors_file.write(path, Checkpoint(GREY, trained_tensors(GREY)))
+    return path
+
+
+def refused(arguments, capsys):
+    """The one line of an exit with code 2."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_new_run_needs_a_backend_and_data(tmp_path, capsys):
+    assert "--backend jax|torch: is needed" in refused(["train", "--out", tmp_path / "run"], capsys)
+    assert "--data DIR: is needed" in refused(["train", "--backend", "jax", "--out", tmp_path / "run"], capsys)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "{run}"], "holds a run already; go on with it by --resume"),
+        (["--out", "{data}"], "exists and is no run; name a new folder"),
+        (["--out", "{run}", "--resume", "--seed", "3"], "started with another --seed"),
+        (["--out", "{run}", "--resume", "--no-flips", "--crop", "32"], "started with another --crop, --flips"),
+        (["--out", "{run}", "--resume", "--backend", "jax"], "was trained with --backend torch"),
+        (["--out", "{new}", "--batch", "0"], "batch 0: give a whole number from 1 up"),
+        (["--out", "{new}", "--crop", "1"], "crop 1: is too small"),
+        (["--out", "{new}", "--class-weights", "1", "2", "3"], "the masks have 2 classes; give 2"),
+        (["--out", "{new}", "--validation", "6"], "leaves none to train or none to validate on"),
+        (["--out", "{new}", "--data", "nowhere"], "nowhere"),
+        (["--out", "{new}", "--start", "nowhere.pt"], "nowhere.pt"),
+        (["--out", "{new}", "--remat"], "--remat for --backend jax"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(options, message, run, cells, tmp_path, capsys):
+    places = {"run": run, "data": cells, "new": tmp_path / "new"}
+    given = [option.format(**places) for option in options]
+    usual = [] if "--resume" in given else ["--backend", "torch"]
+    usual += [] if "--data" in given or "--resume" in given else ["--data", cells]
+    before = (run / "history.jsonl").read_bytes()
+    assert message in refused(["train", *usual, *given], capsys)
+    assert not (tmp_path / "new").exists()
+    assert (run / "history.jsonl").read_bytes() == before
+
+
+def test_bad_data_is_refused_before_anything_is_written(cells, tmp_path, capsys):
+    shutil.copytree(cells, tmp_path / "data")
+    (tmp_path / "data/masks/002.png").unlink()
+    (tmp_path / "data/images/004.png").write_bytes(b"")
+    message = refused(["train", "--backend", "torch", "--data", tmp_path / "data", "--out", tmp_path / "run"], capsys)
+    assert "002.png" in message
+    assert "004.png" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_files_are_named_and_left_out(cells, tmp_path, capsys):
+    shutil.copytree(cells, tmp_path / "data")
+    (tmp_path / "data/images/notes.txt").write_text("hello")
+    given = ["--backend", "torch", "--data", tmp_path / "data", "--out", tmp_path / "run", *RECIPE]
+    assert main(["train", *map(str, given)]) == 0
+    assert "left out, for they are no pictures: images/notes.txt" in capsys.readouterr().out
+
+
+def test_data_that_changed_is_another_training(run, cells, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    shutil.copytree(cells, tmp_path / "data")
+    for kind in ("images", "masks"):
+        (tmp_path / "data" / kind / "003.png").unlink()
+    message = refused(["train", "--resume", "--data", tmp_path / "data", "--out", tmp_path / "run"], capsys)
+    assert "the data is not what the run was started with" in message
+
+
+def test_a_second_process_is_kept_out(run, tmp_path, capsys):
+    import fcntl
+
+    shutil.copytree(run, tmp_path / "run")
+    with (tmp_path / "run/.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert "another process trains here" in refused(["train", "--resume", "--out", tmp_path / "run"], capsys)
+
+
+def test_more_steps_go_on_from_where_the_run_was(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--steps", "6"]) == 0
+    steps = [entry["step"] for entry in read_history(tmp_path / "run/history.jsonl") if "loss" in entry]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def picture(path, height=21, width=34, channels=None):
+    shape = (height, width) if channels is None else (height, width, channels)
+    Image.fromarray(np.random.default_rng(height).integers(0, 256, shape, np.uint8)).save(path)
+    return path
+
+
+def test_predictions_are_those_of_the_network(backend, checkpoint, tmp_path):
+    """Mask, probabilities and overlay, against the network called on the whole picture."""
+    path = picture(tmp_path / "a.png")
+    options = ["--probabilities", "--overlays", "--backend", backend, "--out", str(tmp_path / "out")]
+    assert main(["predict", str(checkpoint), str(path), *options]) == 0
+    found = np.load(tmp_path / "out/a.npy")
+    x = np.asarray(Image.open(path), np.float32)[None, :, :, None] / np.float32(255)
+    if backend == "jax":
+        import jax.numpy as jnp
+
+        import unet_jax
+
+        expected = np.asarray(unet_jax.load(checkpoint)(jnp.asarray(x)))[0]
+    else:
+        import torch
+
+        import unet_torch
+
+        with torch.inference_mode():
+            expected = unet_torch.load(checkpoint)(torch.from_numpy(x).permute(0, 3, 1, 2))[0].permute(1, 2, 0).numpy()
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).max() < 1e-6
+    mask = np.asarray(Image.open(tmp_path / "out/a.png"))
+    assert ((mask == 255) == (found[..., 0] > 0.5)).all()
+    assert set(np.unique(mask)) <= {0, 255}
+    assert np.asarray(Image.open(tmp_path / "out/a_overlay.png")).shape == (21, 34, 3)
+
+
+def test_both_backends_predict_the_same(checkpoint, tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("jax")
+    path = picture(tmp_path / "a.png", 40, 23, 3)
+    for backend in ("torch", "jax"):
+        given = [checkpoint, path, "--probabilities", "--flips", "--backend", backend, "--out", tmp_path / backend]
+        assert main(["predict", *map(str, given)]) == 0
+    one, two = (np.load(tmp_path / backend / "a.npy") for backend in ("torch", "jax"))
+    assert np.abs(one - two).max() < 1e-6
+
+
+def test_bad_pictures_are_passed_over_and_the_exit_code_says_so(backend, checkpoint, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    picture(folder / "good.png")
+    (folder / "broken.png").write_bytes((folder / "good.png").read_bytes()[:300])
+    picture(folder / "small.png", 1, 1)
+    (folder / "notes.txt").write_text("no picture")
+    assert main(["predict", str(checkpoint), str(folder), "--backend", backend, "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    assert "1 of 3 pictures predicted" in said.out
+    assert "broken.png" in said.err
+    assert "small.png" in said.err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: ["{net}", folder / "a.png", folder / "sub/a.png", "--out", folder / "out"], "rename one"),
+        (lambda folder: ["{net}", folder / "a.png", "--out", folder / "there"], "there already"),
+        (lambda folder: ["{net}", folder / "a.png", "--out", folder, "--force"], "is a picture that is to be read"),
+        (lambda folder: ["{net}", "--out", folder / "out"], "no picture is named"),
+        (lambda folder: ["{net}", folder / "empty", "--out", folder / "out"], "no picture is named"),
+        (lambda folder: [folder / "no.pt", folder / "a.png", "--out", folder / "out"], "no.pt"),
+        (lambda folder: ["{net}", folder / "a.png", "--out", folder / "out", "--tile", "7"], "multiple"),
+        (
+            lambda folder: ["{net}", folder / "a.png", "--out", folder / "out", "--tile", "8", "--overlap", "8"],
+            "overlap",
+        ),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused(make, message, checkpoint, tmp_path, capsys):
+    for name in ("sub", "there", "empty"):
+        (tmp_path / name).mkdir()
+    for name in ("a.png", "sub/a.png", "there/a.png"):
+        picture(tmp_path / name)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    arguments = [str(argument).format(net=checkpoint) for argument in make(tmp_path)]
+    assert message in refused(["predict", *arguments], capsys)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.png")} == before
+
+
+def test_a_runs_masks_have_the_values_of_its_data(cells, tmp_path):
+    pytest.importorskip("torch")
+    shutil.copytree(cells, tmp_path / "data")
+    for path in (tmp_path / "data/masks").iterdir():
+        Image.fromarray(np.asarray(Image.open(path)) // 255).save(path)
+    given = ["--backend", "torch", "--data", tmp_path / "data", "--out", tmp_path / "run", *RECIPE, "--steps", "30"]
+    assert main(["train", *map(str, given)]) == 0
+    assert main(["predict", str(tmp_path / "run"), str(tmp_path / "data/images"), "--out", str(tmp_path / "out")]) == 0
+    found = {int(value) for path in (tmp_path / "out").iterdir() for value in np.unique(np.asarray(Image.open(path)))}
+    assert found <= {0, 1}
+
+
+def test_eval_repeats_the_validation_of_the_run(backend, run, cells, capsys):
+    best = max(
+        (entry["validation"] for entry in read_history(run / "history.jsonl") if "validation" in entry),
+        key=lambda validation: validation["mean_iou"],
+    )
+    given = ["--data", str(cells), "--only", "validation", "--backend", backend, "--json"]
+    capsys.readouterr()
+    assert main(["eval", str(run), *given]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["confusion"] == best["confusion"]
+    assert found["loss"] == pytest.approx(best["loss"], rel=1e-5)
+
+
+def test_eval_prints_a_table(run, cells, capsys):
+    capsys.readouterr()
+    assert main(["eval", str(run), "--data", str(cells)]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("IoU", "Dice", "precision", "recall", "6 pictures: mean IoU"))
+
+
+def test_eval_refuses_masks_of_other_classes(run, cells, tmp_path, capsys):
+    network = tmp_path / "three.safetensors"
+    config = UNetConfig(1, 3, (3, 4), output="softmax")
+    safetensors_file.write(network, Checkpoint(config, trained_tensors(config)))
+    message = refused(["eval", network, "--data", cells], capsys)
+    assert "the masks have 2 classes (0, 255), the network tells 3 apart" in message
+    assert "--only validation: is for the folder of a run" in refused(
+        ["eval", run / "best.safetensors", "--data", cells, "--only", "validation"], capsys
+    )
+
+
+def test_plot_draws_one_and_several_runs(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    assert main(["plot", str(run), str(run), "--out", str(tmp_path / "curves.png")]) == 0
+    with Image.open(tmp_path / "curves.png") as drawn:
+        assert min(drawn.size) > 300
+        assert len(drawn.convert("RGB").getcolors(1 << 24)) > 10
+
+
+def test_plot_refuses_what_is_no_run(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert "is no run" in refused(["plot", tmp_path], capsys)
+
+
+def test_a_foreign_network_of_another_kind_predicts(tmp_path):
+    """RGB, several classes: the mask has class numbers."""
+    network = tmp_path / "net.safetensors"
+    config = UNetConfig(3, 2, TINY.features, output="softmax")
+    safetensors_file.write(network, Checkpoint(config, trained_tensors(config)))
+    path = picture(tmp_path / "a.png", 30, 30)
+    assert main(["predict", str(network), str(path), "--out", str(tmp_path / "out")]) == 0
+    assert set(np.unique(np.asarray(Image.open(tmp_path / "out/a.png")))) <= {0, 255}

@@ -1,0 +1,130 @@
+"""`unet predict` and `unet eval`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from unet_cli.commands import Source
+from unet_core.errors import DataError
+from unet_core.settings import Loss
+
+if TYPE_CHECKING:
+    from conversion.inference import Network
+    from unet_core.evaluation import Bands
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computing(Source):
+    """Where and how a network computes."""
+
+    backend: Annotated[Literal["jax", "torch"] | None, tyro.conf.arg(metavar="jax|torch", help_behavior_hint="")] = None
+    """The framework to compute in; left out: the checkpoint's own, or JAX."""
+    tile: Annotated[int | None, tyro.conf.arg(metavar="PIXELS", help_behavior_hint="")] = None
+    """Height and width of the tiles in which large pictures are computed."""
+    overlap: Annotated[int | None, tyro.conf.arg(metavar="PIXELS", help_behavior_hint="")] = None
+    """Of neighbouring tiles; left out: as much as makes the result that of the whole picture. With less, tiles are
+    blended: faster, and not exact near the seams."""
+    flips: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Average over the picture and its mirror images: four times the work."""
+    bfloat16: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Compute in bfloat16."""
+
+    def bands(self, network: "Network", sizes: Sequence[tuple[int, int]]) -> "Bands":
+        """The network, ready for pictures of these sizes."""
+        return network.bands(sizes, tile=self.tile, overlap=self.overlap, flips=self.flips, bfloat16=self.bfloat16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(Computing):
+    """Predict masks of pictures of any size. CKPT is any checkpoint that unet inspect reads, or the folder of a run.
+
+    A picture that cannot be read is reported and passed over; the exit code is then 2.
+
+    Example: unet predict run slice.png --out masks --overlays
+    """
+
+    checkpoint: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="CKPT")]]
+    """The network."""
+    images: tyro.conf.Positional[tuple[Annotated[Path, tyro.conf.arg(metavar="IMAGE")], ...]]
+    """Pictures, or folders of them."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """The folder for the predictions; it is made."""
+    probabilities: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Write them, too, as NAME.npy: float32, height x width x channels."""
+    overlays: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Write the pictures, tinted where a class was found, as NAME_overlay.png."""
+    force: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Replace predictions that are there."""
+
+    def run(self) -> int:
+        """Predict; 2 where a picture was passed over."""
+        from conversion.inference import open_network
+        from unet_cli.tables import progress_bar
+        from unet_core.pictures import picture_size
+        from unet_core.predictions import Wanted, list_pictures, predict_file
+
+        wanted = Wanted(probabilities=self.probabilities, overlays=self.overlays)
+        pictures = list_pictures(self.images, self.out, wanted, force=self.force)
+        good, bad = [], []
+        for picture in pictures:
+            try:
+                good.append((picture, picture_size(picture)))
+            except DataError as error:
+                bad.append(str(error))
+        network = open_network(self.checkpoint, backend=self.backend, hints=self.hints(None))
+        bands = self.bands(network, [size for _, size in good] or [(1, 1)])
+        self.out.mkdir(parents=True, exist_ok=True)
+        done = 0
+        with progress_bar() as progress:
+            for number, (picture, _) in enumerate(good):
+                progress(picture.name, number / len(good))
+                try:
+                    predict_file(bands, network.config, picture, self.out, wanted=wanted, values=network.values)
+                    done += 1
+                except DataError as error:
+                    bad.append(str(error))
+        print(f"{done} of {len(pictures)} pictures predicted in {self.out} ({network.backend})")
+        for line in bad:
+            print(f"unet: passed over: {line}", file=sys.stderr)
+        return 2 if bad else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval(Computing):
+    """Compare a network's masks with those of a data folder: metrics from one confusion matrix over all pixels.
+
+    Example: unet eval run --data cells
+    """
+
+    checkpoint: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="CKPT")]]
+    """Any checkpoint that unet inspect reads, or the folder of a run."""
+    data: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    """A folder with images/ and masks/; or synthetic."""
+    only: Annotated[Literal["training", "validation"] | None, tyro.conf.arg(help_behavior_hint="")] = None
+    """Only those pictures that the run (CKPT) trained on, or validated on."""
+    loss: Loss = field(default_factory=Loss)
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON instead of a table."""
+
+    def run(self) -> int:
+        """Print the metrics."""
+        from conversion.inference import open_network
+        from unet_cli.tables import print_evaluation, progress_bar
+        from unet_core.evaluation import evaluate
+
+        network = open_network(self.checkpoint, backend=self.backend, hints=self.hints(None))
+        with progress_bar() as progress:
+            source = network.source(self.data, only=self.only, progress=progress)
+            self.loss.check(len(source.values))
+            bands = self.bands(network, source.sizes)
+            found = evaluate(bands, source, loss=self.loss, output=network.config.output, progress=progress)
+        if self.json:
+            print(json.dumps(found.to_dict()))
+        else:
+            print_evaluation(found, source.values, len(source))
+        return 0

@@ -1,0 +1,99 @@
+"""`unet train` and `unet plot`."""
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import tyro
+
+from unet_core.errors import UNetError
+from unet_core.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a UNet on a folder of pictures and masks, in either framework, on the same batches.
+
+    Ctrl-C and SIGTERM save the state and leave; --resume goes on. In the folder of the run: history.jsonl, the latest
+    states, best.safetensors (the network with the best validation) and TensorBoard files.
+
+    Example: unet train --backend jax --data cells --out run --steps 2000 --features 32 64 128 256
+    """
+
+    out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
+    """The folder for the run."""
+    backend: Annotated[Literal["jax", "torch"] | None, tyro.conf.arg(metavar="jax|torch", help_behavior_hint="")] = None
+    """The framework to train in."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """A folder with images/ and masks/, matching by name; or synthetic, for the built-in pictures."""
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Go on with the run in RUN, if there is one; what is not given is as it was."""
+    compile: tyro.conf.FlagCreatePairsOff[bool] = False
+    """torch: run the network through torch.compile."""
+    remat: tyro.conf.FlagCreatePairsOff[bool] = False
+    """jax: keep less for the backward pass and compute it again: less memory, more time."""
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def completed(self, arguments: Sequence[str]) -> Self:
+        """With --resume, the same command with what it leaves out taken from the run."""
+        from unet_core.run import is_run, read_settings
+
+        if not (self.resume and is_run(self.out)):
+            return self
+        old = read_settings(self.out)
+        default = type(self)(out=self.out, backend=old.backend, data=old.data, recipe=old.recipe)
+        return tyro.cli(type(self), args=arguments, default=default, config=(tyro.conf.OmitArgPrefixes,))
+
+    def run(self) -> int:
+        """Train; 130 where Ctrl-C ended it."""
+        from conversion.training import train
+        from unet_cli.tables import progress_bar
+        from unet_core.run import BEST
+
+        if self.backend is None or self.data is None:
+            raise UNetError(
+                f"{'--backend jax|torch' if self.backend is None else '--data DIR'}: is needed for a new run"
+            )
+        with progress_bar() as progress:
+            done = train(
+                self.out,
+                backend=self.backend,
+                data=self.data,
+                recipe=self.recipe,
+                resume=self.resume,
+                compile=self.compile,
+                remat=self.remat,
+                progress=progress,
+            )
+        if done.stopped_by is not None:
+            name = signal.Signals(done.stopped_by).name
+            print(f"stopped by {name} after step {done.step} of {done.steps}; the state is saved: go on with --resume")
+            return 130 if done.stopped_by == signal.SIGINT else 0
+        print(f"{done.steps} steps; best mean IoU {done.best:.3f} after step {done.best_step}: {self.out / BEST}")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """Draw the curves of one run, or of several over each other: losses, validation, learning rate.
+
+    Example: unet plot run
+    """
+
+    runs: tyro.conf.Positional[tuple[Annotated[Path, tyro.conf.arg(metavar="RUN")], ...]]
+    """Folders of runs."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """The picture, .png or .svg, replaced if it exists; left out: history.png in the first run."""
+
+    def run(self) -> int:
+        """Draw, and say where."""
+        from comparison.curves import draw_runs
+
+        if not self.runs:
+            raise UNetError("RUN: name the folder of a run")
+        out = self.out or self.runs[0] / "history.png"
+        draw_runs(self.runs, out)
+        print(f"the curves are in {out}")
+        return 0

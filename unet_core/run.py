@@ -1,0 +1,357 @@
+"""A run's folder: what it trains by, on what, how far it is, and what it has found.
+
+RUN/config.json     the recipe, the backend and the data, for `--resume` and for people
+RUN/history.jsonl   every step and every validation
+RUN/states/         the latest training states, each with all that is needed to go on
+RUN/best.safetensors   the network with the best validation so far, for either framework
+RUN/tensorboard/    the same in curves, and sample predictions
+"""
+
+import fcntl
+import importlib.metadata
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from unet_core.batches import Examples, batches
+from unet_core.board import Board
+from unet_core.checkpoint import Checkpoint, new_network
+from unet_core.errors import ConfigError, DataError, RunError, some
+from unet_core.evaluation import Evaluation
+from unet_core.files import atomic
+from unet_core.history import History
+from unet_core.progress import Progress, silent
+from unet_core.recipe import Recipe
+from unet_core.signals import Request
+from unet_core.source import Source, open_source, split
+
+Backend = Literal["jax", "torch"]
+
+CONFIG, HISTORY, STATES, BEST, BOARD = "config.json", "history.jsonl", "states", "best.safetensors", "tensorboard"
+_LOCK = ".lock"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `config.json` holds."""
+
+    backend: Backend
+    recipe: Recipe
+    data: str
+    """The folder, absolute, or "synthetic"."""
+    training: tuple[str, ...]
+    """The names of the pictures to train on."""
+    validation: tuple[str, ...]
+    """And of those to validate on."""
+    channels: int
+    """Of the pictures."""
+    values: tuple[int, ...]
+    """What the masks' pixels hold, by class."""
+    versions: dict[str, str] = field(default_factory=dict, compare=False)
+    """Of the packages that started the run."""
+
+
+def read_settings(path: Path) -> Settings:
+    """The settings of the run in the folder `path`.
+
+    Raises:
+        RunError: there is no run, or its config is damaged.
+    """
+    file = path / CONFIG
+    try:
+        parsed = json.loads(file.read_text(encoding="utf-8"))
+        if parsed.pop("version") != _VERSION:
+            raise RunError(f"{file}: was written by a later release; update unet-twins")
+        recipe = Recipe.from_dict(parsed.pop("recipe"))
+        plain: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in parsed.items()}
+        return Settings(recipe=recipe, **plain)
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: is no run (there is no {CONFIG} in it)") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{file}: is damaged: {error}") from error
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run's."""
+    return (path / CONFIG).is_file()
+
+
+@dataclass
+class Run:
+    """A run that is about to train: its folder is locked, its data checked."""
+
+    path: Path
+    settings: Settings
+    training: Source
+    validation: Source
+    start: Checkpoint
+    """The network before the first step."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it trains."""
+        return self.settings.recipe
+
+    def __str__(self) -> str:
+        network, values = self.start.config, ", ".join(map(str, self.settings.values))
+        levels = "-".join(map(str, network.features))
+        return (
+            f"{len(self.training)} pictures to train on, {len(self.validation)} to validate on, {network.in_channels} "
+            f"channel{'s' * (network.in_channels > 1)}; masks hold {values}; UNet {levels}"
+        )
+
+    def batches(self, start: int, share: tuple[int, int] = (0, 1)) -> Any:
+        """A context with the batches from step `start` on; each has `accumulate` times `batch` examples."""
+        recipe = self.recipe
+        examples = Examples(self.training, size=recipe.crop, augmentation=recipe.augmentation, seed=recipe.seed)
+        return batches(
+            examples,
+            batch=recipe.batch,
+            steps=recipe.steps,
+            accumulate=recipe.accumulate,
+            start=start,
+            share=share,
+        )
+
+
+@contextmanager
+def open_run(
+    path: Path,
+    *,
+    backend: Backend,
+    recipe: Recipe,
+    data: str,
+    start: Checkpoint | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = print,
+) -> Iterator[Run]:
+    """Start a run, or go on with one; nothing is written before all the data has been checked.
+
+    Args:
+        path: the run's folder; made where it does not exist.
+        backend: which framework trains.
+        recipe: how to train.
+        data: a data folder, or "synthetic".
+        start: the network to start from, that of `recipe.start`; None: a new one of the recipe's seed.
+        resume: go on with the run in the folder where there is one.
+        progress: is told how far the check of the data is.
+        tell: is told in a line what is left out.
+
+    Raises:
+        RunError: the folder holds something else, or another training, or another process trains there.
+        DataError: the data cannot be trained on.
+        ConfigError: the recipe does not fit the data.
+    """
+    old = _check_folder(path, resume=resume)
+    values = old.values if old else None
+    source = open_source(data, channels=start.config.in_channels if start else None, values=values, progress=progress)
+    if source.skipped:
+        tell(f"left out, for they are no pictures: {some(source.skipped)}")
+    training, validation = split(source, recipe.validation)
+    place = data if not Path(data).exists() else str(Path(data).resolve())
+    settings = Settings(
+        backend,
+        recipe,
+        place,
+        training.names,
+        validation.names,
+        source.channels,
+        tuple(source.values),
+        _versions(backend),
+    )
+    if old is not None:
+        _check_same(path, old, settings)
+    start = _checked(start, recipe, source)
+    least = start.config.minimum_size
+    small = [name for name, size in zip(validation.names, validation.sizes, strict=True) if min(size) < least]
+    if small:
+        raise DataError(f"{data}: too small to validate on ({least}x{least} is the least): {some(small)}")
+    path.mkdir(parents=True, exist_ok=True)
+    with _locked(path):
+        fields = {name: getattr(settings, name) for name in settings.__dataclass_fields__} | {
+            "recipe": recipe.to_dict()
+        }
+        with atomic(path / CONFIG, force=True) as partial:
+            partial.write_text(json.dumps({"version": _VERSION, **fields}, indent=1) + "\n", encoding="utf-8")
+        yield Run(path, settings, training, validation, start)
+
+
+def _checked(start: Checkpoint | None, recipe: Recipe, source: Source) -> Checkpoint:
+    """The network to start from, which has to have a logit for every class (one for two)."""
+    classes = len(source.values)
+    if start is None:
+        return new_network(recipe.network(source.channels, classes), recipe.seed)
+    recipe.check(start.config, classes)
+    needed = 1 if classes == 2 else classes
+    if start.config.out_channels not in {needed, classes}:
+        raise ConfigError(
+            f"{recipe.start}: its network has {start.config.out_channels} output channels; the masks have {classes} "
+            f"classes, which are {needed}"
+        )
+    return start
+
+
+def _versions(backend: Backend) -> dict[str, str]:
+    names = ("numpy", "grain", "torch") if backend == "torch" else ("numpy", "grain", "jax", "flax", "optax")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def _check_folder(path: Path, *, resume: bool) -> Settings | None:
+    if is_run(path):
+        if not resume:
+            raise RunError(f"{path}: holds a run already; go on with it by --resume, or name another folder")
+        return read_settings(path)
+    if path.exists() and (not path.is_dir() or any(entry.name != _LOCK for entry in path.iterdir())):
+        raise RunError(f"{path}: exists and is no run; name a new folder")
+    return None
+
+
+def _check_same(path: Path, old: Settings, new: Settings) -> None:
+    if old.backend != new.backend:
+        raise RunError(f"{path}: was trained with --backend {old.backend}; go on with that")
+    changed = old.recipe.changes(new.recipe)
+    if changed:
+        raise RunError(
+            f"{path}: this run was started with another {some(changed)}; leave that out, or train into a new folder"
+        )
+    for name in ("training", "validation", "channels", "values"):
+        if getattr(old, name) != getattr(new, name):
+            raise RunError(
+                f"{path}: the data is not what the run was started with: another {name}; restore {old.data}, or train "
+                "into a new folder"
+            )
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep a second process out of the folder; the lock ends with this one, however it ends."""
+    with (path / _LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"{path}: another process trains here; wait for it, or stop it") from error
+        yield
+
+
+@dataclass
+class Recorder:
+    """Writes down what happens to a run: history, TensorBoard, progress bar.
+
+    Args:
+        run: whose.
+        step: updates that are behind it.
+        progress: is told where the training is.
+    """
+
+    run: Run
+    step: int
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.history = History(self.run.path / HISTORY, self.step)
+        self._board = Board(self.run.path / BOARD, self.step)
+        self._since = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.history.close()
+        self._board.close()
+
+    def rate(self, step: int) -> float:
+        """The learning rate of the update after `step` updates."""
+        return self.run.recipe.part(step, self.history.losses)
+
+    def due(self, step: int, request: Request) -> bool:
+        """Whether losses are to be fetched after this step: they are in time for all that is written."""
+        return step % self.run.recipe.log_every == 0 or self.validates(step) or self.saves(step, request)
+
+    def validates(self, step: int) -> bool:
+        """Whether a validation follows this step."""
+        return step % self.run.recipe.validate_every == 0 or step == self.run.recipe.steps
+
+    def saves(self, step: int, request: Request) -> bool:
+        """Whether the state after this step is saved."""
+        recipe = self.run.recipe
+        return step % recipe.save_every == 0 or step == recipe.steps or request.signal is not None
+
+    def steps(self, last: int, found: Sequence[Sequence[float]], rates: Sequence[float]) -> None:
+        """Write down loss, norm and rate of the updates up to step `last`.
+
+        Raises:
+            RunError: a loss that is no number; no state of it has been saved.
+        """
+        first, recipe = last - len(found) + 1, self.run.recipe
+        for step, (loss, norm), rate in zip(range(first, last + 1), found, rates, strict=True):
+            if not math.isfinite(loss):
+                raise RunError(
+                    f"{self.run.path}: the loss of step {step} is {loss}; a smaller --rate or --clip 1 may help. The "
+                    "states saved before are sound"
+                )
+            self.history.step(step, loss=loss, norm=norm, rate=rate)
+            self._board.scalars(step, {"training/loss": loss, "training/norm": norm, "training/rate": rate})
+        now, images = time.monotonic(), recipe.batch * recipe.accumulate
+        speed = len(found) * images / max(now - self._since, 1e-9)
+        self._since = now
+        self._board.scalars(last, {"training/images per second": speed})
+        left = _clock((recipe.steps - last) * images / speed)
+        self.progress(f"step {last}: loss {found[-1][0]:.4f}, {speed:.1f} images/s, {left} left", last / recipe.steps)
+
+    def evaluation(self, step: int, found: Evaluation) -> bool:
+        """Write down a validation; True where it is the best so far."""
+        best = found.metrics.mean_iou > self.history.best
+        self.history.validation(step, found.to_dict())
+        self._board.scalars(step, {f"validation/{name}": value for name, value in found.scalars().items()})
+        for name, picture in found.samples.items():
+            self._board.picture(step, f"validation/{name}", picture)
+        self._since = time.monotonic()
+        return best
+
+    def flush(self) -> None:
+        """Bring everything to the disk."""
+        self.history.flush()
+        self._board.flush()
+        self._since = time.monotonic()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a training has left the run."""
+
+    step: int
+    """Updates made."""
+    steps: int
+    """Updates asked for."""
+    best: float
+    """The best mean IoU of its validations."""
+    best_step: int
+    """And after how many updates that was; 0 before the first validation."""
+    stopped_by: int | None = None
+    """The signal that ended it early."""
+
+
+def outcome(recorder: Recorder, step: int, request: Request) -> Outcome:
+    """What to say at the end."""
+    entries = recorder.history.validations
+    best = max(entries, key=lambda entry: entry["validation"]["mean_iou"], default=None)
+    return Outcome(
+        step,
+        recorder.run.recipe.steps,
+        best["validation"]["mean_iou"] if best else math.nan,
+        best["step"] if best else 0,
+        request.signal,
+    )

@@ -1,0 +1,56 @@
+"""The arrays of an Orbax directory, read one after the other, without Orbax. PyTorch has nothing to match."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore
+
+from unet_core.errors import CheckpointError, first_line, shown
+
+_LARGEST_UNPACKED = 500_000_000
+"""Bytes that arrays may always claim: a network of zeros is packed into almost nothing."""
+
+
+def read_arrays(path: Path, item: str = "state") -> dict[str, np.ndarray]:
+    """Every array of an item, by its dotted name, read one after the other through TensorStore.
+
+    Orbax reads them all at once: it holds what it reads twice, fills what is missing with zeros and, at the first
+    failure, leaves the others to print tracebacks of their own.
+    """
+    state = path / item
+    metadata = json.loads((state / "_METADATA").read_text())
+    if not metadata["use_ocdbt"] or not (state / "manifest.ocdbt").is_file():
+        raise FileNotFoundError(f"its arrays are missing (no manifest.ocdbt in {item})")
+    place = {"driver": "ocdbt", "base": f"file://{state.resolve()}/"}
+    store = tensorstore.KvStore.open(place).result()
+    stored = {key.decode() for key in store.list().result()}
+    specs: dict[str, dict[str, Any]] = {}
+    claimed = 0
+    for entry in metadata["tree_metadata"].values():
+        parts = [str(part["key"]) for part in entry["key_metadata"]]
+        name = ".".join(parts)
+        if name in specs or any("." in part for part in parts):
+            raise ValueError(f"its tree has a name with a dot in it, or twice: {shown(name)}")
+        driver, file = ("zarr", ".zarray") if f"{name}/.zarray" in stored else ("zarr3", "zarr.json")
+        if f"{name}/{file}" not in stored:
+            raise FileNotFoundError(f"its array {shown(name)} is missing")
+        array = json.loads(store.read(f"{name}/{file}").result().value)
+        chunks = array["chunks"] if driver == "zarr" else array["chunk_grid"]["configuration"]["chunk_shape"]
+        if any(chunk > max(size, 1) for chunk, size in zip(chunks, array["shape"], strict=True)):
+            raise ValueError(f"its array {shown(name)} claims parts larger than itself")
+        claimed += 4 * math.prod(array["shape"])
+        specs[name] = {"driver": driver, "kvstore": {**place, "path": f"{name}/"}}
+    on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    if claimed > max(_LARGEST_UNPACKED, 100 * on_disk):
+        raise CheckpointError(f"{path}: its arrays claim {claimed} bytes, {on_disk} are stored; damaged, or a trap")
+    for key in sorted(stored):
+        store.read(key).result()  # a part that cannot be read: TensorStore would fill it with zeros
+    return {name: np.asarray(tensorstore.open(spec).result().read().result()) for name, spec in specs.items()}
+
+
+def reason(error: Exception) -> str:
+    """The first line of what a library says, without TensorStore's dump of its settings."""
+    return first_line(error).split(" [tensorstore_spec")[0].split(" [source")[0]

@@ -1,0 +1,125 @@
+"""Pictures of any size through the network, tile by tile. `unet_torch/predict.py` is the twin."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from jaxtyping import Float, Shaped
+
+from unet_core.bands import Band, Start, blended, check_picture, cut, gathered, one_ahead
+from unet_core.tiles import check_tile, default_tile, tiling
+from unet_core.windows import Window, window
+from unet_jax.layers import BatchNorm, Convolution, TransposedConvolution
+from unet_jax.model import UNet
+from unet_jax.windows import window_logits
+
+
+class Predictor:
+    """The logits of whole pictures, in the memory of one tile.
+
+    With the default overlap they are what `model.logits` answers for the whole picture in eval mode, to rounding.
+    The model is neither changed nor copied: each call reads the weights that it then has, or those that it is given,
+    on their device. One compilation serves all tiles of one shape, whatever the pictures' sizes and the weights.
+
+    Args:
+        tile: height and width of the tiles, multiples of `2**model.config.depth`. None: for each picture the one that
+            suits it, `unet_core.tiles.default_tile`, which may be a compilation per picture: for several pictures, give
+            the `default_tile` of all their sizes.
+        overlap: of neighbouring tiles, in pixels at least. None: as many as exact logits need; with fewer, neighbours
+            are blended.
+        flips: average the logits over the picture and its three mirror images, which takes four times as long.
+        bfloat16: compute in bfloat16.
+
+    Raises:
+        unet_core.UNetError: tiles that cover no picture; the message says what to give.
+    """
+
+    def __init__(
+        self,
+        model: UNet,
+        *,
+        tile: tuple[int, int] | None = None,
+        overlap: int | None = None,
+        flips: bool = False,
+        bfloat16: bool = False,
+    ) -> None:
+        if tile is not None:
+            check_tile(model.config, tile, overlap)
+        self.model = model
+        self.tile = tile
+        self.overlap = overlap
+        self.flips = flips
+        self.bfloat16 = bfloat16
+        graphdef = _evaluating(model, bfloat16)
+        double = jnp.float64 in (model.out.dtype, model.out.kernel.dtype)
+        dtype = self._dtype = jnp.dtype(jnp.float64 if double else jnp.float32)
+
+        @jax.jit
+        def compiled(variables: tuple[Any, Any], x: Array, part: Window) -> Array:
+            return window_logits(nnx.merge(graphdef, *variables), x[None], part)[0].astype(dtype)
+
+        self._compiled = compiled
+
+    def bands(self, picture: Shaped[np.ndarray, "h w c"], variables: tuple[Any, Any] | None = None) -> Iterator[Band]:
+        """The logits of a picture in bands of rows, from the top down, each with the number of its first row.
+
+        Args:
+            picture: uint8, uint16 or float32, as `unet_core.pictures.as_float` takes it. Only one tile of it at a time
+                is made float.
+            variables: other weights of the same network, as `nnx.split(model, nnx.Param, nnx.BatchStat)[1:]` gives
+                them: parameters and statistics. Of those that are copied to several devices, this process's first copy
+                is used.
+
+        Returns:
+            An iterator over `(row, logits)`; the logits are `[rows, w, k]`, float32, or float64 where the model is.
+
+        Raises:
+            unet_core.DataError: the network cannot take this picture.
+            unet_core.UNetError: the tile is too small for exact logits of a picture of this size.
+        """
+        config = self.model.config
+        check_picture(config, picture)
+        size = (picture.shape[0], picture.shape[1])
+        tile = self.tile or default_tile(config, [size], self.overlap)
+        weights = _on_one_device(variables or (nnx.state(self.model, nnx.Param), nnx.state(self.model, nnx.BatchStat)))
+
+        def run(view: np.ndarray, starts: list[Start]) -> Iterator[np.ndarray]:
+            return one_ahead((self._logits(weights, view, start, tile) for start in starts), np.asarray)
+
+        return blended(picture, tiling(config, size, tile, self.overlap), run, flips=self.flips)
+
+    def logits(
+        self, picture: Shaped[np.ndarray, "h w c"], variables: tuple[Any, Any] | None = None
+    ) -> Float[np.ndarray, "h w k"]:
+        """All bands in one array. Raises what `bands` raises."""
+        return gathered(self.bands(picture, variables), picture.shape[0])
+
+    def _logits(self, variables: tuple[Any, Any], picture: np.ndarray, start: Start, tile: tuple[int, int]) -> Array:
+        """Of one tile, HWC, dispatched and not yet awaited."""
+        x = cut(picture, start, tile).astype(self._dtype)
+        part = window(self.model.config, (picture.shape[0], picture.shape[1]), start, tile)
+        return self._compiled(variables, x, part)
+
+
+def _evaluating(model: UNet, bfloat16: bool) -> Any:
+    """The graph of `model` in eval mode, without its weights; `model` stays as it is."""
+    twin = nnx.merge(*nnx.split(model))
+    twin.eval()
+    for _, layer in nnx.iter_modules(twin):
+        if bfloat16 and isinstance(layer, Convolution | TransposedConvolution | BatchNorm):
+            layer.dtype = jnp.bfloat16
+    return nnx.split(twin, nnx.Param, nnx.BatchStat)[0]
+
+
+def _on_one_device(variables: tuple[Any, Any]) -> tuple[Any, Any]:
+    """The variables where the first of them lies; no process waits for another's copy."""
+    arrays = jax.tree.leaves(variables)
+    device = next(iter(arrays[0].addressable_data(0).devices()))
+    return jax.tree.map(
+        lambda array: jax.device_put(array.addressable_data(0) if array.is_fully_replicated else array, device),
+        variables,
+    )

@@ -1,0 +1,167 @@
+"""Training states of the Flax NNX twin: Orbax directories. `unet_torch/states.py` is the twin."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from unet_core.checkpoint import RECORD_KEY, Checkpoint, digest, seal
+from unet_core.errors import CheckpointError, RunError, first_line, some
+from unet_core.files import reserve
+from unet_jax import checkpoint as orbax
+from unet_jax.arrays import read_arrays, reason
+from unet_jax.hub import nest, translate
+
+Arrays = dict[str, np.ndarray]
+
+
+class States:
+    """The latest states of a run, under Orbax's `CheckpointManager`.
+
+    A directory `NNN` is a checkpoint as `unet_jax.save` writes it, which `unet_jax.load` reads, with two more items:
+    `training` (the optimiser's slots and the weights' moving average) and `digests` (the sha256 of each of those).
+
+    Args:
+        folder: where they are.
+        keep: how many; older ones are removed once a newer one is written.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder = folder.resolve()  # a relative one would fail later, in the background
+        numpy_handler = ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)
+        registry = ocp.type_handlers.create_type_handler_registry(
+            (np.ndarray, numpy_handler), (jax.Array, ocp.type_handlers.ArrayHandler())
+        )
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            item_handlers={
+                "state": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
+                "training": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
+                "metadata": ocp.JsonCheckpointHandler(),
+                "digests": ocp.JsonCheckpointHandler(),
+            },
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True),
+        )
+        self._last: int | None = None
+
+    def __enter__(self) -> "States":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """Wait for what is being written.
+
+        Raises:
+            RunError: it could not be written.
+        """
+        if error is None:
+            self._settle()
+        self._close()
+
+    def steps(self) -> list[int]:
+        """Of the states that are there, the earliest first."""
+        self._manager.reload()
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, model: Checkpoint, training: Arrays) -> None:
+        """Begin to write a state, and go on; one that is being written is waited for first.
+
+        Args:
+            step: updates made.
+            model: the network; its arrays must not change any more.
+            training: what else is needed to go on, by dotted names; its arrays must not change any more either.
+
+        Raises:
+            RunError: the last one, or this one, cannot be written; the earlier ones are as they were.
+        """
+        self._settle()
+        size = sum(value.nbytes for value in (*model.tensors.values(), *training.values()))
+        try:
+            reserve(self.folder / str(step), size * 5 // 4)
+            with ThreadPoolExecutor() as pool:
+                digests = dict(zip(training, pool.map(digest, training.values()), strict=True))
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(nest(translate(model.tensors, "jax"))),
+                    training=ocp.args.PyTreeSave(nest(training)),
+                    metadata=ocp.args.JsonSave({RECORD_KEY: seal(model)}),
+                    digests=ocp.args.JsonSave(digests),
+                ),
+                force=True,
+            )
+        except (OSError, ValueError) as error:
+            raise self._unwritten(step, error) from error
+        self._last = step
+
+    def newest(self, take: Callable[[Checkpoint, Arrays], None], tell: Callable[[str], None]) -> int:
+        """Give the newest sound state to `take`; returns its step, 0 where there is none.
+
+        Args:
+            take: raises CheckpointError where the state is not of this training.
+            tell: is told of every state that is damaged and passed over.
+
+        Raises:
+            RunError: there are states, and none is sound.
+        """
+        steps = self.steps()
+        damaged: list[int] = []
+        for step in reversed(steps):
+            path = self.folder / str(step)
+            try:
+                take(orbax.read(path), _training(path))
+            except CheckpointError as error:
+                tell(f"{path} is damaged and passed over: {error}")
+                damaged.append(step)
+            else:
+                for bad in damaged:  # Orbax writes no step that is there, sound or not
+                    self._manager.delete(bad)
+                return step
+        if steps:
+            raise RunError(f"{self.folder}: no state of {len(steps)} is sound; train into a new folder")
+        return 0
+
+    def _settle(self) -> None:
+        """Wait for what is being written; Orbax itself says that all is well once it has reported an error."""
+        if self._last is None:
+            return
+        step, self._last = self._last, None
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except (OSError, ValueError) as error:
+            raise self._unwritten(step, error) from error
+        if step not in self.steps():
+            raise self._unwritten(step, None)
+
+    def _unwritten(self, step: int, error: Exception | None) -> RunError:
+        self._last = None
+        why = reason(error) if error else "Orbax does not say why"
+        return RunError(f"{self.folder / str(step)}: not saved: {why}. Earlier states are sound")
+
+    def _close(self) -> None:
+        self._manager.close()
+
+
+def _training(path: Path) -> Arrays:
+    """The item `training` of a state, held against its digests.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    try:
+        digests = json.loads((path / "digests" / "metadata").read_text())
+        arrays = read_arrays(path, "training")
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever TensorStore meets in a damaged directory
+        raise CheckpointError(f"{path}: not a sound state: {first_line(error)}") from error
+    changed = [name for name, value in arrays.items() if digests.get(name) != digest(value)]
+    if changed or len(digests) != len(arrays):
+        raise CheckpointError(f"{path}: the sha256 of {some(changed) or 'an array that is gone'} is not the stored one")
+    return arrays

@@ -1,0 +1,235 @@
+"""One update of everything in JAX, compiled once for all devices. `unet_torch/step.py` is the twin."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax import Array
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float, UInt8
+
+from unet_core.batches import Batch
+from unet_core.checkpoint import Checkpoint
+from unet_core.errors import CheckpointError, ConfigError
+from unet_core.hub import check_tensors, in_forward_order
+from unet_core.recipe import Recipe
+from unet_jax.hub import nest, translate
+from unet_jax.losses import loss_value
+from unet_jax.model import UNet
+from unet_jax.optimizers import averaged, clipped, optimizer_of
+
+Arrays = dict[str, np.ndarray]
+Tree = dict[str, Any]
+"""Nested dicts of arrays, as `nnx.to_pure_dict` gives them."""
+
+_AHEAD = 2
+"""Batches that are on their way to the devices while an update runs."""
+
+
+class TrainState(NamedTuple):
+    """What an update changes."""
+
+    params: Tree
+    stats: Tree
+    """BatchNorm's running statistics and counters."""
+    slots: optax.OptState
+    average: tuple[Tree, Tree] | None
+    """The moving average of parameters and statistics."""
+
+
+def data_mesh(batch: int) -> Mesh:
+    """All devices in a row, over which a batch is split.
+
+    Raises:
+        ConfigError: they do not divide it.
+    """
+    count = jax.device_count()
+    if batch % count:
+        raise ConfigError(f"batch {batch}: is not divided by the {count} devices; give a multiple of {count}")
+    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
+
+
+def abstract_model(checkpoint: Checkpoint, recipe: Recipe, *, remat: bool = False) -> UNet:
+    """The network in training mode, with shapes in place of arrays."""
+    kinds: dict[str, Any] = {"float64": {"param_dtype": jnp.float64}, "bfloat16": {"dtype": jnp.bfloat16}}
+
+    def create() -> UNet:
+        model = UNet.from_config(checkpoint.config, **kinds.get(recipe.precision, {}), remat=remat, rngs=None)
+        model.origin = checkpoint.origin
+        return model
+
+    model: UNet = nnx.eval_shape(create)
+    return model
+
+
+def new_state(checkpoint: Checkpoint, recipe: Recipe, mesh: Mesh, saved: Arrays | None = None) -> TrainState:
+    """The state before the first update, or a saved one, the same on every device; made there, inside `jit`.
+
+    Args:
+        checkpoint: the network to start from, or the saved one.
+        recipe: gives optimiser, precision, and whether there is an average.
+        mesh: the devices.
+        saved: what `host_arrays` gave for the rest of a saved state.
+
+    Raises:
+        CheckpointError: `saved` is of another network, optimiser or precision.
+    """
+    model = abstract_model(checkpoint, recipe)
+    params, stats = (nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat))
+    optimizer = optimizer_of(recipe.optimizer)
+
+    def create(tensors: Tree) -> TrainState:
+        own = [
+            jax.tree.map(lambda array, like: array.astype(like.dtype), _subtree(tensors, tree), tree)
+            for tree in (params, stats)
+        ]
+        return TrainState(own[0], own[1], optimizer.init(own[0]), (own[0], own[1]) if recipe.ema else None)
+
+    def restore(tensors: Tree, leaves: list[Array]) -> TrainState:
+        fresh = create(tensors)
+        rest = jax.tree.unflatten(jax.tree.structure(_rest(fresh)), leaves)
+        return TrainState(fresh.params, fresh.stats, **rest)
+
+    tensors = nest(translate(checkpoint.tensors, "jax"))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    if saved is None:
+        made: TrainState = jax.jit(create, out_shardings=everywhere)(tensors)
+        return made
+    like = _named(jax.eval_shape(create, tensors))
+    wrong = [name for name in {**like, **saved} if _kind(like.get(name)) != _kind(saved.get(name))]
+    if wrong:
+        raise CheckpointError(f"holds the optimiser of another training: {', '.join(sorted(wrong)[:3])} ...")
+    restored: TrainState = jax.jit(restore, out_shardings=everywhere)(tensors, [saved[name] for name in like])
+    return restored
+
+
+def host_arrays(state: TrainState) -> Arrays:
+    """Copies of slots and average on the host, by dotted names."""
+    return {name: np.array(value) for name, value in _named(state).items()}
+
+
+def host_network(params: Tree, stats: Tree, checkpoint: Checkpoint) -> Checkpoint:
+    """A copy of the network on the host, with the config and origin of `checkpoint`."""
+    flat = {
+        jax.tree_util.keystr(path, simple=True, separator="."): np.array(value)
+        for tree in (params, stats)
+        for path, value in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    tensors = translate(flat, "torch")
+    check_tensors(tensors, checkpoint.config, "the model")
+    return Checkpoint(checkpoint.config, in_forward_order(tensors, checkpoint.config), checkpoint.origin)
+
+
+Controls = tuple[Float[Array, ""], Float[Array, ""]]
+"""The learning rate of an update, and the decay of the average."""
+Update = Callable[[TrainState, Array, Array, Controls], tuple[TrainState, Float[Array, "2"]]]
+
+
+def updater(recipe: Recipe, model: UNet) -> Update:
+    """The function that makes one update; to be compiled with its first argument donated.
+
+    It takes the state, `accumulate` batches as in `placed`, and the controls; it returns the new state, and loss and
+    norm of the gradients before clipping.
+
+    Args:
+        recipe: how to train.
+        model: what to train; its arrays are not used.
+    """
+    graphdef = nnx.graphdef(model)
+    optimizer = optimizer_of(recipe.optimizer)
+
+    def loss_of(params: Tree, stats: Tree, image: Array, labels: Array) -> tuple[Array, Tree]:
+        model = nnx.merge(graphdef, params, stats, copy=True)
+        loss = loss_value(recipe.loss, model.logits(image), labels) / recipe.accumulate
+        return loss, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+    def gradient(params: Tree, stats: Tree, image: Array, labels: Array) -> tuple[Tree, Tree, Array]:
+        (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, stats, image, labels)
+        return gradients, stats, loss
+
+    def update(
+        state: TrainState,
+        image: Float[Array, "a n h w c"],
+        labels: UInt8[Array, "a n h w"],
+        controls: Controls,
+    ) -> tuple[TrainState, Float[Array, "2"]]:
+        rate, decay = controls
+        gradients, stats, loss = gradient(state.params, state.stats, image[0], labels[0])
+        for number in range(1, recipe.accumulate):
+            more, stats, part = gradient(state.params, stats, image[number], labels[number])
+            gradients, loss = jax.tree.map(jnp.add, gradients, more), loss + part
+        gradients, norm = clipped(gradients, recipe.optimizer.clip)
+        steps, slots = optimizer.update(gradients, state.slots, state.params)
+        params = jax.tree.map(lambda param, step: param - rate.astype(param.dtype) * step, state.params, steps)
+        average = None if state.average is None else averaged(state.average, (params, stats), decay)
+        return TrainState(params, stats, slots, average), jnp.stack((loss, norm.astype(loss.dtype)))
+
+    return update
+
+
+def compiled(update: Update, state: TrainState, recipe: Recipe, mesh: Mesh) -> Update:
+    """`update` for these devices, compiled once and for all; it takes no other shapes, and donates the state."""
+    shape = (recipe.accumulate, recipe.batch, recipe.crop, recipe.crop)
+    channels = state.params["down1"]["conv1"]["kernel"].shape[2]
+    split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((None, "data"), ()))
+    number = jax.ShapeDtypeStruct((), jnp.result_type(float), sharding=whole)
+    image = jax.ShapeDtypeStruct((*shape, channels), jnp.result_type(float), sharding=split)
+    labels = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=split)
+    made: Any = (
+        jax.jit(update, donate_argnums=0, out_shardings=whole).lower(state, image, labels, (number, number)).compile()
+    )
+    return made
+
+
+def placed(batches: Iterator[Batch], recipe: Recipe, mesh: Mesh) -> Iterator[tuple[Array, Array]]:
+    """The batches on the devices, [accumulate, batch, ...], the next ones on their way while one is used.
+
+    Every process gives its own part of each batch.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
+    kind = jnp.result_type(float)
+    waiting: deque[tuple[Array, Array]] = deque()
+    for batch in batches:
+        parts = (
+            part.reshape(recipe.accumulate, -1, *part.shape[1:]) for part in (batch.image.astype(kind), batch.labels)
+        )
+        waiting.append(tuple(jax.make_array_from_process_local_data(sharding, part) for part in parts))
+        if len(waiting) > _AHEAD:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def controls_of(rate: float, decay: float, mesh: Mesh) -> Controls:
+    """Two numbers on every device."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    kind = jnp.result_type(float)
+    rates, decays = (
+        jax.make_array_from_process_local_data(everywhere, np.asarray(value, kind)) for value in (rate, decay)
+    )
+    return rates, decays
+
+
+def _named(state: TrainState) -> dict[str, Any]:
+    """What a state has besides the network, by dotted names."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): value
+        for path, value in jax.tree_util.tree_leaves_with_path(_rest(state))
+    }
+
+
+def _rest(state: TrainState) -> dict[str, Any]:
+    return {"slots": state.slots, "average": state.average}
+
+
+def _kind(array: Any) -> Any:
+    return None if array is None else (tuple(array.shape), np.dtype(array.dtype))
+
+
+def _subtree(tree: Tree, like: Tree) -> Tree:
+    """The part of a tree that another one has."""
+    return {key: _subtree(tree[key], value) if isinstance(value, dict) else tree[key] for key, value in like.items()}

@@ -1,0 +1,109 @@
+"""Training in JAX, from the first step to the last, in one straight line. `unet_torch/train.py` is the twin.
+
+One program over all devices: the batch is sharded over a mesh, the state is replicated, and XLA adds what has to be
+exchanged, the sums behind BatchNorm's statistics of the whole batch among it.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+from jax import Array
+
+from unet_core.checkpoint import Checkpoint
+from unet_core.evaluation import evaluate
+from unet_core.files import atomic
+from unet_core.progress import Progress, silent
+from unet_core.run import BEST, STATES, Outcome, Recorder, Run, outcome
+from unet_core.safetensors_file import write
+from unet_core.signals import stop_requests
+from unet_core.tiles import default_tile
+from unet_jax.predict import Predictor
+from unet_jax.states import Arrays, States
+from unet_jax.step import (
+    abstract_model,
+    compiled,
+    controls_of,
+    data_mesh,
+    host_arrays,
+    host_network,
+    new_state,
+    placed,
+    updater,
+)
+
+
+def train(
+    run: Run,
+    *,
+    remat: bool = False,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = print,
+) -> Outcome:
+    """Train until the recipe's last step, or until SIGTERM or Ctrl-C; either way of leaving saves the state first.
+
+    On all devices that JAX has.
+
+    Args:
+        run: what to train, on what, and where to write; where it has a saved state, that is gone on with.
+        remat: keep only each block's input for the backward pass and compute the rest again: less memory, more time.
+        progress: is told where the training is.
+        tell: is told in a line what happens besides.
+
+    Raises:
+        unet_core.UNetError: devices that do not divide the batch, a loss that is no number, or a state that cannot be
+            written or read; in one line.
+    """
+    with jax.enable_x64(run.recipe.precision == "float64"):
+        return _train(run, remat, progress, tell)
+
+
+def _train(run: Run, remat: bool, progress: Progress, tell: Callable[[str], None]) -> Outcome:
+    recipe = run.recipe
+    mesh = data_mesh(recipe.batch)
+    start = run.start
+    state = new_state(start, recipe, mesh)
+    model = abstract_model(start, recipe, remat=remat)
+    progress(f"compiling for {mesh.size} x {mesh.devices.flat[0].device_kind}", 0)
+    update = compiled(updater(recipe, model), state, recipe, mesh)
+    predictor = Predictor(model, tile=default_tile(start.config, run.validation.sizes))
+
+    def resume(model: Checkpoint, training: Arrays) -> None:
+        nonlocal state
+        state = new_state(model, recipe, mesh, training)
+
+    with States(run.path / STATES, recipe.keep) as states, stop_requests() as request:
+        step = states.newest(resume, tell)
+        if step:
+            tell(f"going on after step {step} of {recipe.steps}")
+        recorder = Recorder(run, step, progress)
+        pending: list[Array] = []  # losses and norms that are still on the devices
+        rates: list[float] = []
+        share = jax.process_index(), jax.process_count()
+        with recorder, run.batches(step, share) as batches:
+            ahead = placed(batches, recipe, mesh)
+            while step < recipe.steps and request.signal is None:
+                rates.append(recorder.rate(step))
+                image, labels = next(ahead)
+                controls = controls_of(rates[-1], recipe.decay(step), mesh)
+                with jax.transfer_guard("disallow"):
+                    state, values = update(state, image, labels, controls)
+                pending.append(values)
+                step += 1
+
+                if recorder.due(step, request):
+                    recorder.steps(step, [pair.tolist() for pair in jax.device_get(pending)], rates)
+                    pending.clear()
+                    rates.clear()
+                if recorder.validates(step):
+                    judged = state.average or (state.params, state.stats)
+                    bands = functools.partial(predictor.bands, variables=judged)
+                    found = evaluate(bands, run.validation, loss=recipe.loss, output=start.config.output, samples=4)
+                    tell(f"step {step}: {found}")
+                    if recorder.evaluation(step, found):
+                        with atomic(run.path / BEST, force=True) as partial:
+                            write(partial, host_network(*judged, start))
+                if recorder.saves(step, request):
+                    recorder.flush()
+                    states.save(step, host_network(state.params, state.stats, start), host_arrays(state))
+    return outcome(recorder, step, request)

@@ -1,0 +1,109 @@
+"""Pictures of any size through the network, tile by tile. `unet_jax/predict.py` is the twin."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from unet_core.bands import Band, Start, blended, check_picture, cut, gathered, one_ahead
+from unet_core.tiles import check_tile, default_tile, tiling
+from unet_core.windows import window
+from unet_torch.hub import unwrapped
+from unet_torch.model import UNet
+from unet_torch.windows import window_logits
+
+
+class Predictor:
+    """The logits of whole pictures, in the memory of one tile.
+
+    With the default overlap they are what `model.logits` answers for the whole picture in eval mode, to rounding.
+    The model is neither changed nor copied: each call reads the weights that it then has, on its device.
+
+    Args:
+        tile: height and width of the tiles, multiples of `2**model.config.depth`. None: for each picture the one that
+            suits it, `unet_core.tiles.default_tile`.
+        overlap: of neighbouring tiles, in pixels at least. None: as many as exact logits need; with fewer, neighbours
+            are blended.
+        flips: average the logits over the picture and its three mirror images, which takes four times as long.
+        bfloat16: compute in bfloat16, under `torch.autocast`.
+
+    Raises:
+        unet_core.UNetError: tiles that cover no picture; the message says what to give.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        tile: tuple[int, int] | None = None,
+        overlap: int | None = None,
+        flips: bool = False,
+        bfloat16: bool = False,
+    ) -> None:
+        inner = unwrapped(model)
+        if not isinstance(inner, UNet):
+            raise TypeError(f"a unet_torch.UNet is needed, got {type(model).__name__}")
+        if tile is not None:
+            check_tile(inner.config, tile, overlap)
+        self.model = inner
+        self.tile = tile
+        self.overlap = overlap
+        self.flips = flips
+        self.bfloat16 = bfloat16
+
+    def bands(self, picture: Shaped[np.ndarray, "h w c"]) -> Iterator[Band]:
+        """The logits of a picture in bands of rows, from the top down, each with the number of its first row.
+
+        Args:
+            picture: uint8, uint16 or float32, as `unet_core.pictures.as_float` takes it. Only one tile of it at a time
+                is made float.
+
+        Returns:
+            An iterator over `(row, logits)`; the logits are `[rows, w, k]`, float32, or float64 where the model is.
+
+        Raises:
+            unet_core.DataError: the network cannot take this picture.
+            unet_core.UNetError: the tile is too small for exact logits of a picture of this size.
+        """
+        config = self.model.config
+        check_picture(config, picture)
+        size = (picture.shape[0], picture.shape[1])
+        tile = self.tile or default_tile(config, [size], self.overlap)
+
+        def run(view: np.ndarray, starts: list[Start]) -> Iterator[np.ndarray]:
+            return one_ahead((self._logits(view, start, tile) for start in starts), _fetched)
+
+        return blended(picture, tiling(config, size, tile, self.overlap), run, flips=self.flips)
+
+    def logits(self, picture: Shaped[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w k"]:
+        """All bands in one array. Raises what `bands` raises."""
+        return gathered(self.bands(picture), picture.shape[0])
+
+    def _logits(self, picture: np.ndarray, start: Start, tile: tuple[int, int]) -> Tensor:
+        """Of one tile, NCHW."""
+        weight = self.model.out.weight
+        x = torch.from_numpy(cut(picture, start, tile)).to(weight.device, weight.dtype)
+        part = window(self.model.config, (picture.shape[0], picture.shape[1]), start, tile)
+        autocast = torch.autocast(weight.device.type, torch.bfloat16, enabled=self.bfloat16)
+        with _evaluating(self.model), torch.inference_mode(), autocast:
+            logits = window_logits(self.model, x[None].permute(0, 3, 1, 2), part)
+            return logits.to(torch.promote_types(weight.dtype, torch.float32))
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Eval mode, and afterwards the mode that each module had before."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+def _fetched(logits: Tensor) -> np.ndarray:
+    return logits[0].permute(1, 2, 0).cpu().numpy()

@@ -1,0 +1,108 @@
+"""One update of everything in PyTorch. `unet_jax/step.py` is the twin."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from unet_core.batches import Batch
+from unet_core.checkpoint import Checkpoint
+from unet_core.recipe import Recipe
+from unet_torch.checkpoint import from_checkpoint
+from unet_torch.losses import loss_value
+from unet_torch.model import UNet
+from unet_torch.optimizers import averaged, clipped, optimizer_of
+
+
+@dataclass
+class TrainState:
+    """What an update changes, in place."""
+
+    model: UNet
+    optimizer: torch.optim.Optimizer
+    average: UNet | None
+    """The moving average of weights and statistics."""
+
+    def state_dict(self, step: int) -> dict[str, Any]:
+        """What is saved, as plain PyTorch scripts do."""
+        average = self.average.state_dict() if self.average else None
+        model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
+        return {"model": model, "optimizer": optimizer, "average": average, "step": step}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """The inverse of `state_dict`; raises what torch raises where the state is another network's."""
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(saved["average"])
+
+
+def new_state(checkpoint: Checkpoint, recipe: Recipe, device: torch.device) -> TrainState:
+    """The state before the first update, on the device, channels_last.
+
+    Args:
+        checkpoint: the network to start from.
+        recipe: gives optimiser, precision, and whether there is an average.
+        device: where to.
+    """
+    model = from_checkpoint(checkpoint).to(device, dtype_of(recipe)).train()
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of nn.Module, as documented
+    average = copy.deepcopy(model).eval() if recipe.ema else None
+    return TrainState(model, optimizer_of(recipe.optimizer, model.parameters()), average)
+
+
+def updater(
+    recipe: Recipe,
+    state: TrainState,
+    *,
+    compile: bool = False,  # noqa: A002  (torch's own word)
+) -> Callable[[Tensor, Tensor, float, float], Float[Tensor, "2"]]:
+    """The function that makes one update of `state`, in place.
+
+    It takes `accumulate` batches one after the other, as in `placed`, the learning rate, and the decay of the
+    average; it returns loss and norm of the gradients before clipping, without waiting for them.
+
+    Args:
+        recipe: how to train.
+        state: what to train.
+        compile: run the network through `torch.compile`.
+    """
+    logits = torch.compile(state.model.logits) if compile else state.model.logits
+
+    def update(
+        image: Float[Tensor, "n c h w"], labels: UInt8[Tensor, "n h w"], rate: float, decay: float
+    ) -> Float[Tensor, "2"]:
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        state.optimizer.zero_grad()
+        loss = image.new_zeros(())
+        for part_image, part_labels in zip(image.split(recipe.batch), labels.split(recipe.batch), strict=True):
+            with torch.autocast(image.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+                answer = logits(part_image)
+            part = loss_value(recipe.loss, answer, part_labels) / recipe.accumulate
+            part.backward()
+            loss = loss + part.detach()
+        norm = clipped(state.model.parameters(), recipe.optimizer.clip)
+        state.optimizer.step()
+        if state.average is not None:
+            averaged(state.average.state_dict(), state.model.state_dict(), decay)
+        return torch.stack((loss, norm.detach()))
+
+    return update
+
+
+def placed(batch: Batch, recipe: Recipe, device: torch.device) -> tuple[Tensor, Tensor]:
+    """A batch on the device, NCHW in channels_last; from pinned memory, and without waiting, where that is a GPU."""
+    image, labels = torch.from_numpy(batch.image).permute(0, 3, 1, 2), torch.from_numpy(batch.labels)
+    if device.type == "cuda":
+        image, labels = image.pin_memory(), labels.pin_memory()
+    return image.to(device, dtype_of(recipe), non_blocking=True), labels.to(device, non_blocking=True)
+
+
+def dtype_of(recipe: Recipe) -> torch.dtype:
+    """Of weights and images."""
+    return torch.float64 if recipe.precision == "float64" else torch.float32

@@ -1,0 +1,75 @@
+"""Training in PyTorch, from the first step to the last, in one straight line. `unet_jax/train.py` is the twin."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from unet_core.evaluation import evaluate
+from unet_core.progress import Progress, silent
+from unet_core.run import BEST, STATES, Outcome, Recorder, Run, outcome
+from unet_core.signals import stop_requests
+from unet_core.tiles import default_tile
+from unet_torch.checkpoint import save
+from unet_torch.predict import Predictor
+from unet_torch.states import States
+from unet_torch.step import new_state, placed, updater
+
+
+def train(
+    run: Run,
+    *,
+    compile: bool = False,  # noqa: A002  (torch's own word)
+    progress: Progress = silent,
+    tell: Callable[[str], None] = print,
+) -> Outcome:
+    """Train until the recipe's last step, or until SIGTERM or Ctrl-C; either way of leaving saves the state first.
+
+    On the first CUDA device where there is one, otherwise on the CPU.
+
+    Args:
+        run: what to train, on what, and where to write; where it has a saved state, that is gone on with.
+        compile: run the network through `torch.compile`.
+        progress: is told where the training is.
+        tell: is told in a line what happens besides.
+
+    Raises:
+        unet_core.UNetError: a loss that is no number, or a state that cannot be written or read; in one line.
+    """
+    recipe = run.recipe
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    start = run.start
+    state = new_state(start, recipe, device)
+    update = updater(recipe, state, compile=compile)
+    judged = state.average or state.model
+    predictor = Predictor(judged, tile=default_tile(start.config, run.validation.sizes))
+
+    with States(run.path / STATES, recipe.keep) as states, stop_requests() as request:
+        step = states.newest(state.load_state_dict, tell)
+        if step:
+            tell(f"going on after step {step} of {recipe.steps}")
+        recorder = Recorder(run, step, progress)
+        pending: list[Tensor] = []  # losses and norms that are still on the device
+        rates: list[float] = []
+        with recorder, run.batches(step) as batches:
+            while step < recipe.steps and request.signal is None:
+                rates.append(recorder.rate(step))
+                image, labels = placed(next(batches), recipe, device)
+                pending.append(update(image, labels, rates[-1], recipe.decay(step)))
+                step += 1
+
+                if recorder.due(step, request):
+                    recorder.steps(step, torch.stack(pending).tolist(), rates)
+                    pending.clear()
+                    rates.clear()
+                if recorder.validates(step):
+                    found = evaluate(
+                        predictor.bands, run.validation, loss=recipe.loss, output=start.config.output, samples=4
+                    )
+                    tell(f"step {step}: {found}")
+                    if recorder.evaluation(step, found):
+                        save(judged, run.path / BEST, force=True)
+                if recorder.saves(step, request):
+                    recorder.flush()
+                    states.save(step, state.state_dict(step))
+    return outcome(recorder, step, request)
