@@ -1,13 +1,13 @@
 """The main job from end to end: `python -m comparison.demo --out demo` (or `make demo`).
 
-Trains the full network in PyTorch for a few steps, so that its statistics are not trivial; converts the checkpoint to
-Orbax, to safetensors and back, with a proof each time; and draws what both twins make of a photograph.
+Trains the full network in PyTorch for a few steps on the built-in pictures of cells; converts the checkpoint to Orbax,
+to safetensors and back, with a proof each time; and draws what both twins make of a picture that was not trained on.
 """
 
 import itertools
+import shutil
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,18 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 import tyro
-from jaxtyping import Float
-from PIL import Image, ImageFilter
-from torch.nn import functional
 
 import unet_jax
 import unet_torch
 from comparison.picture import Answers, draw
 from conversion.containers import read
 from conversion.files import DifferentError, convert
-from conversion.samples import photograph_path
+from conversion.training import train
 from unet_cli.tables import print_conversion, print_proof, progress_bar
 from unet_core import UNetConfig, UNetError
+from unet_core.pictures import as_float
+from unet_core.recipe import Recipe
+from unet_core.run import BEST
+from unet_core.source import SYNTHETIC
+from unet_core.synthetic import Synthetic
 
 STEPS = 40
 CROP = 96
@@ -47,8 +49,14 @@ class Demo:
     def run(self) -> None:
         """Do it all; prints as it goes."""
         self.out.mkdir(parents=True, exist_ok=True)
-        image, mask = photograph_and_mask()
-        model = train(image, mask, features=self.features, steps=self.steps)
+        run = self.out / "run"
+        shutil.rmtree(run, ignore_errors=True)
+        recipe = Recipe(features=self.features, steps=self.steps, batch=2, crop=CROP, validation=4, log_every=1)
+        print(f"Training a UNet {self.features} in PyTorch {torch.__version__} for {self.steps} steps")
+        with progress_bar() as progress:
+            train(run, backend="torch", data=SYNTHETIC, recipe=recipe, progress=progress)
+        model = unet_torch.load(run / BEST)
+        image = as_float(Synthetic().pair(len(Synthetic()) - 1).image)
         chain = [self.out / name for name in ("unet.pt", "unet_orbax", "unet.safetensors", "unet_back.pt")]
         unet_torch.save(model, chain[0], force=True)
         for src, dst in itertools.pairwise(chain):
@@ -68,43 +76,6 @@ class Demo:
         answers = answer(chain[0], chain[1], image)
         draw(answers, picture)
         print(f"The picture of both answers is in {picture}: they differ by {answers.difference.max():.1e} at most.")
-
-
-def photograph_and_mask() -> tuple[Float[np.ndarray, "h w 3"], Float[np.ndarray, "h w"]]:
-    """A photograph, from 0 to 1, and something to find in it: where it is brighter than its surroundings."""
-    with Image.open(photograph_path()) as file:
-        grey = file.convert("L")
-        image = np.asarray(file.convert("RGB"), np.float32) / np.float32(255)
-    surroundings = grey.filter(ImageFilter.GaussianBlur(40))
-    smooth = grey.filter(ImageFilter.GaussianBlur(2))
-    return image, (np.asarray(smooth, np.float32) > np.asarray(surroundings, np.float32)).astype(np.float32)
-
-
-def crops(image: np.ndarray, mask: np.ndarray, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Random crops in batches of 2, NCHW."""
-    rng = np.random.default_rng(0)
-    for _ in range(steps):
-        places = [(rng.integers(mask.shape[0] - CROP), rng.integers(mask.shape[1] - CROP)) for _ in range(2)]
-        x, y = (
-            np.stack([array[top : top + CROP, left : left + CROP] for top, left in places])
-            for array in (image, mask[..., None])
-        )
-        yield torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(y).permute(0, 3, 1, 2)
-
-
-def train(image: np.ndarray, mask: np.ndarray, *, features: tuple[int, ...], steps: int) -> unet_torch.UNet:
-    """A few steps of Adam on the photograph."""
-    model = unet_torch.UNet(3, 1, features=features, seed=0)
-    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
-    print(f"Training a UNet {features} in PyTorch {torch.__version__} for {steps} steps")
-    with progress_bar() as progress:
-        for step, (x, y) in enumerate(crops(image, mask, steps)):
-            loss = functional.binary_cross_entropy_with_logits(model.logits(x), y)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            progress(f"loss {loss.item():.3f}", (step + 1) / steps)
-    return model.eval()
 
 
 def answer(torch_path: Path, jax_path: Path, image: np.ndarray) -> Answers:

@@ -203,7 +203,7 @@ def average_in_torch(states, recipe):
 
     average = {name: value.clone() for name, value in states[0].items()}
     for step, state in enumerate(states[1:]):
-        averaged(average, state, recipe.decay(step))
+        averaged(average, state, recipe.renewal(step))
     return {name: value.numpy() for name, value in average.items()}
 
 
@@ -216,7 +216,9 @@ def average_in_jax(states, recipe):
     move = jitted_average()
     average = {name: value.numpy() for name, value in states[0].items()}
     for step, state in enumerate(states[1:]):
-        average = move(average, {name: value.numpy() for name, value in state.items()}, np.float64(recipe.decay(step)))
+        average = move(
+            average, {name: value.numpy() for name, value in state.items()}, np.float64(recipe.renewal(step))
+        )
     return average
 
 
@@ -252,9 +254,8 @@ def test_the_first_average_is_a_copy(x64, twin):
         np.testing.assert_array_equal(found[name], value.numpy())
 
 
-def test_only_a_recipe_with_an_average_has_a_decay():
-    assert [Recipe(ema=0.99).decay(step) for step in range(3)] == [0, 0.99, 0.99]
-    assert [Recipe().decay(step) for step in range(3)] == [0, 0, 0]
+def test_the_first_average_is_renewed_whole():
+    assert [Recipe(ema=0.75).renewal(step) for step in range(3)] == [1, 0.25, 0.25]
 
 
 @pytest.mark.parametrize(

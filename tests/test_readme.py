@@ -61,9 +61,7 @@ def brief(command):
     return ["--steps", "2", "--features", "3", "4", "--crop", "16", "--batch", "2"]
 
 
-@pytest.mark.parametrize(
-    "path", ["README.md", "docs/proof.md", "docs/checkpoints.md", "docs/dialects.md", "docs/training.md"]
-)
+@pytest.mark.parametrize("path", ["README.md", *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))])
 def test_nothing_is_left_to_fill_in(path):
     assert not re.search(r"^[A-Z]{4,}$|\bHELP\b|TODO|XXX", (ROOT / path).read_text(), re.MULTILINE)
 

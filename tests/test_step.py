@@ -101,7 +101,7 @@ def run_torch(recipe, checkpoint, classes=2, steps=3):
     state, update = torch_state(recipe, checkpoint)
     seen = []
     for step, batch in enumerate(batches(recipe, classes, steps)):
-        values = update(*in_torch.placed(batch, recipe, CPU), RATES[step], recipe.decay(step))
+        values = update(*in_torch.placed(batch, recipe, CPU), RATES[step], recipe.renewal(step))
         seen.append(torch_seen(state, values))
     return seen
 
@@ -123,7 +123,7 @@ class InJax:
     def step(self, state, step, batch):
         with jax.enable_x64(self.recipe.precision == "float64"):
             ((image, labels),) = in_jax.placed(iter([batch]), self.recipe, self.mesh)
-            controls = in_jax.controls_of(RATES[step], self.recipe.decay(step), self.mesh)
+            controls = in_jax.controls_of(RATES[step], self.recipe.renewal(step), self.mesh)
             return self.update(state, image, labels, controls)
 
     def tensors(self, params, stats):
@@ -301,13 +301,13 @@ def test_a_saved_state_goes_on_bit_for_bit_in_torch():
     recipe, data = RECIPES[name], list(batches(RECIPES[name]))
     state, update = torch_state(recipe, start(recipe))
     for step in range(2):
-        update(*in_torch.placed(data[step], recipe, CPU), RATES[step], recipe.decay(step))
+        update(*in_torch.placed(data[step], recipe, CPU), RATES[step], recipe.renewal(step))
     file = io.BytesIO()
     torch.save(state.state_dict(2), file)
     file.seek(0)
     state, update = torch_state(recipe, start(recipe))
     state.load_state_dict(torch.load(file, weights_only=True))
-    values = update(*in_torch.placed(data[2], recipe, CPU), RATES[2], recipe.decay(2))
+    values = update(*in_torch.placed(data[2], recipe, CPU), RATES[2], recipe.renewal(2))
     found, expected = torch_seen(state, values), torchs(name)[2]
     assert (found.loss, found.norm) == (expected.loss, expected.norm)
     assert distance(found.network, expected.network) == distance(found.average, expected.average) == 0

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from unet_core import CheckpointError
+from unet_core import CheckpointError, UNetConfig
+from unet_core.checkpoint import new_network
 from unet_core.errors import RunError
 from unet_core.history import read_history
 from unet_core.recipe import Recipe
@@ -160,6 +161,22 @@ def test_without_a_state_the_run_starts_anew(backend, cells, whole, tmp_path):
     assert history(tmp_path / "run") == history(whole(backend))
 
 
+def test_what_a_killed_process_was_writing_is_removed(backend, cells, whole, tmp_path):
+    shutil.copytree(whole(backend), tmp_path / "run")
+    for folder in (tmp_path / "run", tmp_path / "run/states"):
+        (folder / ".history.jsonl.abc.partial").mkdir()
+    train(backend, tmp_path / "run", cells, resume=True)
+    assert not list((tmp_path / "run").rglob("*.partial"))
+
+
+def test_a_run_that_was_killed_before_its_config_was_written_starts(cells, tmp_path):
+    pytest.importorskip("torch")
+    (tmp_path / "run/.config.json.abc.partial").mkdir(parents=True)
+    (tmp_path / "run/.lock").touch()
+    outcome, _ = train("torch", tmp_path / "run", cells, resume=True)
+    assert outcome.step == 8
+
+
 def test_the_latest_states_are_kept(backend, whole):
     assert [int(state.stem) for state in states(whole(backend))] == [4, 6, 8]
 
@@ -252,6 +269,24 @@ def test_a_checkpoint_to_start_from(backend, cells, whole, tmp_path):
     assert losses(tmp_path / "run")[0] < losses(whole(backend))[0]
 
 
+@pytest.mark.parametrize(("classes", "outputs"), [(2, 2), (3, 3)])
+def test_a_start_of_sigmoids_becomes_a_softmax(classes, outputs, cells, tmp_path):
+    """It is trained as one: its classes must be told apart as one, too."""
+    pytest.importorskip("torch")
+    from PIL import Image
+
+    config = UNetConfig(1, outputs, (3, 4), output="sigmoid")
+    shutil.copytree(cells, tmp_path / "data")
+    for path in (tmp_path / "data/masks").iterdir():
+        mask = np.asarray(Image.open(path)) // 255
+        mask[:8] = classes - 1
+        Image.fromarray(mask).save(path)
+    with open_run(
+        tmp_path / "run", backend="torch", recipe=SMALL, data=str(tmp_path / "data"), start=new_network(config, 0)
+    ) as run:
+        assert run.start.config.output == "softmax"
+
+
 def test_tensorboard_has_the_curves_and_pictures(backend, whole):
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.record_writer import RecordWriter  # noqa: F401  (the package is there)
@@ -276,6 +311,22 @@ def test_jax_compiles_the_step_once(cells, tmp_path, caplog):
     names = [line.split()[1] for line in compiled]
     assert [name for name in names if "update" in name] == [name for name in names if "update" in name][:1]
     assert len([name for name in names if "compiled" in name]) == 1  # the tiles of the validation
+
+
+def test_the_step_lowers_for_a_tpu():
+    jax = pytest.importorskip("jax")
+    import jax.numpy as jnp
+
+    from unet_jax import step
+
+    recipe = dataclasses.replace(SMALL, precision="bfloat16", ema=0.9)
+    network = new_network(recipe.network(1, 2), 0)
+    state = step.new_state(network, recipe, step.data_mesh(recipe.batch))
+    update = step.updater(recipe, step.abstract_model(network, recipe))
+    shape, number = (1, recipe.batch, recipe.crop, recipe.crop), jnp.zeros(())
+    batch = jnp.zeros((*shape, 1)), jnp.zeros(shape, jnp.uint8)
+    exported = jax.export.export(jax.jit(update), platforms=("tpu",))(state, *batch, (number, number))
+    assert exported.platforms == ("tpu",)
 
 
 def test_jax_does_not_wait_for_each_step(cells, tmp_path, monkeypatch):

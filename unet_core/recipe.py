@@ -96,9 +96,9 @@ class Recipe:
         """The learning rate of the update that follows `step` updates, after these validation losses."""
         return self.optimizer.rate * self.schedule.part(step, self.steps, losses)
 
-    def decay(self, step: int) -> float:
-        """The decay of the average of the weights in that update; the first one is copied."""
-        return self.ema if self.ema is not None and step > 0 else 0.0
+    def renewal(self, step: int) -> float:
+        """The part of the average of the weights that the update after `step` updates renews; the first one, all."""
+        return 1 - self.ema if self.ema is not None and step > 0 else 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""

@@ -7,10 +7,12 @@ RUN/best.safetensors   the network with the best validation so far, for either f
 RUN/tensorboard/    the same in curves, and sample predictions
 """
 
+import dataclasses
 import fcntl
 import importlib.metadata
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -175,6 +177,8 @@ def open_run(
         raise DataError(f"{data}: too small to validate on ({least}x{least} is the least): {some(small)}")
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path):
+        for left in (*path.glob(".*.partial"), *(path / STATES).glob(".*.partial")):
+            shutil.rmtree(left)  # by a process that was killed while it wrote
         fields = {name: getattr(settings, name) for name in settings.__dataclass_fields__} | {
             "recipe": recipe.to_dict()
         }
@@ -195,6 +199,8 @@ def _checked(start: Checkpoint | None, recipe: Recipe, source: Source) -> Checkp
             f"{recipe.start}: its network has {start.config.out_channels} output channels; the masks have {classes} "
             f"classes, which are {needed}"
         )
+    if start.config.out_channels > 1 and start.config.output != "softmax":  # its loss is that of a softmax
+        return dataclasses.replace(start, config=dataclasses.replace(start.config, output="softmax"))
     return start
 
 
@@ -208,7 +214,7 @@ def _check_folder(path: Path, *, resume: bool) -> Settings | None:
         if not resume:
             raise RunError(f"{path}: holds a run already; go on with it by --resume, or name another folder")
         return read_settings(path)
-    if path.exists() and (not path.is_dir() or any(entry.name != _LOCK for entry in path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
         raise RunError(f"{path}: exists and is no run; name a new folder")
     return None
 

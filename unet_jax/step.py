@@ -126,7 +126,7 @@ def host_network(params: Tree, stats: Tree, checkpoint: Checkpoint) -> Checkpoin
 
 
 Controls = tuple[Float[Array, ""], Float[Array, ""]]
-"""The learning rate of an update, and the decay of the average."""
+"""The learning rate of an update, and the part of the average that it renews."""
 Update = Callable[[TrainState, Array, Array, Controls], tuple[TrainState, Float[Array, "2"]]]
 
 
@@ -158,7 +158,7 @@ def updater(recipe: Recipe, model: UNet) -> Update:
         labels: UInt8[Array, "a n h w"],
         controls: Controls,
     ) -> tuple[TrainState, Float[Array, "2"]]:
-        rate, decay = controls
+        rate, renewal = controls
         gradients, stats, loss = gradient(state.params, state.stats, image[0], labels[0])
         for number in range(1, recipe.accumulate):
             more, stats, part = gradient(state.params, stats, image[number], labels[number])
@@ -166,7 +166,7 @@ def updater(recipe: Recipe, model: UNet) -> Update:
         gradients, norm = clipped(gradients, recipe.optimizer.clip)
         steps, slots = optimizer.update(gradients, state.slots, state.params)
         params = jax.tree.map(lambda param, step: param - rate.astype(param.dtype) * step, state.params, steps)
-        average = None if state.average is None else averaged(state.average, (params, stats), decay)
+        average = None if state.average is None else averaged(state.average, (params, stats), renewal)
         return TrainState(params, stats, slots, average), jnp.stack((loss, norm.astype(loss.dtype)))
 
     return update
@@ -204,14 +204,14 @@ def placed(batches: Iterator[Batch], recipe: Recipe, mesh: Mesh) -> Iterator[tup
     yield from waiting
 
 
-def controls_of(rate: float, decay: float, mesh: Mesh) -> Controls:
+def controls_of(rate: float, renewal: float, mesh: Mesh) -> Controls:
     """Two numbers on every device."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     kind = jnp.result_type(float)
-    rates, decays = (
-        jax.make_array_from_process_local_data(everywhere, np.asarray(value, kind)) for value in (rate, decay)
+    rates, renewals = (
+        jax.make_array_from_process_local_data(everywhere, np.asarray(value, kind)) for value in (rate, renewal)
     )
-    return rates, decays
+    return rates, renewals
 
 
 def _named(state: TrainState) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def _train(run: Run, remat: bool, progress: Progress, tell: Callable[[str], None
             while step < recipe.steps and request.signal is None:
                 rates.append(recorder.rate(step))
                 image, labels = next(ahead)
-                controls = controls_of(rates[-1], recipe.decay(step), mesh)
+                controls = controls_of(rates[-1], recipe.renewal(step), mesh)
                 with jax.transfer_guard("disallow"):
                     state, values = update(state, image, labels, controls)
                 pending.append(values)

@@ -39,14 +39,14 @@ def clipped(parameters: Iterable[nn.Parameter], most: float | None) -> Float[Ten
 
 
 @torch.no_grad()
-def averaged(average: dict[str, Tensor], current: dict[str, Tensor], decay: float) -> None:
+def averaged(average: dict[str, Tensor], current: dict[str, Tensor], renewal: float) -> None:
     """Move the average of weights and statistics towards the current ones, in place; counters are copied.
 
-    As `torch.optim.swa_utils.AveragedModel` with `get_ema_multi_avg_fn(decay)` and `use_buffers=True`,
+    As `torch.optim.swa_utils.AveragedModel` with `get_ema_multi_avg_fn(1 - renewal)` and `use_buffers=True`,
     which averages counters as well, rounding down.
     """
     for name, value in current.items():
         if value.is_floating_point():
-            average[name].lerp_(value, 1 - decay)
+            average[name].lerp_(value, renewal)
         else:
             average[name].copy_(value)

@@ -63,8 +63,8 @@ def updater(
 ) -> Callable[[Tensor, Tensor, float, float], Float[Tensor, "2"]]:
     """The function that makes one update of `state`, in place.
 
-    It takes `accumulate` batches one after the other, as in `placed`, the learning rate, and the decay of the
-    average; it returns loss and norm of the gradients before clipping, without waiting for them.
+    It takes `accumulate` batches one after the other, as in `placed`, the learning rate, and the part of the
+    average that it renews; it returns loss and norm of the gradients before clipping, without waiting for them.
 
     Args:
         recipe: how to train.
@@ -74,7 +74,7 @@ def updater(
     logits = torch.compile(state.model.logits) if compile else state.model.logits
 
     def update(
-        image: Float[Tensor, "n c h w"], labels: UInt8[Tensor, "n h w"], rate: float, decay: float
+        image: Float[Tensor, "n c h w"], labels: UInt8[Tensor, "n h w"], rate: float, renewal: float
     ) -> Float[Tensor, "2"]:
         for group in state.optimizer.param_groups:
             group["lr"] = rate
@@ -89,7 +89,7 @@ def updater(
         norm = clipped(state.model.parameters(), recipe.optimizer.clip)
         state.optimizer.step()
         if state.average is not None:
-            averaged(state.average.state_dict(), state.model.state_dict(), decay)
+            averaged(state.average.state_dict(), state.model.state_dict(), renewal)
         return torch.stack((loss, norm.detach()))
 
     return update

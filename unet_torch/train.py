@@ -55,7 +55,7 @@ def train(
             while step < recipe.steps and request.signal is None:
                 rates.append(recorder.rate(step))
                 image, labels = placed(next(batches), recipe, device)
-                pending.append(update(image, labels, rates[-1], recipe.decay(step)))
+                pending.append(update(image, labels, rates[-1], recipe.renewal(step)))
                 step += 1
 
                 if recorder.due(step, request):
