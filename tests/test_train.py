@@ -147,6 +147,26 @@ def interrupt(monkeypatch, *, after, number=signal.SIGTERM):
     monkeypatch.setattr(recorder, "rate", rate_and_signal)
 
 
+def test_a_signal_between_fetching_and_saving_loses_no_line(backend, cells, whole, tmp_path, monkeypatch):
+    """It asks for a save when the losses of the step have not been fetched: that comes with the next step."""
+    recorder = importlib.import_module("unet_core.run").Recorder
+    validates = recorder.validates
+    calls = []
+
+    def validates_and_signal(self, step):
+        calls.append(step)
+        if calls == [1, 1]:  # once within `due`, once after it
+            os.kill(os.getpid(), signal.SIGTERM)
+        return validates(self, step)
+
+    monkeypatch.setattr(recorder, "validates", validates_and_signal)
+    outcome, _ = train(backend, tmp_path / "run", cells)
+    assert outcome.step == 2
+    monkeypatch.undo()
+    train(backend, tmp_path / "run", cells, resume=True)
+    assert history(tmp_path / "run") == history(whole(backend))
+
+
 def test_lines_of_a_step_that_was_never_saved_are_made_again(backend, cells, whole, tmp_path):
     shutil.copytree(whole(backend), tmp_path / "run")
     for state in states(tmp_path / "run")[1:]:

@@ -276,18 +276,18 @@ class Recorder:
         """The learning rate of the update after `step` updates."""
         return self.run.recipe.part(step, self.history.losses)
 
-    def due(self, step: int, request: Request) -> bool:
+    def due(self, step: int, stop: bool) -> bool:
         """Whether losses are to be fetched after this step: they are in time for all that is written."""
-        return step % self.run.recipe.log_every == 0 or self.validates(step) or self.saves(step, request)
+        return step % self.run.recipe.log_every == 0 or self.validates(step) or self.saves(step, stop)
 
     def validates(self, step: int) -> bool:
         """Whether a validation follows this step."""
         return step % self.run.recipe.validate_every == 0 or step == self.run.recipe.steps
 
-    def saves(self, step: int, request: Request) -> bool:
+    def saves(self, step: int, stop: bool) -> bool:
         """Whether the state after this step is saved."""
         recipe = self.run.recipe
-        return step % recipe.save_every == 0 or step == recipe.steps or request.signal is not None
+        return step % recipe.save_every == 0 or step == recipe.steps or stop
 
     def steps(self, last: int, found: Sequence[Sequence[float]], rates: Sequence[float]) -> None:
         """Write down loss, norm and rate of the updates up to step `last`.
@@ -359,5 +359,5 @@ def outcome(recorder: Recorder, step: int, request: Request) -> Outcome:
         recorder.run.recipe.steps,
         best["validation"]["mean_iou"] if best else math.nan,
         best["step"] if best else 0,
-        request.signal,
+        request.signal if step < recorder.run.recipe.steps else None,
     )

@@ -82,7 +82,8 @@ def _train(run: Run, remat: bool, progress: Progress, tell: Callable[[str], None
         share = jax.process_index(), jax.process_count()
         with recorder, run.batches(step, share) as batches:
             ahead = placed(batches, recipe, mesh)
-            while step < recipe.steps and request.signal is None:
+            stop = False
+            while step < recipe.steps and not stop:
                 rates.append(recorder.rate(step))
                 image, labels = next(ahead)
                 controls = controls_of(rates[-1], recipe.renewal(step), mesh)
@@ -90,8 +91,9 @@ def _train(run: Run, remat: bool, progress: Progress, tell: Callable[[str], None
                     state, values = update(state, image, labels, controls)
                 pending.append(values)
                 step += 1
+                stop = request.signal is not None  # asked once: what is saved below is what was fetched
 
-                if recorder.due(step, request):
+                if recorder.due(step, stop):
                     recorder.steps(step, [pair.tolist() for pair in jax.device_get(pending)], rates)
                     pending.clear()
                     rates.clear()
@@ -103,7 +105,7 @@ def _train(run: Run, remat: bool, progress: Progress, tell: Callable[[str], None
                     if recorder.evaluation(step, found):
                         with atomic(run.path / BEST, force=True) as partial:
                             write(partial, host_network(*judged, start))
-                if recorder.saves(step, request):
+                if recorder.saves(step, stop):
                     recorder.flush()
                     states.save(step, host_network(state.params, state.stats, start), host_arrays(state))
     return outcome(recorder, step, request)

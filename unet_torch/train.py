@@ -52,13 +52,15 @@ def train(
         pending: list[Tensor] = []  # losses and norms that are still on the device
         rates: list[float] = []
         with recorder, run.batches(step) as batches:
-            while step < recipe.steps and request.signal is None:
+            stop = False
+            while step < recipe.steps and not stop:
                 rates.append(recorder.rate(step))
                 image, labels = placed(next(batches), recipe, device)
                 pending.append(update(image, labels, rates[-1], recipe.renewal(step)))
                 step += 1
+                stop = request.signal is not None  # asked once: what is saved below is what was fetched
 
-                if recorder.due(step, request):
+                if recorder.due(step, stop):
                     recorder.steps(step, torch.stack(pending).tolist(), rates)
                     pending.clear()
                     rates.clear()
@@ -69,7 +71,7 @@ def train(
                     tell(f"step {step}: {found}")
                     if recorder.evaluation(step, found):
                         save(judged, run.path / BEST, force=True)
-                if recorder.saves(step, request):
+                if recorder.saves(step, stop):
                     recorder.flush()
                     states.save(step, state.state_dict(step))
     return outcome(recorder, step, request)
