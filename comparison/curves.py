@@ -21,9 +21,11 @@ def draw_runs(runs: Sequence[Path], path: Path) -> None:
     """Write a picture: training loss (and its running mean), validation loss and mean IoU, learning rate.
 
     Raises:
-        RunError: a folder is no run, or has no step yet.
+        RunError: a folder is no run, or has no step yet; or a picture of another kind.
         CheckpointError: the file cannot be written.
     """
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise RunError(f"{path}: give a name that ends in .png, .svg or .pdf")
     figure = Figure(figsize=(13, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     losses, scores, rates = figure.subplots(1, 3, width_ratios=(2, 2, 1))
@@ -55,7 +57,7 @@ def draw_runs(runs: Sequence[Path], path: Path) -> None:
     rates.set_ylim(bottom=0)
     losses.legend(frameon=False)
     with atomic(path, force=True) as partial:
-        figure.savefig(partial, dpi=110, format=path.suffix.lstrip(".") or "png")
+        figure.savefig(partial, dpi=110, format=path.suffix[1:].lower())
 
 
 def _smooth(y: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

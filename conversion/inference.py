@@ -1,9 +1,12 @@
 """A checkpoint of either framework, ready to predict in either framework."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from conversion.containers import read
 from conversion.frameworks import needed
@@ -16,7 +19,7 @@ from unet_core.progress import Progress, silent
 from unet_core.reading import NO_HINTS, Hints
 from unet_core.run import BEST, Backend, Settings, is_run, read_settings
 from unet_core.source import Source, open_source
-from unet_core.tiles import default_tile
+from unet_core.tiles import default_tile, tiling
 
 Part = Literal["training", "validation"]
 
@@ -59,7 +62,16 @@ class Network:
             unet_core.UNetError: tiles that do not fit the network.
         """
         model = needed(f"unet_{self.backend}.checkpoint").from_checkpoint(self.checkpoint)
-        tiles = (tile, tile) if tile is not None else default_tile(self.config, sizes, overlap)
+        tiles = default_tile(self.config, sizes, overlap)
+        if tile is not None:
+            unit = 2**self.config.depth  # no larger than the largest picture
+            tiles = (
+                min(tile, -(-max(height for height, _ in sizes) // unit) * unit),
+                min(tile, -(-max(width for _, width in sizes) // unit) * unit),
+            )
+        for size in sizes:
+            if min(size) >= self.config.minimum_size:
+                tiling(self.config, size, tiles, overlap)
         predictor = needed(f"unet_{self.backend}.predict").Predictor(
             model, tile=tiles, overlap=overlap, flips=flips, bfloat16=bfloat16
         )
@@ -100,8 +112,8 @@ def open_network(path: str | Path, *, backend: Backend | None = None, hints: Hin
 
     Args:
         path: a checkpoint of any kind and framework, or a run's folder.
-        backend: where to compute; None: in the checkpoint's own framework, or in JAX where it has none, if that is
-            installed, otherwise in PyTorch.
+        backend: where to compute, in float32 at most; None: in the framework of the run or checkpoint, or in JAX where
+            it has none, if that is installed, otherwise in PyTorch.
         hints: what the file does not tell.
 
     Raises:
@@ -117,7 +129,12 @@ def open_network(path: str | Path, *, backend: Backend | None = None, hints: Hin
     config = checkpoint.config
     classes = 2 if config.out_channels == 1 else config.out_channels + (config.output == "sigmoid")
     values = settings.values if settings else (0, 255) if classes == 2 else tuple(range(classes))
-    return Network(checkpoint, backend or _backend(path), values, settings)
+    tensors = {  # the command's JAX has no float64, and no mask depends on it
+        key: value.astype(np.float32) if value.dtype == np.float64 else value
+        for key, value in checkpoint.tensors.items()
+    }
+    backend = backend or (settings.backend if settings else _backend(path))
+    return Network(dataclasses.replace(checkpoint, tensors=tensors), backend, values, settings)
 
 
 def _backend(path: Path) -> Backend:

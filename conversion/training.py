@@ -1,5 +1,6 @@
 """A training in either framework, from one call."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,8 +8,10 @@ from conversion.containers import read
 from conversion.frameworks import needed
 from unet_core.errors import ConfigError
 from unet_core.progress import Progress, silent
+from unet_core.reading import NO_HINTS, Hints
 from unet_core.recipe import Recipe
-from unet_core.run import Backend, Outcome, open_run
+from unet_core.recorder import Outcome
+from unet_core.run import BEST, START, Backend, is_run, open_run
 
 
 def train(
@@ -18,8 +21,7 @@ def train(
     data: str | Path,
     recipe: Recipe | None = None,
     resume: bool = False,
-    compile: bool = False,  # noqa: A002  (torch's own word)
-    remat: bool = False,
+    hints: Hints = NO_HINTS,
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
 ) -> Outcome:
@@ -31,8 +33,7 @@ def train(
         data: a folder with `images/` and `masks/`, or "synthetic".
         recipe: how to train; None: as `Recipe()` says.
         resume: go on with the run in `out`, where there is one.
-        compile: torch: run the network through `torch.compile`.
-        remat: JAX: keep less for the backward pass, and compute it again.
+        hints: what nothing in `recipe.start` tells, where that is a checkpoint of another project.
         progress: is told where it is.
         tell: is told in a line what happens.
 
@@ -40,13 +41,18 @@ def train(
         unet_core.UNetError: bad data, a recipe that does not fit it, a folder that holds something else, a framework
             that is not installed, a loss that is no number, a full disk; in one line.
     """
-    if (compile and backend != "torch") or (remat and backend != "jax"):
+    recipe, out = recipe or Recipe(), Path(out)
+    if (recipe.compile and backend != "torch") or (recipe.remat and backend != "jax"):
         raise ConfigError("--compile is for --backend torch, --remat for --backend jax")
-    recipe = recipe or Recipe()
     trainer = needed(f"unet_{backend}.train")
-    start = None if recipe.start is None else read(Path(recipe.start))
-    opened = open_run(
-        Path(out),
+    start = None
+    if recipe.start is not None:
+        path = Path(recipe.start).resolve()
+        recipe = dataclasses.replace(recipe, start=str(path))
+        if not (resume and (out / START).exists()):  # a run keeps what it started from
+            start = read(path / BEST if is_run(path) else path, hints)
+    with open_run(
+        out,
         backend=backend,
         recipe=recipe,
         data=str(data),
@@ -54,9 +60,7 @@ def train(
         resume=resume,
         progress=progress,
         tell=tell,
-    )
-    with opened as run:
+    ) as run:
         tell(str(run))
-        options = {"compile": compile} if backend == "torch" else {"remat": remat}
-        outcome: Outcome = trainer.train(run, **options, progress=progress, tell=tell)
+        outcome: Outcome = trainer.train(run, progress=progress, tell=tell)
     return outcome

@@ -109,11 +109,11 @@ def run_torch(recipe, checkpoint, classes=2, steps=3):
 class InJax:
     """A compiled update with its mesh."""
 
-    def __init__(self, recipe, checkpoint, *, remat=False):
+    def __init__(self, recipe, checkpoint):
         self.recipe, self.checkpoint = recipe, checkpoint
         with jax.enable_x64(recipe.precision == "float64"):
             self.mesh = in_jax.data_mesh(recipe.batch)
-            self.model = in_jax.abstract_model(checkpoint, recipe, remat=remat)
+            self.model = in_jax.abstract_model(checkpoint, recipe)
             self.update = in_jax.compiled(in_jax.updater(recipe, self.model), self.new_state(), recipe, self.mesh)
 
     def new_state(self, checkpoint=None, saved=None):
@@ -274,7 +274,7 @@ def test_clipping_and_weights_take_part():
 
 def test_remat_changes_nothing():
     name = "nesterov, clip, weights"
-    seen = InJax(RECIPES[name], start(RECIPES[name]), remat=True).run()
+    seen = InJax(dataclasses.replace(RECIPES[name], remat=True), start(RECIPES[name])).run()
     for found, expected in zip(seen, jaxs(name), strict=True):
         assert found.loss == pytest.approx(expected.loss, rel=1e-12)
         assert distance(found.network, expected.network) < 1e-12

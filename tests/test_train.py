@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from unet_core import CheckpointError, UNetConfig
+from unet_core import CheckpointError, ConfigError, UNetConfig
 from unet_core.checkpoint import new_network
 from unet_core.errors import RunError
 from unet_core.history import read_history
@@ -23,6 +24,7 @@ from unet_core.recipe import Recipe
 from unet_core.run import open_run, read_settings
 from unet_core.schedule import Schedule
 from unet_core.settings import Loss, Optimizer
+from unet_core.synthetic import Synthetic, write_folder
 
 pytest.importorskip("grain")
 pytest.importorskip("tensorboardX")
@@ -136,7 +138,7 @@ def test_resumption_is_exact(backend, name, end, cells, whole, tmp_path, monkeyp
 
 def interrupt(monkeypatch, *, after, number=signal.SIGTERM):
     """Send this process a signal once the rate of a step is asked for."""
-    recorder = importlib.import_module("unet_core.run").Recorder
+    recorder = importlib.import_module("unet_core.recorder").Recorder
     rate = recorder.rate
 
     def rate_and_signal(self, step):
@@ -149,7 +151,7 @@ def interrupt(monkeypatch, *, after, number=signal.SIGTERM):
 
 def test_a_signal_between_fetching_and_saving_loses_no_line(backend, cells, whole, tmp_path, monkeypatch):
     """It asks for a save when the losses of the step have not been fetched: that comes with the next step."""
-    recorder = importlib.import_module("unet_core.run").Recorder
+    recorder = importlib.import_module("unet_core.recorder").Recorder
     validates = recorder.validates
     calls = []
 
@@ -250,9 +252,101 @@ def test_a_full_disk_is_said_and_earlier_states_stay_sound(backend, cells, whole
     assert [line for line in said if line.startswith("going on after step 8")]
 
 
+def test_tensorboard_on_a_full_disk_does_not_end_the_training(backend, cells, whole, tmp_path, monkeypatch):
+    event_file_writer = pytest.importorskip("tensorboardX.event_file_writer")
+
+    write = event_file_writer.EventsWriter.write_event
+
+    def full(self, event):
+        if event.step:
+            raise OSError(28, "No space left on device")
+        write(self, event)
+
+    monkeypatch.setattr(event_file_writer.EventsWriter, "write_event", full)
+    _, said = train(backend, tmp_path / "run", cells)
+    assert [line for line in said if "no more TensorBoard files: no space left on device" in line]
+    assert history(tmp_path / "run") == history(whole(backend))
+
+
+def test_a_lost_best_network_is_said_and_made_anew(backend, cells, whole, tmp_path):
+    shutil.copytree(whole(backend), tmp_path / "run")
+    for state in states(tmp_path / "run")[1:]:
+        shutil.rmtree(state) if state.is_dir() else state.unlink()
+    (tmp_path / "run/best.safetensors").write_bytes(b"damaged")
+    _, said = train(backend, tmp_path / "run", cells, resume=True)
+    assert [line for line in said if line.startswith("the best network is lost")]
+    assert load_file(tmp_path / "run/best.safetensors")
+    assert history(tmp_path / "run") == history(whole(backend))
+
+
+def test_a_training_that_was_refused_can_be_started_anew(cells, tmp_path, monkeypatch):
+    jax = pytest.importorskip("jax")
+    monkeypatch.setattr(jax, "device_count", lambda: 3)
+    with pytest.raises(ConfigError, match="not divided by the 3 devices"):
+        train("jax", tmp_path / "run", cells)
+    monkeypatch.undo()
+    outcome, _ = train("jax", tmp_path / "run", cells, dataclasses.replace(SMALL, batch=3))
+    assert outcome.step == 8
+
+
+def test_another_training_that_began_meanwhile_is_seen(cells, tmp_path, monkeypatch):
+    """Between the look at the folder and the lock."""
+    pytest.importorskip("torch")
+    module = importlib.import_module("unet_core.run")
+    split = module.split
+
+    def split_and_wait(*given):
+        monkeypatch.undo()
+        train("torch", tmp_path / "run", cells, dataclasses.replace(SMALL, seed=1))
+        return split(*given)
+
+    monkeypatch.setattr(module, "split", split_and_wait)
+    with pytest.raises(RunError, match=r"holds a run already|another process has trained here"):
+        train("torch", tmp_path / "run", cells)
+    assert read_settings(tmp_path / "run").recipe.seed == 1
+
+
+def test_orbaxs_unfinished_directories_are_removed(cells, whole, tmp_path):
+    pytest.importorskip("jax")
+    shutil.copytree(whole("jax"), tmp_path / "run")
+    (tmp_path / "run/states/3.orbax-checkpoint-tmp").mkdir()
+    train("jax", tmp_path / "run", cells, resume=True)
+    assert [state.name for state in states(tmp_path / "run")] == ["4", "6", "8"]
+
+
+def test_pictures_of_the_same_names_and_sizes_are_other_data(cells, whole, tmp_path):
+    pytest.importorskip("torch")
+    shutil.copytree(whole("torch"), tmp_path / "run")
+    write_folder(Synthetic(count=6, size=32, seed=1), tmp_path / "other")
+    with pytest.raises(RunError, match="the data is not what the run was started with: another digest"):
+        train("torch", tmp_path / "run", tmp_path / "other", resume=True)
+
+
+def test_fewer_steps_than_were_made_are_refused(cells, whole, tmp_path):
+    pytest.importorskip("torch")
+    shutil.copytree(whole("torch"), tmp_path / "run")
+    with pytest.raises(RunError, match="has made 8 steps already"):
+        train("torch", tmp_path / "run", cells, dataclasses.replace(SMALL, steps=4), resume=True)
+
+
+def test_a_run_keeps_what_it_started_from(backend, cells, whole, tmp_path, monkeypatch):
+    from conversion.training import train as train_anywhere
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(whole(backend) / "best.safetensors", "start.safetensors")
+    recipe = dataclasses.replace(SMALL, start="start.safetensors", steps=2)
+    given = {"backend": backend, "data": cells, "tell": lambda line: None}
+    train_anywhere("run", **given, recipe=recipe)
+    Path("start.safetensors").unlink()
+    shutil.rmtree("run/states")
+    before = history(tmp_path / "run")
+    train_anywhere("run", **given, recipe=recipe, resume=True)
+    assert history(tmp_path / "run") == before
+
+
 def test_a_loss_that_is_no_number_ends_the_run(backend, cells, tmp_path):
     recipe = dataclasses.replace(SMALL, steps=40, save_every=40, optimizer=Optimizer("sgd", 1e30))
-    with pytest.raises(RunError, match=r"the loss of step \d+ is (nan|inf)"):
+    with pytest.raises(RunError, match=r"the (validation )?loss (of|after) step \d+ is (nan|inf)"):
         train(backend, tmp_path / "run", cells, recipe)
 
 

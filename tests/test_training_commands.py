@@ -60,6 +60,7 @@ def test_a_new_run_needs_a_backend_and_data(tmp_path, capsys):
         (["--out", "{new}", "--batch", "0"], "batch 0: give a whole number from 1 up"),
         (["--out", "{new}", "--crop", "1"], "crop 1: is too small"),
         (["--out", "{new}", "--class-weights", "1", "2", "3"], "the masks have 2 classes; give 2"),
+        (["--out", "{new}", "--class-weights", "1", "2", "--loss", "dice"], "weigh the cross-entropy"),
         (["--out", "{new}", "--validation", "6"], "leaves none to train or none to validate on"),
         (["--out", "{new}", "--data", "nowhere"], "nowhere"),
         (["--out", "{new}", "--start", "nowhere.pt"], "nowhere.pt"),
@@ -248,6 +249,38 @@ def test_eval_refuses_masks_of_other_classes(run, cells, tmp_path, capsys):
     assert "--only validation: is for the folder of a run" in refused(
         ["eval", run / "best.safetensors", "--data", cells, "--only", "validation"], capsys
     )
+
+
+def test_a_float64_run_predicts(backend, cells, tmp_path):
+    given = ["--backend", backend, "--data", cells, "--out", tmp_path / "run", *RECIPE, "--precision", "float64"]
+    assert main(["train", *map(str, given)]) == 0
+    assert main(["predict", str(tmp_path / "run"), str(cells / "images/000.png"), "--out", str(tmp_path / "out")]) == 0
+
+
+def test_hidden_files_are_no_pictures(checkpoint, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    picture(tmp_path / "pictures/a.png")
+    (tmp_path / "pictures/._a.png").write_bytes(b"of another kind")
+    assert main(["predict", str(checkpoint), str(tmp_path / "pictures"), "--out", str(tmp_path / "out")]) == 0
+
+
+def test_probabilities_on_a_full_disk_are_refused_in_a_line(checkpoint, tmp_path, capsys):
+    import resource
+
+    path = picture(tmp_path / "a.png", 100, 100)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        message = refused(["predict", checkpoint, path, "--out", tmp_path / "out", "--probabilities"], capsys)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "not written" in message
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_plot_refuses_other_kinds_of_pictures(run, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert "ends in .png, .svg or .pdf" in refused(["plot", run, "--out", tmp_path / "a.foo"], capsys)
 
 
 def test_plot_draws_one_and_several_runs(run, tmp_path):

@@ -2,9 +2,13 @@
 
 import contextlib
 import io
+import logging
 import re
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 import tyro
 
@@ -20,9 +24,11 @@ Exit codes: 0 done; 1 checked and found different; 2 bad input or usage."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax's and grain's notes to their own developers
     try:
-        command = _parse(sys.argv[1:] if arguments is None else arguments)
-        return command if isinstance(command, int) else command.run()
+        with _ended_by_sigterm():
+            command = _parse(sys.argv[1:] if arguments is None else arguments)
+            return command if isinstance(command, int) else command.run()
     except UNetError as error:
         return _fail(str(error))
     except OSError as error:
@@ -60,6 +66,24 @@ def _in_one_line(box: str) -> str:
     """What tyro frames in a box, as one line."""
     words = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]+|-{4,}", " ", box).split()
     return " ".join(words)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does, so that what is half written is removed."""
+
+    def end(number: int, _: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    usual = threading.current_thread() is threading.main_thread()
+    usual = usual and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if usual:
+        signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if usual:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _fail(message: str) -> int:

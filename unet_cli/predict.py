@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -78,25 +78,29 @@ class Predict(Computing):
                 bad.append(str(error))
         network = open_network(self.checkpoint, backend=self.backend, hints=self.hints(None))
         bands = self.bands(network, [size for _, size in good] or [(1, 1)])
-        self.out.mkdir(parents=True, exist_ok=True)
         done = 0
-        with progress_bar() as progress:
-            for number, (picture, _) in enumerate(good):
-                progress(picture.name, number / len(good))
-                try:
-                    predict_file(bands, network.config, picture, self.out, wanted=wanted, values=network.values)
-                    done += 1
-                except DataError as error:
-                    bad.append(str(error))
-        print(f"{done} of {len(pictures)} pictures predicted in {self.out} ({network.backend})")
-        for line in bad:
-            print(f"unet: passed over: {line}", file=sys.stderr)
+        try:
+            with progress_bar() as progress:
+                for number, (picture, _) in enumerate(good):
+                    progress(picture.name, number / len(good))
+                    self.out.mkdir(parents=True, exist_ok=True)
+                    try:
+                        predict_file(bands, network.config, picture, self.out, wanted=wanted, values=network.values)
+                        done += 1
+                    except DataError as error:
+                        bad.append(str(error))
+        finally:
+            print(f"{done} of {len(pictures)} pictures predicted in {self.out} ({network.backend})")
+            for line in bad:
+                print(f"unet: passed over: {line}", file=sys.stderr)
         return 2 if bad else 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Eval(Computing):
     """Compare a network's masks with those of a data folder: metrics from one confusion matrix over all pixels.
+
+    The loss is that of the run; for other checkpoints the cross-entropy.
 
     Example: unet eval run --data cells
     """
@@ -107,7 +111,6 @@ class Eval(Computing):
     """A folder with images/ and masks/; or synthetic."""
     only: Annotated[Literal["training", "validation"] | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Only those pictures that the run (CKPT) trained on, or validated on."""
-    loss: Loss = field(default_factory=Loss)
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON instead of a table."""
 
@@ -120,9 +123,9 @@ class Eval(Computing):
         network = open_network(self.checkpoint, backend=self.backend, hints=self.hints(None))
         with progress_bar() as progress:
             source = network.source(self.data, only=self.only, progress=progress)
-            self.loss.check(len(source.values))
             bands = self.bands(network, source.sizes)
-            found = evaluate(bands, source, loss=self.loss, output=network.config.output, progress=progress)
+            loss = network.settings.recipe.loss if network.settings else Loss()
+            found = evaluate(bands, source, loss=loss, output=network.config.output, progress=progress)
         if self.json:
             print(json.dumps(found.to_dict()))
         else:

@@ -1,6 +1,8 @@
 """`unet train` and `unet plot`."""
 
+import os
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,12 +10,13 @@ from typing import Annotated, Literal, Self
 
 import tyro
 
+from unet_cli.commands import Source
 from unet_core.errors import UNetError
 from unet_core.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
+class Train(Source):
     """Train a UNet on a folder of pictures and masks, in either framework, on the same batches.
 
     Ctrl-C and SIGTERM save the state and leave; --resume goes on. In the folder of the run: history.jsonl, the latest
@@ -30,10 +33,6 @@ class Train:
     """A folder with images/ and masks/, matching by name; or synthetic, for the built-in pictures."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the run in RUN, if there is one; what is not given is as it was."""
-    compile: tyro.conf.FlagCreatePairsOff[bool] = False
-    """torch: run the network through torch.compile."""
-    remat: tyro.conf.FlagCreatePairsOff[bool] = False
-    """jax: keep less for the backward pass and compute it again: less memory, more time."""
     recipe: Recipe = field(default_factory=Recipe)
 
     def completed(self, arguments: Sequence[str]) -> Self:
@@ -63,16 +62,26 @@ class Train:
                 data=self.data,
                 recipe=self.recipe,
                 resume=self.resume,
-                compile=self.compile,
-                remat=self.remat,
+                hints=self.hints(None),
                 progress=progress,
+                tell=_say,
             )
         if done.stopped_by is not None:
             name = signal.Signals(done.stopped_by).name
-            print(f"stopped by {name} after step {done.step} of {done.steps}; the state is saved: go on with --resume")
+            _say(f"stopped by {name} after step {done.step} of {done.steps}; the state is saved: go on with --resume")
             return 130 if done.stopped_by == signal.SIGINT else 0
-        print(f"{done.steps} steps; best mean IoU {done.best:.3f} after step {done.best_step}: {self.out / BEST}")
+        best = self.out / BEST
+        kept = str(best) if best.exists() else f"but {best} is lost"
+        _say(f"{done.steps} steps; best mean IoU {done.best:.3f} after step {done.best_step}: {kept}")
         return 0
+
+
+def _say(line: str) -> None:
+    """Print a line at once; whoever read along and left does not end the training."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (for the rest of the process)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,10 @@
 """TensorBoard files beside the history, which is the truth."""
 
-from collections.abc import Mapping
+import contextlib
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -10,38 +13,73 @@ from unet_core.errors import MissingFrameworkError
 
 
 class Board:
-    """Writes event files.
+    """Writes event files; one that cannot be written is given up, and the training goes on.
+
+    tensorboardX's own `SummaryWriter` writes from a process-wide queue that never ends where the disk is full.
 
     Args:
         folder: where to.
         step: where the training goes on; TensorBoard then drops what an interrupted process wrote of later ones.
+        tell: is told where the files are given up.
 
     Raises:
         MissingFrameworkError: tensorboardX is not installed.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
+    def __init__(self, folder: Path, step: int, tell: Callable[[str], None]) -> None:
         try:
-            from tensorboardX import SummaryWriter
+            from tensorboardX import event_file_writer, summary
+            from tensorboardX.proto import event_pb2
         except ModuleNotFoundError as error:
             raise MissingFrameworkError(
                 "training needs tensorboardX: pip install -e '.[train]' -c constraints.txt"
             ) from error
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+        self._summary, self._event, self._folder, self._tell = summary, event_pb2, folder, tell
+        self._writer: Any = None
+        try:
+            folder.mkdir(exist_ok=True)
+            self._writer = event_file_writer.EventsWriter(str(folder / "events"))
+        except OSError as error:
+            self._give_up(error)
+        started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(event_pb2.Event(step=step + 1, session_log=started))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One point on each of some curves."""
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            self._write(self._event.Event(step=step, summary=self._summary.scalar(name, value)))
 
     def picture(self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
         """A picture under a slider of steps."""
-        self._writer.add_image(name, pixels, step, dataformats="HWC")
+        self._write(self._event.Event(step=step, summary=self._summary.image(name, pixels, dataformats="HWC")))
 
     def flush(self) -> None:
         """Bring it to the disk."""
-        self._writer.flush()
+        if self._writer is not None:
+            try:
+                self._writer.flush()
+            except OSError as error:
+                self._give_up(error)
 
     def close(self) -> None:
         """Flush, and write no more."""
-        self._writer.close()
+        self.flush()
+        self._end()
+
+    def _write(self, event: Any) -> None:
+        if self._writer is not None:
+            event.wall_time = time.time()
+            try:
+                self._writer.write_event(event)
+            except OSError as error:
+                self._give_up(error)
+
+    def _end(self) -> None:
+        if self._writer is not None:
+            with contextlib.suppress(OSError):  # of what could not be flushed
+                self._writer.close()
+            self._writer = None
+
+    def _give_up(self, error: OSError) -> None:
+        self._end()
+        self._tell(f"{self._folder}: no more TensorBoard files: {(error.strerror or str(error)).lower()}")

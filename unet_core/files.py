@@ -56,10 +56,8 @@ def reserve(partial: Path, size: int) -> None:
     """
     if not hasattr(os, "posix_fallocate"):  # macOS
         return
-    probe = partial.parent / "reserved"
-    with open(probe, "wb") as file:
+    with tempfile.TemporaryFile(dir=partial.parent) as file:
         os.posix_fallocate(file.fileno(), 0, size)
-    probe.unlink()
 
 
 def check_target(target: Path, *, force: bool = False, replaces: Callable[[Path], bool] | None = None) -> None:

@@ -1,5 +1,6 @@
 """A folder of pictures and their masks, all checked before a training starts."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -67,6 +68,15 @@ class Folder:
             raise DataError(f"{shown(self.masks[index])}: holds {some(strange)}, which is no class here")
         return Pair(image, labels)
 
+    def digest(self) -> str:
+        """A sha256 of all names and files."""
+        whole = hashlib.sha256()
+        files = [*self.images, *self.masks]
+        with ThreadPoolExecutor() as pool:
+            for file, found in zip(files, pool.map(_file_digest, files), strict=True):
+                whole.update(f"{file.parent.name}/{file.name} {found}\n".encode(errors="surrogateescape"))
+        return whole.hexdigest()
+
     def subset(self, indices: Sequence[int]) -> "Folder":
         """The pairs at these indices, in this order, with the channels and values of the whole."""
         return replace(
@@ -118,6 +128,11 @@ def open_folder(
         sizes=tuple(finding.size for finding in found.values()),
         skipped=files.skipped,
     )
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _ascending(values: tuple[int, ...]) -> bool:

@@ -1,5 +1,6 @@
 """A run's history: one JSON line per step and per validation, the same for every way of getting there."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -65,23 +66,35 @@ class History:
 
     def step(self, step: int, *, loss: float, norm: float, rate: float) -> None:
         """Add a step's line."""
-        self._file.write(_line({"step": step, "loss": loss, "norm": norm, "rate": rate}))
+        self._write({"step": step, "loss": loss, "norm": norm, "rate": rate})
 
     def validation(self, step: int, found: dict[str, Any]) -> None:
         """Add a validation's line."""
         entry = {"step": step, "validation": found}
         self.validations.append(entry)
-        self._file.write(_line(entry))
+        self._write(entry)
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        try:
+            self._file.write(_line(entry))
+        except OSError as error:
+            raise RunError(f"{self.path}: not written: {(error.strerror or str(error)).lower()}") from error
 
     def flush(self) -> None:
         """Force all lines to the disk, so that a state that is saved next never is ahead of them."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise RunError(f"{self.path}: not written: {(error.strerror or str(error)).lower()}") from error
 
     def close(self) -> None:
         """Flush, and write no more."""
-        self.flush()
-        self._file.close()
+        try:
+            self.flush()
+        finally:
+            with contextlib.suppress(OSError):  # what cannot be flushed cannot be closed either
+                self._file.close()
 
 
 def _line(entry: dict[str, Any]) -> str:

@@ -46,8 +46,7 @@ def list_pictures(paths: Iterable[Path], out: Path, wanted: Wanted, *, force: bo
     """
     found: list[Path] = []
     for path in paths:
-        inside = sorted(path.iterdir()) if path.is_dir() else []
-        found += [entry for entry in inside if entry.suffix.lower() in SUFFIXES] if path.is_dir() else [path]
+        found += sorted(filter(_is_picture, path.iterdir())) if path.is_dir() else [path]
     if not found:
         raise DataError(f"no picture is named, or in the folders that are ({', '.join(SUFFIXES)})")
     targets: dict[Path, Path] = {}
@@ -63,6 +62,10 @@ def list_pictures(paths: Iterable[Path], out: Path, wanted: Wanted, *, force: bo
     if lost:
         raise DataError(f"{some(sorted(lost), most=3)}: is a picture that is to be read; name another --out")
     return found
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 def predict_file(
@@ -96,8 +99,9 @@ def predict_file(
         tinted = np.empty((*size, 3), np.uint8) if wanted.overlays else None
         probabilities = None
         if wanted.probabilities:
-            shape = (*size, config.out_channels)
-            probabilities = np.lib.format.open_memmap(partial["probabilities"], "w+", np.float32, shape)
+            probabilities = stack.enter_context(partial["probabilities"].open("wb"))
+            header = {"descr": "<f4", "fortran_order": False, "shape": (*size, config.out_channels)}
+            np.lib.format.write_array_header_1_0(probabilities, header)
         for start, logits in bands(pixels):
             rows = slice(start, start + len(logits))
             classes = decided(logits, config.output)
@@ -106,13 +110,11 @@ def predict_file(
             if tinted is not None:
                 tinted[rows] = overlay(pixels[rows], classes)
             if probabilities is not None:
-                probabilities[rows] = probable(logits, config.output)
+                probabilities.write(probable(logits, config.output).astype("<f4").tobytes())
         if mask is not None:
             Image.fromarray(mask).save(partial["masks"], "PNG")
         if tinted is not None:
             Image.fromarray(tinted).save(partial["overlays"], "PNG")
-        if probabilities is not None:
-            probabilities.flush()
 
 
 def probable(logits: Float[np.ndarray, "*n k"], output: str) -> Float[np.ndarray, "*n k"]:

@@ -52,6 +52,10 @@ class Recipe:
     """Steps between two saved states."""
     log_every: int = 10
     """Steps between two lines of the progress bar; losses stay on the device in between."""
+    compile: bool = False
+    """torch: run the network through torch.compile."""
+    remat: bool = False
+    """jax: keep only each block's input for the backward pass and compute the rest again: less memory, more time."""
     keep: int = 3
     """How many of the latest states are kept."""
     loss: Loss = field(default_factory=Loss)
@@ -129,10 +133,10 @@ class Recipe:
     def changes(self, other: "Recipe") -> list[str]:
         """The options of `other` that would make it another training than this one, as they are typed.
 
-        A cosine ends at the last step, so there the number of steps is one of them.
+        A cosine ends at the last step, and a plateau counts its validation: there the number of steps is one of them.
         """
         ours, theirs = _flat(self.to_dict()), _flat(other.to_dict())
-        free = _CHANGEABLE if self.schedule.schedule != "cosine" else _CHANGEABLE[1:]
+        free = _CHANGEABLE[1:] if self.schedule.schedule in ("cosine", "plateau") else _CHANGEABLE
         return [f"--{name.replace('_', '-')}" for name in ours if ours[name] != theirs[name] and name not in free]
 
 

@@ -11,30 +11,26 @@ import dataclasses
 import fcntl
 import importlib.metadata
 import json
-import math
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from unet_core.batches import Examples, batches
-from unet_core.board import Board
 from unet_core.checkpoint import Checkpoint, new_network
 from unet_core.errors import ConfigError, DataError, RunError, some
-from unet_core.evaluation import Evaluation
 from unet_core.files import atomic
-from unet_core.history import History
 from unet_core.progress import Progress, silent
 from unet_core.recipe import Recipe
-from unet_core.signals import Request
+from unet_core.safetensors_file import read, write
 from unet_core.source import Source, open_source, split
 
 Backend = Literal["jax", "torch"]
 
-CONFIG, HISTORY, STATES, BEST, BOARD = "config.json", "history.jsonl", "states", "best.safetensors", "tensorboard"
+CONFIG, HISTORY, STATES, BOARD = "config.json", "history.jsonl", "states", "tensorboard"
+BEST, START = "best.safetensors", "start.safetensors"
 _LOCK = ".lock"
 _VERSION = 1
 
@@ -51,6 +47,8 @@ class Settings:
     """The names of the pictures to train on."""
     validation: tuple[str, ...]
     """And of those to validate on."""
+    digest: str
+    """Of all pictures and masks."""
     channels: int
     """Of the pictures."""
     values: tuple[int, ...]
@@ -152,39 +150,45 @@ def open_run(
         ConfigError: the recipe does not fit the data.
     """
     old = _check_folder(path, resume=resume)
+    if start is None and old is not None and (path / START).exists():
+        start = read(path / START)
     values = old.values if old else None
     source = open_source(data, channels=start.config.in_channels if start else None, values=values, progress=progress)
     if source.skipped:
         tell(f"left out, for they are no pictures: {some(source.skipped)}")
     training, validation = split(source, recipe.validation)
-    place = data if not Path(data).exists() else str(Path(data).resolve())
     settings = Settings(
         backend,
         recipe,
-        place,
-        training.names,
-        validation.names,
-        source.channels,
-        tuple(source.values),
-        _versions(backend),
+        data=data if not Path(data).exists() else str(Path(data).resolve()),
+        training=training.names,
+        validation=validation.names,
+        digest=source.digest(),
+        channels=source.channels,
+        values=tuple(source.values),
+        versions=old.versions if old else _versions(backend),
     )
     if old is not None:
         _check_same(path, old, settings)
-    start = _checked(start, recipe, source)
-    least = start.config.minimum_size
+    network = _checked(start, recipe, source)
+    least = network.config.minimum_size
     small = [name for name, size in zip(validation.names, validation.sizes, strict=True) if min(size) < least]
     if small:
         raise DataError(f"{data}: too small to validate on ({least}x{least} is the least): {some(small)}")
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path):
+        if _check_folder(path, resume=resume) != old:
+            raise RunError(f"{path}: another process has trained here in the meantime; look at what it made")
         for left in (*path.glob(".*.partial"), *(path / STATES).glob(".*.partial")):
             shutil.rmtree(left)  # by a process that was killed while it wrote
-        fields = {name: getattr(settings, name) for name in settings.__dataclass_fields__} | {
-            "recipe": recipe.to_dict()
-        }
+        if start is not None and old is None:
+            with atomic(path / START, force=True) as partial:
+                write(partial, start)
+        names = settings.__dataclass_fields__
+        fields = {name: getattr(settings, name) for name in names} | {"recipe": recipe.to_dict()}
         with atomic(path / CONFIG, force=True) as partial:
             partial.write_text(json.dumps({"version": _VERSION, **fields}, indent=1) + "\n", encoding="utf-8")
-        yield Run(path, settings, training, validation, start)
+        yield Run(path, settings, training, validation, network)
 
 
 def _checked(start: Checkpoint | None, recipe: Recipe, source: Source) -> Checkpoint:
@@ -193,6 +197,8 @@ def _checked(start: Checkpoint | None, recipe: Recipe, source: Source) -> Checkp
     if start is None:
         return new_network(recipe.network(source.channels, classes), recipe.seed)
     recipe.check(start.config, classes)
+    if recipe.features not in {start.config.features, Recipe.features}:
+        raise ConfigError("--features: the network of --start has its own; leave that out")
     needed = 1 if classes == 2 else classes
     if start.config.out_channels not in {needed, classes}:
         raise ConfigError(
@@ -210,10 +216,12 @@ def _versions(backend: Backend) -> dict[str, str]:
 
 
 def _check_folder(path: Path, *, resume: bool) -> Settings | None:
-    if is_run(path):
+    if is_run(path) and (path / HISTORY).exists():
         if not resume:
             raise RunError(f"{path}: holds a run already; go on with it by --resume, or name another folder")
         return read_settings(path)
+    if is_run(path):  # it was refused, or ended, before its first step
+        return None
     if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
         raise RunError(f"{path}: exists and is no run; name a new folder")
     return None
@@ -227,7 +235,7 @@ def _check_same(path: Path, old: Settings, new: Settings) -> None:
         raise RunError(
             f"{path}: this run was started with another {some(changed)}; leave that out, or train into a new folder"
         )
-    for name in ("training", "validation", "channels", "values"):
+    for name in ("training", "validation", "channels", "values", "digest"):
         if getattr(old, name) != getattr(new, name):
             raise RunError(
                 f"{path}: the data is not what the run was started with: another {name}; restore {old.data}, or train "
@@ -244,120 +252,3 @@ def _locked(path: Path) -> Iterator[None]:
         except OSError as error:
             raise RunError(f"{path}: another process trains here; wait for it, or stop it") from error
         yield
-
-
-@dataclass
-class Recorder:
-    """Writes down what happens to a run: history, TensorBoard, progress bar.
-
-    Args:
-        run: whose.
-        step: updates that are behind it.
-        progress: is told where the training is.
-    """
-
-    run: Run
-    step: int
-    progress: Progress
-
-    def __post_init__(self) -> None:
-        self.history = History(self.run.path / HISTORY, self.step)
-        self._board = Board(self.run.path / BOARD, self.step)
-        self._since = time.monotonic()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.history.close()
-        self._board.close()
-
-    def rate(self, step: int) -> float:
-        """The learning rate of the update after `step` updates."""
-        return self.run.recipe.part(step, self.history.losses)
-
-    def due(self, step: int, stop: bool) -> bool:
-        """Whether losses are to be fetched after this step: they are in time for all that is written."""
-        return step % self.run.recipe.log_every == 0 or self.validates(step) or self.saves(step, stop)
-
-    def validates(self, step: int) -> bool:
-        """Whether a validation follows this step."""
-        return step % self.run.recipe.validate_every == 0 or step == self.run.recipe.steps
-
-    def saves(self, step: int, stop: bool) -> bool:
-        """Whether the state after this step is saved."""
-        recipe = self.run.recipe
-        return step % recipe.save_every == 0 or step == recipe.steps or stop
-
-    def steps(self, last: int, found: Sequence[Sequence[float]], rates: Sequence[float]) -> None:
-        """Write down loss, norm and rate of the updates up to step `last`.
-
-        Raises:
-            RunError: a loss that is no number; no state of it has been saved.
-        """
-        first, recipe = last - len(found) + 1, self.run.recipe
-        for step, (loss, norm), rate in zip(range(first, last + 1), found, rates, strict=True):
-            if not math.isfinite(loss):
-                raise RunError(
-                    f"{self.run.path}: the loss of step {step} is {loss}; a smaller --rate or --clip 1 may help. The "
-                    "states saved before are sound"
-                )
-            self.history.step(step, loss=loss, norm=norm, rate=rate)
-            self._board.scalars(step, {"training/loss": loss, "training/norm": norm, "training/rate": rate})
-        now, images = time.monotonic(), recipe.batch * recipe.accumulate
-        speed = len(found) * images / max(now - self._since, 1e-9)
-        self._since = now
-        self._board.scalars(last, {"training/images per second": speed})
-        left = _clock((recipe.steps - last) * images / speed)
-        self.progress(f"step {last}: loss {found[-1][0]:.4f}, {speed:.1f} images/s, {left} left", last / recipe.steps)
-
-    def evaluation(self, step: int, found: Evaluation) -> bool:
-        """Write down a validation; True where it is the best so far."""
-        best = found.metrics.mean_iou > self.history.best
-        self.history.validation(step, found.to_dict())
-        self._board.scalars(step, {f"validation/{name}": value for name, value in found.scalars().items()})
-        for name, picture in found.samples.items():
-            self._board.picture(step, f"validation/{name}", picture)
-        self._since = time.monotonic()
-        return best
-
-    def flush(self) -> None:
-        """Bring everything to the disk."""
-        self.history.flush()
-        self._board.flush()
-        self._since = time.monotonic()
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Where a training has left the run."""
-
-    step: int
-    """Updates made."""
-    steps: int
-    """Updates asked for."""
-    best: float
-    """The best mean IoU of its validations."""
-    best_step: int
-    """And after how many updates that was; 0 before the first validation."""
-    stopped_by: int | None = None
-    """The signal that ended it early."""
-
-
-def outcome(recorder: Recorder, step: int, request: Request) -> Outcome:
-    """What to say at the end."""
-    entries = recorder.history.validations
-    best = max(entries, key=lambda entry: entry["validation"]["mean_iou"], default=None)
-    return Outcome(
-        step,
-        recorder.run.recipe.steps,
-        best["validation"]["mean_iou"] if best else math.nan,
-        best["step"] if best else 0,
-        request.signal if step < recorder.run.recipe.steps else None,
-    )

@@ -43,7 +43,9 @@ class Loss:
             raise ConfigError(f"class_weights {weights}: give a positive number for every class")
 
     def check(self, classes: int) -> None:
-        """Raise ConfigError where the weights are not one for each class."""
+        """Raise ConfigError where the weights are not one for each class, or would weigh nothing."""
+        if self.class_weights is not None and self.loss == "dice":
+            raise ConfigError("class_weights: weigh the cross-entropy; --loss dice alone has none")
         if self.class_weights is not None and len(self.class_weights) != classes:
             raise ConfigError(f"class_weights {self.class_weights}: the masks have {classes} classes; give {classes}")
 

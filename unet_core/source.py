@@ -44,6 +44,9 @@ class Source(Protocol):
     def pair(self, index: int) -> tuple[Shaped[np.ndarray, "h w c"], UInt8[np.ndarray, "h w"]]:
         """One picture and the class of each of its pixels."""
 
+    def digest(self) -> str:
+        """A sha256 of all of it: other data has another one."""
+
     def subset(self, indices: Sequence[int]) -> Self:
         """Some of them, in this order."""
 

@@ -1,5 +1,6 @@
 """Drawn cells with masks that are exactly known: data to train on that needs no download."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,6 +70,10 @@ class Synthetic:
         """A picture, uint8, and its labels: 1 in cells, 0 elsewhere. Depends on `seed` and its number only."""
         rng = np.random.default_rng((self.seed, self.numbers[index]))
         return Pair(*draw(rng, self.size, self.channels))
+
+    def digest(self) -> str:
+        """A sha256 of what decides the pictures."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()
 
     def subset(self, indices: Sequence[int]) -> "Synthetic":
         """The pictures at these indices, in this order."""

@@ -1,6 +1,7 @@
 """Training states of the Flax NNX twin: Orbax directories. `unet_torch/states.py` is the twin."""
 
 import json
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,9 @@ from unet_jax.arrays import read_arrays, reason
 from unet_jax.hub import nest, translate
 
 Arrays = dict[str, np.ndarray]
+
+_SPARE = 4_000_000
+"""Bytes that Orbax needs beside the arrays: a part that does not fit is reported by its threads, each in its way."""
 
 
 class States:
@@ -46,7 +50,9 @@ class States:
                 "metadata": ocp.JsonCheckpointHandler(),
                 "digests": ocp.JsonCheckpointHandler(),
             },
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
+            ),
         )
         self._last: int | None = None
 
@@ -82,7 +88,7 @@ class States:
         self._settle()
         size = sum(value.nbytes for value in (*model.tensors.values(), *training.values()))
         try:
-            reserve(self.folder / str(step), size * 5 // 4)
+            reserve(self.folder / str(step), size * 5 // 4 + _SPARE)
             with ThreadPoolExecutor() as pool:
                 digests = dict(zip(training, pool.map(digest, training.values()), strict=True))
             self._manager.save(
@@ -91,7 +97,7 @@ class States:
                     state=ocp.args.PyTreeSave(nest(translate(model.tensors, "jax"))),
                     training=ocp.args.PyTreeSave(nest(training)),
                     metadata=ocp.args.JsonSave({RECORD_KEY: seal(model)}),
-                    digests=ocp.args.JsonSave(digests),
+                    digests=ocp.args.JsonSave({"step": step, "sha256": digests}),
                 ),
                 force=True,
             )
@@ -114,7 +120,7 @@ class States:
         for step in reversed(steps):
             path = self.folder / str(step)
             try:
-                take(orbax.read(path), _training(path))
+                take(orbax.read(path), _training(path, step))
             except CheckpointError as error:
                 tell(f"{path} is damaged and passed over: {error}")
                 damaged.append(step)
@@ -141,6 +147,8 @@ class States:
 
     def _unwritten(self, step: int, error: Exception | None) -> RunError:
         self._last = None
+        for left in self.folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(left, ignore_errors=True)
         why = reason(error) if error else "Orbax does not say why"
         return RunError(f"{self.folder / str(step)}: not saved: {why}. Earlier states are sound")
 
@@ -148,14 +156,17 @@ class States:
         self._manager.close()
 
 
-def _training(path: Path) -> Arrays:
+def _training(path: Path, step: int) -> Arrays:
     """The item `training` of a state, held against its digests.
 
     Raises:
         CheckpointError: it is damaged.
     """
     try:
-        digests = json.loads((path / "digests" / "metadata").read_text())
+        record = json.loads((path / "digests" / "metadata").read_text())
+        digests = record["sha256"]
+        if record["step"] != step:
+            raise CheckpointError(f"{path}: is the state of step {record['step']}")
         arrays = read_arrays(path, "training")
     except CheckpointError:
         raise

@@ -14,9 +14,10 @@ from unet_core.checkpoint import Checkpoint
 from unet_core.evaluation import evaluate
 from unet_core.files import atomic
 from unet_core.progress import Progress, silent
-from unet_core.run import BEST, STATES, Outcome, Recorder, Run, outcome
+from unet_core.recorder import Outcome, Recorder
+from unet_core.run import BEST, STATES, Run
 from unet_core.safetensors_file import write
-from unet_core.signals import stop_requests
+from unet_core.signals import Request, stop_requests
 from unet_core.tiles import default_tile
 from unet_jax.predict import Predictor
 from unet_jax.states import Arrays, States
@@ -36,7 +37,6 @@ from unet_jax.step import (
 def train(
     run: Run,
     *,
-    remat: bool = False,
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
 ) -> Outcome:
@@ -46,7 +46,6 @@ def train(
 
     Args:
         run: what to train, on what, and where to write; where it has a saved state, that is gone on with.
-        remat: keep only each block's input for the backward pass and compute the rest again: less memory, more time.
         progress: is told where the training is.
         tell: is told in a line what happens besides.
 
@@ -54,16 +53,16 @@ def train(
         unet_core.UNetError: devices that do not divide the batch, a loss that is no number, or a state that cannot be
             written or read; in one line.
     """
-    with jax.enable_x64(run.recipe.precision == "float64"):
-        return _train(run, remat, progress, tell)
+    with jax.enable_x64(run.recipe.precision == "float64"), stop_requests() as request:
+        return _train(run, request, progress, tell)
 
 
-def _train(run: Run, remat: bool, progress: Progress, tell: Callable[[str], None]) -> Outcome:
+def _train(run: Run, request: Request, progress: Progress, tell: Callable[[str], None]) -> Outcome:
     recipe = run.recipe
     mesh = data_mesh(recipe.batch)
     start = run.start
     state = new_state(start, recipe, mesh)
-    model = abstract_model(start, recipe, remat=remat)
+    model = abstract_model(start, recipe)
     progress(f"compiling for {mesh.size} x {mesh.devices.flat[0].device_kind}", 0)
     update = compiled(updater(recipe, model), state, recipe, mesh)
     predictor = Predictor(model, tile=default_tile(start.config, run.validation.sizes))
@@ -72,11 +71,9 @@ def _train(run: Run, remat: bool, progress: Progress, tell: Callable[[str], None
         nonlocal state
         state = new_state(model, recipe, mesh, training)
 
-    with States(run.path / STATES, recipe.keep) as states, stop_requests() as request:
+    with States(run.path / STATES, recipe.keep) as states:
         step = states.newest(resume, tell)
-        if step:
-            tell(f"going on after step {step} of {recipe.steps}")
-        recorder = Recorder(run, step, progress)
+        recorder = Recorder(run, step, progress, tell)
         pending: list[Array] = []  # losses and norms that are still on the devices
         rates: list[float] = []
         share = jax.process_index(), jax.process_count()
@@ -108,4 +105,4 @@ def _train(run: Run, remat: bool, progress: Progress, tell: Callable[[str], None
                 if recorder.saves(step, stop):
                     recorder.flush()
                     states.save(step, host_network(state.params, state.stats, start), host_arrays(state))
-    return outcome(recorder, step, request)
+    return recorder.outcome(step, request)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from unet_core.errors import CheckpointError, RunError, first_line
-from unet_core.files import atomic
+from unet_core.files import atomic, reserve
 from unet_torch.archive import check_archive
 
 
@@ -45,6 +45,7 @@ class States:
         """
         try:
             with atomic(self._path(step), force=True) as partial:
+                reserve(partial, _size(state))
                 torch.save(state, partial)
         except (CheckpointError, RuntimeError) as error:  # torch's writer has errors of its own for a full disk
             raise RunError(f"{self._path(step)}: not saved: {first_line(error)}. Earlier states are sound") from error
@@ -80,3 +81,11 @@ class States:
 
     def _path(self, step: int) -> Path:
         return self.folder / f"{step:06}.pt"
+
+
+def _size(state: Any) -> int:
+    """Bytes that a state takes on the disk, and some more."""
+    if isinstance(state, torch.Tensor):
+        return state.numel() * state.element_size() + 1000
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list) else ()
+    return 10_000 + sum(map(_size, parts))

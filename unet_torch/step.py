@@ -55,12 +55,7 @@ def new_state(checkpoint: Checkpoint, recipe: Recipe, device: torch.device) -> T
     return TrainState(model, optimizer_of(recipe.optimizer, model.parameters()), average)
 
 
-def updater(
-    recipe: Recipe,
-    state: TrainState,
-    *,
-    compile: bool = False,  # noqa: A002  (torch's own word)
-) -> Callable[[Tensor, Tensor, float, float], Float[Tensor, "2"]]:
+def updater(recipe: Recipe, state: TrainState) -> Callable[[Tensor, Tensor, float, float], Float[Tensor, "2"]]:
     """The function that makes one update of `state`, in place.
 
     It takes `accumulate` batches one after the other, as in `placed`, the learning rate, and the part of the
@@ -69,9 +64,8 @@ def updater(
     Args:
         recipe: how to train.
         state: what to train.
-        compile: run the network through `torch.compile`.
     """
-    logits = torch.compile(state.model.logits) if compile else state.model.logits
+    logits = torch.compile(state.model.logits) if recipe.compile else state.model.logits
 
     def update(
         image: Float[Tensor, "n c h w"], labels: UInt8[Tensor, "n h w"], rate: float, renewal: float

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from unet_core.evaluation import evaluate
 from unet_core.progress import Progress, silent
-from unet_core.run import BEST, STATES, Outcome, Recorder, Run, outcome
+from unet_core.recorder import Outcome, Recorder
+from unet_core.run import BEST, STATES, Run
 from unet_core.signals import stop_requests
 from unet_core.tiles import default_tile
 from unet_torch.checkpoint import save
@@ -19,7 +20,6 @@ from unet_torch.step import new_state, placed, updater
 def train(
     run: Run,
     *,
-    compile: bool = False,  # noqa: A002  (torch's own word)
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
 ) -> Outcome:
@@ -29,7 +29,6 @@ def train(
 
     Args:
         run: what to train, on what, and where to write; where it has a saved state, that is gone on with.
-        compile: run the network through `torch.compile`.
         progress: is told where the training is.
         tell: is told in a line what happens besides.
 
@@ -40,15 +39,15 @@ def train(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     start = run.start
     state = new_state(start, recipe, device)
-    update = updater(recipe, state, compile=compile)
+    update = updater(recipe, state)
     judged = state.average or state.model
-    predictor = Predictor(judged, tile=default_tile(start.config, run.validation.sizes))
+    predictor = Predictor(
+        judged, tile=default_tile(start.config, run.validation.sizes), bfloat16=recipe.precision == "bfloat16"
+    )
 
-    with States(run.path / STATES, recipe.keep) as states, stop_requests() as request:
+    with stop_requests() as request, States(run.path / STATES, recipe.keep) as states:
         step = states.newest(state.load_state_dict, tell)
-        if step:
-            tell(f"going on after step {step} of {recipe.steps}")
-        recorder = Recorder(run, step, progress)
+        recorder = Recorder(run, step, progress, tell)
         pending: list[Tensor] = []  # losses and norms that are still on the device
         rates: list[float] = []
         with recorder, run.batches(step) as batches:
@@ -74,4 +73,4 @@ def train(
                 if recorder.saves(step, stop):
                     recorder.flush()
                     states.save(step, state.state_dict(step))
-    return outcome(recorder, step, request)
+    return recorder.outcome(step, request)
