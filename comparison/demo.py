@@ -28,10 +28,11 @@ from unet_core import UNetConfig, UNetError
 from unet_core.pictures import as_float
 from unet_core.recipe import Recipe
 from unet_core.run import BEST
+from unet_core.schedule import Schedule
 from unet_core.source import SYNTHETIC
 from unet_core.synthetic import Synthetic
 
-STEPS = 40
+STEPS = 100
 CROP = 96
 
 
@@ -51,7 +52,10 @@ class Demo:
         self.out.mkdir(parents=True, exist_ok=True)
         run = self.out / "run"
         shutil.rmtree(run, ignore_errors=True)
-        recipe = Recipe(features=self.features, steps=self.steps, batch=2, crop=CROP, validation=4, log_every=1)
+        schedule = Schedule("cosine", warmup=10)
+        recipe = Recipe(
+            features=self.features, steps=self.steps, batch=2, crop=CROP, validation=4, log_every=1, schedule=schedule
+        )
         print(f"Training a UNet {self.features} in PyTorch {torch.__version__} for {self.steps} steps")
         with progress_bar() as progress:
             train(run, backend="torch", data=SYNTHETIC, recipe=recipe, progress=progress)

@@ -11,9 +11,10 @@ _EXTRAS = {
     "jaxlib": ("JAX", "jax"),
     "flax": ("Flax", "jax"),
     "orbax": ("Orbax", "jax"),
+    "optax": ("optax", "jax"),
     "tensorstore": ("TensorStore", "jax"),
-    "matplotlib": ("matplotlib", "all"),
-    "PIL": ("Pillow", "all"),
+    "matplotlib": ("matplotlib", "train"),
+    "PIL": ("Pillow", "train"),
 }
 
 
