@@ -11,7 +11,7 @@ from unet_core.progress import Progress, silent
 from unet_core.reading import NO_HINTS, Hints
 from unet_core.recipe import Recipe
 from unet_core.recorder import Outcome
-from unet_core.run import BEST, START, Backend, is_run, open_run
+from unet_core.run import BEST, Backend, has_begun, is_run, open_run
 
 
 def train(
@@ -49,7 +49,7 @@ def train(
     if recipe.start is not None:
         path = Path(recipe.start).resolve()
         recipe = dataclasses.replace(recipe, start=str(path))
-        if not (resume and (out / START).exists()):  # a run keeps what it started from
+        if not (resume and has_begun(out)):  # a run keeps what it started from
             start = read(path / BEST if is_run(path) else path, hints)
     with open_run(
         out,

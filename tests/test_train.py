@@ -337,9 +337,13 @@ def test_a_run_keeps_what_it_started_from(backend, cells, whole, tmp_path, monke
     recipe = dataclasses.replace(SMALL, start="start.safetensors", steps=2)
     given = {"backend": backend, "data": cells, "tell": lambda line: None}
     train_anywhere("run", **given, recipe=recipe)
-    Path("start.safetensors").unlink()
     shutil.rmtree("run/states")
     before = history(tmp_path / "run")
+    Path("run/history.jsonl").unlink()  # as if it had been killed before its first step
+    train_anywhere("run", **given, recipe=recipe, resume=True)
+    assert history(tmp_path / "run") == before
+    Path("start.safetensors").unlink()
+    shutil.rmtree("run/states")
     train_anywhere("run", **given, recipe=recipe, resume=True)
     assert history(tmp_path / "run") == before
 

@@ -82,6 +82,11 @@ def is_run(path: Path) -> bool:
     return (path / CONFIG).is_file()
 
 
+def has_begun(path: Path) -> bool:
+    """Whether the run in a folder has come as far as its first step; before that, it is started anew."""
+    return is_run(path) and (path / HISTORY).exists()
+
+
 @dataclass
 class Run:
     """A run that is about to train: its folder is locked, its data checked."""
@@ -216,11 +221,11 @@ def _versions(backend: Backend) -> dict[str, str]:
 
 
 def _check_folder(path: Path, *, resume: bool) -> Settings | None:
-    if is_run(path) and (path / HISTORY).exists():
+    if has_begun(path):
         if not resume:
             raise RunError(f"{path}: holds a run already; go on with it by --resume, or name another folder")
         return read_settings(path)
-    if is_run(path):  # it was refused, or ended, before its first step
+    if is_run(path):
         return None
     if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
         raise RunError(f"{path}: exists and is no run; name a new folder")
