@@ -561,6 +561,24 @@ def test_kill_9_loses_nothing(backend, cells, tmp_path):
     assert history(run) == history(tmp_path / "whole")
 
 
+@pytest.fixture
+def heeded():
+    """A shell's background job, which the tests may be, ignores Ctrl-C from its start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_that_was_ignored_stays_so(heeded):
+    from unet_core.signals import stop_requests
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stop_requests() as request:
+        os.kill(os.getpid(), signal.SIGINT)
+    assert request.signal is None
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_signals_save_and_leave(backend, number, code, cells, tmp_path, monkeypatch, capsys):
     from unet_cli.main import main
