@@ -24,7 +24,7 @@ from unet_core.soundness import CHOICES
 @contextmanager
 def progress_bar() -> Iterator[Report]:
     """A bar on the terminal's error stream, gone when the job is done; nothing where that is no terminal."""
-    columns = (BarColumn(bar_width=30), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (BarColumn(bar_width=20), TimeElapsedColumn(), TextColumn("{task.description}"))
     console = Console(stderr=True)
     quiet = not console.is_terminal
     own = sys.stdout.isatty()  # a stdout that goes elsewhere is left alone

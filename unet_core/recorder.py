@@ -86,7 +86,7 @@ class Recorder:
         self._since = now
         self._board.scalars(last, {"training/images per second": speed})
         left = _clock((recipe.steps - last) * images / speed)
-        self.progress(f"step {last}: loss {found[-1][0]:.4f}, {speed:.1f} images/s, {left} left", last / recipe.steps)
+        self.progress(f"step {last}, loss {found[-1][0]:.4f}, {speed:.3g} images/s, {left} left", last / recipe.steps)
 
     def evaluation(self, step: int, found: Evaluation) -> bool:
         """Write down a validation; True where the network is better than the one that is kept.
