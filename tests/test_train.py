@@ -227,6 +227,32 @@ def test_a_damaged_state_is_passed_over(backend, how, cells, whole, tmp_path):
     assert [int(state.stem) for state in states(tmp_path / "run")] == [4, 6, 8]
 
 
+def test_a_bit_of_the_optimisers_slots_that_flipped_is_seen(tmp_path):
+    """Within the packed values, where nothing but our digests of the item `training` tells."""
+    pytest.importorskip("jax")
+    import tensorstore
+
+    from unet_jax.states import States
+
+    network = new_network(SMALL.network(1, 2), 0)
+    training = {"slots.mu": np.random.default_rng(0).standard_normal((64, 64))}
+    with States(tmp_path / "states", keep=3) as found:
+        for step in (2, 4):
+            found.save(step, network, training)
+    folder = tmp_path / "states/4/training"
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{folder}/"}).result()
+    values = max((bytes(store.read(key).result().value) for key in store.list().result()), key=len)
+    file = next(path for path in folder.rglob("d/*") if path.is_file() and values in path.read_bytes())
+    data = bytearray(file.read_bytes())
+    data[data.index(values) + len(values) // 2] ^= 1
+    file.write_bytes(data)
+    taken, said = [], []
+    with States(tmp_path / "states", keep=3) as found:
+        assert found.newest(lambda model, slots: taken.append(slots["slots.mu"]), said.append) == 2
+    assert "the sha256 of slots.mu is not the stored one" in said[0]
+    assert (taken[0] == training["slots.mu"]).all()
+
+
 def test_without_any_sound_state_nothing_is_lost(backend, cells, whole, tmp_path):
     shutil.copytree(whole(backend), tmp_path / "run")
     for state in states(tmp_path / "run"):

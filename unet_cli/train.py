@@ -94,7 +94,7 @@ class Plot:
     runs: tyro.conf.Positional[tuple[Annotated[Path, tyro.conf.arg(metavar="RUN")], ...]]
     """Folders of runs."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    """The picture, .png or .svg, replaced if it exists; left out: history.png in the first run."""
+    """The picture, .png, .svg or .pdf, replaced if it exists; left out: history.png in the first run."""
 
     def run(self) -> int:
         """Draw, and say where."""

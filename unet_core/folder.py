@@ -14,7 +14,7 @@ from jaxtyping import Shaped, UInt8
 from unet_core.errors import DataError, shown, some
 from unet_core.inventory import MOST_CLASSES, Files, Finding, listed, look_at, value_problem, values_of
 from unet_core.pictures import read_mask, read_picture
-from unet_core.progress import Progress
+from unet_core.progress import Progress, silent
 
 _NONE = 255
 """The class of a value that is none."""
@@ -93,7 +93,7 @@ def open_folder(
     *,
     channels: int | None = None,
     values: tuple[int, ...] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Folder:
     """The pairs `path`/images/NAME and `path`/masks/NAME, once every file of them has been decoded.
 
@@ -144,7 +144,7 @@ def _ascending(values: tuple[int, ...]) -> bool:
     )
 
 
-def _looked_at(files: Files, channels: int | None, progress: Progress | None) -> dict[str, Finding]:
+def _looked_at(files: Files, channels: int | None, progress: Progress) -> dict[str, Finding]:
     """What each pair shows, several decoded at a time."""
     names, found = files.names, {}
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
@@ -152,8 +152,7 @@ def _looked_at(files: Files, channels: int | None, progress: Progress | None) ->
         looks = [pool.submit(look_at, files.images[name], files.masks[name], channels) for name in names]
         for name, look in zip(names, looks, strict=True):
             found[name] = look.result()
-            if progress:
-                progress(f"{len(found)} of {len(names)} pairs checked", len(found) / len(names))
+            progress(f"{len(found)} of {len(names)} pairs checked", len(found) / len(names))
     finally:
         pool.shutdown(cancel_futures=True)
     return found

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,18 +76,21 @@ class History:
         self._write(entry)
 
     def _write(self, entry: dict[str, Any]) -> None:
-        try:
+        with self._writing():
             self._file.write(_line(entry))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise RunError(f"{self.path}: not written: {(error.strerror or str(error)).lower()}") from error
 
     def flush(self) -> None:
         """Force all lines to the disk, so that a state that is saved next never is ahead of them."""
-        try:
+        with self._writing():
             self._file.flush()
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise RunError(f"{self.path}: not written: {(error.strerror or str(error)).lower()}") from error
 
     def close(self) -> None:
         """Flush, and write no more."""

@@ -1,6 +1,6 @@
 """Where pictures and masks come from: a folder, or the built-in data."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
@@ -9,6 +9,7 @@ from jaxtyping import Shaped, UInt8
 
 from unet_core.errors import DataError
 from unet_core.folder import open_folder
+from unet_core.progress import Progress, silent
 from unet_core.synthetic import Synthetic
 
 SYNTHETIC = "synthetic"
@@ -56,7 +57,7 @@ def open_source(
     *,
     channels: int | None = None,
     values: tuple[int, ...] | None = None,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress = silent,
 ) -> Source:
     """A data folder, every file of it checked; or the built-in data.
 
