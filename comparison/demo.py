@@ -21,7 +21,8 @@ import unet_jax
 import unet_torch
 from comparison.picture import Answers, draw
 from conversion.containers import read
-from conversion.files import DifferentError, convert
+from conversion.files import convert
+from conversion.outcome import DifferentError
 from conversion.training import train
 from unet_cli.tables import print_conversion, print_proof, progress_bar
 from unet_core import UNetConfig, UNetError

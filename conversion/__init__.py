@@ -3,10 +3,12 @@
 Each framework is imported when a job first needs it.
 """
 
-from conversion.files import Conversion, DifferentError, convert
+from conversion.files import convert
 from conversion.inspection import Inspection, inspect
 from conversion.models import to_jax, to_torch
-from conversion.proof import Proof, verify
+from conversion.outcome import Conversion, DifferentError
+from conversion.proof import Proof
+from conversion.verification import verify
 from unet_core.reading import Hints
 
 __all__ = [

@@ -1,68 +1,65 @@
 """A checkpoint from one file or directory into another, of the same kind or not."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 from conversion.containers import module_of
 from conversion.frameworks import needed
-from conversion.proof import Proof, verify_runners
+from conversion.outcome import Conversion, DifferentError
+from conversion.proof import verify_runners
 from conversion.runners import Framework, frameworks_of, runner_of_checkpoint
+from conversion.runs import convert_run
 from unet_core.checkpoint import Checkpoint, exported
 from unet_core.containers import Container, container_of, existing_container
 from unet_core.dialects import OWN
-from unet_core.errors import CheckpointError, MissingFrameworkError, UNetError
+from unet_core.errors import CheckpointError, MissingFrameworkError
 from unet_core.files import atomic, check_target
 from unet_core.progress import Progress, silent
 from unet_core.reading import NO_HINTS, Hints
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """What `convert` did."""
-
-    src: Path
-    dst: Path
-    checkpoint: Checkpoint
-    proof: Proof | None
-    """None where the proof was not asked for."""
-
-
-class DifferentError(UNetError):
-    """The converted network is not the one it was made from; nothing was written."""
-
-    def __init__(self, message: str, proof: Proof) -> None:
-        super().__init__(message)
-        self.proof = proof
+from unet_core.run import BEST, is_run
 
 
 def convert(
     src: str | Path,
     dst: str | Path,
     *,
+    to: Framework | None = None,
     hints: Hints = NO_HINTS,
     dialect: str = OWN.name,
     force: bool = False,
     verify: bool = True,
     progress: Progress = silent,
+    tell: Callable[[str], None] = print,
 ) -> Conversion:
-    """Write the network of `src` to `dst`, every tensor bit for bit, with config and digests.
+    """Write the network of `src` to `dst`, every tensor bit for bit, with config and digests; or a whole training.
 
     Args:
-        src, dst: `.pt`, `.pth`, `.safetensors`, or, without a suffix, an Orbax directory.
+        src, dst: `.pt`, `.pth`, `.safetensors`, or, without a suffix, an Orbax directory; or folders of runs.
+        to: carry a whole training over to this framework: weights, statistics, the optimiser's moments, step, average,
+            history, and so the position in data and schedule. `src` then is the folder of a run, which is not changed,
+            and `dst` a new one, with which `train(dst, resume=True)` goes on.
         hints: what `src` does not tell: whose names it has, where in it the network lies, what no shape shows.
         dialect: whose names the tensors get in a `.pt`, `.pth` or `.safetensors`: one of `unet_core.dialects.NAMES`.
             An Orbax directory always has the NNX names; it remembers those that the network came with.
         force: replace `dst` where it exists.
-        verify: before `dst` gets its name, run both networks and compare them (`conversion.verify`); takes both
-            frameworks and about a minute for the full network on two cores.
+        verify: before `dst` gets its name, run both networks and compare them, and of trainings an update as well
+            (`conversion.verify`); takes both frameworks and about a minute for the full network on two cores.
         progress: called before each stage with a few words and the fraction that is done.
+        tell: is told in a line what else there is to know.
 
     Raises:
         CheckpointError: `src` cannot be read, or `dst` cannot be written; nothing was written.
+        RunError: the run in `src` has no sound state, or trains at present; nothing was written.
         DifferentError: the proof failed; nothing was written, and the error carries the proof.
         MissingFrameworkError: a kind, or the proof, needs a framework that is not installed.
     """
     src, dst = Path(src), Path(dst)
+    if to is not None:
+        return convert_run(src, dst, to=to, force=force, verify=verify, progress=progress, tell=tell)
+    if is_run(src):
+        raise CheckpointError(
+            f"{src}: is a run; say --to jax or --to torch to carry the training over, or name {src / BEST}, its network"
+        )
     kind = existing_container(src)
     target = container_of(dst)
     if target is Container.ORBAX and dialect != OWN.name:

@@ -9,15 +9,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import AxisType
 
-from conversion.runners import Framework, Precision, Step, in_precision, input_name
+from conversion.runners import Controls, Framework, Precision, Step, in_precision, input_name
+from unet_core.batches import Batch
 from unet_core.checkpoint import Checkpoint
 from unet_core.errors import UNetError
 from unet_core.hub import Tensors, check_tensors, in_forward_order, tensor_specs
+from unet_core.recipe import Recipe
+from unet_core.training_state import TrainingState
 from unet_jax.checkpoint import from_checkpoint
 from unet_jax.hub import TABLE, fill, to_hub
 from unet_jax.layers import BatchNorm, Convolution, TransposedConvolution
 from unet_jax.model import UNet
+from unet_jax.optimizers import clipped
+from unet_jax.states import hub_form, saved_form
+from unet_jax.step import (
+    abstract_model,
+    compiled,
+    controls_of,
+    differentiator,
+    host_arrays,
+    host_network,
+    new_state,
+    placed,
+    updater,
+)
 
 _LAYERS = {row.jax.split(".")[-2]: row.torch.rpartition(".")[0].removeprefix("*.") for row in TABLE}
 """The hub's name of each layer within its block: `conv1` is `conv.0`."""
@@ -112,6 +129,31 @@ class JaxRunner:
         fill(model, {key: in_precision(value, precision) for key, value in self.tensors.items()})
         model.train() if training else model.eval()
         return model
+
+
+def update(
+    state: TrainingState, recipe: Recipe, batch: Batch, controls: Controls
+) -> tuple[float, Tensors, TrainingState]:
+    """One update by the trainer's own code, on one device; see `conversion.updates.Update`."""
+    with _parity("float64" if recipe.precision == "float64" else "float32"):
+        mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1], axis_types=(AxisType.Auto,))
+        model = abstract_model(state.network, recipe)
+        live = new_state(state.network, recipe, mesh, saved_form(state, recipe))
+        ((image, labels),) = placed(iter([batch]), recipe, mesh)
+
+        @jax.jit
+        def differentiate(params: Any, stats: Any) -> Any:
+            gradients, _, loss = differentiator(recipe, model)(params, stats, image, labels)
+            return clipped(gradients, recipe.optimizer.clip)[0], loss
+
+        gradients, loss = differentiate(live.params, live.stats)
+        named = host_network(gradients, live.stats, state.network).tensors
+        numbers = controls_of(*controls, mesh)
+        live, _ = compiled(updater(recipe, model), live, recipe, mesh)(live, image, labels, numbers)
+        network = host_network(live.params, live.stats, state.network)
+        after = hub_form(network, host_arrays(live), state.step + 1, recipe, "the state after an update")
+    specs = tensor_specs(state.network.config)
+    return float(loss), {name: value for name, value in named.items() if specs[name].trained}, after
 
 
 class _Taps:

@@ -69,12 +69,15 @@ class Departure:
     """The first place where two networks part."""
 
     layer: str
+    """Or the array; empty where the cause is all there is to say."""
     quantity: str
     error: float
     cause: str | None
     """The likely cause, where a known one explains the numbers."""
 
     def __str__(self) -> str:
+        if not self.layer:
+            return str(self.cause)
         cause = self.cause or "no known cause explains it"
         size = f", relative error {self.error:.2g}" if np.isfinite(self.error) else ""
         return f"{self.layer} departs first ({self.quantity}{size}): {cause}"
@@ -96,7 +99,7 @@ def answer(runner: Runner, sample: Sample, precision: Precision, *, seed: int) -
 def float64_checks(sample: str, a: Answers, b: Answers) -> Iterator[Check]:
     """The two networks in float64, where rounding hides no difference."""
     for quantity, budget in FLOAT64_BUDGETS.items():
-        errors = _differences(b[quantity], a[quantity])
+        errors = tensor_differences(b[quantity], a[quantity])
         tensor = max(errors, key=lambda key: np.nan_to_num(errors[key], nan=np.inf))
         yield Check(sample, quantity, "float64", errors[tensor], budget, tensor, None)
 
@@ -154,7 +157,7 @@ def locate(
         return Departure("out", failed.quantity, failed.error, None)
     ours, theirs, exact = (side[failed.quantity] for side in (*answers, reference))
     if failed.precision == "float64":
-        errors = _differences(theirs, ours)
+        errors = tensor_differences(theirs, ours)
         budgets = dict.fromkeys(errors, FLOAT64_BUDGETS[failed.quantity])
     else:
         errors = {key: norm_difference({key: value}, exact) for key, value in theirs.items()}
@@ -178,7 +181,7 @@ def largest_difference(found: np.ndarray, reference: np.ndarray, scale: float | 
     return float(difference / scale) if scale else float(difference and np.inf)
 
 
-def _differences(found: Tensors, reference: Tensors) -> dict[str, float]:
+def tensor_differences(found: Tensors, reference: Tensors) -> dict[str, float]:
     """`largest_difference` of every tensor.
 
     BatchNorm takes out what the bias of a convolution before it adds, so that this bias's gradient is rounding alone:

@@ -22,10 +22,9 @@ from conversion.judgement import (
     locate,
     misshaped,
 )
-from conversion.runners import Precision, Runner, runners_of
+from conversion.runners import Precision, Runner
 from conversion.samples import Sample, neighbour, repeated, samples
 from unet_core.progress import Progress, silent
-from unet_core.reading import NO_HINTS, Hints
 
 NEIGHBOURS = 4
 """How many more inputs, each with weights one last place beside, a float32 check in doubt is judged on as well."""
@@ -49,11 +48,13 @@ class Proof:
     a: Side
     b: Side
     tensors: int
-    """How many tensors the network has."""
+    """How many tensors the network has, or the training state."""
     identical: int
     """How many of them are the same in both, in every bit."""
     checks: tuple[Check, ...]
     departure: Departure | None
+    subject: str = "networks"
+    """What was compared: networks, or trainings."""
 
     @property
     def equal(self) -> bool:
@@ -64,9 +65,9 @@ class Proof:
     def verdict(self) -> str:
         """One sentence."""
         if self.departure is not None:
-            return f"the networks differ: {self.departure}"
+            return f"the {self.subject} differ: {self.departure}"
         judged = sum(check.budget is not None for check in self.checks)
-        return f"the networks are the same: all {judged} checks are within their budgets"
+        return f"the {self.subject} are the same: all {judged} checks are within their budgets"
 
     def to_json(self) -> str:
         """Everything, for machines; a number that is not finite is written as a string."""
@@ -74,36 +75,6 @@ class Proof:
         for entry, check in zip(fields["checks"], self.checks, strict=True):
             entry["ok"] = check.ok
         return json.dumps(_finite({"equal": self.equal, "verdict": self.verdict, **fields}), indent=2, allow_nan=False)
-
-
-def verify(
-    a: Any,
-    b: Any,
-    *,
-    hints: Hints = NO_HINTS,
-    size: tuple[int, int] | None = None,
-    images: Sequence[str | Path] = (),
-    seed: int = 0,
-    progress: Progress = silent,
-) -> Proof:
-    """Run two networks on the same inputs and compare logits, gradients and statistics against float64.
-
-    The reference is `a` in float64. In float64, `b` must agree with it to 1e-12 (gradients: 1e-11); in float32, the JAX
-    twin's error may be 1.25 times torch's own at most. At the first check that fails, the layer that departs first is
-    looked for, and no further input is tried.
-
-    Args:
-        a, b: paths of checkpoints, torch modules (`unet_torch.UNet`, or any whose `state_dict` has the names or shapes
-            of a dialect) or `unet_jax.UNet`s; neither is changed.
-        hints: what a file or module of another project does not tell. `key` and `dialect` are on `a`.
-        size, images, seed: the inputs, see `conversion.samples.samples`.
-        progress: called before each stage with a few words and the fraction that is done.
-
-    Raises:
-        UNetError: a checkpoint cannot be read or trusted, or a size or an image cannot be used.
-        MissingFrameworkError: a framework is not installed.
-    """
-    return verify_runners(*runners_of(a, b, hints), size=size, images=images, seed=seed, progress=progress)
 
 
 def verify_runners(
@@ -115,7 +86,7 @@ def verify_runners(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Proof:
-    """As `verify`, of two networks that are ready to run."""
+    """As `conversion.verify`, of two networks that are ready to run."""
     checks: list[Check] = []
     departure = misshaped(a, b)
     by_torch = (b, a) if b.framework == "torch" != a.framework else (a, b)
@@ -146,7 +117,7 @@ def verify_runners(
             departure = locate(*judges, sample, failed, answers, wide[0])
             break
     same = sum(_bitwise_equal(value, b.tensors.get(key)) for key, value in a.tensors.items())
-    return Proof(_side(a), _side(b), len(a.tensors), same, tuple(checks), departure)
+    return Proof(side_of(a), side_of(b), len(a.tensors), same, tuple(checks), departure)
 
 
 def _answers(a: Runner, b: Runner, sample: Sample, precision: Precision, seed: int) -> tuple[Answers, Answers]:
@@ -165,7 +136,8 @@ def _neighbouring_errors(a: Runner, b: Runner, sample: Sample, seed: int) -> Ite
         yield float32_errors(reference, *_answers(first, second, again, "float32", seed))
 
 
-def _side(runner: Runner) -> Side:
+def side_of(runner: Runner) -> Side:
+    """One of the two, for the report."""
     return Side(runner.name, runner.framework, runner.device, dict(runner.versions), dataclasses.asdict(runner.config))
 
 

@@ -22,6 +22,10 @@ Precision = Literal["float64", "float32"]
 Framework = Literal["torch", "jax"]
 
 
+Controls = tuple[float, float]
+"""The learning rate of an update, and the part of the average of the weights that it renews."""
+
+
 @dataclass(frozen=True)
 class Step:
     """What one training step computes before the optimiser: the forward and the backward pass in training mode."""

@@ -10,15 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from conversion.modules import read_module
-from conversion.runners import Framework, Precision, Step, input_name
+from conversion.runners import Controls, Framework, Precision, Step, input_name
+from unet_core.batches import Batch
 from unet_core.checkpoint import Checkpoint
 from unet_core.errors import UNetError, first_line
-from unet_core.hub import Tensors, tensor_specs
+from unet_core.hub import Tensors, contiguous, tensor_specs
 from unet_core.reading import NO_HINTS, Hints
+from unet_core.recipe import Recipe
+from unet_core.training_state import TrainingState
 from unet_torch.checkpoint import from_checkpoint
 from unet_torch.hub import as_numpy, fill, to_hub, unwrapped
 from unet_torch.layers import OUTPUTS
 from unet_torch.model import UNet
+from unet_torch.states import hub_form, saved_form
+from unet_torch.step import new_state, placed, updater
 
 _DTYPES: dict[Precision, torch.dtype] = {"float64": torch.float64, "float32": torch.float32}
 
@@ -132,6 +137,20 @@ class TorchRunner:
         finally:
             handle.remove()
         return answers[0]
+
+
+def update(
+    state: TrainingState, recipe: Recipe, batch: Batch, controls: Controls
+) -> tuple[float, Tensors, TrainingState]:
+    """One update by the trainer's own code; see `conversion.updates.Update`."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    live = new_state(state.network, recipe, device)
+    live.load_state_dict(saved_form(state, recipe, controls[0]))
+    with _parity():
+        values = updater(recipe, live)(*placed(batch, recipe, device), *controls)
+    gradients = {name: contiguous(as_numpy(_gradient(value))) for name, value in live.model.named_parameters()}
+    after = hub_form(live.state_dict(state.step + 1), state.network, recipe, "the state after an update")
+    return values[0].item(), gradients, after
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -27,7 +27,7 @@ import unet_jax.model
 from conversion import judgement
 from conversion.jax_runner import JaxRunner
 from conversion.judgement import EVAL, GRADIENTS, STATISTICS, TRAINING
-from conversion.proof import verify
+from conversion.verification import verify
 from unet_torch import checkpoint as torch_file
 
 CONFIG = UNetConfig(2, 2, (6, 8))

@@ -87,13 +87,20 @@ class Convert(Source):
     The kinds go by suffix: .pt, .pth, .safetensors, or none for an Orbax directory. SRC may come from another project;
     its dialect is recognised, and stays known, so that --dialect brings the network back into it.
 
+    With --to, SRC is the folder of a training run: all of it is carried over to the other framework, in which unet
+    train --resume goes on.
+
     Example: unet convert model.pt model_jax
+
+    Example: unet convert run run_jax --to jax
     """
 
     src: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="SRC")]]
     """The checkpoint to read."""
     dst: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DST")]]
     """The checkpoint to write."""
+    to: Annotated[Literal["jax", "torch"] | None, _option("jax|torch")] = None
+    """Carry a whole training over to this framework: SRC is the folder of a run, DST a new one."""
     dialect: Annotated[Dialect | None, _option("NAME")] = None
     """Whose names the tensors of a .pt or .safetensors DST get: own (the default), milesial, milesial-2019,
     mateuszbuda or generic. An Orbax directory has names of its own: where DST is one, whose names SRC has."""
@@ -106,7 +113,7 @@ class Convert(Source):
 
     def run(self) -> int:
         """Convert, and print what was written and proven."""
-        from conversion.files import DifferentError, convert
+        from conversion import DifferentError, convert
         from unet_cli.tables import print_conversion, print_proof, progress_bar
         from unet_core.containers import Container, container_of
         from unet_core.dialects import OWN
@@ -119,6 +126,7 @@ class Convert(Source):
                 done = convert(
                     self.src,
                     self.dst,
+                    to=self.to,
                     hints=hints,
                     dialect=dialect,
                     force=self.force,
@@ -137,7 +145,10 @@ class Convert(Source):
 class Verify(Source):
     """Run two checkpoints on the same inputs and compare logits, gradients and running statistics.
 
-    Exit code 1, and the first layer that departs, where they are not the same network.
+    Of the folders of two training runs, the newest states; their next updates are compared as well: loss, gradients,
+    moments, and parameters after it.
+
+    Exit code 1, and the first layer that departs, where they are not the same network or training.
 
     Example: unet verify model.pt model_jax --size 75x91
     """
@@ -160,7 +171,7 @@ class Verify(Source):
 
     def run(self) -> int:
         """Print the proof; 1 where the networks differ."""
-        from conversion.proof import verify
+        from conversion import verify
         from unet_cli.tables import print_proof, progress_bar
         from unet_core.files import atomic, check_target
 

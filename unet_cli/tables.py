@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from conversion.files import Conversion
 from conversion.inspection import Inspection
 from conversion.judgement import EVAL, FLOAT32_FACTOR, FLOAT64_BUDGETS, GRADIENTS, Check
+from conversion.outcome import Conversion
 from conversion.proof import Proof
 from unet_core.dialects import dialect_of
 from unet_core.errors import shown, some
@@ -161,8 +161,10 @@ def print_conversion(done: Conversion) -> None:
         for line in lines:
             console.print(escape(line), soft_wrap=True)
     proven = "not verified" if done.proof is None else "verified"
-    tensors = len(checkpoint.tensors)
-    console.print(f"{escape(str(done.src))} -> {escape(str(done.dst))}: {tensors} tensors, {proven}", soft_wrap=True)
+    arrays = f"{len(checkpoint.tensors)} tensors"
+    if done.state is not None:
+        arrays = f"step {done.state.step}, {len(done.state.arrays())} arrays"
+    console.print(f"{escape(str(done.src))} -> {escape(str(done.dst))}: {arrays}, {proven}", soft_wrap=True)
 
 
 def print_proof(proof: Proof) -> None:
@@ -171,7 +173,8 @@ def print_proof(proof: Proof) -> None:
     for letter, side in (("A", proof.a), ("B", proof.b)):
         versions = ", ".join(f"{name} {version}" for name, version in side.versions.items())
         console.print(f"{letter}: {escape(side.name)}  ({versions}, {side.device})", soft_wrap=True)
-    console.print(f"{proof.identical} of {proof.tensors} tensors are the same in every bit")
+    if proof.tensors:
+        console.print(f"{proof.identical} of {proof.tensors} tensors are the same in every bit")
     if proof.checks:
         console.print(_checks(proof))
         largest = FLOAT64_BUDGETS[EVAL], FLOAT64_BUDGETS[GRADIENTS]

@@ -119,6 +119,11 @@ def check_tensors(
         )
 
 
+def contiguous(tensor: np.ndarray) -> np.ndarray:
+    """The same tensor in C order; a number stays one, of which `np.ascontiguousarray` makes a row."""
+    return np.ascontiguousarray(tensor).reshape(tensor.shape)
+
+
 def in_forward_order(tensors: Tensors, config: UNetConfig) -> dict[str, np.ndarray]:
     """The same tensors in the order of `tensor_specs`, which is that of torch's `state_dict`."""
     return {key: tensors[key] for key in tensor_specs(config)}

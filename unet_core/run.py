@@ -54,7 +54,17 @@ class Settings:
     values: tuple[int, ...]
     """What the masks' pixels hold, by class."""
     versions: dict[str, str] = field(default_factory=dict, compare=False)
-    """Of the packages that started the run."""
+    """Of the packages that started the run, or that it was moved to."""
+    switches: tuple[tuple[int, Backend], ...] = ()
+    """For every move to the other framework, the step after which it was, and the framework before."""
+
+    @property
+    def pieces(self) -> tuple[tuple[int, int | None, Backend], ...]:
+        """The framework of every piece of the run, with the steps behind its start and end (None: it goes on)."""
+        ends: list[int | None] = [step for step, _ in self.switches]
+        starts = [0, *(step for step, _ in self.switches)]
+        backends: list[Backend] = [*(backend for _, backend in self.switches), self.backend]
+        return tuple(zip(starts, [*ends, None], backends, strict=True))
 
 
 def read_settings(path: Path) -> Settings:
@@ -70,11 +80,24 @@ def read_settings(path: Path) -> Settings:
             raise RunError(f"{file}: was written by a later release; update unet-twins")
         recipe = Recipe.from_dict(parsed.pop("recipe"))
         plain: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in parsed.items()}
+        plain["switches"] = tuple((int(step), backend) for step, backend in plain.get("switches", ()))
         return Settings(recipe=recipe, **plain)
     except FileNotFoundError as error:
         raise RunError(f"{path}: is no run (there is no {CONFIG} in it)") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{file}: is damaged: {error}") from error
+
+
+def write_settings(path: Path, settings: Settings) -> None:
+    """The inverse of `read_settings`.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    names = settings.__dataclass_fields__
+    fields = {name: getattr(settings, name) for name in names} | {"recipe": settings.recipe.to_dict()}
+    with atomic(path / CONFIG, force=True) as partial:
+        partial.write_text(json.dumps({"version": _VERSION, **fields}, indent=1) + "\n", encoding="utf-8")
 
 
 def is_run(path: Path) -> bool:
@@ -171,17 +194,18 @@ def open_run(
         digest=source.digest(),
         channels=source.channels,
         values=tuple(source.values),
-        versions=old.versions if old else _versions(backend),
+        versions=old.versions if old else versions_of(backend),
+        switches=old.switches if old else (),
     )
     if old is not None:
         _check_same(path, old, settings)
-    network = _checked(start, recipe, source)
+    network = start_network(start, recipe, source.channels, len(source.values))
     least = network.config.minimum_size
     small = [name for name, size in zip(validation.names, validation.sizes, strict=True) if min(size) < least]
     if small:
         raise DataError(f"{data}: too small to validate on ({least}x{least} is the least): {some(small)}")
     path.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
+    with locked(path):
         if _check_folder(path, resume=resume) != old:
             raise RunError(f"{path}: another process has trained here in the meantime; look at what it made")
         for left in (*path.glob(".*.partial"), *(path / STATES).glob(".*.partial")):
@@ -189,18 +213,24 @@ def open_run(
         if start is not None and old is None:
             with atomic(path / START, force=True) as partial:
                 write(partial, start)
-        names = settings.__dataclass_fields__
-        fields = {name: getattr(settings, name) for name in names} | {"recipe": recipe.to_dict()}
-        with atomic(path / CONFIG, force=True) as partial:
-            partial.write_text(json.dumps({"version": _VERSION, **fields}, indent=1) + "\n", encoding="utf-8")
+        write_settings(path, settings)
         yield Run(path, settings, training, validation, network)
 
 
-def _checked(start: Checkpoint | None, recipe: Recipe, source: Source) -> Checkpoint:
-    """The network to start from, which has to have a logit for every class (one for two)."""
-    classes = len(source.values)
+def start_network(start: Checkpoint | None, recipe: Recipe, channels: int, classes: int) -> Checkpoint:
+    """The network before the first step, which has to have a logit for every class (one for two).
+
+    Args:
+        start: the one that is named; None: a new one of the recipe's seed.
+        recipe: how to train.
+        channels: of the pictures.
+        classes: of the masks.
+
+    Raises:
+        ConfigError: the recipe, or `start`, does not fit.
+    """
     if start is None:
-        return new_network(recipe.network(source.channels, classes), recipe.seed)
+        return new_network(recipe.network(channels, classes), recipe.seed)
     recipe.check(start.config, classes)
     if recipe.features not in {start.config.features, Recipe.features}:
         raise ConfigError("--features: the network of --start has its own; leave that out")
@@ -215,7 +245,8 @@ def _checked(start: Checkpoint | None, recipe: Recipe, source: Source) -> Checkp
     return start
 
 
-def _versions(backend: Backend) -> dict[str, str]:
+def versions_of(backend: Backend) -> dict[str, str]:
+    """Of the packages that decide what a training in this framework makes."""
     names = ("numpy", "grain", "torch") if backend == "torch" else ("numpy", "grain", "jax", "flax", "optax")
     return {name: importlib.metadata.version(name) for name in names}
 
@@ -234,7 +265,10 @@ def _check_folder(path: Path, *, resume: bool) -> Settings | None:
 
 def _check_same(path: Path, old: Settings, new: Settings) -> None:
     if old.backend != new.backend:
-        raise RunError(f"{path}: was trained with --backend {old.backend}; go on with that")
+        raise RunError(
+            f"{path}: was trained with --backend {old.backend}; go on with that, or move the run: unet convert {path} "
+            f"NEW --to {new.backend}"
+        )
     changed = old.recipe.changes(new.recipe)
     if changed:
         raise RunError(
@@ -249,11 +283,22 @@ def _check_same(path: Path, old: Settings, new: Settings) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep a second process out of the folder; the lock ends with this one, however it ends."""
-    with (path / _LOCK).open("w") as file:
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Keep a second process from training in the folder; the lock ends with this one, however it ends.
+
+    Args:
+        path: the run's folder.
+        shared: for reading alone; others may read as well, and nothing is written.
+
+    Raises:
+        RunError: another process trains here.
+    """
+    if shared and not (path / _LOCK).exists():  # nobody has trained in this copy
+        yield
+        return
+    with (path / _LOCK).open("r" if shared else "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(f"{path}: another process trains here; wait for it, or stop it") from error
         yield

@@ -15,7 +15,7 @@ from unet_core.containers import Container, container_of, existing_container
 from unet_core.contents import Contents
 from unet_core.errors import CheckpointError, some
 from unet_core.files import atomic, reserve
-from unet_core.hub import check_tensors, in_forward_order
+from unet_core.hub import check_tensors, contiguous, in_forward_order
 from unet_core.reading import NO_HINTS, Hints, read_contents
 from unet_core.soundness import trusted
 from unet_jax.arrays import read_arrays, reason
@@ -125,7 +125,7 @@ def examine(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
         raise CheckpointError(f"{path}: {error}") from error
     del found
     for key in tensors:  # one after the other, so that no second copy of them all is ever held
-        tensors[key] = np.ascontiguousarray(tensors[key]).reshape(tensors[key].shape)
+        tensors[key] = contiguous(tensors[key])
     text = record.get(RECORD_KEY) if isinstance(record, dict) else None
     contents = Contents(
         str(path),

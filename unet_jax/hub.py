@@ -55,10 +55,15 @@ TABLE = (
 Side = Literal["torch", "jax"]
 
 
-def translate(tensors: Mapping[str, Any], into: Side) -> dict[str, Any]:
+def translate(tensors: Mapping[str, Any], into: Side, *, whole: bool = True) -> dict[str, Any]:
     """Rename and transpose every tensor of one side into the other's names and layouts, in the order given.
 
     NumPy arrays come back as views. The two directions are each other's inverse.
+
+    Args:
+        tensors: by name.
+        into: whose names and layouts they get.
+        whole: whether they are all those of a network; otherwise rows may be left over.
 
     Raises:
         CheckpointError: a key that not exactly one row matches, or a row that no key matches (but for the optional
@@ -67,7 +72,7 @@ def translate(tensors: Mapping[str, Any], into: Side) -> dict[str, Any]:
     source: Side = "jax" if into == "torch" else "torch"
     translated: dict[str, Any] = {}
     unmatched: list[str] = []
-    unused = {row for row in TABLE if not row.optional}
+    unused = {row for row in TABLE if whole and not row.optional}
     for key, value in tensors.items():
         matches = [(row, match) for row in TABLE if (match := _pattern(getattr(row, source)).fullmatch(key))]
         if len(matches) != 1:

@@ -1,11 +1,16 @@
-"""Training states of the Flax NNX twin: Orbax directories. `unet_torch/states.py` is the twin."""
+"""Training states of the Flax NNX twin: Orbax directories. `unet_torch/states.py` is the twin.
+
+A directory is a checkpoint as `unet_jax.save` writes it, which `unet_jax.load` reads, with two more items: `training`
+(the optimiser's slots and the weights' moving average) and `digests` (the sha256 of each of those).
+"""
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,9 +19,15 @@ import orbax.checkpoint as ocp
 from unet_core.checkpoint import RECORD_KEY, Checkpoint, digest, seal
 from unet_core.errors import CheckpointError, RunError, first_line, some
 from unet_core.files import reserve
+from unet_core.hub import contiguous
+from unet_core.recipe import Recipe
+from unet_core.training_state import MOMENTS, OptimizerState, TrainingState, parameter_shapes
 from unet_jax import checkpoint as orbax
+from unet_jax import optimizer_state
 from unet_jax.arrays import read_arrays, reason
 from unet_jax.hub import nest, translate
+from unet_jax.optimizer_state import placeless
+from unet_jax.step import abstract_model, fresh_state, host_arrays, subtree
 
 Arrays = dict[str, np.ndarray]
 
@@ -26,9 +37,6 @@ _SPARE = 4_000_000
 
 class States:
     """The latest states of a run, under Orbax's `CheckpointManager`.
-
-    A directory `NNN` is a checkpoint as `unet_jax.save` writes it, which `unet_jax.load` reads, with two more items:
-    `training` (the optimiser's slots and the weights' moving average) and `digests` (the sha256 of each of those).
 
     Args:
         folder: where they are.
@@ -156,6 +164,108 @@ class States:
         self._manager.close()
 
 
+def steps_in(folder: Path) -> list[int]:
+    """Of the states in a run's folder of them, the earliest first; nothing is changed."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal() and orbax.is_orbax(path))
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the state of a step is."""
+    return folder / str(step)
+
+
+def read(folder: Path, step: int, start: Checkpoint, recipe: Recipe) -> TrainingState:
+    """A state of a run, in the hub.
+
+    Args:
+        folder: of the run's states.
+        step: which.
+        start: the network that the run started from.
+        recipe: how it trains.
+
+    Raises:
+        CheckpointError: it is damaged, or of another network or optimiser.
+    """
+    path = path_of(folder, step)
+    network = orbax.read(path)
+    if network.config != start.config:
+        raise CheckpointError(f"{path}: is the state of another network")
+    return hub_form(network, _training(path, step), step, recipe, str(path))
+
+
+def hub_form(network: Checkpoint, arrays: Arrays, step: int, recipe: Recipe, source: str) -> TrainingState:
+    """A network and what `unet_jax.step.host_arrays` gave beside it, in the hub; shares their memory where it can.
+
+    Args:
+        network: the network.
+        arrays: the rest of its state.
+        step: updates made.
+        recipe: how its run trains.
+        source: for messages.
+
+    Raises:
+        CheckpointError: it is of another optimiser.
+    """
+    slots: dict[str, Arrays] = {}
+    average: Arrays = {}
+    for name, value in arrays.items():
+        kind, _, rest = name.partition(".")
+        field, _, leaf = rest.partition(".")
+        if kind == "slots" and leaf:
+            slots.setdefault(field, {})[leaf] = value
+        elif kind == "average":
+            average[leaf] = value
+    names = {theirs: ours for ours, theirs in MOMENTS[recipe.optimizer.optimizer].items()}
+    if slots.keys() - names.keys() or bool(average) != (recipe.ema is not None):
+        raise CheckpointError(f"{source}: holds the optimiser of another training")
+    order = parameter_shapes(network.config)
+    moments = {names[field]: _contiguous(translate(slots[field], "torch", whole=False), order) for field in slots}
+    optimizer = OptimizerState(recipe.optimizer.optimizer, step, moments)
+    optimizer.check(network, source)
+    tensors = _contiguous(translate(average, "torch"), network.tensors) if average else None
+    return TrainingState(step, network, optimizer, tensors)
+
+
+def saved_form(state: TrainingState, recipe: Recipe) -> Arrays:
+    """What a state from the hub has besides the network, as `unet_jax.step.new_state` takes it.
+
+    Args:
+        state: the state.
+        recipe: how its run trains.
+    """
+    with jax.enable_x64(True):  # else the shapes of float64 arrays would be those of float32 ones
+        network = nest(translate(state.network.tensors, "jax"))
+        fresh = jax.eval_shape(
+            lambda tensors: fresh_state(tensors, abstract_model(state.network, recipe), recipe), network
+        )
+        slots, _ = optimizer_state.fill(fresh.slots, state.optimizer)
+        average = None
+        if state.average is not None:
+            tree = nest(translate(state.average, "jax"))
+            average = tuple(subtree(tree, like) for like in (fresh.params, fresh.stats))
+        filled = fresh._replace(slots=jax.tree.map(_array, slots), average=average)
+    return host_arrays(filled)
+
+
+def write(folder: Path, state: TrainingState, recipe: Recipe, rate: float) -> None:  # noqa: ARG001
+    """Write a state from the hub as the only one of a run; the arguments are those of the twin's.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    with States(folder, 1) as states:
+        states.save(state.step, state.network, saved_form(state, recipe))
+
+
+def _array(leaf: Any) -> np.ndarray:
+    """Zeros where a parameter was never updated."""
+    return np.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+
+
+def _contiguous(tensors: Mapping[str, np.ndarray], order: Iterable[str]) -> Arrays:
+    return {key: contiguous(tensors[key]) for key in order if key in tensors}
+
+
 def _training(path: Path, step: int) -> Arrays:
     """The item `training` of a state, held against its digests.
 
@@ -175,4 +285,4 @@ def _training(path: Path, step: int) -> Arrays:
     changed = [name for name, value in arrays.items() if digests.get(name) != digest(value)]
     if changed or len(digests) != len(arrays):
         raise CheckpointError(f"{path}: the sha256 of {some(changed) or 'an array that is gone'} is not the stored one")
-    return arrays
+    return {placeless(name): value for name, value in arrays.items()}

@@ -21,6 +21,7 @@ from unet_core.recipe import Recipe
 from unet_jax.hub import nest, translate
 from unet_jax.losses import loss_value
 from unet_jax.model import UNet
+from unet_jax.optimizer_state import placeless
 from unet_jax.optimizers import averaged, clipped, optimizer_of
 
 Arrays = dict[str, np.ndarray]
@@ -80,15 +81,9 @@ def new_state(checkpoint: Checkpoint, recipe: Recipe, mesh: Mesh, saved: Arrays 
         CheckpointError: `saved` is of another network, optimiser or precision.
     """
     model = abstract_model(checkpoint, recipe)
-    params, stats = (nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat))
-    optimizer = optimizer_of(recipe.optimizer)
 
     def create(tensors: Tree) -> TrainState:
-        own = [
-            jax.tree.map(lambda array, like: array.astype(like.dtype), _subtree(tensors, tree), tree)
-            for tree in (params, stats)
-        ]
-        return TrainState(own[0], own[1], optimizer.init(own[0]), (own[0], own[1]) if recipe.ema else None)
+        return fresh_state(tensors, model, recipe)
 
     def restore(tensors: Tree, leaves: list[Array]) -> TrainState:
         fresh = create(tensors)
@@ -106,6 +101,16 @@ def new_state(checkpoint: Checkpoint, recipe: Recipe, mesh: Mesh, saved: Arrays 
         raise CheckpointError(f"holds the optimiser of another training: {', '.join(sorted(wrong)[:3])} ...")
     restored: TrainState = jax.jit(restore, out_shardings=everywhere)(tensors, [saved[name] for name in like])
     return restored
+
+
+def fresh_state(tensors: Tree, model: UNet, recipe: Recipe) -> TrainState:
+    """The state before the first update, of the tensors of a network; to be traced."""
+    trees = (nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat))
+    params, stats = (
+        jax.tree.map(lambda array, like: array.astype(like.dtype), subtree(tensors, tree), tree) for tree in trees
+    )
+    slots = optimizer_of(recipe.optimizer).init(params)
+    return TrainState(params, stats, slots, (params, stats) if recipe.ema else None)
 
 
 def host_arrays(state: TrainState) -> Arrays:
@@ -130,18 +135,19 @@ Controls = tuple[Float[Array, ""], Float[Array, ""]]
 Update = Callable[[TrainState, Array, Array, Controls], tuple[TrainState, Float[Array, "2"]]]
 
 
-def updater(recipe: Recipe, model: UNet) -> Update:
-    """The function that makes one update; to be compiled with its first argument donated.
+Differentiate = Callable[[Tree, Tree, Array, Array], tuple[Tree, Tree, Array]]
 
-    It takes the state, `accumulate` batches as in `placed`, and the controls; it returns the new state, and loss and
-    norm of the gradients before clipping.
+
+def differentiator(recipe: Recipe, model: UNet) -> Differentiate:
+    """The function that takes parameters, statistics and `accumulate` batches as in `placed`.
+
+    It returns the gradients of the loss, the new statistics, and the loss; batches come one after the other.
 
     Args:
         recipe: how to train.
         model: what to train; its arrays are not used.
     """
     graphdef = nnx.graphdef(model)
-    optimizer = optimizer_of(recipe.optimizer)
 
     def loss_of(params: Tree, stats: Tree, image: Array, labels: Array) -> tuple[Array, Tree]:
         model = nnx.merge(graphdef, params, stats, copy=True)
@@ -152,6 +158,31 @@ def updater(recipe: Recipe, model: UNet) -> Update:
         (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, stats, image, labels)
         return gradients, stats, loss
 
+    def differentiate(
+        params: Tree, stats: Tree, image: Float[Array, "a n h w c"], labels: UInt8[Array, "a n h w"]
+    ) -> tuple[Tree, Tree, Array]:
+        gradients, stats, loss = gradient(params, stats, image[0], labels[0])
+        for number in range(1, recipe.accumulate):
+            more, stats, part = gradient(params, stats, image[number], labels[number])
+            gradients, loss = jax.tree.map(jnp.add, gradients, more), loss + part
+        return gradients, stats, loss
+
+    return differentiate
+
+
+def updater(recipe: Recipe, model: UNet) -> Update:
+    """The function that makes one update; to be compiled with its first argument donated.
+
+    It takes the state, `accumulate` batches as in `placed`, and the controls; it returns the new state, and loss and
+    norm of the gradients before clipping.
+
+    Args:
+        recipe: how to train.
+        model: what to train; its arrays are not used.
+    """
+    differentiate = differentiator(recipe, model)
+    optimizer = optimizer_of(recipe.optimizer)
+
     def update(
         state: TrainState,
         image: Float[Array, "a n h w c"],
@@ -159,10 +190,7 @@ def updater(recipe: Recipe, model: UNet) -> Update:
         controls: Controls,
     ) -> tuple[TrainState, Float[Array, "2"]]:
         rate, renewal = controls
-        gradients, stats, loss = gradient(state.params, state.stats, image[0], labels[0])
-        for number in range(1, recipe.accumulate):
-            more, stats, part = gradient(state.params, stats, image[number], labels[number])
-            gradients, loss = jax.tree.map(jnp.add, gradients, more), loss + part
+        gradients, stats, loss = differentiate(state.params, state.stats, image, labels)
         gradients, norm = clipped(gradients, recipe.optimizer.clip)
         steps, slots = optimizer.update(gradients, state.slots, state.params)
         params = jax.tree.map(lambda param, step: param - rate.astype(param.dtype) * step, state.params, steps)
@@ -215,9 +243,9 @@ def controls_of(rate: float, renewal: float, mesh: Mesh) -> Controls:
 
 
 def _named(state: TrainState) -> dict[str, Any]:
-    """What a state has besides the network, by dotted names."""
+    """What a state has besides the network, by dotted names; a slot's does not tell its place in the chain."""
     return {
-        jax.tree_util.keystr(path, simple=True, separator="."): value
+        placeless(jax.tree_util.keystr(path, simple=True, separator=".")): value
         for path, value in jax.tree_util.tree_leaves_with_path(_rest(state))
     }
 
@@ -230,6 +258,6 @@ def _kind(array: Any) -> Any:
     return None if array is None else (tuple(array.shape), np.dtype(array.dtype))
 
 
-def _subtree(tree: Tree, like: Tree) -> Tree:
+def subtree(tree: Tree, like: Tree) -> Tree:
     """The part of a tree that another one has."""
-    return {key: _subtree(tree[key], value) if isinstance(value, dict) else tree[key] for key, value in like.items()}
+    return {key: subtree(tree[key], value) if isinstance(value, dict) else tree[key] for key, value in like.items()}

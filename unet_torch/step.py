@@ -37,6 +37,8 @@ class TrainState:
         """The inverse of `state_dict`; raises what torch raises where the state is another network's."""
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        for owner, entry in self.optimizer.state.items():  # a state that was converted has another memory format
+            entry |= {name: torch.empty_like(owner).copy_(entry[name]) for name in entry if name != "step"}
         if self.average is not None:
             self.average.load_state_dict(saved["average"])
 

@@ -1,0 +1,31 @@
+"""What a conversion comes back with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from conversion.proof import Proof
+from unet_core.checkpoint import Checkpoint
+from unet_core.errors import UNetError
+from unet_core.training_state import TrainingState
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `conversion.convert` did."""
+
+    src: Path
+    dst: Path
+    checkpoint: Checkpoint
+    """The network."""
+    proof: Proof | None
+    """None where the proof was not asked for."""
+    state: TrainingState | None = None
+    """Of a conversion of a whole training, all of it."""
+
+
+class DifferentError(UNetError):
+    """What was converted is not what it was made from; nothing was written."""
+
+    def __init__(self, message: str, proof: Proof) -> None:
+        super().__init__(message)
+        self.proof = proof

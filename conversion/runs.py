@@ -1,0 +1,193 @@
+"""Training runs across the frameworks: a run's folder into one with which the other framework goes on."""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conversion.frameworks import needed
+from conversion.outcome import Conversion, DifferentError
+from conversion.proof import Proof, side_of, verify_runners
+from conversion.runners import Framework, Runner, runner_of_checkpoint
+from conversion.updates import Continuation, compare, parted
+from unet_core.checkpoint import Checkpoint
+from unet_core.errors import CheckpointError, RunError
+from unet_core.files import atomic, check_target
+from unet_core.history import read_history
+from unet_core.progress import Progress, silent
+from unet_core.run import (
+    BEST,
+    BOARD,
+    HISTORY,
+    START,
+    STATES,
+    Settings,
+    is_run,
+    locked,
+    read_settings,
+    start_network,
+    versions_of,
+    write_settings,
+)
+from unet_core.safetensors_file import read
+from unet_core.training_state import TrainingState, difference
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run as it was left, read."""
+
+    path: Path
+    settings: Settings
+    start: Checkpoint
+    """The network before the first step."""
+    state: TrainingState
+    """The newest sound one."""
+    entries: list[dict[str, Any]]
+    """The history up to that state."""
+
+    @property
+    def continuation(self) -> Continuation:
+        """What goes on from here."""
+        losses = [entry["validation"]["loss"] for entry in self.entries if "validation" in entry]
+        settings = self.settings
+        return Continuation(str(self.path), settings.backend, settings.recipe, len(settings.values), self.state, losses)
+
+    @property
+    def runner(self) -> Runner:
+        """Runs the network of the state, for the proof."""
+        return runner_of_checkpoint(self.state.network, self.settings.backend, str(self.path))
+
+
+def read_run(path: Path, tell: Callable[[str], None] = print) -> OpenRun:
+    """Read a run's newest sound state and what led there; nothing is changed.
+
+    Args:
+        path: the run's folder.
+        tell: is told of every state that is damaged and passed over.
+
+    Raises:
+        RunError: there is no run, or no sound state in it, or its history does not reach there; or it trains.
+        MissingFrameworkError: its framework is not installed.
+    """
+    settings = read_settings(path)
+    states = needed(f"unet_{settings.backend}.states")
+    with locked(path, shared=True):
+        named = read(path / START) if (path / START).exists() else None
+        start = start_network(named, settings.recipe, settings.channels, len(settings.values))
+        state = _newest(path, settings, start, states, tell)
+        entries = [entry for entry in read_history(path / HISTORY) if entry["step"] <= state.step]
+    if [entry["step"] for entry in entries if "loss" in entry] != list(range(1, state.step + 1)):
+        raise RunError(f"{path / HISTORY}: does not have the steps up to {state.step}; restore it")
+    return OpenRun(path, settings, start, state, entries)
+
+
+def convert_run(
+    src: Path,
+    dst: Path,
+    *,
+    to: Framework,
+    force: bool = False,
+    verify: bool = True,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = print,
+) -> Conversion:
+    """Write a run that goes on in the framework `to` where the one in `src` stands; see `conversion.convert`."""
+    progress(f"reading {src.name}", 0.0)
+    if read_settings(src).backend == to:
+        raise RunError(f"{src}: trains in {to} already; to have it twice, copy the folder")
+    if os.path.realpath(src) == os.path.realpath(dst):
+        raise RunError(f"{dst}: is the run itself; name a new folder")
+    for framework in ("torch", "jax") if verify else (to,):
+        needed(f"conversion.{framework}_runner" if verify else f"unet_{framework}.states")
+    check_target(dst, force=force, replaces=is_run)
+    run = read_run(src, tell)
+    states = needed(f"unet_{to}.states")
+    recipe = dataclasses.replace(run.settings.recipe, compile=False, remat=False)
+    for name in run.settings.recipe.changes(recipe):
+        tell(f"{name} is left out: it is for {run.settings.backend} alone")
+    settings = dataclasses.replace(
+        run.settings,
+        backend=to,
+        recipe=recipe,
+        versions=versions_of(to),
+        switches=(*run.settings.switches, (run.state.step, run.settings.backend)),
+    )
+    with ExitStack() as stack:
+        if dst.exists():
+            stack.enter_context(locked(dst))
+        partial = stack.enter_context(atomic(dst, force=force, replaces=is_run))
+        progress(f"writing {dst.name}", 0.05)
+        partial.mkdir()
+        rate = next(entry["rate"] for entry in reversed(run.entries) if "rate" in entry)
+        states.write(partial / STATES, run.state, recipe, rate)
+        lines = "".join(json.dumps(entry) + "\n" for entry in run.entries)
+        (partial / HISTORY).write_text(lines, encoding="utf-8")
+        for name in (BEST, START):
+            if (src / name).exists():
+                shutil.copy(src / name, partial / name)
+        if (src / BOARD).is_dir():
+            shutil.copytree(src / BOARD, partial / BOARD)
+        write_settings(partial, settings)
+        progress(f"reading {dst.name} back", 0.1)
+        state = states.read(partial / STATES, run.state.step, run.start, recipe)
+        changed = difference(run.state, state)
+        if changed:  # a bug of ours, or a disk that does not keep what is written
+            raise RunError(f"{dst}: not written: {len(changed)} arrays came back otherwise, {changed[0]} among them")
+        moved = OpenRun(dst, settings, run.start, state, run.entries)
+        proof = None
+        if verify:
+            proof = verify_runs(run, moved, progress=lambda text, done: progress(text, 0.15 + 0.85 * done))
+            if not proof.equal:
+                raise DifferentError(f"{dst}: not written: {proof.verdict}", proof)
+    return Conversion(src, dst, run.state.network, proof, state)
+
+
+def verify_runs(a: OpenRun, b: OpenRun, *, progress: Progress = silent, **inputs: Any) -> Proof:
+    """The proof that two runs stand at the same point and go on alike: their networks, and their next updates.
+
+    Args:
+        a, b: the runs.
+        progress: called before each stage with a few words and the fraction that is done.
+        inputs: of the networks, see `conversion.proof.verify_runners`.
+    """
+    first, second = a.runner, b.runner
+    departure = parted(a.continuation, b.continuation)
+    if departure is not None:
+        return Proof(side_of(first), side_of(second), 0, 0, (), departure, "trainings")
+    proof = verify_runners(first, second, progress=lambda text, done: progress(text, 0.7 * done), **inputs)
+    if not proof.equal:
+        return proof
+    progress("the next update of both", 0.7)
+    checks, departure = compare(a.continuation, b.continuation, seed=inputs.get("seed", 0))
+    ours, theirs = a.state.arrays(), b.state.arrays()
+    same = len(ours) - len([name for name in difference(a.state, b.state) if name in ours])
+    return dataclasses.replace(
+        proof,
+        tensors=len(ours.keys() | theirs.keys()),
+        identical=same,
+        checks=proof.checks + checks,
+        departure=departure,
+        subject="trainings",
+    )
+
+
+def _newest(
+    path: Path, settings: Settings, start: Checkpoint, states: Any, tell: Callable[[str], None]
+) -> TrainingState:
+    folder = path / STATES
+    steps = states.steps_in(folder)
+    for step in reversed(steps):
+        try:
+            state: TrainingState = states.read(folder, step, start, settings.recipe)
+        except CheckpointError as error:
+            tell(f"{states.path_of(folder, step)} is damaged and passed over: {error}")
+        else:
+            return state
+    why = f"no state of {len(steps)} is sound" if steps else "has no saved state yet; train until the first one"
+    raise RunError(f"{path}: {why}")

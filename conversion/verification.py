@@ -1,0 +1,57 @@
+"""Whether two checkpoints, models or training runs are the same: the public face of the proof."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from conversion.proof import Proof, verify_runners
+from conversion.runners import runners_of
+from conversion.runs import read_run, verify_runs
+from unet_core.errors import CheckpointError
+from unet_core.progress import Progress, silent
+from unet_core.reading import NO_HINTS, Hints
+from unet_core.run import BEST, is_run
+
+
+def verify(
+    a: Any,
+    b: Any,
+    *,
+    hints: Hints = NO_HINTS,
+    size: tuple[int, int] | None = None,
+    images: Sequence[str | Path] = (),
+    seed: int = 0,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = print,
+) -> Proof:
+    """Run two networks on the same inputs and compare logits, gradients and statistics against float64.
+
+    Of two training runs, the networks of their newest states; and loss, gradients, moments, parameters, statistics and
+    average of the next update that each would make, in float64.
+
+    The reference is `a` in float64. In float64, `b` must agree with it to 1e-12 (gradients: 1e-11); in float32, the JAX
+    twin's error may be 1.25 times torch's own at most. At the first check that fails, the layer that departs first is
+    looked for, and no further input is tried.
+
+    Args:
+        a, b: paths of checkpoints, torch modules (`unet_torch.UNet`, or any whose `state_dict` has the names or shapes
+            of a dialect) or `unet_jax.UNet`s; or the folders of two runs; neither is changed.
+        hints: what a file or module of another project does not tell. `key` and `dialect` are on `a`.
+        size, images, seed: the inputs, see `conversion.samples.samples`.
+        progress: called before each stage with a few words and the fraction that is done.
+        tell: is told in a line of every state of a run that is damaged and passed over.
+
+    Raises:
+        UNetError: a checkpoint or a run cannot be read or trusted, or a size or an image cannot be used.
+        MissingFrameworkError: a framework is not installed.
+    """
+    inputs: dict[str, Any] = {"size": size, "images": images, "seed": seed}
+    runs = [isinstance(side, str | Path) and is_run(Path(side)) for side in (a, b)]
+    if all(runs):
+        return verify_runs(read_run(Path(a), tell), read_run(Path(b), tell), progress=progress, **inputs)
+    if any(runs):
+        run, other = (a, b) if runs[0] else (b, a)
+        raise CheckpointError(
+            f"{run}: is a run, {other} is none; name {Path(run) / BEST}, its network, to compare that"
+        )
+    return verify_runners(*runners_of(a, b, hints), **inputs, progress=progress)

@@ -1,0 +1,92 @@
+"""A training state in the hub: network, moments and average under torch's names and layouts, and the step."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from unet_core.checkpoint import Checkpoint
+from unet_core.config import UNetConfig
+from unet_core.errors import CheckpointError, some
+from unet_core.hub import Tensors, tensor_specs
+from unet_core.settings import OptimizerName
+
+MOMENTS: Mapping[OptimizerName, Mapping[str, str]] = {
+    "adam": {"exp_avg": "mu", "exp_avg_sq": "nu"},
+    "adamw": {"exp_avg": "mu", "exp_avg_sq": "nu"},
+    "sgd": {"momentum_buffer": "trace"},
+    "rmsprop": {"square_avg": "nu", "momentum_buffer": "trace"},
+}
+"""What an optimiser remembers of the gradients: for every moment, torch's name of it and optax's.
+
+torch: the keys of `optimizer.state[parameter]` (torch/optim/{adam,sgd,rmsprop}.py). optax: the fields of
+`ScaleByAdamState`, `TraceState` and `ScaleByRmsState` (optax/_src/transform.py).
+"""
+
+
+@dataclass(frozen=True)
+class OptimizerState:
+    """What an optimiser remembers, whichever framework it is of."""
+
+    optimizer: OptimizerName
+    """Which one; adam and adamw remember the same."""
+    step: int | None
+    """Updates that it has made; None where nothing tells, as in torch's SGD."""
+    moments: Mapping[str, Tensors] = field(repr=False)
+    """By torch's name of the moment, then by the hub's of the parameter, in the parameter's layout. A parameter that
+    was never updated has none, and a moment that the optimiser's settings do not need is not there."""
+
+    def check(self, network: Checkpoint, source: str) -> None:
+        """Hold the moments against the network.
+
+        Raises:
+            CheckpointError: moments that the optimiser has not, of no parameter, or of another shape; they are listed.
+        """
+        shapes = parameter_shapes(network.config)
+        wrong = [name for name in self.moments if name not in MOMENTS[self.optimizer]]
+        for name, tensors in self.moments.items():
+            wrong += [
+                f"{name} of {key} ({'x'.join(map(str, value.shape))})"
+                for key, value in tensors.items()
+                if shapes.get(key) != value.shape
+            ]
+        if wrong:
+            raise CheckpointError(f"{source}: the optimiser's state is not that of the network: {some(wrong)}")
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """All that an update changes."""
+
+    step: int
+    """Updates made."""
+    network: Checkpoint
+    optimizer: OptimizerState
+    average: Tensors | None = field(default=None, repr=False)
+    """The moving average of parameters and statistics, under the hub's names."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything, by names that say what it is, such as `exp_avg of down1.conv.0.weight`."""
+        named = dict(self.network.tensors)
+        for moment, tensors in self.optimizer.moments.items():
+            named |= {f"{moment} of {key}": value for key, value in tensors.items()}
+        return named | {f"average of {key}": value for key, value in (self.average or {}).items()}
+
+
+def parameter_shapes(config: UNetConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of everything that an optimiser updates, in the order of torch's `parameters()`."""
+    return {key: spec.shape for key, spec in tensor_specs(config).items() if spec.trained}
+
+
+def difference(a: TrainingState, b: TrainingState) -> list[str]:
+    """The names of all in which two states are not the same in every bit; empty where they are."""
+    one, other = a.arrays(), b.arrays()
+    parted = ["step"] * (a.step != b.step) + ["optimizer"] * (a.optimizer.step != b.optimizer.step)
+    return parted + [name for name in {**one, **other} if not _same(one.get(name), other.get(name))]
+
+
+def _same(a: Any, b: Any) -> bool:
+    if a is None or b is None:
+        return False
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
