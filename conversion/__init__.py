@@ -6,6 +6,7 @@ Each framework is imported when a job first needs it.
 from conversion.files import convert
 from conversion.inspection import Inspection, inspect
 from conversion.models import to_jax, to_torch
+from conversion.optimizers import optimizer_to_optax, optimizer_to_torch
 from conversion.outcome import Conversion, DifferentError
 from conversion.proof import Proof
 from conversion.verification import verify
@@ -19,6 +20,8 @@ __all__ = [
     "Proof",
     "convert",
     "inspect",
+    "optimizer_to_optax",
+    "optimizer_to_torch",
     "to_jax",
     "to_torch",
     "verify",

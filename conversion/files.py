@@ -1,6 +1,6 @@
 """A checkpoint from one file or directory into another, of the same kind or not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from conversion.containers import module_of
@@ -9,6 +9,7 @@ from conversion.outcome import Conversion, DifferentError
 from conversion.proof import verify_runners
 from conversion.runners import Framework, frameworks_of, runner_of_checkpoint
 from conversion.runs import convert_run
+from conversion.scripts import convert_training
 from unet_core.checkpoint import Checkpoint, exported
 from unet_core.containers import Container, container_of, existing_container
 from unet_core.dialects import OWN
@@ -24,6 +25,7 @@ def convert(
     dst: str | Path,
     *,
     to: Framework | None = None,
+    drop: Collection[str] = (),
     hints: Hints = NO_HINTS,
     dialect: str = OWN.name,
     force: bool = False,
@@ -37,7 +39,10 @@ def convert(
         src, dst: `.pt`, `.pth`, `.safetensors`, or, without a suffix, an Orbax directory; or folders of runs.
         to: carry a whole training over to this framework: weights, statistics, the optimiser's moments, step, average,
             history, and so the position in data and schedule. `src` then is the folder of a run, which is not changed,
-            and `dst` a new one, with which `train(dst, resume=True)` goes on.
+            and `dst` a new one, with which `train(dst, resume=True)` goes on; or `src` is the training file of a
+            PyTorch script (`{"model": ..., "optimizer": optimizer.state_dict(), ...}`, .pt) and `dst` an Orbax
+            directory, which `optimizer_to_optax` reads, or the other way round.
+        drop: of a training file, the names of what cannot be carried and may be left behind, as the error lists them.
         hints: what `src` does not tell: whose names it has, where in it the network lies, what no shape shows.
         dialect: whose names the tensors get in a `.pt`, `.pth` or `.safetensors`: one of `unet_core.dialects.NAMES`.
             An Orbax directory always has the NNX names; it remembers those that the network came with.
@@ -54,6 +59,10 @@ def convert(
         MissingFrameworkError: a kind, or the proof, needs a framework that is not installed.
     """
     src, dst = Path(src), Path(dst)
+    if drop and (to is None or is_run(src)):
+        raise CheckpointError(f"--drop {' '.join(drop)}: is for the training files of scripts, with --to")
+    if to is not None and not is_run(src):
+        return convert_training(src, dst, to=to, hints=hints, drop=drop, force=force, verify=verify, progress=progress)
     if to is not None:
         return convert_run(src, dst, to=to, force=force, verify=verify, progress=progress, tell=tell)
     if is_run(src):

@@ -21,6 +21,8 @@ class Conversion:
     """None where the proof was not asked for."""
     state: TrainingState | None = None
     """Of a conversion of a whole training, all of it."""
+    left: tuple[str, ...] = ()
+    """Of a script's training file, the names of what was left behind, as the caller said."""
 
 
 class DifferentError(UNetError):

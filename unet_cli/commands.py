@@ -88,7 +88,8 @@ class Convert(Source):
     its dialect is recognised, and stays known, so that --dialect brings the network back into it.
 
     With --to, SRC is the folder of a training run: all of it is carried over to the other framework, in which unet
-    train --resume goes on.
+    train --resume goes on. Or SRC is what a PyTorch script saved (a .pt with model and optimizer) and DST an Orbax
+    directory with the optimiser's moments beside the network, or the other way round.
 
     Example: unet convert model.pt model_jax
 
@@ -100,7 +101,9 @@ class Convert(Source):
     dst: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DST")]]
     """The checkpoint to write."""
     to: Annotated[Literal["jax", "torch"] | None, _option("jax|torch")] = None
-    """Carry a whole training over to this framework: SRC is the folder of a run, DST a new one."""
+    """Carry a whole training over to this framework: SRC is the folder of a run, or a script's training file."""
+    drop: tuple[Annotated[str, tyro.conf.arg(metavar="NAME")], ...] = ()
+    """With --to, what cannot be carried and may be left behind, by the names that the refusal lists."""
     dialect: Annotated[Dialect | None, _option("NAME")] = None
     """Whose names the tensors of a .pt or .safetensors DST get: own (the default), milesial, milesial-2019,
     mateuszbuda or generic. An Orbax directory has names of its own: where DST is one, whose names SRC has."""
@@ -127,6 +130,7 @@ class Convert(Source):
                     self.src,
                     self.dst,
                     to=self.to,
+                    drop=self.drop,
                     hints=hints,
                     dialect=dialect,
                     force=self.force,

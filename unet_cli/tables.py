@@ -151,7 +151,7 @@ def print_conversion(done: Conversion) -> None:
         if reading.key:
             others = f"; also there: {some(reading.others)} (choose with --key)" if reading.others else ""
             lines.append(f"from {shown(reading.key)}{others}")
-        left = [name for name in reading.passengers if not name.endswith("(kept)")]
+        left = [name for name in reading.passengers if not name.endswith("(kept)")] if done.state is None else done.left
         if left:
             lines.append(f"left behind: {some(left)}")
         if reading.assumed:

@@ -14,7 +14,7 @@ Shape = tuple[int, ...]
 WRAPPERS = ("module", "_orig_mod", "model", "net", "network", "unet", "ema", "ema_model")
 """Prefixes that a wrapper class puts before every key: DataParallel, torch.compile, Lightning modules, averages."""
 
-_INNER = {"module", "_orig_mod"}
+INNER = {"module", "_orig_mod"}
 """Wrappers of single layers, which leave their name in the middle of a key."""
 
 _RANK = ("", "state_dict", "model_state_dict", "model_state", "model", "net", "network", "unet", "weights", "params")
@@ -71,7 +71,7 @@ class Candidate:
     @property
     def rank(self) -> int:
         """The smaller, the likelier to be the network that is meant; above all ranks where nothing tells."""
-        parts = [part for part in self.label.split(".") if part not in _INNER]
+        parts = [part for part in self.label.split(".") if part not in INNER]
         places = [_RANK.index(part) if part in _RANK else len(_RANK) for part in parts]
         return max(places, default=0)
 
@@ -139,8 +139,8 @@ def _candidate(source: str, group: str, prefix: str, shapes: Mapping[str, Shape]
         if not key.startswith(prefix):
             continue
         parts = key[len(prefix) :].split(".")
-        kept = parts[:1] + [part for part in parts[1:-1] if part not in _INNER] + parts[1:][-1:]
-        inner |= _INNER.intersection(parts[1:-1])
+        kept = parts[:1] + [part for part in parts[1:-1] if part not in INNER] + parts[1:][-1:]
+        inner |= INNER.intersection(parts[1:-1])
         name = ".".join(kept)
         if name in keys:
             twice.append(key)

@@ -41,7 +41,8 @@ class OptimizerState:
         """Hold the moments against the network.
 
         Raises:
-            CheckpointError: moments that the optimiser has not, of no parameter, or of another shape; they are listed.
+            CheckpointError: moments that the optimiser has not, of no parameter, of another shape, or with values that
+                no training leaves behind; they are listed.
         """
         shapes = parameter_shapes(network.config)
         wrong = [name for name in self.moments if name not in MOMENTS[self.optimizer]]
@@ -53,6 +54,14 @@ class OptimizerState:
             ]
         if wrong:
             raise CheckpointError(f"{source}: the optimiser's state is not that of the network: {some(wrong)}")
+        poisoned = [
+            f"{name} of {key}: holds values {what}"
+            for name, tensors in self.moments.items()
+            for key, value in tensors.items()
+            if (what := _poison(name, value))
+        ]
+        if poisoned:
+            raise CheckpointError(f"{source}: no training goes on from this: {some(poisoned)}")
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,12 @@ def difference(a: TrainingState, b: TrainingState) -> list[str]:
     one, other = a.arrays(), b.arrays()
     parted = ["step"] * (a.step != b.step) + ["optimizer"] * (a.optimizer.step != b.optimizer.step)
     return parted + [name for name in {**one, **other} if not _same(one.get(name), other.get(name))]
+
+
+def _poison(moment: str, value: np.ndarray) -> str | None:
+    if not np.isfinite(value).all():
+        return "that are not finite"
+    return "below zero" if moment.endswith(("_sq", "square_avg")) and (value < 0).any() else None
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -1,7 +1,9 @@
 """Checkpoints of the Flax NNX twin: Orbax directories and `.safetensors`."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -131,15 +133,33 @@ def examine(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
         str(path),
         groups={"": {key: value.shape for key, value in tensors.items()}},
         fetch=lambda _, keys: {key: tensors[key] for key in keys},
+        beside={"training": "(an optimiser's state)"} if (path / "training").is_dir() else {},
         record=text if isinstance(text, str) else None,
     )
     return read_contents(contents, hints)
 
 
-def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint` to a new Orbax directory at `path`."""
+def write(
+    path: Path,
+    checkpoint: Checkpoint,
+    *,
+    training: Mapping[str, np.ndarray] | None = None,
+    digests: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `checkpoint` to a new Orbax directory at `path`.
+
+    Args:
+        path: where.
+        checkpoint: what.
+        training: arrays of the training, by dotted names, for an item of that name.
+        digests: what to store with them, for an item of that name.
+    """
     record = seal(checkpoint)
-    reserve(path, sum(value.nbytes for value in checkpoint.tensors.values()) * 5 // 4)
+    arrays = (*checkpoint.tensors.values(), *(training or {}).values())
+    reserve(path, sum(value.nbytes for value in arrays) * 5 // 4)
+    more: dict[str, Any] = {}
+    if training is not None:
+        more = {"training": ocp.args.PyTreeSave(nest(training)), "digests": ocp.args.JsonSave(dict(digests or {}))}
     try:
         with _checkpointer() as checkpointer:
             checkpointer.save(
@@ -147,6 +167,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
                 args=ocp.args.Composite(
                     state=ocp.args.PyTreeSave(nest(translate(checkpoint.tensors, "jax"))),
                     metadata=ocp.args.JsonSave({RECORD_KEY: record}),
+                    **more,
                 ),
             )
     except ValueError as error:  # TensorStore's own errors, a full disk among them
@@ -159,8 +180,9 @@ def _checkpointer() -> ocp.Checkpointer:
         (np.ndarray, ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
         (jax.Array, ocp.type_handlers.ArrayHandler()),
     )
-    state = ocp.PyTreeCheckpointHandler(type_handler_registry=handlers)
-    return ocp.Checkpointer(ocp.CompositeCheckpointHandler(state=state, metadata=ocp.JsonCheckpointHandler()))
+    arrays = {name: ocp.PyTreeCheckpointHandler(type_handler_registry=handlers) for name in ("state", "training")}
+    records = {name: ocp.JsonCheckpointHandler() for name in ("metadata", "digests")}
+    return ocp.Checkpointer(ocp.CompositeCheckpointHandler(**arrays, **records))
 
 
 def _missing(path: Path) -> str:

@@ -53,7 +53,7 @@ def to_hub(state: Any, step: int | None = None) -> tuple[OptimizerState, dict[st
     """
     found: dict[str, dict[str, np.ndarray]] = {}
     counts: set[int] = set()
-    left: dict[str, str] = {}
+    left = others(state)
     kinds: set[type] = set()
 
     def visit(node: Any) -> Any:
@@ -73,7 +73,7 @@ def to_hub(state: Any, step: int | None = None) -> tuple[OptimizerState, dict[st
         return node._replace(**{kind.inner: walk(getattr(node, kind.inner))}) if kind.inner else node
 
     def walk(tree: Any) -> Any:
-        return _walk(tree, visit, lambda name: left.setdefault(name, "which no optimiser of torch's remembers"))
+        return _walk(tree, visit, lambda _: None)
 
     walk(state)
     if len(counts) > 1:
@@ -87,10 +87,25 @@ def to_hub(state: Any, step: int | None = None) -> tuple[OptimizerState, dict[st
     return OptimizerState(optimizer, counts.pop() if counts else step, moments), left
 
 
-def fill(state: Any, saved: OptimizerState) -> tuple[Any, dict[str, str]]:
-    """The same optax state with the moments and the count of `saved`, as NumPy arrays; and, by name, what it has else.
+def others(state: Any) -> dict[str, str]:
+    """By name, what an optax state holds that torch's optimisers do not have."""
+    left: dict[str, str] = {}
 
-    What it has else stays as it is.
+    def visit(node: Any) -> Any:
+        inner = _KINDS[type(node)].inner
+        if inner:
+            walk(getattr(node, inner))
+        return node
+
+    def walk(tree: Any) -> None:
+        _walk(tree, visit, lambda name: left.setdefault(name, "which no optimiser of torch's remembers"))
+
+    walk(state)
+    return left
+
+
+def fill(state: Any, saved: OptimizerState) -> Any:
+    """The same optax state with the moments and the count of `saved`, as NumPy arrays; its `others` stay as they are.
 
     Raises:
         CheckpointError: a moment of `saved` has no place in it, or none of its shape and dtype; or it remembers what
@@ -102,7 +117,6 @@ def fill(state: Any, saved: OptimizerState) -> tuple[Any, dict[str, str]]:
         for field, tensors in fields.items()
         for name, value in translate(tensors, "jax", whole=False).items()
     }
-    left: dict[str, str] = {}
 
     def put(field: str) -> Callable[[Any, Any], Any]:
         def value_of(path: Any, leaf: Any) -> Any:
@@ -137,13 +151,24 @@ def fill(state: Any, saved: OptimizerState) -> tuple[Any, dict[str, str]]:
         return node._replace(**changed)
 
     def walk(tree: Any) -> Any:
-        return _walk(tree, visit, lambda name: left.setdefault(name, "which no optimiser of torch's remembers"))
+        return _walk(tree, visit, lambda _: None)
 
     filled = walk(state)
     if waiting:
         missing = some(f"{field} of {name}" for field, name in waiting)
         raise CheckpointError(f"the optax state has no place for {missing}; build a chain that remembers it")
-    return filled, left
+    return filled
+
+
+def placed_like(filled: Any, state: Any) -> Any:
+    """What `fill` gave, with its arrays on the devices where those of `state` are."""
+
+    def place(new: Any, old: Any) -> Any:
+        if new is old or not isinstance(old, jax.Array):
+            return new
+        return jax.device_put(new, old.sharding if old.committed else None)
+
+    return jax.tree.map(place, filled, state)
 
 
 def placeless(name: str) -> str:

@@ -21,6 +21,7 @@ from unet_core.errors import CheckpointError, RunError, first_line, some
 from unet_core.files import reserve
 from unet_core.hub import contiguous
 from unet_core.recipe import Recipe
+from unet_core.settings import OptimizerName
 from unet_core.training_state import MOMENTS, OptimizerState, TrainingState, parameter_shapes
 from unet_jax import checkpoint as orbax
 from unet_jax import optimizer_state
@@ -128,7 +129,7 @@ class States:
         for step in reversed(steps):
             path = self.folder / str(step)
             try:
-                take(orbax.read(path), _training(path, step))
+                take(orbax.read(path), training_item(path, step))
             except CheckpointError as error:
                 tell(f"{path} is damaged and passed over: {error}")
                 damaged.append(step)
@@ -190,7 +191,7 @@ def read(folder: Path, step: int, start: Checkpoint, recipe: Recipe) -> Training
     network = orbax.read(path)
     if network.config != start.config:
         raise CheckpointError(f"{path}: is the state of another network")
-    return hub_form(network, _training(path, step), step, recipe, str(path))
+    return hub_form(network, training_item(path, step), step, recipe, str(path))
 
 
 def hub_form(network: Checkpoint, arrays: Arrays, step: int, recipe: Recipe, source: str) -> TrainingState:
@@ -206,24 +207,36 @@ def hub_form(network: Checkpoint, arrays: Arrays, step: int, recipe: Recipe, sou
     Raises:
         CheckpointError: it is of another optimiser.
     """
+    optimizer = OptimizerState(
+        recipe.optimizer.optimizer, step, moments_of(arrays, recipe.optimizer.optimizer, network, source)
+    )
+    optimizer.check(network, source)
+    average = {name.split(".", 2)[2]: value for name, value in arrays.items() if name.startswith("average.")}
+    if bool(average) != (recipe.ema is not None):
+        raise CheckpointError(f"{source}: is the state of another training; only one of the two has an average")
+    tensors = _contiguous(translate(average, "torch"), network.tensors) if average else None
+    return TrainingState(step, network, optimizer, tensors)
+
+
+def moments_of(
+    arrays: Arrays, optimizer: OptimizerName, network: Checkpoint, source: str
+) -> dict[str, dict[str, np.ndarray]]:
+    """The moments among the arrays of a state, as `OptimizerState` has them.
+
+    Raises:
+        CheckpointError: they are those of another optimiser.
+    """
     slots: dict[str, Arrays] = {}
-    average: Arrays = {}
     for name, value in arrays.items():
         kind, _, rest = name.partition(".")
         field, _, leaf = rest.partition(".")
         if kind == "slots" and leaf:
             slots.setdefault(field, {})[leaf] = value
-        elif kind == "average":
-            average[leaf] = value
-    names = {theirs: ours for ours, theirs in MOMENTS[recipe.optimizer.optimizer].items()}
-    if slots.keys() - names.keys() or bool(average) != (recipe.ema is not None):
+    names = {theirs: ours for ours, theirs in MOMENTS[optimizer].items()}
+    if slots.keys() - names.keys():
         raise CheckpointError(f"{source}: holds the optimiser of another training")
     order = parameter_shapes(network.config)
-    moments = {names[field]: _contiguous(translate(slots[field], "torch", whole=False), order) for field in slots}
-    optimizer = OptimizerState(recipe.optimizer.optimizer, step, moments)
-    optimizer.check(network, source)
-    tensors = _contiguous(translate(average, "torch"), network.tensors) if average else None
-    return TrainingState(step, network, optimizer, tensors)
+    return {names[field]: _contiguous(translate(found, "torch", whole=False), order) for field, found in slots.items()}
 
 
 def saved_form(state: TrainingState, recipe: Recipe) -> Arrays:
@@ -238,7 +251,7 @@ def saved_form(state: TrainingState, recipe: Recipe) -> Arrays:
         fresh = jax.eval_shape(
             lambda tensors: fresh_state(tensors, abstract_model(state.network, recipe), recipe), network
         )
-        slots, _ = optimizer_state.fill(fresh.slots, state.optimizer)
+        slots = optimizer_state.fill(fresh.slots, state.optimizer)
         average = None
         if state.average is not None:
             tree = nest(translate(state.average, "jax"))
@@ -266,8 +279,8 @@ def _contiguous(tensors: Mapping[str, np.ndarray], order: Iterable[str]) -> Arra
     return {key: contiguous(tensors[key]) for key in order if key in tensors}
 
 
-def _training(path: Path, step: int) -> Arrays:
-    """The item `training` of a state, held against its digests.
+def training_item(path: Path, step: int) -> Arrays:
+    """The item `training` of a state of this step, held against its digests.
 
     Raises:
         CheckpointError: it is damaged.

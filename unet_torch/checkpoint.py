@@ -97,6 +97,20 @@ def read(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
 
 def examine(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     """As `read`, but whatever its values are, and with what nothing in the file tells left open."""
+    return examine_dict(opened(path), str(path), hints)
+
+
+def examine_dict(state: dict[Any, Any], source: str, hints: Hints = NO_HINTS) -> Checkpoint:
+    """As `examine`, of what a file holds."""
+    return read_contents(_contents(state, source), hints)
+
+
+def opened(path: Path) -> dict[Any, Any]:
+    """What a `.pt` or `.pth` file holds; never runs code from it.
+
+    Raises:
+        unet_core.CheckpointError: not such a file, damaged, or no dict.
+    """
     check_archive(path)
     try:
         with warnings.catch_warnings():
@@ -106,7 +120,7 @@ def examine(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
         raise CheckpointError(f"{path}: not a sound PyTorch file: {first_line(error)}") from error
     if not isinstance(state, dict) or not state:
         raise CheckpointError(f"{path}: holds {_kind(state)}, not a state_dict")
-    return read_contents(_contents(state, str(path)), hints)
+    return state
 
 
 def write(path: Path, checkpoint: Checkpoint, *, dialect: str = OWN.name) -> None:

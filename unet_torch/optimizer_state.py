@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unet_core.contents import INNER, WRAPPERS
 from unet_core.errors import CheckpointError, shown, some
 from unet_core.hub import FLOATS, contiguous
 from unet_core.settings import OptimizerName
@@ -202,7 +203,11 @@ def _by_name(names: Sequence[str], keys: Mapping[str, str], source: str) -> tupl
 
 
 def _unwrapped(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in ("module", "_orig_mod"))
+    """A name without what wrappers put before it, which the optimiser's names and the file's may have or not."""
+    parts = [part for part in name.split(".") if part not in INNER]
+    while len(parts) > 2 and parts[0] in WRAPPERS:
+        del parts[0]
+    return ".".join(parts)
 
 
 def _shared_out(

@@ -146,6 +146,7 @@ def hub_form(saved: dict[str, Any], start: Checkpoint, recipe: Recipe, source: s
         raise CheckpointError(f"{source}: holds the optimiser of another training")
     optimizer = dataclasses.replace(found.state, optimizer=recipe.optimizer.optimizer, step=saved["step"])
     network = Checkpoint(start.config, networks[0], start.origin)
+    optimizer.check(network, source)
     return TrainingState(saved["step"], network, optimizer, networks[1] if recipe.ema is not None else None)
 
 

@@ -1,0 +1,153 @@
+"""The state of an optimiser across the frameworks, for people with training loops of their own."""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conversion.frameworks import needed
+from conversion.modules import read_module
+from conversion.scripts import read_training
+from unet_core.errors import CheckpointError, some
+from unet_core.reading import NO_HINTS, Hints
+from unet_core.training_file import refuse
+from unet_core.training_state import MOMENTS, OptimizerState, parameter_shapes
+
+if TYPE_CHECKING:
+    import optax
+    import torch
+
+
+def optimizer_to_optax(
+    optimizer: "torch.optim.Optimizer | Mapping[str, Any] | str | Path",
+    state: "optax.OptState",
+    *,
+    model: "torch.nn.Module | None" = None,
+    step: int | None = None,
+    drop: Collection[str] = (),
+    hints: Hints = NO_HINTS,
+) -> "optax.OptState":
+    """The optax state that goes on where a torch optimiser stands, every moment bit for bit.
+
+    The moments are found in `state` by type and name (`ScaleByAdamState`, `ScaleByRmsState`, `TraceState`), wherever in
+    the chain they are, in `optax.partition`, `masked`, `inject_hyperparams` and `MultiSteps` as well; counts of updates
+    (Adam's, schedules') are set. The chain must do what the torch optimiser does; docs/switching.md has the chains.
+
+    Args:
+        optimizer: a `torch.optim` Adam, AdamW, SGD or RMSprop; or its `state_dict()`; or the path of a training file
+            that a script saved, or of the Orbax directory that this was converted to.
+        state: what `transformation.init(params)` gave for the parameters of the `unet_jax.UNet`, or the `opt_state` of
+            an `nnx.Optimizer`; it is not changed.
+        model: the torch module whose parameters `optimizer` has; not of a path.
+        step: updates made, where torch does not tell: its SGD counts none.
+        drop: the names of what cannot be carried and may be left behind, as the error lists them.
+        hints: of a foreign module or file, what it does not tell.
+
+    Returns:
+        A state like `state`, its arrays where those of `state` are.
+
+    Raises:
+        CheckpointError: something cannot be carried; or the two are not of one network, optimiser or dtype.
+        MissingFrameworkError: JAX is not installed.
+    """
+    target = needed("unet_jax.optimizer_state")
+    others = target.others(state)
+    left: dict[str, str] = {}
+    if isinstance(optimizer, str | Path):
+        if model is not None:
+            raise CheckpointError(f"{optimizer}: a training file has its network in it; leave model out")
+        read = read_training(Path(optimizer), hints, [name for name in drop if name not in others])
+        saved, drop = read.state.optimizer, [name for name in drop if name in others]
+    elif model is None:
+        raise CheckpointError("which parameter is which, only the module tells: give model")
+    else:
+        found = _read(optimizer, model, hints)
+        saved, left = found.state, dict(found.left)
+    refuse({**left, **others}, drop, "the optimiser")
+    if saved.step is None:
+        saved = dataclasses.replace(saved, step=step)
+    return target.placed_like(target.fill(state, saved), state)
+
+
+def optimizer_to_torch(
+    state: "optax.OptState",
+    optimizer: "torch.optim.Optimizer",
+    model: "torch.nn.Module",
+    *,
+    step: int | None = None,
+    drop: Collection[str] = (),
+    hints: Hints = NO_HINTS,
+) -> dict[str, Any]:
+    """What `optimizer.load_state_dict` takes, to go on where an optax state stands, every moment bit for bit.
+
+    Args:
+        state: of an optax chain over the parameters of a `unet_jax.UNet`, plain or in an `nnx.Optimizer`.
+        optimizer: a `torch.optim` Adam, AdamW, SGD or RMSprop over the parameters of `model`; its settings stay, and it
+            is not changed.
+        model: the torch module: `unet_torch.UNet`, or one whose `state_dict` has the names or shapes of a dialect.
+        step: updates made, where no transformation counts them.
+        drop: the names of what cannot be carried and may be left behind, as the error lists them.
+        hints: of a foreign module, what it does not tell.
+
+    Raises:
+        CheckpointError: something cannot be carried; or the two are not of one network or optimiser.
+        MissingFrameworkError: PyTorch is not installed.
+    """
+    found = _read(optimizer, model, hints)
+    saved, left = needed("unet_jax.optimizer_state").to_hub(state, step)
+    refuse(left, drop, "the optax state")
+    on = [name for name in found.left if name not in ("step", "frozen")]
+    if on:
+        raise CheckpointError(f"the torch optimiser has {some(on)}, which no optax state remembers; make one without")
+    settings = found.groups
+    wanted = [
+        name
+        for name in MOMENTS[found.state.optimizer]
+        if name != "momentum_buffer" or any(group["momentum"] for group in settings)
+    ]
+    if list(saved.moments) != wanted:
+        raise CheckpointError(
+            f"the optax state remembers {some(saved.moments) or 'nothing'}, the torch optimiser, "
+            f"{found.state.optimizer}, {some(wanted) or 'nothing'}: they are of two kinds"
+        )
+    if saved.step is None and found.state.optimizer != "sgd":
+        raise CheckpointError("torch counts updates, the optax state does not: give step, how many were made")
+    _check_parameters(saved, found.parameters, model, hints)
+    state_dict = needed("unet_torch.optimizer_state").write(dataclasses.replace(found, state=saved))
+    groups = optimizer.state_dict()["param_groups"]
+    return {"state": state_dict["state"], "param_groups": groups}
+
+
+def _read(optimizer: Any, model: "torch.nn.Module", hints: Hints) -> Any:
+    """The state of an optimiser, or of its `state_dict`, over the parameters of a module."""
+    source = needed("unet_torch.optimizer_state")
+    module = needed("unet_torch.hub").unwrapped(model)
+    checkpoint = read_module(module, hints)
+    hub = {name: key for key, name in checkpoint.reading.keys.items()}
+    keys = {name: hub[name] for name, _ in module.named_parameters() if name in hub}
+    shapes = parameter_shapes(checkpoint.config)
+    if isinstance(optimizer, Mapping):
+        return source.read(optimizer, keys, shapes, "the optimiser")
+    saved = optimizer.state_dict()
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    foreign = [p for group in optimizer.param_groups for p in group["params"] if id(p) not in names]
+    if foreign:
+        raise CheckpointError(f"the optimiser has {len(foreign)} parameters that are not the module's")
+    for group, live in zip(saved["param_groups"], optimizer.param_groups, strict=True):
+        group["param_names"] = [names[id(parameter)] for parameter in live["params"]]
+    return source.read(saved, keys, shapes, "the optimiser")
+
+
+def _check_parameters(
+    saved: OptimizerState, parameters: Collection[str], model: "torch.nn.Module", hints: Hints
+) -> None:
+    """The moments must be of the optimiser's parameters and dtypes: `load_state_dict` would cast them silently."""
+    tensors = read_module(needed("unet_torch.hub").unwrapped(model), hints).tensors
+    wrong = [
+        f"{moment} of {key} ({value.dtype}, {'x'.join(map(str, value.shape))})"
+        for moment, found in saved.moments.items()
+        for key, value in found.items()
+        if key not in parameters or (value.dtype, value.shape) != (tensors[key].dtype, tensors[key].shape)
+    ]
+    if wrong:
+        raise CheckpointError(f"the torch optimiser has no such parameters, of these dtypes: {some(wrong)}")

@@ -1,0 +1,88 @@
+"""Training files of PyTorch scripts, carried over to JAX and back with the state of their optimiser."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from conversion.frameworks import needed
+from conversion.outcome import Conversion, DifferentError
+from conversion.proof import verify_runners
+from conversion.runners import Framework, runner_of_checkpoint
+from unet_core.containers import Container, container_of, existing_container
+from unet_core.errors import CheckpointError
+from unet_core.files import atomic, check_target
+from unet_core.progress import Progress, silent
+from unet_core.reading import NO_HINTS, Hints
+from unet_core.training_file import TrainingFile
+from unet_core.training_state import difference
+
+_OWNERS: dict[Framework, Container] = {"torch": Container.TORCH, "jax": Container.ORBAX}
+
+
+def read_training(path: Path, hints: Hints = NO_HINTS, drop: Collection[str] | None = ()) -> TrainingFile:
+    """The training in a `.pt` or `.pth` file of a script, or in the Orbax directory that it was converted to.
+
+    Args:
+        path: the file or directory.
+        hints: what it does not tell of the network.
+        drop: of a script's file, the names of what may be left behind; None: whatever cannot be carried.
+
+    Raises:
+        CheckpointError: there is none, or not all of it can be carried.
+        MissingFrameworkError: the framework of its kind is not installed.
+    """
+    container = existing_container(path)
+    if container is Container.TORCH:
+        of_script: TrainingFile = needed("unet_torch.training_file").read(path, hints, drop)
+        return of_script
+    if drop:
+        raise CheckpointError(f"{path}: there is nothing to drop on the way back")
+    if container is Container.ORBAX:
+        converted: TrainingFile = needed("unet_jax.training_file").read(path)
+        return converted
+    raise CheckpointError(f"{path}: a .safetensors file holds a network alone, no training; leave --to out")
+
+
+def convert_training(
+    src: Path,
+    dst: Path,
+    *,
+    to: Framework,
+    hints: Hints = NO_HINTS,
+    drop: Collection[str] = (),
+    force: bool = False,
+    verify: bool = True,
+    progress: Progress = silent,
+) -> Conversion:
+    """Write the training in the file `src`, for the framework `to`; see `conversion.convert`."""
+    kind = existing_container(src)
+    if container_of(dst) is not _OWNERS[to] or kind is _OWNERS[to]:
+        kinds = "a .pt file to a name without a suffix" if to == "jax" else "a directory to a .pt file"
+        raise CheckpointError(f"{src} to {dst}: --to {to} takes {kinds}")
+    writer: Any = needed(f"unet_{to}.training_file")
+    replaces = needed("unet_jax.checkpoint").is_orbax if to == "jax" else None
+    if verify:
+        for framework in ("torch", "jax"):
+            needed(f"conversion.{framework}_runner")
+    check_target(dst, force=force, replaces=replaces)
+    progress(f"reading {src.name}", 0.0)
+    training = read_training(src, hints, drop)
+    with atomic(dst, force=force, replaces=replaces) as partial:
+        progress(f"writing {dst.name}", 0.05)
+        writer.write(partial, training)
+        progress(f"reading {dst.name} back", 0.1)
+        back = read_training(partial, hints, None)
+        changed = difference(training.state, back.state)
+        if changed:  # a bug of ours, or a disk that does not keep what is written
+            raise CheckpointError(f"{dst}: not written: {len(changed)} arrays came back otherwise, {changed[0]} first")
+        proof = None
+        if verify:
+            other: Framework = "torch" if to == "jax" else "jax"
+            proof = verify_runners(
+                runner_of_checkpoint(training.state.network, other, str(src)),
+                runner_of_checkpoint(back.state.network, to, str(dst)),
+                progress=lambda text, done: progress(text, 0.15 + 0.85 * done),
+            )
+            if not proof.equal:
+                raise DifferentError(f"{dst}: not written: {proof.verdict}", proof)
+    return Conversion(src, dst, training.state.network, proof, training.state, tuple(drop))

@@ -1,0 +1,147 @@
+"""Training files of PyTorch scripts: `{"model": ..., "optimizer": optimizer.state_dict(), "epoch": ...}`.
+
+`unet_jax/training_file.py` is the twin.
+"""
+
+import dataclasses
+import json
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unet_core.errors import CheckpointError, first_line, some
+from unet_core.files import reserve
+from unet_core.reading import NO_HINTS, Hints
+from unet_core.soundness import trusted
+from unet_core.training_file import Script, TrainingFile, is_plain, refuse
+from unet_core.training_state import TrainingState, parameter_shapes
+from unet_torch import optimizer_state
+from unet_torch.checkpoint import examine_dict, opened
+from unet_torch.hub import as_torch
+
+_COUNTERS = ("global_step", "step", "iteration", "iterations")
+"""Where scripts keep the updates that they have made, of which torch's SGD tells nothing."""
+
+_SCHEDULER, _SCALER = {"last_epoch", "_step_count", "num_bad_epochs"}, {"growth_factor", "growth_interval"}
+"""Keys by which the states of schedulers (torch/optim/lr_scheduler.py) and GradScalers (torch/amp) show."""
+
+
+def read(path: Path, hints: Hints = NO_HINTS, drop: Collection[str] | None = ()) -> TrainingFile:
+    """Read network and optimiser of a training file; never runs code from it.
+
+    Args:
+        path: the file.
+        hints: what it does not tell of the network.
+        drop: the names of what may be left behind; None: whatever cannot be carried.
+
+    Raises:
+        CheckpointError: damaged; without a network of the family, or without an optimiser; of an optimiser that is not
+            Adam, AdamW, SGD or RMSprop; with what cannot be carried, each named; or it leaves open which parameter is
+            which.
+    """
+    source = str(path)
+    contents = opened(path)
+    checkpoint = trusted(examine_dict(contents, source, hints), source)
+    names = checkpoint.reading.keys
+    place, network = _network(contents, names.values(), source)
+    key, listed, optimizer = _optimizer(contents, source)
+    shapes = parameter_shapes(checkpoint.config)
+    hub = {name: hub for hub, name in names.items()}
+    ordered = [(hub[name], name) for name in network if name in hub]
+    keys = {name: hub for hub, name in ordered if hub in shapes}
+    saved = optimizer_state.read(optimizer, keys, shapes, source)
+    saved.state.check(checkpoint, source)
+    beside, left = {}, dict(saved.left)
+    for name, value in contents.items():
+        if name not in (place, key) and (place or name not in hub):
+            what = _cannot_be_carried(str(name), value)
+            if what:
+                left[str(name)] = what
+            else:
+                beside[str(name)] = value
+    if drop is not None:
+        refuse(left, drop, source)
+    count = next((beside[name] for name in _COUNTERS if type(beside.get(name)) is int), None)
+    step = saved.state.step if saved.state.step is not None else count
+    state = dataclasses.replace(saved.state, step=step)
+    script = Script(
+        order=tuple(str(name) for name in contents if str(name) in {place, key, *beside} or name in hub),
+        network=place,
+        optimizer=key,
+        listed=listed,
+        names=tuple(ordered),
+        parameters=saved.parameters,
+        groups=saved.groups,
+        steps=saved.steps,
+        beside=beside,
+    )
+    return TrainingFile(TrainingState(step or 0, checkpoint, state), script)
+
+
+def write(path: Path, training: TrainingFile) -> None:
+    """Write the file as its script saved it, and so that it loads it; without what was left behind.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    script, state = training.script, training.state
+    network: OrderedDict[str, Any] = OrderedDict(
+        (name, as_torch(state.network.tensors[key], copy=False)) for key, name in script.names
+    )
+    network.update(json.loads(state.network.origin.riders) if script.network else {})
+    saved = optimizer_state.Saved(state.optimizer, script.parameters, script.groups, script.steps)
+    optimizer = optimizer_state.write(saved)
+    parts: dict[str, Any] = {**script.beside, script.optimizer: [optimizer] if script.listed else optimizer}
+    parts |= {script.network: network} if script.network else network
+    reserve(path, sum(value.nbytes for value in state.arrays().values()) * 5 // 4)
+    try:
+        with open(path, "wb") as file:
+            torch.save({name: parts[name] for name in script.order}, file)
+    except RuntimeError as error:  # torch's writer hides the OSError, which it met before
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise CheckpointError(f"{path.name}: not written: {first_line(reason)}") from error
+
+
+def _network(contents: dict[Any, Any], names: Collection[str], source: str) -> tuple[str, Mapping[str, Any]]:
+    """The outermost key of the dict that holds the network's tensors, and that dict."""
+    for place, inner in (("", contents), *contents.items()):
+        if isinstance(place, str) and isinstance(inner, dict) and all(name in inner for name in names):
+            return place, inner
+    raise CheckpointError(f"{source}: its network lies deeper than scripts put it; save it as model.state_dict()")
+
+
+def _optimizer(contents: dict[Any, Any], source: str) -> tuple[str, bool, Any]:
+    """Key and state of the file's only optimiser, and whether it lies in a list."""
+    found = list(_optimizers(contents))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise CheckpointError(
+            f"{source}: holds no optimiser's state, only {some(map(str, contents))}; leave --to out for the network"
+        )
+    several = some(key for key, _, _ in found)
+    raise CheckpointError(f"{source}: holds several optimisers: {several}; save one with the network")
+
+
+def _optimizers(contents: dict[Any, Any]) -> Iterator[tuple[str, bool, Any]]:
+    for key, value in contents.items():
+        for listed, entries in ((False, [value]), (True, value if isinstance(value, list) else [])):
+            for entry in entries:
+                if isinstance(key, str) and isinstance(entry, dict) and "param_groups" in entry:
+                    yield key, listed, entry
+
+
+def _cannot_be_carried(name: str, value: Any) -> str | None:
+    """What an entry beside network and optimiser is, where it would not be true any more, or is not plain."""
+    for entry in value if isinstance(value, list) else [value]:
+        if isinstance(entry, dict) and entry:
+            if entry.keys() & _SCHEDULER or "sched" in name.lower():
+                return "a learning-rate scheduler's state"
+            if entry.keys() & _SCALER or "scaler" in name.lower():
+                return "a GradScaler's state"
+    if not is_plain(value):
+        return "tensors, or objects of a class" if isinstance(value, dict | list | tuple) else type(value).__name__
+    return None
