@@ -62,8 +62,12 @@ def convert(
     if drop and (to is None or is_run(src)):
         raise CheckpointError(f"--drop {' '.join(drop)}: is for the training files of scripts, with --to")
     if to is not None and not is_run(src):
+        if dialect != OWN.name:
+            raise CheckpointError(f"{dst}: a training file goes back under its own names; leave --dialect out")
         return convert_training(src, dst, to=to, hints=hints, drop=drop, force=force, verify=verify, progress=progress)
     if to is not None:
+        if hints != NO_HINTS or dialect != OWN.name:
+            raise CheckpointError(f"{src}: is a run, which tells all of its network; leave dialects and the like out")
         return convert_run(src, dst, to=to, force=force, verify=verify, progress=progress, tell=tell)
     if is_run(src):
         raise CheckpointError(

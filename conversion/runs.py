@@ -101,51 +101,60 @@ def convert_run(
     progress(f"reading {src.name}", 0.0)
     if read_settings(src).backend == to:
         raise RunError(f"{src}: trains in {to} already; to have it twice, copy the folder")
-    if os.path.realpath(src) == os.path.realpath(dst):
-        raise RunError(f"{dst}: is the run itself; name a new folder")
-    for framework in ("torch", "jax") if verify else (to,):
-        needed(f"conversion.{framework}_runner" if verify else f"unet_{framework}.states")
+    if Path(os.path.realpath(dst)).is_relative_to(os.path.realpath(src)):
+        raise RunError(f"{dst}: is the run itself, or in its folder; name a new folder elsewhere")
+    if force and dst.exists() and not is_run(dst):
+        raise RunError(f"{dst}: is no run, and not replaced by one; name a new folder")
     check_target(dst, force=force, replaces=is_run)
-    run = read_run(src, tell)
-    states = needed(f"unet_{to}.states")
-    recipe = dataclasses.replace(run.settings.recipe, compile=False, remat=False)
-    for name in run.settings.recipe.changes(recipe):
-        tell(f"{name} is left out: it is for {run.settings.backend} alone")
-    settings = dataclasses.replace(
-        run.settings,
-        backend=to,
-        recipe=recipe,
-        versions=versions_of(to),
-        switches=(*run.settings.switches, (run.state.step, run.settings.backend)),
-    )
+    for module in ("conversion.torch_runner", "conversion.jax_runner") if verify else (f"unet_{to}.states",):
+        needed(module)
     with ExitStack() as stack:
-        if dst.exists():
-            stack.enter_context(locked(dst))
+        for path in (src, dst):
+            if path.exists():
+                stack.enter_context(locked(path, shared=True))
+        run = read_run(src, tell)
         partial = stack.enter_context(atomic(dst, force=force, replaces=is_run))
         progress(f"writing {dst.name}", 0.05)
-        partial.mkdir()
-        rate = next(entry["rate"] for entry in reversed(run.entries) if "rate" in entry)
-        states.write(partial / STATES, run.state, recipe, rate)
-        lines = "".join(json.dumps(entry) + "\n" for entry in run.entries)
-        (partial / HISTORY).write_text(lines, encoding="utf-8")
-        for name in (BEST, START):
-            if (src / name).exists():
-                shutil.copy(src / name, partial / name)
-        if (src / BOARD).is_dir():
-            shutil.copytree(src / BOARD, partial / BOARD)
-        write_settings(partial, settings)
+        moved = _moved(run, partial, to, tell)
         progress(f"reading {dst.name} back", 0.1)
-        state = states.read(partial / STATES, run.state.step, run.start, recipe)
+        state = needed(f"unet_{to}.states").read(partial / STATES, run.state.step, run.start, moved.recipe)
         changed = difference(run.state, state)
         if changed:  # a bug of ours, or a disk that does not keep what is written
             raise RunError(f"{dst}: not written: {len(changed)} arrays came back otherwise, {changed[0]} among them")
-        moved = OpenRun(dst, settings, run.start, state, run.entries)
         proof = None
         if verify:
-            proof = verify_runs(run, moved, progress=lambda text, done: progress(text, 0.15 + 0.85 * done))
+            other = OpenRun(dst, moved, run.start, state, run.entries)
+            proof = verify_runs(run, other, progress=lambda text, done: progress(text, 0.15 + 0.85 * done))
             if not proof.equal:
                 raise DifferentError(f"{dst}: not written: {proof.verdict}", proof)
     return Conversion(src, dst, run.state.network, proof, state)
+
+
+def _moved(run: OpenRun, folder: Path, to: Framework, tell: Callable[[str], None]) -> Settings:
+    """Write a run's new folder, and say in a line what is left out; returns its settings."""
+    old = run.settings
+    recipe = dataclasses.replace(old.recipe, compile=False, remat=False)
+    for name in old.recipe.changes(recipe):
+        tell(f"{name} is left out: it is for {old.backend} alone")
+    moved = dataclasses.replace(
+        old,
+        backend=to,
+        recipe=recipe,
+        versions=versions_of(to),
+        switches=(*old.switches, (run.state.step, old.backend)),
+    )
+    folder.mkdir()
+    rate = next(entry["rate"] for entry in reversed(run.entries) if "rate" in entry)
+    needed(f"unet_{to}.states").write(folder / STATES, run.state, recipe, rate)
+    lines = "".join(json.dumps(entry) + "\n" for entry in run.entries)
+    (folder / HISTORY).write_text(lines, encoding="utf-8")
+    for name in (BEST, START):
+        if (run.path / name).exists():
+            shutil.copy(run.path / name, folder / name)
+    if (run.path / BOARD).is_dir():
+        shutil.copytree(run.path / BOARD, folder / BOARD)
+    write_settings(folder, moved)
+    return moved
 
 
 def verify_runs(a: OpenRun, b: OpenRun, *, progress: Progress = silent, **inputs: Any) -> Proof:

@@ -21,6 +21,7 @@ def train(
     data: str | Path,
     recipe: Recipe | None = None,
     resume: bool = False,
+    until: int | None = None,
     hints: Hints = NO_HINTS,
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
@@ -33,6 +34,7 @@ def train(
         data: a folder with `images/` and `masks/`, or "synthetic".
         recipe: how to train; None: as `Recipe()` says.
         resume: go on with the run in `out`, where there is one.
+        until: leave after this step, before the recipe's last one, which decides the schedule; go on by `resume`.
         hints: what nothing in `recipe.start` tells, where that is a checkpoint of another project.
         progress: is told where it is.
         tell: is told in a line what happens.
@@ -58,6 +60,7 @@ def train(
         data=str(data),
         start=start,
         resume=resume,
+        until=until,
         progress=progress,
         tell=tell,
     ) as run:

@@ -25,6 +25,7 @@ from unet_core.run import open_run, read_settings
 from unet_core.schedule import Schedule
 from unet_core.settings import Loss, Optimizer
 from unet_core.synthetic import Synthetic, write_folder
+from unet_core.training_state import difference
 
 pytest.importorskip("grain")
 pytest.importorskip("tensorboardX")
@@ -35,10 +36,11 @@ SMALL = Recipe(
 )
 
 
-def train(backend, path, data, recipe=SMALL, *, resume=False, **options):
+def train(backend, path, data, recipe=SMALL, *, resume=False, until=None, **options):
     module = importlib.import_module(f"unet_{backend}.train")
     said = []
-    with open_run(path, backend=backend, recipe=recipe, data=str(data), resume=resume, tell=said.append) as run:
+    how = {"backend": backend, "recipe": recipe, "data": str(data), "resume": resume, "until": until}
+    with open_run(path, **how, tell=said.append) as run:
         outcome = module.train(run, **options, tell=said.append)
     return outcome, said
 
@@ -136,6 +138,23 @@ def test_resumption_is_exact(backend, name, end, cells, whole, tmp_path, monkeyp
     }
 
 
+@pytest.mark.parametrize("end", [1, 3, 4])
+def test_a_training_leaves_where_it_is_told_to(backend, end, cells, whole, tmp_path):
+    """With its state saved; the schedule stays that of all the steps."""
+    outcome, _ = train(backend, tmp_path / "run", cells, until=end)
+    assert (outcome.step, outcome.steps, outcome.stopped_by) == (end, 8, None)
+    assert states(tmp_path / "run")[-1].stem.lstrip("0") == str(end)
+    for until in (end, 5, 99):  # where it is, beyond a validation, beyond the last step
+        train(backend, tmp_path / "run", cells, resume=True, until=until)
+    assert history(tmp_path / "run") == history(whole(backend))
+
+
+def test_a_training_cannot_leave_before_its_first_step(cells, tmp_path):
+    with pytest.raises(ConfigError, match="until 0: give a whole number from 1 up"):
+        train("torch", tmp_path / "run", cells, until=0)
+    assert not (tmp_path / "run").exists()
+
+
 def interrupt(monkeypatch, *, after, number=signal.SIGTERM):
     """Send this process a signal once the rate of a step is asked for."""
     recorder = importlib.import_module("unet_core.recorder").Recorder
@@ -197,6 +216,24 @@ def test_a_run_that_was_killed_before_its_config_was_written_starts(cells, tmp_p
     (tmp_path / "run/.lock").touch()
     outcome, _ = train("torch", tmp_path / "run", cells, resume=True)
     assert outcome.step == 8
+
+
+def test_slots_that_are_named_by_their_place_are_read(whole, tmp_path):
+    """As JAX states of release 0.3 have them."""
+    pytest.importorskip("jax")
+    from unet_jax.states import States, read
+
+    folder, recipe = whole("jax") / "states", RECIPES["adam"]
+    start = new_network(recipe.network(1, 2), recipe.seed)
+    state = read(folder, 8, start, recipe)
+    found = []
+    with States(folder, 3) as old:
+        old.newest(lambda network, training: found.append((network, training)), print)
+    ((network, training),) = found
+    placed = {name.replace("slots.", "slots.0.", 1): value for name, value in training.items()}
+    with States(tmp_path / "states", 1) as older:
+        older.save(8, network, placed)
+    assert difference(read(tmp_path / "states", 8, start, recipe), state) == []
 
 
 def test_the_latest_states_are_kept(backend, whole):

@@ -431,13 +431,16 @@ def test_steps_of_old_releases_of_torch_are_numbers(tmp_path):
 @functools.cache
 def adam_file():
     model, optimizer = script("adam", lambda: own().float())
-    return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    return {"epoch": 7, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
 
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda file: file.pop("optimizer"), "holds no optimiser's state, only model; leave --to out for the network"),
+        (
+            lambda file: file.pop("optimizer"),
+            "holds no optimiser's state, only epoch, model; leave --to out for the network",
+        ),
         (lambda file: file.update(other=file["optimizer"]), "holds several optimisers: optimizer, other"),
         (lambda file: file["optimizer"].pop("state"), "is no state_dict of a torch optimiser"),
         (lambda file: file["optimizer"].update(param_groups=[]), "is no state_dict of a torch optimiser"),
@@ -508,11 +511,22 @@ def test_a_flipped_bit_in_the_moments_is_seen(tmp_path):
     assert not (tmp_path / "back.pt").exists()
 
 
-@pytest.mark.parametrize("record", ["{", "[]", '{"dict": [["order", 3]]}', '{"dict": 1}', "null"])
-def test_a_damaged_record_is_refused(tmp_path, record):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(lambda _, text=text: text for text in ("{", "[]", '{"dict": [["order", 3]]}', '{"dict": 1}', "null")),
+        lambda text: text.replace('"epoch"', '"epic"', 1),
+        lambda text: text.replace('"optimizer"', '"other"', 1),
+        lambda text: text.replace("down1.conv.0.weight", "down9.conv.0.weight", 1),
+        lambda text: text.replace('["params", [0, ', '["params", [', 1),
+    ],
+)
+def test_a_damaged_record_is_refused(tmp_path, damage):
     file = converted(tmp_path) / "digests" / "metadata"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "script": record}))
-    with pytest.raises(CheckpointError, match="the record of the script's file is damaged"):
+    fields = json.loads(file.read_text())
+    fields["script"] = damage(fields["script"])
+    file.write_text(json.dumps(fields))
+    with pytest.raises(CheckpointError, match=r"the record of the script's file is (damaged|that of another network)"):
         conversion.convert(tmp_path / "state", tmp_path / "back.pt", to="torch", verify=False)
 
 

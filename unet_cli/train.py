@@ -33,6 +33,8 @@ class Train(Source):
     """A folder with images/ and masks/, matching by name; or synthetic, for the built-in pictures."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the run in RUN, if there is one; what is not given is as it was."""
+    until: Annotated[int | None, tyro.conf.arg(metavar="STEP", help_behavior_hint="")] = None
+    """Leave after this step, before the last one (--steps), which decides the schedule; go on with --resume."""
     recipe: Recipe = field(default_factory=Recipe)
 
     def completed(self, arguments: Sequence[str]) -> Self:
@@ -62,6 +64,7 @@ class Train(Source):
                 data=self.data,
                 recipe=self.recipe,
                 resume=self.resume,
+                until=self.until,
                 hints=self.hints(None),
                 progress=progress,
                 tell=_say,
@@ -70,6 +73,9 @@ class Train(Source):
             name = signal.Signals(done.stopped_by).name
             _say(f"stopped by {name} after step {done.step} of {done.steps}; the state is saved: go on with --resume")
             return 130 if done.stopped_by == signal.SIGINT else 0
+        if done.step < done.steps:
+            _say(f"left after step {done.step} of {done.steps}; the state is saved: go on with --resume")
+            return 0
         best = self.out / BEST
         kept = str(best) if best.exists() else f"but {best} is lost"
         _say(f"{done.steps} steps; best mean IoU {done.best:.3f} after step {done.best_step}: {kept}")

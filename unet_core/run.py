@@ -120,6 +120,13 @@ class Run:
     validation: Source
     start: Checkpoint
     """The network before the first step."""
+    until: int | None = None
+    """The step after which to leave for now, before the recipe's last one."""
+
+    @property
+    def last(self) -> int:
+        """The step after which the training ends this time."""
+        return self.recipe.steps if self.until is None else min(self.until, self.recipe.steps)
 
     @property
     def recipe(self) -> Recipe:
@@ -157,6 +164,7 @@ def open_run(
     data: str,
     start: Checkpoint | None = None,
     resume: bool = False,
+    until: int | None = None,
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
 ) -> Iterator[Run]:
@@ -169,6 +177,7 @@ def open_run(
         data: a data folder, or "synthetic".
         start: the network to start from, that of `recipe.start`; None: a new one of the recipe's seed.
         resume: go on with the run in the folder where there is one.
+        until: leave after this step, before the recipe's last one; the schedule is that of the whole recipe.
         progress: is told how far the check of the data is.
         tell: is told in a line what is left out.
 
@@ -177,6 +186,8 @@ def open_run(
         DataError: the data cannot be trained on.
         ConfigError: the recipe does not fit the data.
     """
+    if until is not None and until < 1:
+        raise ConfigError(f"until {until}: give a whole number from 1 up")
     old = _check_folder(path, resume=resume)
     if start is None and old is not None and (path / START).exists():
         start = read(path / START)
@@ -214,7 +225,7 @@ def open_run(
             with atomic(path / START, force=True) as partial:
                 write(partial, start)
         write_settings(path, settings)
-        yield Run(path, settings, training, validation, network)
+        yield Run(path, settings, training, validation, network, until)
 
 
 def start_network(start: Checkpoint | None, recipe: Recipe, channels: int, classes: int) -> Checkpoint:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unet_core.errors import CheckpointError, first_line, some
-from unet_core.training_state import TrainingState
+from unet_core.training_state import TrainingState, parameter_shapes
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,23 @@ class Script:
     beside: Mapping[str, Any]
     """The file's other values, all of them plain."""
 
+    @property
+    def keys(self) -> list[str]:
+        """The file's outermost keys, in no order."""
+        network = [self.network] if self.network else [name for _, name in self.names]
+        return [*network, self.optimizer, *self.beside]
+
+    def check(self, state: TrainingState, source: str) -> None:
+        """Hold it against the state that it is for.
+
+        Raises:
+            CheckpointError: they do not fit together.
+        """
+        unknown = {key for key, _ in self.names} - state.network.tensors.keys()
+        unknown |= set(self.parameters) - parameter_shapes(state.network.config).keys()
+        if unknown or len(self.parameters) != sum(len(group["params"]) for group in self.groups):
+            raise CheckpointError(f"{source}: the record of the script's file is that of another network")
+
     def to_json(self) -> str:
         """As one line; the inverse of `from_json`."""
         fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
@@ -46,7 +63,10 @@ class Script:
             CheckpointError: it is damaged.
         """
         try:
-            return cls(**_decoded(json.loads(text)))
+            script = cls(**_decoded(json.loads(text)))
+            if script.to_json() != text or sorted(script.order) != sorted(script.keys):
+                raise CheckpointError(f"{source}: the record of the script's file is damaged")
+            return script
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise CheckpointError(
                 f"{source}: the record of the script's file is damaged: {first_line(error)}"

@@ -167,7 +167,7 @@ class States:
 
 def steps_in(folder: Path) -> list[int]:
     """Of the states in a run's folder of them, the earliest first; nothing is changed."""
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal() and orbax.is_orbax(path))
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -211,6 +211,9 @@ def hub_form(network: Checkpoint, arrays: Arrays, step: int, recipe: Recipe, sou
         recipe.optimizer.optimizer, step, moments_of(arrays, recipe.optimizer.optimizer, network, source)
     )
     optimizer.check(network, source)
+    count = int(arrays.get("slots.count", step))
+    if count != step:
+        raise CheckpointError(f"{source}: its optimiser has made {count} updates, its run {step}")
     average = {name.split(".", 2)[2]: value for name, value in arrays.items() if name.startswith("average.")}
     if bool(average) != (recipe.ema is not None):
         raise CheckpointError(f"{source}: is the state of another training; only one of the two has an average")

@@ -40,7 +40,7 @@ def train(
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
 ) -> Outcome:
-    """Train until the recipe's last step, or until SIGTERM or Ctrl-C; either way of leaving saves the state first.
+    """Train until the run's last step, or until SIGTERM or Ctrl-C; either way of leaving saves the state first.
 
     On all devices that JAX has.
 
@@ -80,7 +80,7 @@ def _train(run: Run, request: Request, progress: Progress, tell: Callable[[str],
         with recorder, run.batches(step, share) as batches:
             ahead = placed(batches, recipe, mesh)
             stop = False
-            while step < recipe.steps and not stop:
+            while step < run.last and not stop:
                 rates.append(recorder.rate(step))
                 image, labels = next(ahead)
                 controls = controls_of(rates[-1], recipe.renewal(step), mesh)
@@ -88,7 +88,8 @@ def _train(run: Run, request: Request, progress: Progress, tell: Callable[[str],
                     state, values = update(state, image, labels, controls)
                 pending.append(values)
                 step += 1
-                stop = request.signal is not None  # asked once: what is saved below is what was fetched
+                # Asked once: what is saved below is what was fetched.
+                stop = request.signal is not None or step == run.last
 
                 if recorder.due(step, stop):
                     recorder.steps(step, [pair.tolist() for pair in jax.device_get(pending)], rates)

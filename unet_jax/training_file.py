@@ -41,7 +41,9 @@ def read(path: Path) -> TrainingFile:
     moments = moments_of(training_item(path, step), optimizer, network, str(path))
     state = OptimizerState(optimizer, counted, moments)
     state.check(network, str(path))
-    return TrainingFile(TrainingState(step, network, state), Script.from_json(text, str(path)))
+    training = TrainingFile(TrainingState(step, network, state), Script.from_json(text, str(path)))
+    training.script.check(training.state, str(path))
+    return training
 
 
 def write(path: Path, training: TrainingFile) -> None:

@@ -144,6 +144,8 @@ def hub_form(saved: dict[str, Any], start: Checkpoint, recipe: Recipe, source: s
     found = optimizer_state.read(saved.get("optimizer"), {key: key for key in shapes}, shapes, source)
     if found.left or MOMENTS[found.state.optimizer] != MOMENTS[recipe.optimizer.optimizer]:
         raise CheckpointError(f"{source}: holds the optimiser of another training")
+    if found.state.step not in (None, saved["step"]):
+        raise CheckpointError(f"{source}: its optimiser has made {found.state.step} updates, its run {saved['step']}")
     optimizer = dataclasses.replace(found.state, optimizer=recipe.optimizer.optimizer, step=saved["step"])
     network = Checkpoint(start.config, networks[0], start.origin)
     optimizer.check(network, source)

@@ -23,7 +23,7 @@ def train(
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
 ) -> Outcome:
-    """Train until the recipe's last step, or until SIGTERM or Ctrl-C; either way of leaving saves the state first.
+    """Train until the run's last step, or until SIGTERM or Ctrl-C; either way of leaving saves the state first.
 
     On the first CUDA device where there is one, otherwise on the CPU.
 
@@ -52,12 +52,13 @@ def train(
         rates: list[float] = []
         with recorder, run.batches(step) as batches:
             stop = False
-            while step < recipe.steps and not stop:
+            while step < run.last and not stop:
                 rates.append(recorder.rate(step))
                 image, labels = placed(next(batches), recipe, device)
                 pending.append(update(image, labels, rates[-1], recipe.renewal(step)))
                 step += 1
-                stop = request.signal is not None  # asked once: what is saved below is what was fetched
+                # Asked once: what is saved below is what was fetched.
+                stop = request.signal is not None or step == run.last
 
                 if recorder.due(step, stop):
                     recorder.steps(step, torch.stack(pending).tolist(), rates)
