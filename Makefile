@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 FUZZ ?= 3000
 
-.PHONY: install demo test test-slow fuzz lint bench clean
+.PHONY: install demo example test test-slow fuzz lint bench clean
 
 install: $(READY)
 
@@ -18,6 +18,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/python -m comparison.demo --out demo
+
+example: $(READY)
+	$(BIN)/python -m comparison.switching --out example
 
 test: $(READY)
 	$(BIN)/pytest -n $(WORKERS) -m 'not slow'
@@ -39,5 +42,5 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.input --backend jax
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo example build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

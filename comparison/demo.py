@@ -1,13 +1,14 @@
 """The main job from end to end: `python -m comparison.demo --out demo` (or `make demo`).
 
-Trains the full network in PyTorch for a few steps on the built-in pictures of cells; converts the checkpoint to Orbax,
-to safetensors and back, with a proof each time; and draws what both twins make of a picture that was not trained on.
+Trains the full network in PyTorch on the built-in pictures of cells, moves the run to JAX with a proof, and goes on
+there to the last step. Then both twins predict pictures that were not trained on; the run is moved back, no bit of it
+changed, and the network written as a `.pt`. A picture shows the losses across the move, and what the twins answer.
 """
 
-import itertools
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,76 +24,142 @@ from comparison.picture import Answers, draw
 from conversion.containers import read
 from conversion.files import convert
 from conversion.outcome import DifferentError
+from conversion.runs import read_run
 from conversion.training import train
 from unet_cli.tables import print_conversion, print_proof, progress_bar
-from unet_core import UNetConfig, UNetError
+from unet_core import ConfigError, UNetConfig, UNetError
+from unet_core.errors import RunError, some
 from unet_core.pictures import as_float
 from unet_core.recipe import Recipe
-from unet_core.run import BEST
+from unet_core.run import BEST, Backend
 from unet_core.schedule import Schedule
 from unet_core.source import SYNTHETIC
 from unet_core.synthetic import Synthetic
+from unet_core.training_state import difference
 
-STEPS = 100
-CROP = 96
+STEPS = 140
+UNSEEN = Synthetic(chosen=(64, 65, 66, 67))
+"""Pictures of the same kind that are not among those of the training."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Train the full network briefly in PyTorch, port it to JAX and back, prove each step, and draw the answers."""
+    """Train the full network in PyTorch, go on with it in JAX, prove the move, and compare the twins' answers."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("demo")
-    """The folder for the checkpoints and the picture; what an earlier demo left in it is replaced."""
+    """The folder for the runs and the picture; what an earlier demo left in it is replaced."""
     features: tuple[int, ...] = UNetConfig.features
     """Channels of each level; the full network by default."""
     steps: int = STEPS
-    """Training steps."""
+    """Training steps; five of seven are made in PyTorch, the others in JAX."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the network is trained."""
+        return Recipe(
+            features=self.features,
+            steps=self.steps,
+            batch=2,
+            crop=96,
+            validation=4,
+            schedule=Schedule("cosine", warmup=10),
+        )
 
     def run(self) -> None:
-        """Do it all; prints as it goes."""
+        """Do it all; prints as it goes.
+
+        Raises:
+            UNetError: too few steps, or what training and converting raise.
+        """
+        if self.steps < 2:
+            raise ConfigError(f"--steps {self.steps}: give 2 or more, for a training in two pieces")
+        run, moved, back = (self.out / name for name in ("run", "run_jax", "run_back"))
+        for path in (run, moved, back):
+            shutil.rmtree(path, ignore_errors=True)
         self.out.mkdir(parents=True, exist_ok=True)
-        run = self.out / "run"
-        shutil.rmtree(run, ignore_errors=True)
-        schedule = Schedule("cosine", warmup=10)
-        recipe = Recipe(
-            features=self.features, steps=self.steps, batch=2, crop=CROP, validation=4, log_every=1, schedule=schedule
+        switch = self.steps * 5 // 7
+
+        recipe, plan = self.recipe, self.recipe.schedule
+        widths = "" if self.features == UNetConfig.features else f" --features {' '.join(map(str, self.features))}"
+        print(
+            f"$ unet train --backend torch --data {SYNTHETIC} --out {run}{widths} --steps {self.steps} "
+            f"--until {switch} --batch {recipe.batch} --crop {recipe.crop} --validation {recipe.validation:g} "
+            f"--schedule {plan.schedule} --warmup {plan.warmup}"
         )
-        print(f"Training a UNet {self.features} in PyTorch {torch.__version__} for {self.steps} steps")
+        self._train(run, "torch", switch)
+
+        print(f"\n$ unet convert {run} {moved} --to jax")
         with progress_bar() as progress:
-            train(run, backend="torch", data=SYNTHETIC, recipe=recipe, progress=progress)
-        model = unet_torch.load(run / BEST)
-        image = as_float(Synthetic().pair(len(Synthetic()) - 1).image)
-        chain = [self.out / name for name in ("unet.pt", "unet_orbax", "unet.safetensors", "unet_back.pt")]
-        unet_torch.save(model, chain[0], force=True)
-        for src, dst in itertools.pairwise(chain):
-            print(f"\n$ unet convert {src} {dst} --force")
-            with progress_bar() as progress:
-                done = convert(src, dst, force=True, progress=progress)
-            if src is chain[0]:
-                print_conversion(done)
-            elif done.proof is not None:
-                print(f"Again {done.proof.verdict}.")
-        first, last = (read(path).tensors for path in (chain[0], chain[-1]))
-        same = sum(first[key].tobytes() == last[key].tobytes() for key in first)
-        print(f"\n{chain[0].name} and {chain[-1].name}: {same} of {len(first)} tensors are the same in every bit")
-        if same != len(first):
-            raise UNetError("the way there and back changed a tensor")
-        picture = self.out / "twins.png"
-        answers = answer(chain[0], chain[1], image)
-        draw(answers, picture)
-        print(f"The picture of both answers is in {picture}: they differ by {answers.difference.max():.1e} at most.")
+            print_conversion(convert(run, moved, to="jax", progress=progress))
+
+        print(f"\n$ unet train --resume --out {moved}")
+        self._train(moved, "jax", self.steps)
+
+        answers = answer(moved / BEST)
+        score = np.mean([one.iou for one in answers])
+        apart, rounding = max(one.apart for one in answers), max(one.rounding for one in answers)
+        print(
+            f"\nBoth twins predict {len(answers)} pictures that were not trained on, with the best network of the run."
+        )
+        print(f"IoU of the cells: {score:.3f}")
+        print(f"Their probabilities differ by {apart:.1e} at most; torch's own rounding error is {rounding:.1e}.")
+        picture = self.out / "story.png"
+        draw(moved, answers[0], picture)
+        print(f"Losses and answers are drawn in {picture}.")
+
+        print(f"\n$ unet convert {moved} {back} --to torch --no-verify")
+        print_conversion(convert(moved, back, to="torch", verify=False))
+        states = read_run(moved).state, read_run(back).state
+        check_same("state", difference(*states), len(states[0].arrays()))
+
+        best, file = moved / BEST, self.out / "unet.pt"
+        print(f"\n$ unet convert {best} {file} --force --no-verify")
+        print_conversion(convert(best, file, force=True, verify=False))
+        kept, written = read(best).tensors, read(file).tensors
+        check_same("network", [key for key in kept if kept[key].tobytes() != written[key].tobytes()], len(kept))
+
+        print("\nTo use the network:")
+        print(f'    model = unet_torch.load("{file}")  # NCHW; a plain state_dict for any other code')
+        print(f'    model = unet_jax.load("{best}")  # NHWC')
+        print(f"    unet predict {moved} PICTURES --out masks")
+
+    def _train(self, path: Path, backend: Backend, until: int) -> None:
+        """Start the run in the folder `path`, or go on with it."""
+        recipe, resume = self.recipe, path.exists()
+        with progress_bar() as progress:
+            done = train(
+                path, backend=backend, data=SYNTHETIC, recipe=recipe, resume=resume, until=until, progress=progress
+            )
+        if done.stopped_by is not None:
+            raise RunError(f"{path}: was stopped after step {done.step}")
+        print(f"{done.step} of {done.steps} steps are made; best mean IoU {done.best:.3f}")
 
 
-def answer(torch_path: Path, jax_path: Path, image: np.ndarray) -> Answers:
-    """What both twins, each loaded from its own checkpoint, make of the image."""
-    in_torch, in_jax = unet_torch.load(torch_path), unet_jax.load(jax_path)
-    x = image[None]
+def check_same(what: str, changed: Sequence[str], arrays: int) -> None:
+    """Say that a conversion has kept everything.
+
+    Raises:
+        UNetError: it has not; `changed` names what is not the same.
+    """
+    if changed:
+        raise UNetError(f"the {what} was changed by its conversion: {some(changed)}")
+    print(f"All {arrays} arrays of the {what} are the same in every bit.")
+
+
+def answer(path: Path) -> list[Answers]:
+    """What both twins, each with its own reading of the checkpoint, make of the unseen pictures."""
+    in_torch, in_jax = unet_torch.load(path), unet_jax.load(path)
+    pairs = [UNSEEN.pair(index) for index in range(len(UNSEEN))]
+    x = np.stack([as_float(pair.image) for pair in pairs])
     nchw = torch.from_numpy(x).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        theirs = in_torch(nchw)[0, 0].numpy()
-        exact = in_torch.double()(nchw.double())[0, 0].numpy()
-    ours = np.asarray(in_jax(jnp.asarray(x)))[0, :, :, 0]
-    return Answers(image, theirs, ours, float(np.abs(theirs - exact).max()))
+        theirs = in_torch(nchw)[:, 0].numpy()
+        exact = in_torch.double()(nchw.double())[:, 0].numpy()
+    ours = np.asarray(in_jax(jnp.asarray(x)))[..., 0]
+    return [
+        Answers(image, pair.labels, one, other, float(np.abs(one - reference).max()))
+        for image, pair, one, other, reference in zip(x, pairs, theirs, ours, exact, strict=True)
+    ]
 
 
 def main() -> int:

@@ -1,14 +1,18 @@
-"""One picture in which a person sees that both twins answer alike."""
+"""One picture of a training that went on in the other framework, and of what both twins make of its network."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from comparison.curves import LOOKS, TITLES, draw_pieces, mark_switches, pieces_of, smooth
 from unet_core.files import atomic
+from unet_core.history import read_history
+from unet_core.run import HISTORY, read_settings
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,8 @@ class Answers:
 
     image: Float[np.ndarray, "h w c"]
     """From 0 to 1; one or three channels."""
+    mask: UInt8[np.ndarray, "h w"]
+    """The truth: 1 in cells, 0 elsewhere."""
     torch: Float[np.ndarray, "h w"]
     """Probabilities."""
     jax: Float[np.ndarray, "h w"]
@@ -29,29 +35,61 @@ class Answers:
         """How far the two answers are apart, absolute."""
         return np.abs(self.torch.astype(np.float64) - self.jax.astype(np.float64))
 
+    @property
+    def apart(self) -> float:
+        """The largest difference."""
+        return float(self.difference.max())
 
-def draw(answers: Answers, path: Path) -> None:
-    """Write a PNG: the image, torch's answer, JAX's answer, and their difference with its scale.
+    @property
+    def iou(self) -> float:
+        """Of the cells, by JAX's answer."""
+        found, true = self.jax > 0.5, self.mask > 0
+        return float((found & true).sum() / max((found | true).sum(), 1))
+
+
+def draw(run: Path, answers: Answers, path: Path) -> None:
+    """Write a PNG: the run's losses, the image, its true mask, JAX's answer, and its difference from torch's.
 
     Raises:
+        RunError: the folder `run` is no run.
         CheckpointError: the file cannot be written.
     """
-    figure = Figure(figsize=(13, 3.9), layout="constrained")
+    figure = Figure(figsize=(13, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 4)
-    panels[0].imshow(answers.image, cmap="gray", vmin=0, vmax=1)
-    panels[0].set_title("input")
-    for panel, answer, name in ((panels[1], answers.torch, "PyTorch"), (panels[2], answers.jax, "JAX")):
-        shown = panel.imshow(answer, cmap="gray", vmin=0, vmax=1)
-        panel.set_title(f"{name}: probability")
-    figure.colorbar(shown, ax=panels[1:3], shrink=0.8, location="bottom", label="probability")
+    losses, image, mask, probability, difference = figure.subplots(1, 5, width_ratios=(1.7, 1, 1, 1, 1))
+    _draw_losses(losses, run)
+
+    image.imshow(answers.image, cmap="gray", vmin=0, vmax=1)
+    image.set_title("input, not trained on")
+    mask.imshow(answers.mask, cmap="gray", vmin=0, vmax=1)
+    mask.set_title("true mask")
+    probability.imshow(answers.jax, cmap="gray", vmin=0, vmax=1)
+    probability.set_title("JAX's probabilities")
+    probability.set_xlabel(f"from 0 (black) to 1;\nIoU of the cells {answers.iou:.3f}")
     unit = 10.0 ** np.floor(np.log10(max(answers.rounding, 1e-30)))
-    difference = panels[3].imshow(answers.difference / unit, cmap="viridis", vmin=0)
-    panels[3].set_title("absolute difference")
-    figure.colorbar(difference, ax=panels[3], shrink=0.8, location="bottom", label=f"in units of {unit:.0e}")
-    panels[3].set_xlabel(f"largest {answers.difference.max():.1e}\ntorch's own rounding error {answers.rounding:.1e}")
-    for panel in panels:
+    shown = difference.imshow(answers.difference / unit, cmap="viridis", vmin=0)
+    difference.set_title(f"|JAX - PyTorch| in {unit:.0e}")
+    difference.set_xlabel(f"at most {answers.apart:.1e};\ntorch's own rounding {answers.rounding:.1e}")
+    figure.colorbar(shown, ax=difference, shrink=0.9, aspect=25, location="bottom")
+    for panel in (image, mask, probability, difference):
         panel.set_xticks([])
         panel.set_yticks([])
     with atomic(path, force=True) as partial:
         figure.savefig(partial, dpi=110, format="png")
+
+
+def _draw_losses(panel: Axes, run: Path) -> None:
+    settings, entries = read_settings(run), read_history(run / HISTORY)
+    x, y = np.array([(entry["step"], entry["loss"]) for entry in entries if "loss" in entry]).T
+    pieces = pieces_of(settings)
+    draw_pieces(panel, x, y, pieces, alpha=0.3, linewidth=0.8, linestyle="-")
+    draw_pieces(panel, x, smooth(y), pieces, linewidth=1.8)
+    for backend in dict.fromkeys(backend for _, _, backend in settings.pieces):
+        panel.plot([], [], **LOOKS[backend], linewidth=1.8, label=f"trained in {TITLES[backend]}")
+    mark_switches(panel, settings)
+    panel.set_title("loss")
+    panel.set_xlabel("step")
+    panel.set_ylim(bottom=0)
+    panel.grid(alpha=0.3)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(loc="upper right", edgecolor="none")
