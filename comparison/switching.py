@@ -1,8 +1,8 @@
 """A training that changes its framework twice, over two that do not: `python -m comparison.switching --out example`.
 
 One recipe, one seed, three runs: a in PyTorch, b in JAX, and c a third of the steps each in PyTorch, in JAX and in
-PyTorch again. Every move is proven, the losses are drawn over each other, and the distances between the runs told: c is
-as far from a and b as these are from each other, which is what rounding makes of them.
+PyTorch again. Every move is proven, the losses are drawn over each other, and the distances between the runs told: what
+a move adds is within what rounding alone makes of a and b.
 """
 
 import itertools
@@ -228,7 +228,7 @@ def _draw_distances(panel: Axes, runs: Mapping[str, Trained]) -> None:
     panel.set_ylim(10.0 ** (lowest - 0.3), max(1.0, every.max()))
     panel.set_ylabel("difference of the losses,\nrunning mean")
     panel.set_xlabel("step")
-    panel.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 0.04))
+    panel.legend(frameon=False, ncols=3)
 
 
 def main() -> int:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from conversion.frameworks import needed
 from conversion.modules import read_module
-from conversion.scripts import read_training
+from conversion.scripts import understood_training
 from unet_core.errors import CheckpointError, some
 from unet_core.reading import NO_HINTS, Hints
-from unet_core.training_file import refuse
-from unet_core.training_state import MOMENTS, OptimizerState, parameter_shapes
+from unet_core.training_file import merged, refuse
+from unet_core.training_state import OptimizerState, parameter_shapes
 
 if TYPE_CHECKING:
     import optax
@@ -52,21 +52,23 @@ def optimizer_to_optax(
     """
     target = needed("unet_jax.optimizer_state")
     others = target.others(state)
-    left: dict[str, str] = {}
     if isinstance(optimizer, str | Path):
         if model is not None:
             raise CheckpointError(f"{optimizer}: a training file has its network in it; leave model out")
-        read = read_training(Path(optimizer), hints, [name for name in drop if name not in others])
-        saved, drop = read.state.optimizer, [name for name in drop if name in others]
+        training, left = understood_training(Path(optimizer), hints)
+        saved = training.state.optimizer
     elif model is None:
         raise CheckpointError("which parameter is which, only the module tells: give model")
     else:
         found = _read(optimizer, model, hints)
         saved, left = found.state, dict(found.left)
-    refuse({**left, **others}, drop, "the optimiser")
-    if saved.step is None:
-        saved = dataclasses.replace(saved, step=step)
-    return target.placed_like(target.fill(state, saved), state)
+    saved = _counted(saved, step)
+    filled, missing = target.fill(state, saved)
+    left.pop("frozen", None)  # where the chain, too, leaves such parameters out
+    if missing:
+        left["frozen"] = f"in the chain, and without moments in torch: {some(missing)}"
+    refuse(merged(left, others), drop, "the optimiser")
+    return target.placed_like(filled, state)
 
 
 def optimizer_to_torch(
@@ -94,17 +96,18 @@ def optimizer_to_torch(
         MissingFrameworkError: PyTorch is not installed.
     """
     found = _read(optimizer, model, hints)
+    if step is not None and step < 0:
+        raise CheckpointError(f"step {step}: give a whole number from 0 up")
     saved, left = needed("unet_jax.optimizer_state").to_hub(state, step)
+    remembered = [set(tensors) for tensors in saved.moments.values()]
+    absent = [key for key in found.parameters if saved.step != 0 and any(key not in keys for keys in remembered)]
+    if absent:
+        left["frozen"] = f"in the torch optimiser, and not remembered by the chain: {some(absent)}"
     refuse(left, drop, "the optax state")
-    on = [name for name in found.left if name not in ("step", "frozen")]
+    on = [name for name in ("amsgrad", "centered", "dampening", "maximize") if name in found.left]
     if on:
         raise CheckpointError(f"the torch optimiser has {some(on)}, which no optax state remembers; make one without")
-    settings = found.groups
-    wanted = [
-        name
-        for name in MOMENTS[found.state.optimizer]
-        if name != "momentum_buffer" or any(group["momentum"] for group in settings)
-    ]
+    wanted = list(found.state.moments)
     if list(saved.moments) != wanted:
         raise CheckpointError(
             f"the optax state remembers {some(saved.moments) or 'nothing'}, the torch optimiser, "
@@ -118,6 +121,17 @@ def optimizer_to_torch(
     return {"state": state_dict["state"], "param_groups": groups}
 
 
+def _counted(saved: OptimizerState, step: int | None) -> OptimizerState:
+    """With the updates that the caller says; torch's SGD counts none, and a file's own counter may count otherwise."""
+    if step is None:
+        return saved
+    if step < 0:
+        raise CheckpointError(f"step {step}: give a whole number from 0 up")
+    if saved.optimizer != "sgd" and saved.step != step:
+        raise CheckpointError(f"torch counts {saved.step} updates, and step says {step}; leave it out")
+    return dataclasses.replace(saved, step=step)
+
+
 def _read(optimizer: Any, model: "torch.nn.Module", hints: Hints) -> Any:
     """The state of an optimiser, or of its `state_dict`, over the parameters of a module."""
     source = needed("unet_torch.optimizer_state")
@@ -128,6 +142,8 @@ def _read(optimizer: Any, model: "torch.nn.Module", hints: Hints) -> Any:
     shapes = parameter_shapes(checkpoint.config)
     if isinstance(optimizer, Mapping):
         return source.read(optimizer, keys, shapes, "the optimiser")
+    if not hasattr(optimizer, "param_groups"):
+        raise CheckpointError(f"a torch optimiser, its state_dict or a path is needed, got {type(optimizer).__name__}")
     saved = optimizer.state_dict()
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     foreign = [p for group in optimizer.param_groups for p in group["params"] if id(p) not in names]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -50,13 +51,16 @@ class OpenRun:
     """The newest sound one."""
     entries: list[dict[str, Any]]
     """The history up to that state."""
+    ahead: bool = False
+    """Whether the best network may be from after that state, by validations that will be made again."""
 
     @property
     def continuation(self) -> Continuation:
         """What goes on from here."""
         losses = [entry["validation"]["loss"] for entry in self.entries if "validation" in entry]
-        settings = self.settings
-        return Continuation(str(self.path), settings.backend, settings.recipe, len(settings.values), self.state, losses)
+        settings, classes = self.settings, len(self.settings.values)
+        how = settings.backend, settings.recipe, classes
+        return Continuation(str(self.path), *how, self.state, losses, settings.digest)
 
     @property
     def runner(self) -> Runner:
@@ -81,10 +85,11 @@ def read_run(path: Path, tell: Callable[[str], None] = print) -> OpenRun:
         named = read(path / START) if (path / START).exists() else None
         start = start_network(named, settings.recipe, settings.channels, len(settings.values))
         state = _newest(path, settings, start, states, tell)
-        entries = [entry for entry in read_history(path / HISTORY) if entry["step"] <= state.step]
+        history = read_history(path / HISTORY)
+        entries = [entry for entry in history if entry["step"] <= state.step]
     if [entry["step"] for entry in entries if "loss" in entry] != list(range(1, state.step + 1)):
         raise RunError(f"{path / HISTORY}: does not have the steps up to {state.step}; restore it")
-    return OpenRun(path, settings, start, state, entries)
+    return OpenRun(path, settings, start, state, entries, _best(history) > _best(entries))
 
 
 def convert_run(
@@ -134,8 +139,9 @@ def _moved(run: OpenRun, folder: Path, to: Framework, tell: Callable[[str], None
     """Write a run's new folder, and say in a line what is left out; returns its settings."""
     old = run.settings
     recipe = dataclasses.replace(old.recipe, compile=False, remat=False)
-    for name in old.recipe.changes(recipe):
-        tell(f"{name} is left out: it is for {old.backend} alone")
+    for name in ("compile", "remat"):
+        if getattr(old.recipe, name):
+            tell(f"--{name} is left out: it is for {old.backend} alone")
     moved = dataclasses.replace(
         old,
         backend=to,
@@ -148,7 +154,11 @@ def _moved(run: OpenRun, folder: Path, to: Framework, tell: Callable[[str], None
     needed(f"unet_{to}.states").write(folder / STATES, run.state, recipe, rate)
     lines = "".join(json.dumps(entry) + "\n" for entry in run.entries)
     (folder / HISTORY).write_text(lines, encoding="utf-8")
-    for name in (BEST, START):
+    if run.ahead:
+        tell(
+            f"{run.path / BEST} may be from after step {run.state.step} and is left out; the next validation writes one"
+        )
+    for name in (START,) if run.ahead else (BEST, START):
         if (run.path / name).exists():
             shutil.copy(run.path / name, folder / name)
     if (run.path / BOARD).is_dir():
@@ -184,6 +194,11 @@ def verify_runs(a: OpenRun, b: OpenRun, *, progress: Progress = silent, **inputs
         departure=departure,
         subject="trainings",
     )
+
+
+def _best(entries: list[dict[str, Any]]) -> float:
+    """The best mean IoU of its validations."""
+    return max((entry["validation"]["mean_iou"] for entry in entries if "validation" in entry), default=-math.inf)
 
 
 def _newest(

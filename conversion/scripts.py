@@ -13,34 +13,36 @@ from unet_core.errors import CheckpointError
 from unet_core.files import atomic, check_target
 from unet_core.progress import Progress, silent
 from unet_core.reading import NO_HINTS, Hints
-from unet_core.training_file import TrainingFile
+from unet_core.training_file import TrainingFile, refuse
 from unet_core.training_state import difference
 
 _OWNERS: dict[Framework, Container] = {"torch": Container.TORCH, "jax": Container.ORBAX}
 
 
-def read_training(path: Path, hints: Hints = NO_HINTS, drop: Collection[str] | None = ()) -> TrainingFile:
+def understood_training(path: Path, hints: Hints = NO_HINTS) -> tuple[TrainingFile, dict[str, str]]:
     """The training in a `.pt` or `.pth` file of a script, or in the Orbax directory that it was converted to.
 
-    Args:
-        path: the file or directory.
-        hints: what it does not tell of the network.
-        drop: of a script's file, the names of what may be left behind; None: whatever cannot be carried.
+    Returns:
+        It, and, by name, what in the file cannot be carried.
 
     Raises:
-        CheckpointError: there is none, or not all of it can be carried.
+        CheckpointError: there is none, or it is damaged.
         MissingFrameworkError: the framework of its kind is not installed.
     """
     container = existing_container(path)
     if container is Container.TORCH:
-        of_script: TrainingFile = needed("unet_torch.training_file").read(path, hints, drop)
+        of_script: tuple[TrainingFile, dict[str, str]] = needed("unet_torch.training_file").understood(path, hints)
         return of_script
-    if drop:
-        raise CheckpointError(f"{path}: there is nothing to drop on the way back")
     if container is Container.ORBAX:
-        converted: TrainingFile = needed("unet_jax.training_file").read(path)
-        return converted
+        return needed("unet_jax.training_file").read(path), {}
     raise CheckpointError(f"{path}: a .safetensors file holds a network alone, no training; leave --to out")
+
+
+def read_training(path: Path, hints: Hints = NO_HINTS, drop: Collection[str] = ()) -> TrainingFile:
+    """As `understood_training`, but refuses what cannot be carried and is not in `drop`."""
+    training, left = understood_training(path, hints)
+    refuse(left, drop, str(path))
+    return training
 
 
 def convert_training(
@@ -71,7 +73,7 @@ def convert_training(
         progress(f"writing {dst.name}", 0.05)
         writer.write(partial, training)
         progress(f"reading {dst.name} back", 0.1)
-        back = read_training(partial, hints, None)
+        back, _ = understood_training(partial, hints)
         changed = difference(training.state, back.state)
         if changed:  # a bug of ours, or a disk that does not keep what is written
             raise CheckpointError(f"{dst}: not written: {len(changed)} arrays came back otherwise, {changed[0]} first")

@@ -57,6 +57,8 @@ class Continuation:
     state: TrainingState
     losses: list[float]
     """Of the validations so far, which a plateau's rate follows."""
+    data: str
+    """The digest of the pictures and masks."""
 
     @property
     def controls(self) -> Controls:
@@ -130,7 +132,9 @@ def _apart(a: Continuation, b: Continuation) -> str | None:
         return "the networks are not of one config"
     if a.classes != b.classes:
         return f"A trains on {a.classes} classes, B on {b.classes}"
-    changes = a.recipe.changes(dataclasses.replace(b.recipe, compile=a.recipe.compile, remat=a.recipe.remat))
+    if a.data != b.data:
+        return "the two train on other data"
+    changes = a.recipe.changes(b.recipe)
     if changes:
         return f"the recipes differ: {some(changes)}"
     if a.state.step != b.state.step:
@@ -145,8 +149,8 @@ def _told_apart(a: Continuation, b: Continuation) -> str | None:
     swapped = _swapped(a.state, b.state)
     if swapped:
         return swapped
-    parted = difference(a.state, b.state)
-    return f"the states differ before it: {some(parted, most=3)}" if parted else None
+    changed = difference(a.state, b.state)
+    return f"the states differ before it: {some(changed, most=3)}" if changed else None
 
 
 def _swapped(a: TrainingState, b: TrainingState) -> str | None:

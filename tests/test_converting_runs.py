@@ -413,3 +413,36 @@ def test_a_failed_proof_leaves_nothing(breaks, quantity, run, tmp_path, small_pr
         convert(run, tmp_path / "new", to="jax")
     assert caught.value.proof.departure.quantity == quantity
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_a_best_network_from_after_the_state_is_left_out(better, run, tmp_path, capsys):
+    """As a kill after a validation, or a damaged newest state, leaves it behind."""
+    lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    lines[-1]["validation"]["mean_iou"] = 0.99 if better else 0.0
+    (run / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    remove(states_of(run)[-1])
+    assert main(["convert", str(run), str(tmp_path / "new"), "--to", "jax", "--no-verify"]) == 0
+    assert (tmp_path / "new/best.safetensors").exists() != better
+    assert ("may be from after step 4 and is left out" in capsys.readouterr().out) == better
+
+
+def test_what_only_one_framework_has_may_be_set_after_a_move(run, tmp_path, cells):
+    convert(run, tmp_path / "new", to="jax", verify=False)
+    recipe = dataclasses.replace(read_settings(tmp_path / "new").recipe, remat=True, steps=6)
+    train(tmp_path / "new", backend="jax", data=cells, recipe=recipe, resume=True, tell=lambda line: None)
+    assert read_settings(tmp_path / "new").recipe.remat
+
+
+def test_a_run_of_a_later_release_is_said_to_be_one(run, refused, tmp_path):
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "version": 3, "new": 1}))
+    assert "was written by a later release; update" in refused("convert", run, tmp_path / "new", "--to", "jax")
+
+
+def test_a_run_of_an_earlier_release_is_moved(run, tmp_path):
+    config = json.loads((run / "config.json").read_text())
+    del config["switches"]
+    (run / "config.json").write_text(json.dumps({**config, "version": 1}))
+    convert(run, tmp_path / "new", to="jax", verify=False)
+    assert read_settings(tmp_path / "new").pieces == ((0, 6, "torch"), (6, None, "jax"))

@@ -570,7 +570,7 @@ def filled(chain, *, step=None, network=own, name="adam", **options):
         (lambda: filled(optax.sgd(0.1)), "has no place for mu of .*; build a chain that remembers it"),
         (
             lambda: filled(optax.chain(ADAM, optax.trace(0.9))),
-            "the optax state remembers trace, torch's adam does not; build a chain without",
+            "the optax state remembers trace, this adam in torch does not; build a chain without",
         ),
         (
             lambda: filled(optax.chain(optax.trace(0.9), optax.scale_by_schedule(lambda n: n)), name="sgd, nesterov"),
@@ -580,7 +580,7 @@ def filled(chain, *, step=None, network=own, name="adam", **options):
             lambda: filled(optax.chain(ADAM, optax.ema(0.9))),
             "cannot be carried: .*ema \\(which no optimiser of torch's",
         ),
-        (lambda: filled(optax.scale_by_belief()), "cannot be carried: count"),
+        (lambda: filled(optax.scale_by_belief()), "has no place for mu of "),
         (lambda: filled(ADAM, drop=["amsgrad"]), "has nothing named amsgrad to drop"),
         (
             lambda: conversion.optimizer_to_optax(OPTIMIZERS["adam"](own()), ADAM.init({})),
@@ -650,7 +650,7 @@ def test_half_an_accumulated_update_is_refused(x64):
     chain = optax.MultiSteps(optax.adam(0.1), 4)
     params = in_jax(model, model.parameters())
     _, state = chain.update(params, chain.init(params), params)
-    with pytest.raises(CheckpointError, match="acc_grads \\(gradients of a part of an update"):
+    with pytest.raises(CheckpointError, match="the optax state holds the gradients of a part of an update"):
         taken(state, "adam", model)
 
 
@@ -676,3 +676,197 @@ def test_a_tree_of_other_names_than_the_twins_is_refused():
     model = own()
     with pytest.raises(CheckpointError, match=r"without a row: 0\.weight"):
         taken(ADAM.init({"0": {"weight": np.zeros(3)}}), "adam", model)
+
+
+RATES = optax.linear_schedule(1.0, 0.0, 10)
+
+
+def test_a_schedule_that_is_injected_goes_on(x64):
+    """Its count is a state of its own."""
+    chain = optax.inject_hyperparams(optax.adamw)(learning_rate=RATES, weight_decay=optax.constant_schedule(0.1))
+    state = filled(chain)
+    assert {int(inner.count) for inner in state.hyperparams_states.values()} == {3}
+    model, _ = script("adam")
+    params = in_jax(model, model.parameters())
+    _, state = chain.update(in_jax(model, gradient(model, 1)), state, params)
+    assert float(state.hyperparams["learning_rate"]) == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("order", [("model", "ema"), ("ema", "model"), ("best_state", "model_state_dict")])
+def test_of_several_networks_the_one_that_is_read_keeps_its_key(tmp_path, order):
+    model, optimizer = script("adam")
+    networks = {"ema": own().state_dict(), "best_state": own().state_dict()}
+    file = {name: networks.get(name, model.state_dict()) for name in order}
+    torch.save({**file, "optimizer": optimizer.state_dict()}, tmp_path / "run.pt")
+    chosen = next(name for name in order if name not in networks)
+    (other,) = set(order) - {chosen}
+    with pytest.raises(CheckpointError, match=rf"cannot be carried: {other} \("):
+        read_training(tmp_path / "run.pt")
+    conversion.convert(tmp_path / "run.pt", tmp_path / "state", to="jax", drop=[other], verify=False)
+    conversion.convert(tmp_path / "state", tmp_path / "back.pt", to="torch", verify=False)
+    back = torch.load(tmp_path / "back.pt", weights_only=True)
+    assert set(back) == {chosen, "optimizer"}
+    assert same(dict(back[chosen]), dict(model.state_dict()))
+
+
+def test_a_network_that_is_chosen_by_its_key_comes_back_under_it(tmp_path):
+    model, optimizer = script("adam")
+    file = {"model": own().state_dict(), "ema": model.state_dict(), "optimizer": optimizer.state_dict()}
+    torch.save(file, tmp_path / "run.pt")
+    hints = conversion.Hints(key="ema")
+    conversion.convert(tmp_path / "run.pt", tmp_path / "state", to="jax", hints=hints, drop=["model"], verify=False)
+    conversion.convert(tmp_path / "state", tmp_path / "back.pt", to="torch", verify=False)
+    assert same(dict(torch.load(tmp_path / "back.pt", weights_only=True)["ema"]), dict(model.state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "chain", "reason"),
+    [
+        ("adam", 3, optax.chain(ADAM, ADAM), "remembers mu of .* twice, in two transformations"),
+        ("sgd", 3, optax.adam(0.1), "the optax state remembers mu, nu, this sgd in torch does not"),
+        ("sgd", 3, optax.sgd(0.1, momentum=0.9), "the optax state remembers trace, this sgd in torch does not"),
+        ("sgd, nesterov", 0, optax.adam(0.1), "the optax state remembers mu, nu, this sgd in torch does not"),
+        (
+            "adam",
+            3,
+            optax.chain(optax.MultiSteps(optax.adam(0.1), 4).gradient_transformation(), optax.scale_by_schedule(RATES)),
+            "counts steps outside MultiSteps and updates inside",
+        ),
+    ],
+)
+def test_chains_of_another_kind_are_refused(x64, name, steps, chain, reason):
+    model, optimizer = script(name, steps=steps)
+    state = chain.init(in_jax(model, model.parameters()))
+    with pytest.raises(CheckpointError, match=reason):
+        conversion.optimizer_to_optax(optimizer, state, model=model, step=steps if "sgd" in name else None)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd, nesterov", "rmsprop"])
+def test_an_optimiser_before_its_first_step_is_carried(x64, name):
+    model, optimizer = script(name, steps=0)
+    fresh = CHAINS[name]().init(in_jax(model, model.parameters()))
+    state = conversion.optimizer_to_optax(optimizer, fresh, model=model, step=0)
+    assert all(map(np.array_equal, jax.tree.leaves(state), jax.tree.leaves(fresh)))
+
+
+def decoder_alone(model):
+    return torch.optim.AdamW([parameter for name, parameter in model.named_parameters() if name.startswith("up")])
+
+
+def only_decoder(params):
+    return {block: jax.tree.map(lambda _, name=block: name.startswith("up"), tree) for block, tree in params.items()}
+
+
+def test_parameters_that_torch_does_not_train_are_named_where_the_chain_does(x64):
+    model, optimizer = script(decoder_alone)
+    params = in_jax(model, model.parameters())
+    with pytest.raises(CheckpointError, match=r"frozen \(in the chain, and without moments in torch"):
+        conversion.optimizer_to_optax(optimizer, ADAM.init(params), model=model)
+    masked = optax.masked(ADAM, only_decoder)
+    state = conversion.optimizer_to_optax(optimizer, masked.init(params), model=model)
+    assert same(conversion.optimizer_to_torch(state, optimizer, model), optimizer.state_dict())
+
+
+def test_parameters_that_the_chain_does_not_train_are_named_where_torch_does(x64):
+    model, optimizer = script("adam")
+    state = optax.masked(ADAM, only_decoder).init(in_jax(model, model.parameters()))
+    state = state._replace(inner_state=state.inner_state._replace(count=np.int32(3)))
+    with pytest.raises(CheckpointError, match=r"frozen \(in the torch optimiser, and not remembered"):
+        conversion.optimizer_to_torch(state, optimizer, model)
+    assert set(conversion.optimizer_to_torch(state, optimizer, model, drop=["frozen"])["state"]) < set(range(32))
+
+
+@pytest.mark.parametrize("setting", ["lr_in_momentum", "amsbound", "trust_coeff"])
+def test_settings_of_lookalikes_are_named(setting, tmp_path):
+    """Optimisers of other packages derive from torch's, and add to its settings."""
+    model, optimizer = script("rmsprop")
+    optimizer.param_groups[0][setting] = True
+    with pytest.raises(CheckpointError, match=rf"{setting} \(a setting that rmsprop in torch has not\)"):
+        read_training(saved(tmp_path / "run.pt", model, optimizer))
+
+
+def test_one_name_of_two_things_tells_both(tmp_path):
+    model, optimizer = script("adam")
+    step(model, optimizer, 5, without=(4,))
+    path = saved(tmp_path / "run.pt", model, optimizer, step=torch.tensor(4))
+    with pytest.raises(CheckpointError, match=r"step \(parameters were updated 3 to 4 times, .*, and Tensor\)"):
+        read_training(path)
+
+
+def test_a_momentum_that_only_some_groups_have_is_carried(tmp_path):
+    def mixed(model):
+        wide, narrow = ([p for p in model.parameters() if (p.ndim > 1) == kernel] for kernel in (True, False))
+        return torch.optim.SGD([{"params": wide, "momentum": 0.9}, {"params": narrow}], lr=0.1)
+
+    model, optimizer = script(mixed)
+    path = saved(tmp_path / "run.pt", model, optimizer)
+    assert same(there_and_back(path), torch.load(path, weights_only=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "reason"),
+    [
+        ("adam", 77, "torch counts 3 updates, and step says 77; leave it out"),
+        ("sgd", -3, "step -3: give a whole number from 0 up"),
+        ("sgd", 2**40, "1099511627776 updates were made; the optax state counts up to 2147483647"),
+    ],
+)
+def test_steps_that_cannot_be_are_refused(x64, name, step, reason):
+    chain = optax.chain(CHAINS[name](), optax.scale_by_schedule(RATES))
+    with pytest.raises(CheckpointError, match=reason):
+        filled(chain, name=name, step=step)
+
+
+def test_what_the_caller_says_counts_more_than_a_files_own_counter(x64, tmp_path):
+    """Which may be the step within an epoch."""
+    model, optimizer = script("sgd")
+    chain = optax.chain(optax.sgd(0.1), optax.scale_by_schedule(RATES))
+    fresh = chain.init(in_jax(model, model.parameters()))
+    path = saved(tmp_path / "run.pt", model, optimizer, step=2)
+    for said, count in ((None, 2), (30, 30)):
+        assert int(conversion.optimizer_to_optax(path, fresh, step=said)[1].count) == count
+
+
+@pytest.mark.parametrize("value", [float("inf"), 3e9])
+def test_steps_beyond_all_counting_are_refused(tmp_path, capsys, value):
+    file = copy.deepcopy(adam_file())
+    for entry in file["optimizer"]["state"].values():
+        entry["step"] = torch.tensor(value)
+    torch.save(file, tmp_path / "run.pt")
+    assert main(["convert", str(tmp_path / "run.pt"), str(tmp_path / "state"), "--to", "jax"]) == 2
+    assert "the step of parameter 0 is no count" in capsys.readouterr().err
+
+
+def test_a_scheduler_is_found_wherever_it_lies(tmp_path):
+    model, optimizer = script("adam")
+    path = saved(tmp_path / "run.pt", model, optimizer, extra={"more": [{"last_epoch": 3}]})
+    with pytest.raises(CheckpointError, match=r"cannot be carried: extra \(a learning-rate scheduler's state\)"):
+        read_training(path)
+
+
+def test_capturable_settings_come_back_as_numbers(tmp_path):
+    """lr and betas may be tensors in torch."""
+    model, optimizer = script("adam")
+    file = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    file["optimizer"]["param_groups"][0].update(lr=torch.tensor(RATE), betas=(torch.tensor(0.5), 0.9))
+    torch.save(file, tmp_path / "run.pt")
+    group = there_and_back(tmp_path / "run.pt")["optimizer"]["param_groups"][0]
+    assert (group["lr"], group["betas"]) == (pytest.approx(RATE), (0.5, 0.9))
+
+
+def test_an_sgd_without_a_counter_has_no_step_to_tell(tmp_path, capsys):
+    model, optimizer = script("sgd")
+    path = saved(tmp_path / "run.pt", model, optimizer)
+    assert main(["convert", str(path), str(tmp_path / "state"), "--to", "jax", "--no-verify"]) == 0
+    assert "step" not in capsys.readouterr().out.split("->")[1]
+
+
+def test_one_group_for_every_parameter_is_refused_as_open(tmp_path):
+    model, optimizer = script(lambda model: torch.optim.Adam([{"params": [p]} for p in model.parameters()]))
+    with pytest.raises(CheckpointError, match="leaves open which parameter is which"):
+        read_training(saved(tmp_path / "run.pt", model, optimizer))
+
+
+def test_something_else_than_an_optimiser_is_refused():
+    with pytest.raises(CheckpointError, match="a torch optimiser, its state_dict or a path is needed, got list"):
+        conversion.optimizer_to_optax([], (), model=own())

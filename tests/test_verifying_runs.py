@@ -158,3 +158,9 @@ CHANGES = {
 def test_a_bit_that_changed_is_named(name, twin, different):
     rewrite(twin, CHANGES[name])
     assert f"the states differ before it: {name} of up1.conv.0.weight" in different()
+
+
+def test_runs_on_other_data_are_told_apart(twin, different):
+    config = json.loads((twin / "config.json").read_text())
+    (twin / "config.json").write_text(json.dumps({**config, "digest": "0" * 64}))
+    assert "DIFFERENT: the trainings differ: the two train on other data" in different()

@@ -163,7 +163,8 @@ def print_conversion(done: Conversion) -> None:
     proven = "not verified" if done.proof is None else "verified"
     arrays = f"{len(checkpoint.tensors)} tensors"
     if done.state is not None:
-        arrays = f"step {done.state.step}, {len(done.state.arrays())} arrays"
+        count = done.state.optimizer.step
+        arrays = f"{'' if count is None else f'step {count}, '}{len(done.state.arrays())} arrays"
     console.print(f"{escape(str(done.src))} -> {escape(str(done.dst))}: {arrays}, {proven}", soft_wrap=True)
 
 

@@ -24,6 +24,9 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines[:-1], 1):
         try:
             entry = json.loads(line)
+            names = ("loss", "mean_iou") if "validation" in entry else ("loss", "norm", "rate")
+            if not all(isinstance(entry.get("validation", entry)[name], float | int) for name in names):
+                raise ValueError
             entries.append({**entry, "step": int(entry["step"])})
         except (ValueError, TypeError, KeyError) as error:
             raise RunError(f"{path}: line {number} is damaged; restore the file, or train into a new folder") from error

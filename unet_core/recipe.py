@@ -12,7 +12,7 @@ from unet_core.settings import Augmentation, Loss, Optimizer, check_choice
 
 Precision = Literal["float32", "bfloat16", "float64"]
 
-_CHANGEABLE = ("steps", "log_every", "save_every", "keep")
+_CHANGEABLE = ("steps", "log_every", "save_every", "keep", "compile", "remat")
 """What a resumed training may have otherwise without becoming another training."""
 
 

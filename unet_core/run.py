@@ -32,7 +32,9 @@ Backend = Literal["jax", "torch"]
 CONFIG, HISTORY, STATES, BOARD = "config.json", "history.jsonl", "states", "tensorboard"
 BEST, START = "best.safetensors", "start.safetensors"
 _LOCK = ".lock"
-_VERSION = 1
+_VERSION = 2
+_READ = (1, 2)
+"""Before 2, a run could not change its framework."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def read_settings(path: Path) -> Settings:
     file = path / CONFIG
     try:
         parsed = json.loads(file.read_text(encoding="utf-8"))
-        if parsed.pop("version") != _VERSION:
+        if parsed.pop("version") not in _READ:
             raise RunError(f"{file}: was written by a later release; update unet-twins")
         recipe = Recipe.from_dict(parsed.pop("recipe"))
         plain: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in parsed.items()}
@@ -311,5 +313,5 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
-            raise RunError(f"{path}: another process trains here; wait for it, or stop it") from error
+            raise RunError(f"{path}: another process trains here, or moves the run; wait for it, or stop it") from error
         yield

@@ -92,6 +92,12 @@ def is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float)
 
 
+def merged(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+    """Both; a name that both have is of two things, and tells both."""
+    both = {name: f"{what}, and {other[name]}" for name, what in one.items() if name in other}
+    return {**one, **other, **both}
+
+
 def refuse(left: Mapping[str, str], drop: Collection[str], source: str) -> None:
     """Name what cannot be carried, and is not to be dropped.
 

@@ -25,6 +25,10 @@ torch: the keys of `optimizer.state[parameter]` (torch/optim/{adam,sgd,rmsprop}.
 """
 
 
+MOST_UPDATES = 2**31 - 1
+"""As far as optax counts."""
+
+
 @dataclass(frozen=True)
 class OptimizerState:
     """What an optimiser remembers, whichever framework it is of."""
@@ -34,8 +38,8 @@ class OptimizerState:
     step: int | None
     """Updates that it has made; None where nothing tells, as in torch's SGD."""
     moments: Mapping[str, Tensors] = field(repr=False)
-    """By torch's name of the moment, then by the hub's of the parameter, in the parameter's layout. A parameter that
-    was never updated has none, and a moment that the optimiser's settings do not need is not there."""
+    """By torch's name of the moment, then by the hub's of the parameter, in the parameter's layout. A moment that the
+    optimiser's settings do not need is not there; a parameter that was never updated has none in it."""
 
     def check(self, network: Checkpoint, source: str) -> None:
         """Hold the moments against the network.

@@ -5,40 +5,55 @@ updates are found by their type, wherever in the tree they are, and what they ho
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
-import optax
 
 from unet_core.errors import CheckpointError, some
 from unet_core.settings import OptimizerName
 from unet_core.training_state import MOMENTS, OptimizerState
 from unet_jax.hub import translate
 
+Role = Literal["moment", "count", "setting", "between", "chain"]
+"""What a field is: remembered gradients; counted updates; a setting; empty between two updates; a chain inside."""
+
+_FIELDS: Mapping[str, Mapping[str, Role]] = {
+    "ScaleByAdamState": {"count": "count", "mu": "moment", "nu": "moment"},
+    "ScaleByRmsState": {"nu": "moment"},
+    "TraceState": {"trace": "moment"},
+    "ScaleByScheduleState": {"count": "count"},
+    "WrappedScheduleState": {"count": "count"},
+    "InjectStatefulHyperparamsState": {
+        "count": "count",
+        "hyperparams": "setting",
+        "hyperparams_states": "chain",
+        "inner_state": "chain",
+    },
+    "MultiStepsState": {
+        "mini_step": "between",
+        "gradient_step": "count",
+        "inner_opt_state": "chain",
+        "acc_grads": "between",
+        "skip_state": "between",
+    },
+}
+"""The named tuples of optax (optax/_src/transform.py, optax/transforms, optax/schedules) that are understood."""
+
 
 @dataclass(frozen=True)
-class _Kind:
-    """What is in one kind of named tuple; further fields are settings, or empty between two updates."""
+class _Leaf:
+    """One array of an optax state."""
 
-    moments: tuple[str, ...] = ()
-    """Fields that remember gradients: trees like the parameters."""
-    count: str | None = None
-    """The field that counts updates."""
-    inner: str | None = None
-    """The field with the state of a chain inside."""
-
-
-_KINDS: Mapping[type, _Kind] = {
-    optax.ScaleByAdamState: _Kind(("mu", "nu"), "count"),
-    optax.ScaleByRmsState: _Kind(("nu",)),
-    optax.TraceState: _Kind(("trace",)),
-    optax.ScaleByScheduleState: _Kind(count="count"),
-    optax.InjectStatefulHyperparamsState: _Kind(count="count", inner="inner_state"),
-    optax.MultiStepsState: _Kind(count="gradient_step", inner="inner_opt_state"),
-}
+    role: Role | Literal["other"]
+    field: str
+    name: str
+    """The parameter that a moment is of, as NNX names it."""
+    value: Any
+    slow: bool
+    """Whether it is inside `MultiSteps`, where an update is several steps of what is outside."""
 
 
 def to_hub(state: Any, step: int | None = None) -> tuple[OptimizerState, dict[str, str]]:
@@ -51,113 +66,66 @@ def to_hub(state: Any, step: int | None = None) -> tuple[OptimizerState, dict[st
     Raises:
         CheckpointError: two transformations remember the same or count otherwise, or a name is of no parameter.
     """
-    found: dict[str, dict[str, np.ndarray]] = {}
-    counts: set[int] = set()
+    leaves = _leaves(state)
     left = others(state)
-    kinds: set[type] = set()
-
-    def visit(node: Any) -> Any:
-        kinds.add(type(node))
-        kind = _KINDS[type(node)]
-        for field in kind.moments:
-            named = {name_of(path): np.asarray(leaf) for path, leaf in _leaves(getattr(node, field))}
-            arrays = found.setdefault(field, {})
-            if arrays.keys() & named.keys():
-                twice = some(arrays.keys() & named.keys())
-                raise CheckpointError(f"the optax state remembers {field} of {twice} twice, in two transformations")
-            arrays |= named
-        if kind.count:
-            counts.update(int(leaf) for _, leaf in _leaves(getattr(node, kind.count)))
-        if isinstance(node, optax.MultiStepsState) and any(int(leaf) for _, leaf in _leaves(node.mini_step)):
-            left["acc_grads"] = "gradients of a part of an update, which torch's optimisers do not remember"
-        return node._replace(**{kind.inner: walk(getattr(node, kind.inner))}) if kind.inner else node
-
-    def walk(tree: Any) -> Any:
-        return _walk(tree, visit, lambda _: None)
-
-    walk(state)
+    counts = {int(leaf.value) for leaf in leaves if leaf.role == "count"} | ({step} if step is not None else set())
     if len(counts) > 1:
         raise CheckpointError(f"the optax state counts {' and '.join(map(str, sorted(counts)))} updates")
-    optimizer: OptimizerName = (
-        "adam" if optax.ScaleByAdamState in kinds else "rmsprop" if optax.ScaleByRmsState in kinds else "sgd"
-    )
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for leaf in leaves:
+        if leaf.role == "moment":
+            found.setdefault(leaf.field, {})[leaf.name] = np.asarray(leaf.value)
+    optimizer = _kind(found)
     names = {theirs: ours for ours, theirs in MOMENTS[optimizer].items()}
     left |= dict.fromkeys(found.keys() - names.keys(), f"which {optimizer} in torch does not remember")
-    moments = {names[field]: translate(found[field], "torch", whole=False) for field in names if found.get(field)}
-    return OptimizerState(optimizer, counts.pop() if counts else step, moments), left
+    moments = {names[field]: translate(found[field], "torch", whole=False) for field in names if field in found}
+    return OptimizerState(optimizer, counts.pop() if counts else None, moments), left
 
 
 def others(state: Any) -> dict[str, str]:
     """By name, what an optax state holds that torch's optimisers do not have."""
-    left: dict[str, str] = {}
-
-    def visit(node: Any) -> Any:
-        inner = _KINDS[type(node)].inner
-        if inner:
-            walk(getattr(node, inner))
-        return node
-
-    def walk(tree: Any) -> None:
-        _walk(tree, visit, lambda name: left.setdefault(name, "which no optimiser of torch's remembers"))
-
-    walk(state)
-    return left
+    return {leaf.field: "which no optimiser of torch's remembers" for leaf in _leaves(state) if leaf.role == "other"}
 
 
-def fill(state: Any, saved: OptimizerState) -> Any:
-    """The same optax state with the moments and the count of `saved`, as NumPy arrays; its `others` stay as they are.
+def fill(state: Any, saved: OptimizerState) -> tuple[Any, list[str]]:
+    """The same optax state with the moments and the count of `saved`, as NumPy arrays.
+
+    Its `others` stay as they are, and so do the moments of parameters of which `saved` has none; these are named.
 
     Raises:
-        CheckpointError: a moment of `saved` has no place in it, or none of its shape and dtype; or it remembers what
-            `saved` does not; or it counts updates, and `saved` does not.
+        CheckpointError: a moment of `saved` has no place in it, or none of its shape and dtype; or the one remembers
+            what the other does not; or it counts updates, and `saved` does not, or too many.
     """
+    leaves = _leaves(state)
     fields = {MOMENTS[saved.optimizer][moment]: tensors for moment, tensors in saved.moments.items()}
+    more = {leaf.field for leaf in leaves if leaf.role == "moment"} - fields.keys()
+    if more:
+        raise CheckpointError(
+            f"the optax state remembers {some(sorted(more))}, this {saved.optimizer} in torch does not; build a chain "
+            "without"
+        )
     waiting = {
         (field, name): value
         for field, tensors in fields.items()
         for name, value in translate(tensors, "jax", whole=False).items()
     }
-
-    def put(field: str) -> Callable[[Any, Any], Any]:
-        def value_of(path: Any, leaf: Any) -> Any:
-            value = waiting.pop((field, name_of(path)), None)
-            if value is None:  # of a parameter that was never updated
-                return leaf
-            if (value.shape, value.dtype) != (leaf.shape, leaf.dtype):
-                raise CheckpointError(
-                    f"{field} of {name_of(path)} is {value.dtype} {value.shape}, and in the optax state {leaf.dtype} "
-                    f"{leaf.shape}; initialise it with parameters of that dtype"
-                )
-            return value
-
-        return value_of
-
-    def visit(node: Any) -> Any:
-        kind = _KINDS[type(node)]
-        if fields and (more := [field for field in kind.moments if field not in fields]):
-            raise CheckpointError(
-                f"the optax state remembers {some(more)}, torch's {saved.optimizer} does not; build a chain without"
-            )
-        changed: dict[str, Any] = {
-            field: jax.tree_util.tree_map_with_path(put(field), getattr(node, field)) for field in kind.moments
-        }
-        if kind.count:
-            if saved.step is None:
-                raise CheckpointError("the optax state counts updates, and nothing tells how many were made: give step")
-            count = saved.step
-            changed[kind.count] = jax.tree.map(lambda leaf: np.asarray(count, leaf.dtype), getattr(node, kind.count))
-        if kind.inner:
-            changed[kind.inner] = walk(getattr(node, kind.inner))
-        return node._replace(**changed)
-
-    def walk(tree: Any) -> Any:
-        return _walk(tree, visit, lambda _: None)
-
-    filled = walk(state)
+    missing: list[str] = []
+    filled = []
+    for leaf in leaves:
+        value = leaf.value
+        if leaf.role == "moment" and (leaf.field, leaf.name) in waiting:
+            value = _fitting(waiting.pop((leaf.field, leaf.name)), leaf)
+        elif leaf.role == "moment":
+            missing.append(leaf.name)
+        elif leaf.role == "count":
+            value = _counted(saved.step, leaf)
+        filled.append(value)
     if waiting:
-        missing = some(f"{field} of {name}" for field, name in waiting)
-        raise CheckpointError(f"the optax state has no place for {missing}; build a chain that remembers it")
-    return filled
+        homeless = some(f"{field} of {name}" for field, name in waiting)
+        raise CheckpointError(f"the optax state has no place for {homeless}; build a chain that remembers it")
+    if not any(fields.values()):  # nothing is remembered yet, of any parameter
+        missing = []
+    return jax.tree.unflatten(jax.tree.structure(state), filled), list(dict.fromkeys(missing))
 
 
 def placed_like(filled: Any, state: Any) -> Any:
@@ -182,18 +150,78 @@ def name_of(path: tuple[Any, ...]) -> str:
     return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] in ("value", "raw_value") else parts)
 
 
-def _leaves(tree: Any) -> list[tuple[Any, Any]]:
-    return jax.tree_util.tree_leaves_with_path(tree)
+def _leaves(state: Any) -> list[_Leaf]:
+    """Every array of an optax state, in JAX's order.
+
+    Raises:
+        CheckpointError: two transformations remember the same, or count different things; or an update is half done.
+    """
+    leaves: list[_Leaf] = jax.tree.leaves(_described(state, slow=False))
+    seen: set[tuple[str, str]] = set()
+    for leaf in leaves:
+        if leaf.role == "moment" and (leaf.field, leaf.name) in seen:
+            raise CheckpointError(
+                f"the optax state remembers {leaf.field} of {leaf.name} twice, in two transformations"
+            )
+        if leaf.role == "moment":
+            seen.add((leaf.field, leaf.name))
+        if leaf.field == "mini_step" and not isinstance(leaf.value, jax.ShapeDtypeStruct) and int(leaf.value):
+            raise CheckpointError(
+                "the optax state holds the gradients of a part of an update; take it after the whole one"
+            )
+    if len({leaf.slow for leaf in leaves if leaf.role == "count"}) > 1:
+        raise CheckpointError(
+            "the optax state counts steps outside MultiSteps and updates inside; put all of it inside"
+        )
+    return leaves
 
 
-def _walk(tree: Any, visit: Callable[[Any], Any], other: Callable[[str], Any]) -> Any:
-    """`visit` every known named tuple; `other` is told the name of the field of any array that is in none."""
+def _described(tree: Any, *, slow: bool) -> Any:
+    """The same tree with a `_Leaf` in place of every array."""
 
-    def step(path: Any, node: Any) -> Any:
-        if type(node) in _KINDS:
-            return visit(node)
-        fields = [key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey) and key.name != "inner_state"]
-        other(fields[0] if fields else name_of(path))
-        return node
+    def describe(path: tuple[Any, ...], node: Any) -> Any:
+        if not _is_known(node):
+            fields = [key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)]
+            named = [field for field in fields if field not in ("inner_state", "inner_states", "value")]
+            return _Leaf("other", named[0] if named else name_of(path), "", node, slow)
+        roles = _FIELDS[type(node).__name__]
+        inside = slow or type(node).__name__ == "MultiStepsState"
+        return node._replace(
+            **{field: _field(getattr(node, field), field, roles.get(field), slow=inside) for field in node._fields}
+        )
 
-    return jax.tree_util.tree_map_with_path(step, tree, is_leaf=lambda node: type(node) in _KINDS)
+    return jax.tree_util.tree_map_with_path(describe, tree, is_leaf=_is_known)
+
+
+def _field(value: Any, field: str, role: Role | None, *, slow: bool) -> Any:
+    if role == "chain":
+        return _described(value, slow=slow)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _Leaf(role or "other", field, name_of(path) if role == "moment" else "", leaf, slow), value
+    )
+
+
+def _is_known(node: Any) -> bool:
+    return type(node).__name__ in _FIELDS and type(node).__module__.startswith("optax.")
+
+
+def _kind(fields: Mapping[str, Any] | Sequence[str]) -> OptimizerName:
+    return "adam" if "mu" in fields else "rmsprop" if "nu" in fields else "sgd"
+
+
+def _fitting(value: np.ndarray, leaf: _Leaf) -> np.ndarray:
+    if (value.shape, value.dtype) != (leaf.value.shape, leaf.value.dtype):
+        raise CheckpointError(
+            f"{leaf.field} of {leaf.name} is {value.dtype} {value.shape}, and in the optax state {leaf.value.dtype} "
+            f"{leaf.value.shape}; initialise it with parameters of that dtype"
+        )
+    return value
+
+
+def _counted(step: int | None, leaf: _Leaf) -> np.ndarray:
+    if step is None:
+        raise CheckpointError("the optax state counts updates, and nothing tells how many were made: give step")
+    most = np.iinfo(leaf.value.dtype).max
+    if step > most:
+        raise CheckpointError(f"{step} updates were made; the optax state counts up to {most}")
+    return np.asarray(step, leaf.value.dtype)

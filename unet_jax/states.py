@@ -254,7 +254,7 @@ def saved_form(state: TrainingState, recipe: Recipe) -> Arrays:
         fresh = jax.eval_shape(
             lambda tensors: fresh_state(tensors, abstract_model(state.network, recipe), recipe), network
         )
-        slots = optimizer_state.fill(fresh.slots, state.optimizer)
+        slots, _ = optimizer_state.fill(fresh.slots, state.optimizer)
         average = None
         if state.average is not None:
             tree = nest(translate(state.average, "jax"))

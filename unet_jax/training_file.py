@@ -30,16 +30,17 @@ def read(path: Path) -> TrainingFile:
     try:
         record: Any = json.loads((path / "digests" / "metadata").read_text())
         optimizer, text, step, counted = (record[name] for name in ("optimizer", "script", "step", "counted"))
+        names = tuple(record["moments"])
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: holds a network, but no training; leave --to out") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path}: its training is not that of a script's file ({first_line(error)}); of a run, convert the folder"
         ) from error
-    if optimizer not in MOMENTS:
+    if optimizer not in MOMENTS or not set(names) <= MOMENTS[optimizer].keys():
         raise CheckpointError(f"{path}: the record of its training is damaged")
     moments = moments_of(training_item(path, step), optimizer, network, str(path))
-    state = OptimizerState(optimizer, counted, moments)
+    state = OptimizerState(optimizer, counted, {name: moments.get(name, {}) for name in names})
     state.check(network, str(path))
     training = TrainingFile(TrainingState(step, network, state), Script.from_json(text, str(path)))
     training.script.check(training.state, str(path))
@@ -64,6 +65,7 @@ def write(path: Path, training: TrainingFile) -> None:
         "sha256": {name: digest(value) for name, value in slots.items()},
         "optimizer": state.optimizer.optimizer,
         "counted": state.optimizer.step,
+        "moments": list(state.optimizer.moments),
         "script": training.script.to_json(),
     }
     orbax.write(path, state.network, training=slots, digests=record)

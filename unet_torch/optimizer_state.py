@@ -15,20 +15,24 @@ from unet_core.contents import INNER, WRAPPERS
 from unet_core.errors import CheckpointError, shown, some
 from unet_core.hub import FLOATS, contiguous
 from unet_core.settings import OptimizerName
-from unet_core.training_state import MOMENTS, OptimizerState
+from unet_core.training_file import is_plain
+from unet_core.training_state import MOMENTS, MOST_UPDATES, OptimizerState
 from unet_torch.hub import as_numpy, as_torch
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_MARKS: Mapping[OptimizerName, frozenset[str]] = {
-    "adam": frozenset({"betas", "amsgrad"}),
+_SETTINGS: Mapping[OptimizerName, frozenset[str]] = {
+    "adam": frozenset({"betas", "eps", "amsgrad"}),
     "sgd": frozenset({"momentum", "dampening", "nesterov"}),
-    "rmsprop": frozenset({"alpha", "centered", "momentum"}),
+    "rmsprop": frozenset({"alpha", "eps", "centered", "momentum"}),
 }
-"""The settings in a parameter group that tell the optimiser; others (NAdam, Adamax, ASGD, ...) lack one of them."""
+"""The settings in a parameter group by which an optimiser is told."""
 
-_FOREIGN = {"momentum_decay", "lambd", "t0", "rho", "lr_decay", "etas", "step_sizes", "max_iter", "ns_steps"}
-"""Settings of optimisers that are none of these."""
+_COMMON = {
+    *("params", "param_names", "lr", "weight_decay", "maximize", "foreach", "capturable", "differentiable", "fused"),
+    *("decoupled_weight_decay", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr"),
+}
+"""Settings that any of them has, or that torch's schedulers add."""
 
 _OFF: Mapping[str, tuple[Any, str]] = {
     "amsgrad": (False, "the running maximum of exp_avg_sq, which optax has otherwise"),
@@ -40,7 +44,7 @@ _OFF: Mapping[str, tuple[Any, str]] = {
 
 _STEP_KINDS = {torch.float32: "float32", torch.float64: "float64", torch.int64: "int64"}
 
-MOST_GROUPS = 20_000
+_MOST_WAYS = 20_000
 """Ways of sharing parameters out among groups that are followed at a time."""
 
 
@@ -81,24 +85,34 @@ def read(saved: Any, keys: Mapping[str, str], shapes: Shapes, source: str) -> Sa
     seen = {index: _shape_in(found) for index, found in tensors.items()}
     parameters = _parameters(groups, seen, keys, shapes, source)
     left = {name: what for name, (off, what) in _OFF.items() if any(group.get(name, off) != off for group in groups)}
+    known = _COMMON | _SETTINGS["adam" if optimizer == "adamw" else optimizer]
+    unknown = [name for group in groups for name in group if name not in known and not isinstance(group[name], str)]
+    left |= dict.fromkeys(unknown, f"a setting that {optimizer} in torch has not")
     extra = {name for entry in entries.values() for name in entry} - {*moments, "step"}
     left |= dict.fromkeys(extra - {"max_exp_avg_sq", "grad_avg"}, "of another kind of optimiser")
     steps = {int(entry["step"]) for entry in entries.values() if "step" in entry}
     if len(steps) > 1:
         left["step"] = f"parameters were updated {min(steps)} to {max(steps)} times, optax has one count"
-    never = [parameters[index] for index in range(len(parameters)) if index not in entries]
+    momentum = [bool(group.get("momentum")) for group in groups for _ in group["params"]]
+    never = [
+        parameters[index]
+        for index, moving in enumerate(momentum)
+        if index not in entries and (moving or optimizer != "sgd")
+    ]
     if entries and never:
         left["frozen"] = f"never updated, so without moments: {some(never)}"
+    wanted = [name for name in moments if name != "momentum_buffer" or any(momentum)]
     state = OptimizerState(
         optimizer,
         max(steps, default=None if optimizer == "sgd" else 0),
         {
-            moment: found
-            for moment in moments
-            if (found := {parameters[i]: _values(t[moment], source) for i, t in tensors.items() if moment in t})
+            moment: {
+                parameters[index]: _values(found[moment], source) for index, found in tensors.items() if moment in found
+            }
+            for moment in wanted
         },
     )
-    plain = [_plain_group(group, left) for group in groups]
+    plain = [_plain_group(group, left, source) for group in groups]
     return Saved(state, parameters, tuple(plain), _step_kind(entries), left)
 
 
@@ -110,10 +124,7 @@ def write(saved: Saved) -> dict[str, Any]:
         if found:
             step = {} if saved.state.optimizer == "sgd" else {"step": _step(saved)}
             entries[index] = step | {name: as_torch(value) for name, value in found.items()}
-    groups = [
-        {name: tuple(value) if name == "betas" else value for name, value in group.items()} for group in saved.groups
-    ]
-    return {"state": entries, "param_groups": groups}
+    return {"state": entries, "param_groups": [dict(group) for group in saved.groups]}
 
 
 def _step(saved: Saved) -> Any:
@@ -140,7 +151,7 @@ def _parts(saved: Any, source: str) -> tuple[dict[int, dict[str, Any]], list[dic
         entry = {str(name): value for name, value in entries[index].items() if value is not None}
         step = entry.get("step", 0)
         number = step.item() if isinstance(step, Tensor) and step.numel() == 1 else step
-        if not isinstance(number, int | float) or not 0 <= number == int(number):
+        if not isinstance(number, int | float) or not (0 <= number <= MOST_UPDATES and number == int(number)):
             raise CheckpointError(f"{source}: the step of parameter {index} is no count: {shown(str(step))}")
         if entry:
             found[index] = entry
@@ -149,8 +160,8 @@ def _parts(saved: Any, source: str) -> tuple[dict[int, dict[str, Any]], list[dic
 
 def _optimizer_of(groups: Sequence[Mapping[str, Any]], source: str) -> OptimizerName:
     keys = set(groups[0])
-    for name, marks in _MARKS.items():
-        if marks <= keys and not keys & _FOREIGN:
+    for name, settings in _SETTINGS.items():
+        if settings <= keys:
             decoupled = any(group.get("decoupled_weight_decay") for group in groups)
             return "adamw" if name == "adam" and decoupled else name
     found = some(sorted(map(str, keys - {"params"})))
@@ -238,11 +249,11 @@ def _shared_out(
                     step = (*taken[:number], taken[number] + 1, *taken[number + 1 :])
                     further[step] = min(further.get(step, 0) + ways, 2)
         frontier = further
-        if len(frontier) > MOST_GROUPS:
+        if len(frontier) > _MOST_WAYS:
             break
     ways = frontier.get(tuple(sizes), 0)
     if ways != 1 or len(levels) != len(order):
-        why = "fits the network in no order" if not frontier or (ways == 0) else "leaves open which parameter is which"
+        why = "leaves open which parameter is which" if frontier else "fits the network in no order"
         raise CheckpointError(
             f"{source}: the optimiser has {len(sizes)} parameter groups and no names; what it remembers {why}: make "
             "the optimiser of model.named_parameters(), so that it stores their names"
@@ -268,22 +279,24 @@ def _values(value: Tensor, source: str) -> np.ndarray:
     return array
 
 
-def _plain_group(group: Mapping[str, Any], left: dict[str, str]) -> dict[str, Any]:
-    """A group's settings as plain values; what is left behind is switched off."""
+def _plain_group(group: Mapping[str, Any], left: Mapping[str, str], source: str) -> dict[str, Any]:
+    """A group's settings as plain values; what changes what is remembered, and is left behind, is switched off."""
     plain: dict[str, Any] = {}
     for name, value in group.items():
-        if name in left and name in _OFF:
-            value = _OFF[name][0]
-        if isinstance(value, Tensor) and value.numel() == 1:
-            value = value.item()
-        if isinstance(value, tuple):
-            value = list(value)
-        flat = value if isinstance(value, list) else [value]
-        if all(part is None or isinstance(part, bool | int | float | str) for part in flat):
-            plain[name] = value
-        else:
-            left[name] = f"a setting of its parameter groups, a {type(value).__name__}"
+        value = _OFF[name][0] if name in left and name in _OFF else _plain(value)
+        if not is_plain(value):
+            raise CheckpointError(
+                f"{source}: the setting {shown(name)} of its parameter groups is a {type(value).__name__}"
+            )
+        plain[name] = value
     return plain
+
+
+def _plain(value: Any) -> Any:
+    """Numbers in place of tensors, as `lr` and `betas` are where the optimiser is capturable."""
+    if isinstance(value, tuple | list):
+        return type(value)(map(_plain, value))
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
 
 
 def _step_kind(entries: Mapping[int, Mapping[str, Any]]) -> str:

@@ -16,7 +16,7 @@ from unet_core.errors import CheckpointError, first_line, some
 from unet_core.files import reserve
 from unet_core.reading import NO_HINTS, Hints
 from unet_core.soundness import trusted
-from unet_core.training_file import Script, TrainingFile, is_plain, refuse
+from unet_core.training_file import Script, TrainingFile, is_plain, merged
 from unet_core.training_state import TrainingState, parameter_shapes
 from unet_torch import optimizer_state
 from unet_torch.checkpoint import examine_dict, opened
@@ -29,24 +29,22 @@ _SCHEDULER, _SCALER = {"last_epoch", "_step_count", "num_bad_epochs"}, {"growth_
 """Keys by which the states of schedulers (torch/optim/lr_scheduler.py) and GradScalers (torch/amp) show."""
 
 
-def read(path: Path, hints: Hints = NO_HINTS, drop: Collection[str] | None = ()) -> TrainingFile:
-    """Read network and optimiser of a training file; never runs code from it.
+def understood(path: Path, hints: Hints = NO_HINTS) -> tuple[TrainingFile, dict[str, str]]:
+    """Network and optimiser of a training file; and, by name, what cannot be carried. Never runs code from it.
 
     Args:
         path: the file.
         hints: what it does not tell of the network.
-        drop: the names of what may be left behind; None: whatever cannot be carried.
 
     Raises:
         CheckpointError: damaged; without a network of the family, or without an optimiser; of an optimiser that is not
-            Adam, AdamW, SGD or RMSprop; with what cannot be carried, each named; or it leaves open which parameter is
-            which.
+            Adam, AdamW, SGD or RMSprop; or it leaves open which parameter is which.
     """
     source = str(path)
     contents = opened(path)
     checkpoint = trusted(examine_dict(contents, source, hints), source)
     names = checkpoint.reading.keys
-    place, network = _network(contents, names.values(), source)
+    place, network = _network(contents, names.values(), checkpoint.reading.key, source)
     key, listed, optimizer = _optimizer(contents, source)
     shapes = parameter_shapes(checkpoint.config)
     hub = {name: hub for hub, name in names.items()}
@@ -54,7 +52,8 @@ def read(path: Path, hints: Hints = NO_HINTS, drop: Collection[str] | None = ())
     keys = {name: hub for hub, name in ordered if hub in shapes}
     saved = optimizer_state.read(optimizer, keys, shapes, source)
     saved.state.check(checkpoint, source)
-    beside, left = {}, dict(saved.left)
+    beside: dict[str, Any] = {}
+    left: dict[str, str] = {}
     for name, value in contents.items():
         if name not in (place, key) and (place or name not in hub):
             what = _cannot_be_carried(str(name), value)
@@ -62,8 +61,6 @@ def read(path: Path, hints: Hints = NO_HINTS, drop: Collection[str] | None = ())
                 left[str(name)] = what
             else:
                 beside[str(name)] = value
-    if drop is not None:
-        refuse(left, drop, source)
     count = next((beside[name] for name in _COUNTERS if type(beside.get(name)) is int), None)
     step = saved.state.step if saved.state.step is not None else count
     state = dataclasses.replace(saved.state, step=step)
@@ -78,7 +75,7 @@ def read(path: Path, hints: Hints = NO_HINTS, drop: Collection[str] | None = ())
         steps=saved.steps,
         beside=beside,
     )
-    return TrainingFile(TrainingState(step or 0, checkpoint, state), script)
+    return TrainingFile(TrainingState(step or 0, checkpoint, state), script), merged(saved.left, left)
 
 
 def write(path: Path, training: TrainingFile) -> None:
@@ -105,10 +102,16 @@ def write(path: Path, training: TrainingFile) -> None:
         raise CheckpointError(f"{path.name}: not written: {first_line(reason)}") from error
 
 
-def _network(contents: dict[Any, Any], names: Collection[str], source: str) -> tuple[str, Mapping[str, Any]]:
-    """The outermost key of the dict that holds the network's tensors, and that dict."""
-    for place, inner in (("", contents), *contents.items()):
-        if isinstance(place, str) and isinstance(inner, dict) and all(name in inner for name in names):
+def _network(
+    contents: dict[Any, Any], names: Collection[str], label: str, source: str
+) -> tuple[str, Mapping[str, Any]]:
+    """The outermost key of the dict that holds the network's tensors, and that dict.
+
+    Of several such dicts, the one where `label` says that they were found.
+    """
+    for place, inner in (*contents.items(), ("", contents)):
+        found = isinstance(place, str) and f"{label}.".startswith(f"{place}." if place else "")
+        if found and isinstance(inner, dict) and all(name in inner for name in names):
             return place, inner
     raise CheckpointError(f"{source}: its network lies deeper than scripts put it; save it as model.state_dict()")
 
@@ -136,12 +139,15 @@ def _optimizers(contents: dict[Any, Any]) -> Iterator[tuple[str, bool, Any]]:
 
 def _cannot_be_carried(name: str, value: Any) -> str | None:
     """What an entry beside network and optimiser is, where it would not be true any more, or is not plain."""
-    for entry in value if isinstance(value, list) else [value]:
-        if isinstance(entry, dict) and entry:
-            if entry.keys() & _SCHEDULER or "sched" in name.lower():
-                return "a learning-rate scheduler's state"
-            if entry.keys() & _SCALER or "scaler" in name.lower():
-                return "a GradScaler's state"
+    if isinstance(value, dict) and value:
+        if value.keys() & _SCHEDULER or "sched" in name.lower():
+            return "a learning-rate scheduler's state"
+        if value.keys() & _SCALER or "scaler" in name.lower():
+            return "a GradScaler's state"
+    if isinstance(value, dict | list | tuple):
+        for key, part in value.items() if isinstance(value, dict) else ((name, part) for part in value):
+            if isinstance(part, dict | list | tuple) and (what := _cannot_be_carried(str(key), part)):
+                return what
     if not is_plain(value):
         return "tensors, or objects of a class" if isinstance(value, dict | list | tuple) else type(value).__name__
     return None
