@@ -7,7 +7,6 @@ changed, and the network written as a `.pt`. A picture shows the losses across t
 
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,12 @@ import tyro
 import unet_jax
 import unet_torch
 from comparison.picture import Answers, draw
+from comparison.stories import run_story
 from conversion.containers import read
 from conversion.files import convert
-from conversion.outcome import DifferentError
 from conversion.runs import read_run
 from conversion.training import train
-from unet_cli.tables import print_conversion, print_proof, progress_bar
+from unet_cli.tables import print_conversion, progress_bar
 from unet_core import ConfigError, UNetConfig, UNetError
 from unet_core.errors import RunError, some
 from unet_core.pictures import as_float
@@ -162,21 +161,5 @@ def answer(path: Path) -> list[Answers]:
     ]
 
 
-def main() -> int:
-    """Run the demo; returns the exit code."""
-    demo = tyro.cli(Demo, prog="python -m comparison.demo")
-    started = time.monotonic()
-    try:
-        demo.run()
-    except DifferentError as error:
-        print_proof(error.proof)
-        return 1
-    except (UNetError, OSError) as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return 2
-    print(f"Done in {time.monotonic() - started:.0f} s.")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_story(Demo, "demo", "comparison.demo"))

@@ -22,12 +22,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from comparison.curves import LOOKS, TITLES, Look, draw_pieces, mark_switches, pieces_of, smooth
+from comparison.stories import run_story
 from conversion.files import convert
-from conversion.outcome import DifferentError
 from conversion.runs import read_run
 from conversion.training import train
-from unet_cli.tables import print_proof, progress_bar
-from unet_core import ConfigError, UNetError
+from unet_cli.tables import progress_bar
+from unet_core import ConfigError
 from unet_core.errors import RunError
 from unet_core.files import atomic
 from unet_core.recipe import Precision, Recipe
@@ -231,21 +231,5 @@ def _draw_distances(panel: Axes, runs: Mapping[str, Trained]) -> None:
     panel.legend(frameon=False, ncols=3)
 
 
-def main() -> int:
-    """Run the example; returns the exit code."""
-    example = tyro.cli(Switching, prog="python -m comparison.switching")
-    started = time.monotonic()
-    try:
-        example.run()
-    except DifferentError as error:
-        print_proof(error.proof)
-        return 1
-    except (UNetError, OSError) as error:
-        print(f"example: {error}", file=sys.stderr)
-        return 2
-    print(f"Done in {time.monotonic() - started:.0f} s.")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_story(Switching, "example", "comparison.switching"))

@@ -62,6 +62,16 @@ def x64():
         yield
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Torch's threads wait for each other longer than a tiny network takes."""
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(params=["torch", "jax"])
 def backend(request) -> str:
     """Each framework that is installed."""

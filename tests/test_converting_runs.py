@@ -26,6 +26,8 @@ import unet_jax.optimizers
 import unet_jax.states
 from unet_jax import step as in_jax
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RECIPE = Recipe(
     features=(4, 6),
     steps=6,
@@ -40,15 +42,6 @@ RECIPE = Recipe(
     schedule=Schedule("plateau", patience=0),
 )
 KINDS = {"torch": "jax", "jax": "torch"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Torch's threads wait for each other longer than such a network takes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,8 @@ import unet_torch.states
 from unet_jax import step as in_jax
 from unet_torch import step as in_torch
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = Recipe(features=(4, 6), steps=4, batch=2, crop=16, validation=2, validate_every=2, save_every=2, log_every=3)
 RECIPES = {
     "adam": dataclasses.replace(SMALL, ema=0.9),
@@ -50,15 +52,6 @@ RECIPES = {
 KEPT = ("history.jsonl", "best.safetensors")
 OTHER = {"torch": "jax", "jax": "torch"}
 FRAMEWORKS = {"torch": unet_torch.states, "jax": unet_jax.states}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Torch's threads wait for each other longer than such a network takes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def state_of(recipe, *, channels=3, classes=2, seed=0):

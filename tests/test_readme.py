@@ -31,6 +31,7 @@ def test_unet_commands_run(tmp_path, monkeypatch, capsys):
     torch = pytest.importorskip("torch")
     pytest.importorskip("jax")
     from unet_torch import checkpoint as torch_file
+    from unet_torch.checkpoint import from_checkpoint
     from unet_torch.hub import as_torch
 
     monkeypatch.chdir(tmp_path)
@@ -45,6 +46,9 @@ def test_unet_commands_run(tmp_path, monkeypatch, capsys):
     }
     unknown = {f"{layers[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}": value for key, value in named.items()}
     torch.save(unknown, tmp_path / "other.pt")
+    module = from_checkpoint(Checkpoint(config, trained_tensors(config)))
+    optimizer = torch.optim.Adam(module.parameters())
+    torch.save({"model": module.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "script.pt")
     found = [command for command in commands() if command[0] == "unet"]
     assert len(found) >= 4
     write_folder(Synthetic(count=6, size=32), "cells")
@@ -102,6 +106,17 @@ def test_the_guards_table_has_every_case():
     cases = [(str(case.row), case.name, "accepted" if case.accepted else "refused") for case in CASES]
     assert sorted(rows) == sorted(cases)
     assert f"[{len(cases)} cases](docs/guard.md)" in README
+
+
+@pytest.mark.slow
+def test_the_example_of_a_loop_of_ones_own_runs():
+    for package in ("torch", "jax"):
+        pytest.importorskip(package)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/switching.md").read_text(), re.DOTALL)
+    names = {}
+    exec(compile(block, "switching.md", "exec"), names)
+    steps = {int(entry["step"]) for entry in names["optimizer"].state.values()}
+    assert steps == {6}
 
 
 @pytest.mark.slow

@@ -26,6 +26,8 @@ from unet_jax import step as in_jax
 from unet_torch import step as in_torch
 from unet_torch.hub import to_hub
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 RATES = (0.01, 0.02, 0.005)
 # Few levels where few are enough: XLA takes seconds for each of them.
@@ -41,15 +43,6 @@ RECIPES = {
         BASE, optimizer=Optimizer("rmsprop", momentum=0.5), upsampling="transposed", accumulate=2
     ),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Torch's threads wait for each other longer than such a network takes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 SLOTS = {"exp_avg": "mu", "exp_avg_sq": "nu", "square_avg": "nu", "momentum_buffer": "trace"}
