@@ -72,6 +72,17 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def small_proof(monkeypatch):
+    """Proofs run on one small input of random numbers instead of two."""
+    import conversion.proof
+
+    samples = conversion.proof.samples
+    monkeypatch.setattr(
+        conversion.proof, "samples", lambda config, **given: samples(config, **{**given, "size": (4, 4)})[:1]
+    )
+
+
 @pytest.fixture(params=["torch", "jax"])
 def backend(request) -> str:
     """Each framework that is installed."""

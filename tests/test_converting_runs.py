@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import conversion.proof
 from conversion import DifferentError, convert
 from conversion.training import train
 from unet_cli.main import main
@@ -63,15 +62,6 @@ def runs(cells, tmp_path_factory):
 def run(runs, tmp_path):
     """A copy of the one in torch."""
     return shutil.copytree(runs / "torch", tmp_path / "run")
-
-
-@pytest.fixture
-def small_proof(monkeypatch):
-    """One small input of random numbers instead of two."""
-    samples = conversion.proof.samples
-    monkeypatch.setattr(
-        conversion.proof, "samples", lambda config, **given: samples(config, **{**given, "size": (4, 4)})[:1]
-    )
 
 
 def contents(folder):

@@ -84,6 +84,8 @@ def test_a_piece_without_a_step_yet_is_drawn_empty(make, tmp_path):
     assert "<!-- c: PyTorch, JAX -->" in drawn(tmp_path, make("c", "jax", [(10, "torch")]))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_proof", "one_thread")
 def test_a_training_in_both_frameworks_by_turns(tmp_path, capsys):
     pytest.importorskip("torch")
     pytest.importorskip("jax")
@@ -136,6 +138,7 @@ def test_too_few_steps_for_three_pieces(tmp_path):
     assert not (tmp_path / "example").exists()
 
 
+@pytest.mark.usefixtures("small_proof", "one_thread")
 def test_the_demo(tmp_path, capsys, monkeypatch):
     torch = pytest.importorskip("torch")
     pytest.importorskip("jax")

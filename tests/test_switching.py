@@ -224,7 +224,13 @@ def named(value):
     return ", ".join(" ".join(map(str, part)) if isinstance(part, tuple) else part for part in value)
 
 
-@pytest.mark.parametrize(("case", "plan"), list(plans()), ids=named)
+def marked(case, plan):
+    """Quick ones are those of the diagonal, in which every optimiser and every schedule is once."""
+    quick = list(OPTIMIZERS).index(case[0]) == list(SCHEDULES).index(case[1])
+    return pytest.param(case, plan, marks=[] if quick else pytest.mark.slow, id=f"{named(case)}-{named(plan)}")
+
+
+@pytest.mark.parametrize(("case", "plan"), list(itertools.starmap(marked, plans())))
 def test_a_switched_training_ends_where_an_uninterrupted_one_does(case, plan):
     found = switched(case, plan)
     for framework in IN:
@@ -237,7 +243,9 @@ def test_the_schedules_are_eight():
 
 # The controls: what a switch could do wrong, and that the comparison above sees it.
 
-EITHER = pytest.mark.parametrize(("first", "second"), [("torch", "jax"), ("jax", "torch")])
+EITHER = pytest.mark.parametrize(
+    ("first", "second"), [("torch", "jax"), pytest.param("jax", "torch", marks=pytest.mark.slow)]
+)
 
 
 def apart(case, first, second, *, stop=17, state=lambda state: state, off=0, rates=None, data=None, made=None):

@@ -25,7 +25,8 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         try:
             entry = json.loads(line)
             names = ("loss", "mean_iou") if "validation" in entry else ("loss", "norm", "rate")
-            if not all(isinstance(entry.get("validation", entry)[name], float | int) for name in names):
+            numbers = entry["validation"] if "validation" in entry else entry  # noqa: SIM401  (of a list as well)
+            if not all(isinstance(numbers[name], float | int) for name in names):
                 raise ValueError
             entries.append({**entry, "step": int(entry["step"])})
         except (ValueError, TypeError, KeyError) as error:

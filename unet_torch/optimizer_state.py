@@ -44,7 +44,7 @@ _OFF: Mapping[str, tuple[Any, str]] = {
 
 _STEP_KINDS = {torch.float32: "float32", torch.float64: "float64", torch.int64: "int64"}
 
-_MOST_WAYS = 20_000
+_MOST_WAYS = 2_000
 """Ways of sharing parameters out among groups that are followed at a time."""
 
 

@@ -14,12 +14,12 @@ import torch
 
 from unet_core.errors import CheckpointError, first_line, some
 from unet_core.files import reserve
-from unet_core.reading import NO_HINTS, Hints
+from unet_core.reading import NO_HINTS, Hints, read_contents
 from unet_core.soundness import trusted
 from unet_core.training_file import Script, TrainingFile, is_plain, merged
 from unet_core.training_state import TrainingState, parameter_shapes
 from unet_torch import optimizer_state
-from unet_torch.checkpoint import examine_dict, opened
+from unet_torch.contents import contents_of, opened
 from unet_torch.hub import as_torch
 
 _COUNTERS = ("global_step", "step", "iteration", "iterations")
@@ -42,7 +42,7 @@ def understood(path: Path, hints: Hints = NO_HINTS) -> tuple[TrainingFile, dict[
     """
     source = str(path)
     contents = opened(path)
-    checkpoint = trusted(examine_dict(contents, source, hints), source)
+    checkpoint = trusted(read_contents(contents_of(contents, source), hints), source)
     names = checkpoint.reading.keys
     place, network = _network(contents, names.values(), checkpoint.reading.key, source)
     key, listed, optimizer = _optimizer(contents, source)
