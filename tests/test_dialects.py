@@ -443,6 +443,7 @@ def test_the_proof_names_what_a_projects_code_does_otherwise_than_was_said(wrong
     assert cause in proof.departure.cause
 
 
+@pytest.mark.slow
 def test_by_default_a_network_is_run_on_a_size_that_it_takes():
     model, hints = trained(AttributeUNet(width=2)), FOREIGN["attributes"][2]
     proof = conversion.verify(model, conversion.to_jax(model, hints=hints), hints=hints)
@@ -450,6 +451,7 @@ def test_by_default_a_network_is_run_on_a_size_that_it_takes():
     assert {check.sample.split(" +")[0] for check in proof.checks} == {"random 3x16x20", "grace_hopper 32x24"}
 
 
+@pytest.mark.slow
 def test_a_sigmoid_in_place_does_not_hide_the_logits():
     class InPlace(AttributeUNet):
         def forward(self, x):

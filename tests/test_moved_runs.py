@@ -1,7 +1,6 @@
 """Runs that are moved to the other framework: nothing is lost on the way, and they go on as if nothing had happened."""
 
 import dataclasses
-import itertools
 import shutil
 
 import numpy as np
@@ -102,7 +101,7 @@ def live_in_jax(state, recipe):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("classes", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("way", [through_torch, through_jax, live_in_torch, live_in_jax])
 def test_no_bit_of_a_state_is_lost(way, name, classes):
     state = state_of(RECIPES[name], classes=classes)
@@ -202,7 +201,12 @@ def move(run, target, to):
 
 
 @pytest.mark.parametrize(
-    ("framework", "name"), [*itertools.product(["torch"], RECIPES), ("jax", "adam"), ("jax", "rmsprop")]
+    ("framework", "name"),
+    [
+        ("torch", "adam"),
+        ("jax", "rmsprop"),
+        *(pytest.param("torch", name, marks=pytest.mark.slow) for name in RECIPES if name != "adam"),
+    ],
 )
 def test_there_and_back_no_bit_of_a_run_is_lost(framework, name, trained, tmp_path):
     run = trained(framework, name)
@@ -224,6 +228,7 @@ def test_a_run_keeps_the_network_that_it_started_from(cells, trained, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_proof")
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_next_update_is_proven(name, trained, tmp_path):
     assert convert(trained("torch", name), tmp_path / "there", to="jax", tell=quiet).proof.equal

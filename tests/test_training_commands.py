@@ -268,6 +268,7 @@ def test_probabilities_on_a_full_disk_are_refused_in_a_line(checkpoint, tmp_path
     import resource
 
     path = picture(tmp_path / "a.png", 100, 100)
+    main(["predict", str(checkpoint), str(path), "--out", str(tmp_path / "before")])  # JAX caches what it compiles
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
