@@ -323,6 +323,7 @@ PIECES = pytest.mark.parametrize(
 EITHER = pytest.mark.parametrize("framework", ["torch", "jax"])
 
 
+@pytest.mark.slow
 @PIECES
 @EITHER
 def test_a_run_that_was_moved_has_the_history_of_one_that_was_not(pieces, framework, in_pieces):
@@ -331,6 +332,7 @@ def test_a_run_that_was_moved_has_the_history_of_one_that_was_not(pieces, framew
         assert line == pytest.approx(other, rel=1e-9)
 
 
+@pytest.mark.slow
 @PIECES
 @EITHER
 def test_a_run_that_was_moved_keeps_the_same_best_network(pieces, framework, in_pieces):
@@ -339,6 +341,7 @@ def test_a_run_that_was_moved_keeps_the_same_best_network(pieces, framework, in_
         np.testing.assert_allclose(ours[key], value, rtol=0, atol=1e-9 * np.abs(value).max())
 
 
+@pytest.mark.slow
 @PIECES
 def test_a_run_tells_its_pieces(pieces, in_pieces):
     ends = [0, *(end for _, end in pieces)]
@@ -347,11 +350,13 @@ def test_a_run_tells_its_pieces(pieces, in_pieces):
     assert read_settings(in_pieces(*pieces)).pieces == (*earlier, (first, None, framework))
 
 
+@pytest.mark.slow
 def test_the_rate_has_dropped_after_the_switches(in_pieces):
     rates = [line[3] for line in numbers_in(in_pieces(("torch", 8))) if len(line) == 4]
     assert rates == [0.01, 0.02, 0.02, 0.02, 0.01, 0.01, 0.005, 0.005]
 
 
+@pytest.mark.slow
 def test_a_plateau_that_forgot_the_validations_would_be_seen(in_pieces, cells, tmp_path):
     move(in_pieces(("jax", 3)), tmp_path / "run", "torch")
     path = tmp_path / "run/history.jsonl"

@@ -26,6 +26,7 @@ def commands():
     return [line.split("#")[0].split() for block in blocks("sh") for line in block.splitlines() if line.strip()]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_proof", "one_thread")
 def test_unet_commands_run(tmp_path, monkeypatch):
     """In the order given, on a small network: they are the same for every size."""

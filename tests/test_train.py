@@ -122,7 +122,7 @@ def test_a_training_learns(backend, whole):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("end", [3, 4])
+@pytest.mark.parametrize("end", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_resumption_is_exact(backend, name, end, cells, whole, tmp_path, monkeypatch):
     """A signal after any step: state, history and best network go on as if there had been none."""
     interrupt(monkeypatch, after=end)
@@ -538,6 +538,7 @@ def in_process(code, **environment):
     )
 
 
+@pytest.mark.slow
 def test_eight_devices_train_as_one_does(cells, tmp_path):
     """The statistics are those of the whole batch, wherever its parts are: in float64 nothing but rounding differs."""
     pytest.importorskip("jax")

@@ -60,6 +60,8 @@ OPTIMIZERS = {
 
 CASES = [*((name, own) for name in OPTIMIZERS), ("adamw, groups", milesial), ("sgd, nesterov", milesial)]
 IDS = [f"{name}, {network.__name__}" for name, network in CASES]
+SOME = [name if name == "adam" else pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS]
+"""All, of which the quick tests try one."""
 
 
 def kernels(params):
@@ -132,6 +134,7 @@ def test_a_file_comes_back_as_it_was(tmp_path, name, network):
     assert same(there_and_back(path), torch.load(path, weights_only=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_script_goes_on_with_what_comes_back(tmp_path, name):
     model, optimizer = script(name)
@@ -195,7 +198,7 @@ def test_optax_goes_on_where_torch_stood(x64, tmp_path, name, network):
         assert distance(on_in_optax(model, chain, fresh), expected) > 1e-6, "the control: without its memory"
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", SOME)
 def test_a_live_optimiser_gives_the_same_state_as_its_file(x64, tmp_path, name):
     model, optimizer = script(name)
     fresh = CHAINS[name]().init(in_jax(model, model.parameters()))
@@ -238,7 +241,7 @@ def test_moments_are_found_wherever_they_are(x64, where):
     assert same(conversion.optimizer_to_torch(state, optimizer, model), optimizer.state_dict())
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", SOME)
 def test_the_state_of_an_nnx_optimizer_is_filled(name):
     """In float32, on JAX's devices, ready for the next update; and back."""
     model, optimizer = script(name, lambda: own().float())
@@ -295,7 +298,7 @@ def test_what_cannot_be_carried_is_named_and_refused(tmp_path, capsys, name):
     assert [entry.name for entry in tmp_path.iterdir()] == ["run.pt"]
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", [*NAMED[:1], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMED[1:])])
 def test_what_is_dropped_is_said(tmp_path, capsys, name):
     path = with_left(name, tmp_path / "run.pt")
     command = ["convert", str(path), str(tmp_path / "state"), "--to", "jax", "--no-verify", "--drop", name]
