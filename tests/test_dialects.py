@@ -431,8 +431,12 @@ def test_the_proof_sees_what_a_projects_code_makes_of_its_logits():
     ("wrong", "cause"),
     [
         ({"skip_first": True}, "in A, the concatenation order is swapped: [upsampled, skip]"),
-        ({"align_corners": True}, "in A, the upsampling uses half-pixel corners instead of align_corners"),
-        ({"norm_epsilon": 1e-3}, "epsilon is 1e-05 instead of 0.001"),
+        pytest.param(
+            {"align_corners": True},
+            "in A, the upsampling uses half-pixel corners instead of align_corners",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"norm_epsilon": 1e-3}, "epsilon is 1e-05 instead of 0.001", marks=pytest.mark.slow),
     ],
     ids=["order", "corners", "epsilon"],
 )

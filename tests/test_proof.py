@@ -133,6 +133,7 @@ def test_another_meaning_of_the_same_weights_is_named(fields, layer, cause):
 FAMILY = UNetConfig(2, 2, (6, 8), "transposed", skip_first=True, conv_bias=True, upsampled_features=(5,))
 
 
+@pytest.mark.slow
 def test_a_network_of_the_family_passes_in_both_frameworks():
     """The gradient of a bias before BatchNorm is rounding alone: it raises no alarm."""
     model = in_torch(FAMILY, **trained_tensors(FAMILY))

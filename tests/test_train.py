@@ -562,6 +562,7 @@ with open_run(pathlib.Path({str(tmp_path / "eight")!r}), backend="jax", recipe=r
     assert apart < 1e-9
 
 
+@pytest.mark.slow
 def test_statistics_of_a_part_of_the_batch_would_be_noticed(cells, tmp_path):
     """The negative control: an eighth of the batch has other statistics."""
     pytest.importorskip("jax")

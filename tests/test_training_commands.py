@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -264,11 +265,15 @@ def test_hidden_files_are_no_pictures(checkpoint, tmp_path):
     assert main(["predict", str(checkpoint), str(tmp_path / "pictures"), "--out", str(tmp_path / "out")]) == 0
 
 
-def test_probabilities_on_a_full_disk_are_refused_in_a_line(checkpoint, tmp_path, capsys):
+def test_probabilities_on_a_full_disk_are_refused_in_a_line(checkpoint, tmp_path, capsys, monkeypatch, request):
     import resource
 
     path = picture(tmp_path / "a.png", 100, 100)
-    main(["predict", str(checkpoint), str(path), "--out", str(tmp_path / "before")])  # JAX caches what it compiles
+    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")
+    if "jax" in sys.modules:  # whose cache of compiled programs the limit would hit, too
+        before = sys.modules["jax"].config.jax_enable_compilation_cache
+        request.addfinalizer(lambda: sys.modules["jax"].config.update("jax_enable_compilation_cache", before))
+        sys.modules["jax"].config.update("jax_enable_compilation_cache", False)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:

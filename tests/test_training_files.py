@@ -381,7 +381,7 @@ def test_fewer_parameters_with_names_are_matched(tmp_path):
 
 
 @given(st.data())
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_groups_are_matched_rightly_or_not_at_all(data):
     """Whatever parameters a script puts into which group, in the module's order."""
     model = trained_module(FlatUNet()) if data.draw(st.booleans()) else own()
