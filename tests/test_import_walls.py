@@ -56,6 +56,7 @@ def test_a_twin_works_alone(tmp_path, needs, blocked, code):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("needs", "blocked"), [("torch", JAX), ("jax", TORCH)], ids=["torch-only", "jax-only"])
 def test_a_twin_trains_and_predicts_alone(tmp_path, needs, blocked):
     for package in (needs, "grain"):

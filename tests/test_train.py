@@ -90,7 +90,7 @@ def double(recipe, **changes):
     return dataclasses.replace(recipe, precision="float64", **changes)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ["adam", pytest.param("everything", marks=pytest.mark.slow)])
 def test_twins_have_the_same_losses(name, cells, tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("jax")
