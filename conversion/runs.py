@@ -58,9 +58,8 @@ class OpenRun:
     def continuation(self) -> Continuation:
         """What goes on from here."""
         losses = [entry["validation"]["loss"] for entry in self.entries if "validation" in entry]
-        settings, classes = self.settings, len(self.settings.values)
-        how = settings.backend, settings.recipe, classes
-        return Continuation(str(self.path), *how, self.state, losses, settings.digest)
+        of = self.settings
+        return Continuation(of.backend, of.recipe, len(of.values), self.state, losses, of.digest)
 
     @property
     def runner(self) -> Runner:
@@ -111,7 +110,7 @@ def convert_run(
     if force and dst.exists() and not is_run(dst):
         raise RunError(f"{dst}: is no run, and not replaced by one; name a new folder")
     check_target(dst, force=force, replaces=is_run)
-    for module in ("conversion.torch_runner", "conversion.jax_runner") if verify else (f"unet_{to}.states",):
+    for module in ("unet_torch.states", "unet_jax.states"):  # one reads, the other writes
         needed(module)
     with ExitStack() as stack:
         for path in (src, dst):

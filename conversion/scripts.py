@@ -61,17 +61,14 @@ def convert_training(
     if container_of(dst) is not _OWNERS[to] or kind is _OWNERS[to]:
         kinds = "a .pt file to a name without a suffix" if to == "jax" else "a directory to a .pt file"
         raise CheckpointError(f"{src} to {dst}: --to {to} takes {kinds}")
-    writer: Any = needed(f"unet_{to}.training_file")
+    modules: dict[Framework, Any] = {name: needed(f"unet_{name}.training_file") for name in _OWNERS}
     replaces = needed("unet_jax.checkpoint").is_orbax if to == "jax" else None
-    if verify:
-        for framework in ("torch", "jax"):
-            needed(f"conversion.{framework}_runner")
     check_target(dst, force=force, replaces=replaces)
     progress(f"reading {src.name}", 0.0)
     training = read_training(src, hints, drop)
     with atomic(dst, force=force, replaces=replaces) as partial:
         progress(f"writing {dst.name}", 0.05)
-        writer.write(partial, training)
+        modules[to].write(partial, training)
         progress(f"reading {dst.name} back", 0.1)
         back, _ = understood_training(partial, hints)
         changed = difference(training.state, back.state)

@@ -50,7 +50,6 @@ class Update(Protocol):
 class Continuation:
     """A training that is about to go on."""
 
-    name: str
     framework: Framework
     recipe: Recipe
     classes: int

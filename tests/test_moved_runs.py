@@ -365,3 +365,13 @@ def test_a_plateau_that_forgot_the_validations_would_be_seen(in_pieces, cells, t
     found, expected = (numbers_in(run)[-2] for run in (tmp_path / "run", in_pieces(("torch", 8))))
     assert found[0] == expected[0] == 8
     assert found != pytest.approx(expected, rel=1e-4)
+
+
+def test_a_state_with_moments_of_some_parameters_alone_is_refused():
+    """A run updates all of them together; zeros would go unnoticed."""
+    state = state_of(SMALL)
+    moments = {name: dict(list(tensors.items())[1:]) for name, tensors in state.optimizer.moments.items()}
+    partial = dataclasses.replace(state, optimizer=dataclasses.replace(state.optimizer, moments=moments))
+    for way in (through_torch, through_jax):
+        with pytest.raises(CheckpointError):
+            way(partial, SMALL)

@@ -67,7 +67,7 @@ def to_hub(state: Any, step: int | None = None) -> tuple[OptimizerState, dict[st
         CheckpointError: two transformations remember the same or count otherwise, or a name is of no parameter.
     """
     leaves = _leaves(state)
-    left = others(state)
+    left = _others(leaves)
     counts = {int(leaf.value) for leaf in leaves if leaf.role == "count"} | ({step} if step is not None else set())
     if len(counts) > 1:
         raise CheckpointError(f"the optax state counts {' and '.join(map(str, sorted(counts)))} updates")
@@ -84,7 +84,7 @@ def to_hub(state: Any, step: int | None = None) -> tuple[OptimizerState, dict[st
 
 def others(state: Any) -> dict[str, str]:
     """By name, what an optax state holds that torch's optimisers do not have."""
-    return {leaf.field: "which no optimiser of torch's remembers" for leaf in _leaves(state) if leaf.role == "other"}
+    return _others(_leaves(state))
 
 
 def fill(state: Any, saved: OptimizerState) -> tuple[Any, list[str]]:
@@ -205,7 +205,11 @@ def _is_known(node: Any) -> bool:
     return type(node).__name__ in _FIELDS and type(node).__module__.startswith("optax.")
 
 
-def _kind(fields: Mapping[str, Any] | Sequence[str]) -> OptimizerName:
+def _others(leaves: Sequence[_Leaf]) -> dict[str, str]:
+    return {leaf.field: "which no optimiser of torch's remembers" for leaf in leaves if leaf.role == "other"}
+
+
+def _kind(fields: Mapping[str, Any]) -> OptimizerName:
     return "adam" if "mu" in fields else "rmsprop" if "nu" in fields else "sgd"
 
 

@@ -248,13 +248,18 @@ def saved_form(state: TrainingState, recipe: Recipe) -> Arrays:
     Args:
         state: the state.
         recipe: how its run trains.
+
+    Raises:
+        CheckpointError: some parameters have moments, and others have none.
     """
     with jax.enable_x64(True):  # else the shapes of float64 arrays would be those of float32 ones
         network = nest(translate(state.network.tensors, "jax"))
         fresh = jax.eval_shape(
             lambda tensors: fresh_state(tensors, abstract_model(state.network, recipe), recipe), network
         )
-        slots, _ = optimizer_state.fill(fresh.slots, state.optimizer)
+        slots, missing = optimizer_state.fill(fresh.slots, state.optimizer)
+        if missing:
+            raise CheckpointError(f"the state of a run has no moments of {some(missing)}")
         average = None
         if state.average is not None:
             tree = nest(translate(state.average, "jax"))
@@ -274,7 +279,7 @@ def write(folder: Path, state: TrainingState, recipe: Recipe, rate: float) -> No
 
 
 def _array(leaf: Any) -> np.ndarray:
-    """Zeros where a parameter was never updated."""
+    """Zeros, as optax starts with, where no update was made yet."""
     return np.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
 
 

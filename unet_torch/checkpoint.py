@@ -11,12 +11,12 @@ from unet_core import safetensors_file
 from unet_core.checkpoint import RECORD_KEY, Checkpoint, exported, seal
 from unet_core.containers import Container, container_of, existing_container
 from unet_core.dialects import OWN
-from unet_core.errors import CheckpointError, first_line
+from unet_core.errors import CheckpointError
 from unet_core.files import atomic
 from unet_core.hub import check_tensors
 from unet_core.reading import NO_HINTS, Hints, read_contents
 from unet_core.soundness import trusted
-from unet_torch.contents import contents_of, opened
+from unet_torch.contents import contents_of, opened, write_pickle
 from unet_torch.hub import as_torch, fill, to_hub, unwrapped
 from unet_torch.model import UNet
 
@@ -107,12 +107,7 @@ def write(path: Path, checkpoint: Checkpoint, *, dialect: str = OWN.name) -> Non
     metadata[RECORD_KEY] = {"record": seal(checkpoint, dialect)}
     state.update(riders)
     state._metadata = metadata  # type: ignore[attr-defined]  # where torch's own state_dict keeps its versions
-    try:
-        with open(path, "wb") as file:
-            torch.save(state, file)
-    except RuntimeError as error:  # torch's writer hides the OSError, which it met before
-        reason = error.__context__ if isinstance(error.__context__, OSError) else error
-        raise CheckpointError(f"{path.name}: not written: {first_line(reason)}") from error
+    write_pickle(path, state)
 
 
 def _refuse_orbax(container: Container, path: Path, instead: str) -> None:

@@ -1,4 +1,4 @@
-"""What a `.pt` file holds, before anything in it is judged. JAX has nothing to match: it has no pickles."""
+"""A `.pt` file and what it holds, before anything in it is judged. JAX has nothing to match: it has no pickles."""
 
 import itertools
 import math
@@ -43,6 +43,20 @@ def opened(path: Path) -> dict[Any, Any]:
     if not isinstance(state, dict) or not state:
         raise CheckpointError(f"{path}: holds {_kind(state)}, not a state_dict")
     return state
+
+
+def write_pickle(path: Path, state: dict[Any, Any]) -> None:
+    """Write a dict to a new file at `path`, which `opened` reads.
+
+    Raises:
+        unet_core.CheckpointError: it cannot be written.
+    """
+    try:
+        with open(path, "wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:  # torch's writer hides the OSError, which it met before
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise CheckpointError(f"{path.name}: not written: {first_line(reason)}") from error
 
 
 def contents_of(state: dict[Any, Any], source: str) -> Contents:

@@ -10,16 +10,14 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from unet_core.errors import CheckpointError, first_line, some
+from unet_core.errors import CheckpointError, some
 from unet_core.files import reserve
 from unet_core.reading import NO_HINTS, Hints, read_contents
 from unet_core.soundness import trusted
 from unet_core.training_file import Script, TrainingFile, is_plain, merged
 from unet_core.training_state import TrainingState, parameter_shapes
 from unet_torch import optimizer_state
-from unet_torch.contents import contents_of, opened
+from unet_torch.contents import contents_of, opened, write_pickle
 from unet_torch.hub import as_torch
 
 _COUNTERS = ("global_step", "step", "iteration", "iterations")
@@ -94,12 +92,7 @@ def write(path: Path, training: TrainingFile) -> None:
     parts: dict[str, Any] = {**script.beside, script.optimizer: [optimizer] if script.listed else optimizer}
     parts |= {script.network: network} if script.network else network
     reserve(path, sum(value.nbytes for value in state.arrays().values()) * 5 // 4)
-    try:
-        with open(path, "wb") as file:
-            torch.save({name: parts[name] for name in script.order}, file)
-    except RuntimeError as error:  # torch's writer hides the OSError, which it met before
-        reason = error.__context__ if isinstance(error.__context__, OSError) else error
-        raise CheckpointError(f"{path.name}: not written: {first_line(reason)}") from error
+    write_pickle(path, {name: parts[name] for name in script.order})
 
 
 def _network(
