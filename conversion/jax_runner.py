@@ -35,6 +35,7 @@ from unet_jax.step import (
     placed,
     updater,
 )
+from unet_jax.windows import stretch
 
 _LAYERS = {row.jax.split(".")[-2]: row.torch.rpartition(".")[0].removeprefix("*.") for row in TABLE}
 """The hub's name of each layer within its block: `conv1` is `conv.0`."""
@@ -157,7 +158,7 @@ def update(
 
 
 class _Taps:
-    """Stands in for the layers of a model inside one trace, and notes what each takes in and answers."""
+    """Notes, inside one trace of a model, what each of its layers takes in and answers."""
 
     def __init__(self, model: UNet) -> None:
         self.answers: dict[str, Any] = {}
@@ -174,16 +175,34 @@ class _Taps:
         return self.answers
 
     def _tap(self, parent: Any, attribute: str, name: str) -> None:
-        layer = getattr(parent, attribute)
-        before = input_name(name)
+        object.__setattr__(parent, attribute, _Tap(getattr(parent, attribute), self.answers, name))
 
-        def tapped(x: Any) -> Any:
-            if before is not None:
-                self.answers[before] = x
-            self.answers[name] = y = layer(x)
-            return y
 
-        object.__setattr__(parent, attribute, tapped)
+class _Tap:
+    """Stands in for a layer."""
+
+    def __init__(self, layer: Any, answers: dict[str, Any], name: str) -> None:
+        self._layer, self._answers, self._name = layer, answers, name
+        self._before = input_name(name)
+
+    def __call__(self, x: Any) -> Any:
+        return self._noted(x, self._layer(x))
+
+    def joined(self, x: Any, skip: Any, taps: Any, *, skip_first: bool) -> Any:
+        """Of a decoder's first convolution; the input that it is spared is made here."""
+        raised = x
+        if taps is not None:
+            grown = [(0, len(axis) - size) for axis, size in zip(taps, x.shape[1:3], strict=True)]
+            raised = stretch(stretch(jnp.pad(x, ((0, 0), *grown, (0, 0))), taps[0], 0), taps[1], 1)
+            raised = raised[:, : skip.shape[1], : skip.shape[2]]
+        joint = jnp.concatenate((skip, raised) if skip_first else (raised, skip), axis=-1)
+        return self._noted(joint, self._layer.joined(x, skip, taps, skip_first=skip_first))
+
+    def _noted(self, x: Any, y: Any) -> Any:
+        if self._before is not None:
+            self._answers[self._before] = x
+        self._answers[self._name] = y
+        return y
 
 
 def _input(x: np.ndarray, precision: Precision) -> jax.Array:

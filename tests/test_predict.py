@@ -267,9 +267,34 @@ def test_jax_compiles_once_for_all_sizes_and_weights():
         first = predict.logits(picture)
         found = predict.logits(picture, variables)
         assert error(first, found) > 1e-2
-    assert predict._compiled._cache_size() == 1
+    assert predict._programs["cpu"]._cache_size() == 1
     other.eval()
     np.testing.assert_allclose(found, other.logits(jnp.asarray(picture)[None])[0], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+def test_tiles_that_are_computed_together_are_those_that_are_computed_alone(batch):
+    picture = pixels(TINY, 81, 75)
+    with jax.enable_x64(True):
+        expected = predictor("jax", tile=(64, 64)).logits(picture)
+        found = predictor("jax", tile=(64, 64), batch=batch).logits(picture)
+    assert error(found, expected) < 1e-13
+
+
+def test_no_tile_at_a_time_is_refused():
+    with pytest.raises(UNetError, match="batch 0: at least one tile"):
+        predictor("jax", dtype=np.float32, batch=0)
+
+
+def test_weights_are_folded_once_until_they_change():
+    predict, picture = predictor("jax", dtype=np.float32, tile=(64, 64)), pixels(TINY, 40, 40)
+    before = predict.logits(picture)
+    folded = predict._folded[1]
+    predict.logits(picture)
+    assert predict._folded[1] is folded
+    predict.model.up1.norm2.bias[...] += 1
+    assert error(predict.logits(picture), before) > 1e-2
+    assert predict._folded[1] is not folded
 
 
 REPLICATED = """
@@ -286,7 +311,7 @@ predict = Predictor(nnx.eval_shape(lambda: unet_jax.UNet(1, 1, features=(2, 3), 
 picture = np.random.default_rng(0).random((20, 20, 1), np.float32)
 found = predict.logits(picture, variables)
 assert (found == predict.logits(picture, nnx.split(model, nnx.Param, nnx.BatchStat)[1:])).all()
-assert predict._compiled._cache_size() == 1
+assert predict._programs["cpu"]._cache_size() == 1
 model.eval()
 assert np.abs(found - model.logits(picture[None])[0]).max() < 1e-4
 """

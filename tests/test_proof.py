@@ -204,12 +204,12 @@ BROKEN_JAX = {
         ("down1.conv.1", STATISTICS, "biased one (divided by n = 429 instead of n - 1)"),
     ),
     "half-pixel corners": (
-        (unet_jax.layers, "upsample"),
-        lambda upsample: lambda x, height, width, *, align_corners: upsample(x, height, width, align_corners=False),
+        (unet_jax.model, "upsampling_taps"),
+        lambda taps: lambda config, *sizes: taps(dataclasses.replace(config, align_corners=False), *sizes),
         ("up1.join", EVAL, "half-pixel corners"),
     ),
     "leaky ReLU": (
-        (unet_jax.model, "relu"),
+        (unet_jax.layers, "relu"),
         lambda relu: lambda x: jnp.maximum(x, 0.01 * x),
         ("down1.conv.2", EVAL, None),
     ),
@@ -242,7 +242,7 @@ def test_a_wrong_gradient_alone_is_found(monkeypatch):
         return jnp.maximum(x, 0)
 
     relu.defjvp(lambda primals, tangents: (relu(*primals), tangents[0] * (primals[0] >= 0) * 1.001))
-    monkeypatch.setattr(unet_jax.model, "relu", relu)
+    monkeypatch.setattr(unet_jax.layers, "relu", relu)
     model = in_torch()
     departure = verify(model, conversion.to_jax(model), size=SIZE).departure
     assert departure.quantity == GRADIENTS
@@ -353,7 +353,7 @@ def test_convert_proves_and_writes(tmp_path, capsys):
 
 def test_convert_writes_nothing_when_the_proof_fails(tmp_path, capsys, monkeypatch):
     torch_file.write(tmp_path / "a.pt", Checkpoint(CONFIG, trained_tensors(CONFIG)))
-    owner, broken = unet_jax.model, lambda x: x
+    owner, broken = unet_jax.layers, lambda x: x
     monkeypatch.setattr(owner, "relu", broken)
     assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "a")]) == 1
     assert "DIFFERENT" in capsys.readouterr().out

@@ -87,6 +87,7 @@ def test_taps_are_the_whole_pictures_upsampling(config, start, tile, data):
         matrix = taps_as_matrix(taps, source)
         np.testing.assert_array_equal(rows[:, first : first + points + 2], matrix)
         np.testing.assert_array_equal(rows.sum(1), matrix.sum(1), "no weight lies elsewhere")
+        assert factor == 1 or not taps[:, 0, 2].any(), "an even point draws on nothing after it"
 
 
 def test_a_window_counts_the_points_inside():

@@ -23,8 +23,9 @@ class Span(NamedTuple):
     """For each decoder level, `[m, factor, 3]`, how the map that comes from below is brought to this level.
 
     Of the m = n / factor points below, each makes `factor` points: `y[q * factor + e]` is the sum over k of
-    `taps[q, e, k] * x[q + k - 1]`. Zero beyond the end of the whole picture. The factor is 2 where that is the bilinear
-    upsampling; after a transposed convolution it is 1, and only the fit to an odd size is left.
+    `taps[q, e, k] * x[q + k - 1]`. Zero beyond the end of the whole picture, and with a factor of 2 where e is 0 and
+    k is 2. The factor is 2 where that is the bilinear upsampling; after a transposed convolution it is 1, and only the
+    fit to an odd size is left.
     """
 
 
@@ -59,12 +60,19 @@ def span(config: UNetConfig, size: int, start: int, tile: int) -> Span:
     levels = range(config.depth + 1)
     sizes, starts, lengths = ([value >> level for level in levels] for value in (size, start, tile))
     inside = [min(max(end - first, 0), length) for end, first, length in zip(sizes, starts, lengths, strict=True)]
-    taps = [_taps(config, sizes[level], sizes[level + 1], starts[level], lengths[level]) for level in levels[:-1]]
+    taps = [
+        upsampling_taps(config, sizes[level], sizes[level + 1], starts[level], lengths[level]) for level in levels[:-1]
+    ]
     return Span(tuple(inside), tuple(taps))
 
 
-def _taps(config: UNetConfig, size: int, below: int, start: int, length: int) -> Float[np.ndarray, "m factor 3"]:
-    """The weights that bring `below` points to `size` points, for `length` of these from `start` on."""
+def upsampling_taps(
+    config: UNetConfig, size: int, below: int, start: int, length: int
+) -> Float[np.ndarray, "m factor 3"]:
+    """The weights that bring `below` points to `size` points, for `length` of these from `start` on.
+
+    As in `Span.taps`; zero beyond `size`. `start` and `length` are multiples of the factor.
+    """
     factor, source = (1, 2 * below) if config.upsampling == "transposed" else (2, below)
     target = 2 * below if config.fit == "pad" else size  # the centred padding of one row has it at the end
     points = np.arange(start, min(start + length, target))

@@ -11,6 +11,8 @@ from jaxtyping import Float
 
 from unet_core.config import Output, UNetConfig
 from unet_core.resize import interpolation_matrix
+from unet_jax.convolution import convolve
+from unet_jax.upsampled import Taps, convolve_upsampled
 
 
 class Convolution(nnx.Module):
@@ -20,6 +22,9 @@ class Convolution(nnx.Module):
         dtype: computes in this dtype; None: in the common one of input and kernel.
         param_dtype: keeps the parameters in this one.
     """
+
+    apply = staticmethod(convolve)
+    """The function of input and kernel."""
 
     def __init__(
         self,
@@ -38,10 +43,49 @@ class Convolution(nnx.Module):
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
         kernel = self.kernel[...]
         dtype = self.dtype or jnp.result_type(x, kernel)
-        y = lax.conv_general_dilated(
-            x.astype(dtype), kernel.astype(dtype), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return y if self.bias is None else y + self.bias[...].astype(dtype)
+        return self._biased(self.apply(x.astype(dtype), kernel.astype(dtype)))
+
+    def joined(
+        self,
+        x: Float[Array, "n h w c"],
+        skip: Float[Array, "n H W d"],
+        taps: tuple[Taps, Taps] | None,
+        *,
+        skip_first: bool,
+    ) -> Float[Array, "n H W e"]:
+        """The convolution of `x` and the skip connection side by side, in two parts: no concatenation is made.
+
+        Args:
+            x: the map from below.
+            skip: the skip connection.
+            taps: how the rows and columns of `x` are upsampled to the size of `skip`, which is then not done either
+                (see `convolve_upsampled`); None: `x` has that size.
+            skip_first: whether the kernel's first channels are those of the skip connection.
+        """
+        kernel = self.kernel[...]
+        dtype = self.dtype or jnp.result_type(x, skip, kernel)
+        x, skip, kernel = x.astype(dtype), skip.astype(dtype), kernel.astype(dtype)
+        if skip_first:
+            of_skip, of_x = jnp.split(kernel, [skip.shape[-1]], axis=2)
+        else:
+            of_x, of_skip = jnp.split(kernel, [x.shape[-1]], axis=2)
+        y = self.apply(skip, of_skip)
+        if taps is None:
+            return self._biased(y + self.apply(x, of_x))
+        return self._biased(y + convolve_upsampled(x, of_x, *taps)[:, : y.shape[1], : y.shape[2]])
+
+    def fold(self, scale: Float[Array, " d"], shift: Float[Array, " d"]) -> None:
+        """Multiply the answers by `scale` and add `shift`, from now on; in the parameters."""
+        kernel = self.kernel[...]
+        bias = jnp.zeros_like(scale) if self.bias is None else self.bias[...].astype(scale.dtype)
+        self.kernel.set_value((kernel.astype(scale.dtype) * scale).astype(kernel.dtype))
+        self.bias = nnx.data(nnx.Param((bias * scale + shift).astype(kernel.dtype)))
+
+    def _biased(self, y: Array) -> Array:
+        if self.bias is None:
+            return y
+        exact = jnp.promote_types(y.dtype, jnp.float32)
+        return (y.astype(exact) + self.bias[...].astype(exact)).astype(y.dtype)
 
 
 class TransposedConvolution(nnx.Module):
@@ -109,6 +153,12 @@ class BatchNorm(nnx.Module):
         scale = self.scale[...].astype(exact) / jnp.sqrt(variance + self.epsilon)
         return ((x - mean) * scale + self.bias[...].astype(exact)).astype(dtype)
 
+    def predicting(self) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+        """Scale and shift of each channel that eval mode comes down to; float32 at least."""
+        mean, variance = self.mean[...], self.var[...]
+        scale = self.scale[...].astype(variance.dtype) / jnp.sqrt(variance + self.epsilon)
+        return scale, self.bias[...].astype(variance.dtype) - mean * scale
+
     def _track(self, mean: Float[Array, " c"], variance: Float[Array, " c"], count: int) -> None:
         unbiased = variance * (count / (count - 1))
         for running, batch in ((self.mean, mean), (self.var, unbiased)):
@@ -134,9 +184,53 @@ def batch_statistics(x: Float[Array, "n h w c"]) -> tuple[Float[Array, " c"], Fl
     return shift + correction, jnp.square(residual).mean((0, 1, 2)) - jnp.square(correction)
 
 
-def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
-    """The largest of each 2x2 window, of equals the first; an odd last row or column is left out."""
+def max_pool_plain(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
+    """The largest of each 2x2 window, as XLA has it, gradient included; an odd last row or column is left out."""
     return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+
+@jax.custom_vjp
+def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
+    """The same as `max_pool_plain`, but that a CPU finds the gradient's place by comparing instead of searching again.
+
+    Has no forward-mode derivative.
+    """
+    return max_pool_plain(x)
+
+
+def _max_pool_forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
+    y = max_pool_plain(x)
+    return y, (x, y)
+
+
+def _max_pool_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array]:
+    of_x: Array = lax.platform_dependent(*saved, gradient, cpu=_to_the_largest, default=_to_the_largest_plain)
+    return (of_x,)
+
+
+def _to_the_largest_plain(x: Array, y: Array, gradient: Array) -> Array:
+    del y
+    return jax.vjp(max_pool_plain, x)[1](gradient)[0]
+
+
+def _to_the_largest(x: Array, y: Array, gradient: Array) -> Array:
+    """The gradient of each window at the first of its largest elements."""
+    n, height, width, channels = y.shape
+    whole = x[:, : 2 * height, : 2 * width].reshape(n, height, 2, width, 2, channels)
+    free = jnp.ones(y.shape, bool)  # no element of the window was the largest yet
+    rows = []
+    for row in range(2):
+        columns = []
+        for column in range(2):
+            largest = free & (whole[:, :, row, :, column] == y)
+            columns.append(jnp.where(largest, gradient, 0))
+            free &= ~largest
+        rows.append(jnp.stack(columns, 3))
+    of_x = jnp.stack(rows, 2).reshape(n, 2 * height, 2 * width, channels)
+    return jnp.pad(of_x, ((0, 0), (0, x.shape[1] - 2 * height), (0, x.shape[2] - 2 * width), (0, 0)))
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def upsample(x: Float[Array, "n h w c"], height: int, width: int, *, align_corners: bool) -> Float[Array, "n H W c"]:
@@ -163,23 +257,9 @@ def fit(x: Float[Array, "n h w c"], height: int, width: int, config: UNetConfig)
     return jnp.pad(x, ((0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0)))
 
 
-def join(
-    x: Float[Array, "n h w c"],
-    skip: Float[Array, "n H W d"],
-    config: UNetConfig,
-    up: Callable[[Array], Array] | None = None,
-) -> Float[Array, "n H W e"]:
-    """Upsample `x`, bring it to the size of the skip connection, and concatenate the two along the channels.
-
-    Args:
-        up: the transposed convolution; None where the upsampling is bilinear.
-    """
-    if up is not None:
-        x = up(x)
-    elif config.fit == "pad":
-        x = upsample(x, 2 * x.shape[1], 2 * x.shape[2], align_corners=config.align_corners)
-    x = fit(x, skip.shape[1], skip.shape[2], config)
-    return jnp.concatenate((skip, x) if config.skip_first else (x, skip), axis=-1)
+def activated(y: Float[Array, "n h w c"], norm: Callable[[Array], Array] | None) -> Float[Array, "n h w c"]:
+    """BatchNorm, where it is not folded into the convolution, and ReLU."""
+    return relu(y if norm is None else norm(y))
 
 
 relu = jax.nn.relu  # gradient 0 at 0, as torch has; jnp.maximum(x, 0) has 0.5

@@ -11,9 +11,10 @@ from jaxtyping import Float
 
 from unet_core.checkpoint import Origin
 from unet_core.config import Fit, Output, UNetConfig, Upsampling
+from unet_core.windows import upsampling_taps
 from unet_jax.hub import fill
 from unet_jax.initial import initial_tensors
-from unet_jax.layers import OUTPUTS, BatchNorm, Convolution, TransposedConvolution, join, max_pool, relu
+from unet_jax.layers import OUTPUTS, BatchNorm, Convolution, TransposedConvolution, activated, fit, max_pool
 
 
 class DoubleConv(nnx.Module):
@@ -35,15 +36,40 @@ class DoubleConv(nnx.Module):
     ) -> None:
         middle_channels = middle_channels or out_channels
         kinds: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
+        self.config = config
         self.up = TransposedConvolution(*up, **kinds) if up else None
         self.conv1 = Convolution(in_channels, middle_channels, 3, bias=config.conv_bias, **kinds)
-        self.norm1 = BatchNorm(middle_channels, config=config, **kinds)
+        self.norm1: BatchNorm | None = BatchNorm(middle_channels, config=config, **kinds)
         self.conv2 = Convolution(middle_channels, out_channels, 3, bias=config.conv_bias, **kinds)
-        self.norm2 = BatchNorm(out_channels, config=config, **kinds)
+        self.norm2: BatchNorm | None = BatchNorm(out_channels, config=config, **kinds)
 
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
-        x = relu(self.norm1(self.conv1(x)))
-        return relu(self.norm2(self.conv2(x)))
+    def __call__(
+        self, x: Float[Array, "n h w c"], skip: Float[Array, "n H W e"] | None = None
+    ) -> Float[Array, "n H W d"]:
+        """Of an encoder's input, or of the map below and the skip connection."""
+        x = activated(self.conv1(x) if skip is None else self._joined(x, skip), self.norm1)
+        return activated(self.conv2(x), self.norm2)
+
+    def _joined(self, x: Array, skip: Array) -> Array:
+        """The first convolution of `x`, upsampled, and the skip connection."""
+        height, width = skip.shape[1:3]
+        taps = None
+        if self.up is not None:
+            x = fit(self.up(x), height, width, self.config)
+        else:
+            rows, columns = (
+                upsampling_taps(self.config, size, below, 0, size + size % 2)
+                for size, below in ((height, x.shape[1]), (width, x.shape[2]))
+            )
+            taps = rows, columns
+        return self.conv1.joined(x, skip, taps, skip_first=self.config.skip_first)
+
+    def fold(self) -> None:
+        """Make BatchNorm, as it predicts, a part of the convolutions."""
+        for conv, norm in ((self.conv1, self.norm1), (self.conv2, self.norm2)):
+            if norm is not None:
+                conv.fold(*norm.predicting())
+        self.norm1 = self.norm2 = None
 
 
 class UNet(nnx.Module):
@@ -133,7 +159,8 @@ class UNet(nnx.Module):
     @property
     def training(self) -> bool:
         """Whether BatchNorm takes the batch's statistics, as after `train()`; False after `eval()`."""
-        return not getattr(self, "bottom").norm1.use_running_average  # noqa: B009  (set by name in __init__)
+        norm: BatchNorm | None = getattr(self, "bottom").norm1  # noqa: B009  (set by name in __init__)
+        return norm is not None and not norm.use_running_average
 
     def logits(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w k"]:
         """The answer before the sigmoid or softmax.
@@ -154,8 +181,19 @@ class UNet(nnx.Module):
         skips.pop()
         for block in self.config.decoder_blocks:
             level = getattr(self, block.name)
-            x = run(level, join(x, skips.pop(), self.config, level.up))
+            x = run(level, x, skips.pop())
         return self.out(x)
+
+    def fold(self) -> "UNet":
+        """A copy that only predicts: BatchNorm's running statistics are a part of its convolutions.
+
+        Its logits are those of this network in eval mode, to rounding. It cannot be trained, saved or converted.
+        """
+        folded = nnx.clone(self)
+        folded.eval()
+        for block in (*self.config.encoder_blocks, *self.config.decoder_blocks):
+            getattr(folded, block.name).fold()
+        return folded
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w k"]:
         """What `config.output` makes of `logits`, by default their sigmoid: probabilities. Raises what that raises."""

@@ -1,5 +1,6 @@
 """Pictures of any size through the network, tile by tile. `unet_torch/predict.py` is the twin."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +12,10 @@ from jax import Array
 from jaxtyping import Float, Shaped
 
 from unet_core.bands import Band, Start, blended, check_picture, cut, gathered, one_ahead
+from unet_core.errors import UNetError
 from unet_core.tiles import check_tile, default_tile, tiling
 from unet_core.windows import Window, window
+from unet_jax.compilation import compiler_options
 from unet_jax.layers import BatchNorm, Convolution, TransposedConvolution
 from unet_jax.model import UNet
 from unet_jax.windows import window_logits
@@ -22,8 +25,9 @@ class Predictor:
     """The logits of whole pictures, in the memory of one tile.
 
     With the default overlap they are what `model.logits` answers for the whole picture in eval mode, to rounding.
-    The model is neither changed nor copied: each call reads the weights that it then has, or those that it is given,
-    on their device. One compilation serves all tiles of one shape, whatever the pictures' sizes and the weights.
+    The model is not changed: each call reads the weights that it then has, or those that it is given, on their device,
+    and folds them (`UNet.fold`) where it has not just done so. One compilation serves all tiles of one shape, whatever
+    the pictures' sizes and the weights.
 
     Args:
         tile: height and width of the tiles, multiples of `2**model.config.depth`. None: for each picture the one that
@@ -33,6 +37,7 @@ class Predictor:
             are blended.
         flips: average the logits over the picture and its three mirror images, which takes four times as long.
         bfloat16: compute in bfloat16.
+        batch: so many tiles are computed together, in as many times the memory.
 
     Raises:
         unet_core.UNetError: tiles that cover no picture; the message says what to give.
@@ -46,23 +51,26 @@ class Predictor:
         overlap: int | None = None,
         flips: bool = False,
         bfloat16: bool = False,
+        batch: int = 1,
     ) -> None:
         if tile is not None:
             check_tile(model.config, tile, overlap)
+        if batch < 1:
+            raise UNetError(f"batch {batch}: at least one tile is computed at a time")
         self.model = model
         self.tile = tile
         self.overlap = overlap
         self.flips = flips
         self.bfloat16 = bfloat16
-        graphdef = _evaluating(model, bfloat16)
+        self.batch = batch
         double = jnp.float64 in (model.out.dtype, model.out.kernel.dtype)
-        dtype = self._dtype = jnp.dtype(jnp.float64 if double else jnp.float32)
-
-        @jax.jit
-        def compiled(variables: tuple[Any, Any], x: Array, part: Window) -> Array:
-            return window_logits(nnx.merge(graphdef, *variables), x[None], part)[0].astype(dtype)
-
-        self._compiled = compiled
+        self._dtype = jnp.dtype(jnp.float64 if double else jnp.float32)
+        self._graphdef = _evaluating(model, bfloat16)
+        self._folded: tuple[list[Array], Any] = ([], None)
+        """The weights that were last folded, and what came of it."""
+        self._fold = jax.jit(lambda variables: nnx.split(nnx.merge(self._graphdef, *variables).fold()))
+        self._programs: dict[str, Any] = {}
+        """By platform."""
 
     def bands(self, picture: Shaped[np.ndarray, "h w c"], variables: tuple[Any, Any] | None = None) -> Iterator[Band]:
         """The logits of a picture in bands of rows, from the top down, each with the number of its first row.
@@ -85,10 +93,12 @@ class Predictor:
         check_picture(config, picture)
         size = (picture.shape[0], picture.shape[1])
         tile = self.tile or default_tile(config, [size], self.overlap)
-        weights = _on_one_device(variables or (nnx.state(self.model, nnx.Param), nnx.state(self.model, nnx.BatchStat)))
+        weights = self._weights(variables or (nnx.state(self.model, nnx.Param), nnx.state(self.model, nnx.BatchStat)))
 
         def run(view: np.ndarray, starts: list[Start]) -> Iterator[np.ndarray]:
-            return one_ahead((self._logits(weights, view, start, tile) for start in starts), np.asarray)
+            groups = (starts[first : first + self.batch] for first in range(0, len(starts), self.batch))
+            logits = one_ahead((self._logits(weights, view, group, tile) for group in groups), np.asarray)
+            return itertools.islice(itertools.chain.from_iterable(logits), len(starts))
 
         return blended(picture, tiling(config, size, tile, self.overlap), run, flips=self.flips)
 
@@ -98,11 +108,35 @@ class Predictor:
         """All bands in one array. Raises what `bands` raises."""
         return gathered(self.bands(picture, variables), picture.shape[0])
 
-    def _logits(self, variables: tuple[Any, Any], picture: np.ndarray, start: Start, tile: tuple[int, int]) -> Array:
-        """Of one tile, HWC, dispatched and not yet awaited."""
-        x = cut(picture, start, tile).astype(self._dtype)
-        part = window(self.model.config, (picture.shape[0], picture.shape[1]), start, tile)
-        return self._compiled(variables, x, part)
+    def _weights(self, variables: tuple[Any, Any]) -> Any:
+        """The folded weights, on one device; those of the last call where they are the same arrays."""
+        leaves = jax.tree.leaves(variables)
+        known, folded = self._folded
+        if len(known) != len(leaves) or any(old is not new for old, new in zip(known, leaves, strict=True)):
+            self._graph, folded = self._fold(_on_one_device(variables))
+            self._folded = leaves, folded
+        return folded
+
+    def _logits(self, weights: Any, picture: np.ndarray, starts: list[Start], tile: tuple[int, int]) -> Array:
+        """Of some tiles, NHWC, dispatched and not yet awaited; the last one again where there are less than a batch."""
+        starts = starts + starts[-1:] * (self.batch - len(starts))
+        size = (picture.shape[0], picture.shape[1])
+        x = np.stack([cut(picture, start, tile) for start in starts]).astype(self._dtype)
+        parts = [window(self.model.config, size, start, tile) for start in starts]
+        return self._program(weights)(weights, x, jax.tree.map(lambda *values: np.stack(values), *parts))
+
+    def _program(self, weights: Any) -> Any:
+        platform = next(iter(jax.tree.leaves(weights)[0].devices())).platform
+        if platform not in self._programs:
+            graph, dtype = self._graph, self._dtype
+
+            def logits_of_tiles(weights: Any, x: Array, parts: Window) -> Array:
+                model = nnx.merge(graph, weights)
+                each = jax.vmap(lambda x, part: window_logits(model, x[None], part)[0])
+                return each(x, parts).astype(dtype)
+
+            self._programs[platform] = jax.jit(logits_of_tiles, compiler_options=compiler_options(platform))
+        return self._programs[platform]
 
 
 def _evaluating(model: UNet, bfloat16: bool) -> Any:

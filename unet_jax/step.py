@@ -18,6 +18,7 @@ from unet_core.checkpoint import Checkpoint
 from unet_core.errors import CheckpointError, ConfigError
 from unet_core.hub import check_tensors, in_forward_order
 from unet_core.recipe import Recipe
+from unet_jax.compilation import compiler_options
 from unet_jax.hub import nest, translate
 from unet_jax.losses import loss_value
 from unet_jax.model import UNet
@@ -208,9 +209,9 @@ def compiled(update: Update, state: TrainState, recipe: Recipe, mesh: Mesh) -> U
     number = jax.ShapeDtypeStruct((), jnp.result_type(float), sharding=whole)
     image = jax.ShapeDtypeStruct((*shape, channels), jnp.result_type(float), sharding=split)
     labels = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=split)
-    made: Any = (
-        jax.jit(update, donate_argnums=0, out_shardings=whole).lower(state, image, labels, (number, number)).compile()
-    )
+    options = compiler_options(mesh.devices.flat[0].platform)
+    program = jax.jit(update, donate_argnums=0, out_shardings=whole, compiler_options=options)
+    made: Any = program.lower(state, image, labels, (number, number)).compile()
     return made
 
 

@@ -6,7 +6,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from unet_core.windows import Window
-from unet_jax.layers import max_pool, relu
+from unet_jax.layers import activated, max_pool
 from unet_jax.model import DoubleConv, UNet
 
 
@@ -25,17 +25,20 @@ def window_logits(model: UNet, x: Float[Array, "n h w c"], window: Window) -> Fl
     rows, columns = window
     skips: list[Array] = []
     for level, block in enumerate(model.config.encoder_blocks):
-        x = max_pool(skips[-1]) if skips else x
-        skips.append(_double(getattr(model, block.name), x, rows.inside[level], columns.inside[level]))
+        x = _emptied(max_pool(skips[-1]) if skips else x, rows.inside[level], columns.inside[level])
+        module = getattr(model, block.name)
+        skips.append(_rest(module, module.conv1(x), rows.inside[level], columns.inside[level]))
     x = skips.pop()
     for block in model.config.decoder_blocks:
         level = len(skips) - 1
         module = getattr(model, block.name)
+        inside = rows.inside[level], columns.inside[level]
+        taps = rows.taps[level], columns.taps[level]
         if module.up is not None:
-            x = module.up(x)
-        x = stretch(stretch(x, rows.taps[level], 0), columns.taps[level], 1)
-        x = jnp.concatenate((skips.pop(), x) if model.config.skip_first else (x, skips.pop()), axis=-1)
-        x = _double(module, x, rows.inside[level], columns.inside[level])
+            x = _emptied(stretch(stretch(module.up(x), taps[0], 0), taps[1], 1), *inside)
+        skip = _emptied(skips.pop(), *inside)
+        y = module.conv1.joined(x, skip, None if module.up else taps, skip_first=model.config.skip_first)
+        x = _rest(module, y, *inside)
     return model.out(x)
 
 
@@ -58,13 +61,13 @@ def stretch(
     return y.reshape(*x.shape[:dim], -1, *x.shape[dim + 1 :]).astype(x.dtype)
 
 
-def _double(block: DoubleConv, x: Array, height: Array | int, width: Array | int) -> Array:
-    """The two convolutions of a block; the input of each is zero beyond the picture's end, as its padding is."""
-    x = relu(block.norm1(block.conv1(_emptied(x, height, width))))
-    return relu(block.norm2(block.conv2(_emptied(x, height, width))))
+def _rest(block: DoubleConv, y: Array, height: Array | int, width: Array | int) -> Array:
+    """What follows on the first convolution of a block."""
+    x = activated(y, block.norm1)
+    return activated(block.conv2(_emptied(x, height, width)), block.norm2)
 
 
 def _emptied(x: Array, height: Array | int, width: Array | int) -> Array:
-    """Zero beyond `height` and `width`."""
+    """Zero beyond `height` and `width`, the picture's end, as the padding of a convolution is."""
     inside = (jnp.arange(x.shape[1]) < height)[:, None, None] & (jnp.arange(x.shape[2]) < width)[:, None]
     return jnp.where(inside, x, 0)

@@ -1,0 +1,235 @@
+"""The faster network is the plain one: logits, gradients, statistics, in float64, with controls."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from conftest import trained_tensors
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unet_core import UNetConfig
+from unet_core.checkpoint import Checkpoint
+from unet_core.windows import upsampling_taps
+
+jax = pytest.importorskip("jax")
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.extend.core import jaxprs_in_params
+
+import unet_jax.model
+from unet_jax import layers
+from unet_jax.checkpoint import from_checkpoint
+from unet_jax.compilation import compiler_options
+from unet_jax.convolution import convolve, convolve_plain, kernel_gradient_by_rows
+from unet_jax.layers import max_pool, max_pool_plain
+from unet_jax.model import UNet
+from unet_jax.plain import PlainUNet
+from unet_jax.upsampled import by_products, by_shifts, convolve_upsampled
+
+FAMILY = [
+    UNetConfig(3, 2, (2, 3, 4)),
+    UNetConfig(3, 2, (2, 3, 4), align_corners=False, skip_first=True, conv_bias=True),
+    UNetConfig(3, 2, (2, 3, 4), fit="pad"),
+    UNetConfig(3, 2, (2, 3, 4), fit="pad", align_corners=False),
+    UNetConfig(3, 2, (2, 3, 4), upsampling="transposed"),
+    UNetConfig(3, 2, (2, 3, 4), upsampling="transposed", fit="pad", skip_first=True),
+]
+
+
+def both(config, dtype=np.float64):
+    """The faster network and the plain one, of the same weights, in training mode."""
+    tensors = {
+        key: value.astype(dtype) if value.dtype == np.float32 else value
+        for key, value in trained_tensors(config).items()
+    }
+    ours = from_checkpoint(Checkpoint(config, tensors))
+    ours.train()
+    plain = PlainUNet.from_config(config, param_dtype=dtype, rngs=None)
+    nnx.update(plain, nnx.state(ours))
+    return ours, plain
+
+
+def trained(model, x, cotangent):
+    """Logits, statistics, and gradients of the parameters and of the input."""
+    graph, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+
+    @jax.jit
+    def run(params, x):
+        def loss(params, x):
+            model = nnx.merge(graph, params, stats, copy=True)
+            logits = model.logits(x)
+            return (logits * cotangent).mean(), (logits, nnx.state(model, nnx.BatchStat))
+
+        return jax.grad(loss, (0, 1), has_aux=True)(params, x)
+
+    return jax.tree.map(np.asarray, run(params, x))
+
+
+def apart(found, expected):
+    """The largest difference of any array, relative to its largest value or the scale of all."""
+    leaves = list(zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True))
+    scale = max(np.abs(b).max() for _, b in leaves)
+    return max(np.abs(a - b).max() / max(np.abs(b).max(), 1e-3 * scale) for a, b in leaves)
+
+
+def inputs(config, size, seed=0):
+    rng = np.random.default_rng(seed)
+    return tuple(
+        jnp.asarray(rng.standard_normal((2, *size, channels))) for channels in (config.in_channels, config.out_channels)
+    )
+
+
+@pytest.mark.parametrize(
+    "config", [*FAMILY[:2], *(pytest.param(config, marks=pytest.mark.slow) for config in FAMILY[2:])]
+)
+def test_the_faster_network_trains_as_the_plain_one(x64, config):
+    """On a size that is odd at one level for the rows, at the other for the columns; one of the maps is wide."""
+    ours, plain = both(config)
+    given = inputs(config, (14, 41))
+    assert apart(trained(ours, *given), trained(plain, *given)) < 1e-12
+
+
+@settings(deadline=None, max_examples=6)
+@given(st.integers(2, 12), st.integers(2, 12), st.booleans(), st.sampled_from(["resize", "pad"]))
+def test_any_size_is_upsampled_and_convolved_as_plainly(height, width, align_corners, fit):
+    config = UNetConfig(align_corners=align_corners, fit=fit)
+    rng = np.random.default_rng(0)
+    x, kernel = rng.standard_normal((1, height // 2, width // 2, 3)), rng.standard_normal((3, 3, 3, 2))
+    taps = [upsampling_taps(config, size, size // 2, 0, size + size % 2) for size in (height, width)]
+    with jax.enable_x64(True):
+        x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+        target = (height, width) if fit == "resize" else (height // 2 * 2, width // 2 * 2)
+        raised = layers.fit(layers.upsample(x, *target, align_corners=align_corners), height, width, config)
+        found = convolve_upsampled(x, kernel, *taps)[:, :height, :width]
+        np.testing.assert_allclose(found, convolve_plain(raised, kernel), rtol=0, atol=1e-13)
+
+
+def test_another_upsampling_would_be_seen(x64, monkeypatch):
+    ours, plain = both(FAMILY[0])
+
+    def half(config, *sizes):
+        return upsampling_taps(dataclasses.replace(config, align_corners=False), *sizes)
+
+    monkeypatch.setattr(unet_jax.model, "upsampling_taps", half)
+    given = inputs(FAMILY[0], (16, 16))
+    assert apart(trained(ours, *given), trained(plain, *given)) > 1e-3
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 12), (11, 5), (2, 3)])
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_both_ways_of_upsampling_the_taps_are_one(x64, size, align_corners):
+    """The one of CPUs and that of the other platforms, on constants and inside a compiled function."""
+    config = UNetConfig(align_corners=align_corners)
+    rng = np.random.default_rng(0)
+    x, kernel = rng.standard_normal((2, *(points // 2 for points in size), 4)), rng.standard_normal((3, 3, 4, 2))
+    taps = [upsampling_taps(config, points, points // 2, 0, points + points % 2) for points in size]
+    given = jnp.asarray(x), jnp.asarray(kernel), *taps
+    for way in (by_shifts, jax.jit(by_shifts), jax.jit(by_products)):
+        assert apart(way(*given), by_products(*given)) < 1e-13
+
+
+@pytest.mark.parametrize("swapped", [(0, 1), (0, 2)])
+def test_swapped_taps_would_be_seen(x64, swapped):
+    x, kernel = np.random.default_rng(0).standard_normal((1, 5, 6, 3)), np.random.default_rng(1).random((3, 3, 3, 2))
+    taps = [upsampling_taps(UNetConfig(), 2 * size, size, 0, 2 * size) for size in (5, 6)]
+    expected = convolve_plain(layers.upsample(jnp.asarray(x), 10, 12, align_corners=True), jnp.asarray(kernel))
+    assert apart(convolve_upsampled(jnp.asarray(x), jnp.asarray(kernel), *taps), expected) < 1e-14
+    order = [0, 1, 2]
+    order[swapped[0]], order[swapped[1]] = order[swapped[1]], order[swapped[0]]
+    assert apart(convolve_upsampled(jnp.asarray(x), jnp.asarray(kernel[:, order]), *taps), expected) > 1e-2
+
+
+def test_float32_is_as_exact_as_the_plain_network():
+    config = UNetConfig(3, 1, (16, 32, 64))
+    x = inputs(config, (48, 64))[0]
+    with jax.enable_x64(True):
+        exact = both(config)[1]
+        exact.eval()
+        expected = np.asarray(exact.logits(x.astype(jnp.float64)))
+    errors = []
+    for model in both(config, np.float32):
+        model.eval()
+        errors.append(np.linalg.norm(np.asarray(jax.jit(model.logits)(x), np.float64) - expected))
+    assert errors[0] <= 1.25 * errors[1]
+
+
+def arrays_of(function, *arguments):
+    """The shapes of all that a function makes."""
+    found = set()
+
+    def walk(jaxpr):
+        for equation in jaxpr.eqns:
+            found.update(tuple(variable.aval.shape) for variable in equation.outvars)
+            for inner in jaxprs_in_params(equation.params):
+                walk(inner)
+
+    walk(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return found
+
+
+def test_neither_the_upsampled_map_nor_the_concatenation_is_made():
+    config = UNetConfig(1, 1, (3, 5, 7))
+    x = jnp.zeros((1, 32, 32, 1))
+    raised, joint = (1, 16, 16, 7), (1, 16, 16, 12)
+    ours, plain = (kind.from_config(config, rngs=None) for kind in (UNet, PlainUNet))
+    for model in (ours, plain):
+        model.eval()
+    assert not arrays_of(ours.logits, x) & {raised, joint}
+    assert arrays_of(plain.logits, x) >= {raised, joint}, "the control"
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 7, 2, 3), (2, 33, 130, 1, 2), (1, 70, 96, 3, 1), (3, 4, 5000, 1, 1)])
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_kernels_gradient_by_rows_is_xlas(x64, shape, size):
+    n, height, width, channels, out = shape
+    rng = np.random.default_rng(0)
+    x, gradient = rng.standard_normal((n, height, width, channels)), rng.standard_normal((n, height, width, out))
+    _, pull = jax.vjp(lambda kernel: convolve_plain(jnp.asarray(x), kernel), jnp.zeros((size, size, channels, out)))
+    found = kernel_gradient_by_rows(jnp.asarray(x), jnp.asarray(gradient), size=size)
+    np.testing.assert_allclose(found, pull(gradient)[0], rtol=0, atol=1e-12 * height * width)
+
+
+@pytest.mark.parametrize(("platform", "by_rows"), [("cpu", True), ("tpu", False), ("cuda", False)])
+def test_each_platform_takes_its_own_kernel_gradient(platform, by_rows):
+    x, kernel = jnp.zeros((1, 8, 64, 2)), jnp.zeros((3, 3, 2, 2))
+    program = jax.jit(jax.grad(lambda kernel: convolve(x, kernel).sum()))
+    text = program.trace(kernel).lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.while" in text) == by_rows
+
+
+def test_a_pools_gradient_is_xlas_on_odd_sizes(x64):
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 7, 9, 3)))
+    cotangent = jnp.asarray(np.random.default_rng(1).standard_normal((2, 3, 4, 3)))
+    found, expected = (jax.vjp(pool, x)[1](cotangent)[0] for pool in (max_pool, max_pool_plain))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("config", FAMILY)
+def test_the_folded_network_predicts_the_same(x64, config):
+    model, _ = both(config)
+    x = inputs(config, (21, 38))[0]
+    folded = model.fold()
+    assert not folded.training
+    assert model.training, "the network itself stays as it is"
+    model.eval()
+    assert apart(folded.logits(x), model.logits(x)) < 1e-13
+    assert not jax.tree.leaves(nnx.state(folded, nnx.BatchStat))
+
+
+def test_a_folded_network_is_neither_saved_nor_trained(tmp_path):
+    folded = UNet(1, 1, features=(2, 3), rngs=0).fold()
+    with pytest.raises(unet_jax.hub.CheckpointError):
+        unet_jax.save(folded, tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+    folded.train()
+    assert not folded.training
+
+
+def test_compiler_options_that_xla_does_not_know_are_left_out(monkeypatch):
+    monkeypatch.setattr("unet_jax.compilation._CPU", {"xla_cpu_of_another_day": "true"})
+    compiler_options.cache_clear()
+    assert compiler_options("cpu") is None
+    compiler_options.cache_clear()
+    assert compiler_options("tpu") is None

@@ -1,0 +1,28 @@
+"""How the network's programs are compiled on a platform."""
+
+import functools
+
+import jax
+from jax.errors import JaxRuntimeError
+
+_CPU = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+"""XLA's newer library for CPUs (YNNPACK) takes the sums, not the convolutions: of these, the gradients above all are
+faster as XLA has them itself (docs/performance.md)."""
+
+
+@functools.cache
+def compiler_options(platform: str) -> dict[str, str] | None:
+    """What `jax.jit` is given as its `compiler_options` for `platform` ("cpu", "gpu", "tpu").
+
+    None where there is nothing to ask for, or where this version of XLA does not know the option.
+    """
+    if platform != "cpu":
+        return None
+    probe = jax.ShapeDtypeStruct((), "float32", sharding=jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0]))
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=_CPU).lower(probe).compile()
+    except JaxRuntimeError as error:
+        if "compile option" in str(error):
+            return None
+        raise
+    return _CPU
