@@ -37,6 +37,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
+	$(BIN)/unet bench
 	$(BIN)/python -m benchmarks.conversion
 	$(BIN)/python -m benchmarks.input --backend torch
 	$(BIN)/python -m benchmarks.input --backend jax

@@ -37,7 +37,7 @@ def test_help_names_the_commands_and_the_exit_codes(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Expected one of {inspect, convert, verify, train, predict, eval, plot}"),
+        ([], "Expected one of {inspect, convert, verify, train, predict, eval, plot, bench}"),
         (["transmogrify"], "transmogrify"),
         (["convert", "a.pt"], "DST"),
         (["inspect"], "CKPT"),

@@ -3,15 +3,18 @@
 import contextlib
 import io
 import logging
+import os
 import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import tyro
 
+from unet_cli.bench import Bench
 from unet_cli.commands import Convert, Inspect, Verify
 from unet_cli.predict import Eval, Predict
 from unet_cli.train import Plot, Train
@@ -24,6 +27,7 @@ Exit codes: 0 done; 1 checked and found different; 2 bad input or usage."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    _keep_programs()
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax's and grain's notes to their own developers
     try:
         with _ended_by_sigterm():
@@ -40,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-Command = Inspect | Convert | Verify | Train | Predict | Eval | Plot
+Command = Inspect | Convert | Verify | Train | Predict | Eval | Plot | Bench
 
 
 def _parse(arguments: Sequence[str]) -> Command | int:
@@ -60,6 +64,14 @@ def _parse(arguments: Sequence[str]) -> Command | int:
         if stop.code == 0:  # --help
             return 0
         return _fail(_in_one_line(messages.getvalue()))
+
+
+def _keep_programs() -> None:
+    """Let JAX keep what it compiles for the next time, where there is a place for it; its own variable comes first."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unet-twins"
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if os.access(nearest, os.W_OK):
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
 
 
 def _in_one_line(box: str) -> str:

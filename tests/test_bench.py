@@ -1,0 +1,480 @@
+"""`unet bench` and `python -m comparison.speed`: what they time, how they judge it, and who may fail."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from comparison import speed, speed_table
+from comparison.arguments import parsed
+from comparison.operations import operations
+from comparison.speed_plan import CANDIDATES, Candidate, Case, Plan, Setup
+from comparison.speed_process import Worker, WorkerError
+from comparison.speed_report import Environment, Found, Memory, judged
+from comparison.speed_worker import batches, reason, resident
+from unet_cli.main import _parse
+from unet_cli.main import main as unet
+from unet_core import UNetConfig
+
+ROOT = Path(__file__).parents[1]
+TINY = ["--features", "2", "3", "--rounds", "2", "--calls", "1"]
+OURS, EAGER = Candidate("jax", ("ours",)), Candidate("torch", ("eager",))
+CASE = Case("inference", 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        UNetConfig(features=(4, 6, 8)),
+        UNetConfig(features=(4, 6, 8), out_channels=3, decoder_features=(5, 7), middle_features=(3, 9)),
+        UNetConfig(features=(4, 6), upsampling="transposed", upsampled_features=(5,)),
+    ],
+    ids=["plain", "widths", "transposed"],
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_operations_are_those_that_torch_counts(config, training):
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    import unet_torch
+
+    model = unet_torch.UNet.from_config(config, seed=0).train(training)
+    with FlopCounterMode(display=False) as counter:
+        logits = model.logits(torch.zeros(2, 3, 18, 13))
+        if training:
+            logits.sum().backward()
+    assert operations(config, 2, 18, 13, training=training) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rounds", "0"], "--rounds 0: give a whole number from 1 up"),
+        (["--calls", "-1"], "--calls -1: give a whole number from 1 up"),
+        (["--calls", "x"], "invalid"),
+        (["--precision", "float16"], "float16"),
+        (["--inference", "1x2"], "--inference 1x2: give batch, height and width as BxHxW, for example 1x256x256"),
+        (["--inference", "0x64x64"], "--inference 0x64x64: a batch has one picture at least"),
+        (
+            ["--inference", "1x8x64"],
+            "--inference 1x8x64: an input of 8x64 is too small: 4 max-pools need at least 16x16",
+        ),
+        (["--training", "1x16x16"], "--training 1x16x16: crop 16: is too small for 5 levels; 32 will do"),
+        (["--training", "2x64x32"], "--training 2x64x32: training takes square crops"),
+        (["--training", "--inference"], "nothing to measure: give --inference or --training"),
+        (["--features", "3"], "features: 2 to 32 levels are needed, got 1"),
+        (["--candidates", "jax", "torch:fast"], "--candidates torch:fast: there is no such candidate; there are jax, "),
+        (["--growth"], "--growth: is drawn beside the JSON file; give --out FILE.json as well"),
+        (["--out", "speed.txt"], "--out speed.txt: give a name that ends in .json"),
+        (["--out", "nowhere/speed.json"], "nowhere/speed.json: the folder nowhere does not exist; make it first"),
+        (["--fast"], "--fast"),
+    ],
+)
+@pytest.mark.parametrize("main", [lambda args: unet(["bench", *args]), speed.main], ids=["unet", "python"])
+def test_bad_usage_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, main, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--inference", "1x32x32", "2x32x48", "--training", "--growth", "--out", "a.json"],
+        ["--features", "2", "3", "--precision", "bfloat16", "--candidates", "jax", "torch:eager", "--rounds", "9"],
+    ],
+)
+def test_both_command_lines_are_the_same(arguments):
+    bench = _parse(["bench", *arguments])
+    plan = parsed(Plan, "python -m comparison.speed", arguments)
+    assert vars(bench) == vars(plan)
+
+
+def test_both_helps_tell_every_option(capsys):
+    assert unet(["bench", "--help"]) == 0
+    box = capsys.readouterr().out
+    with pytest.raises(SystemExit, match="0"):
+        speed.main(["--help"])
+    plain = capsys.readouterr().out
+    for option in vars(Plan()):
+        assert f"--{option}" in box
+        assert f"--{option}" in plain
+    assert "Example: unet bench " in box
+    assert "What is timed is a whole update. (default: 2x256x256 2x128x128)" in " ".join(plain.split())
+
+
+def test_candidates_are_asked_for_by_name_or_framework():
+    assert Plan().chosen == CANDIDATES
+    assert [one.name for one in Plan(candidates=("torch:eager", "jax")).chosen] == [
+        "jax:plain",
+        "jax:ours",
+        "torch:eager",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("torch:compile+channels_last+frozen", {("inference", "cpu"), ("inference", "gpu")}),
+        ("torch:compile+max-autotune+channels_last", {("inference", "gpu"), ("training", "gpu")}),
+    ],
+)
+def test_some_candidates_are_for_some_cases(name, where):
+    (candidate,) = Plan(candidates=(name,)).chosen
+    found = {(kind, at) for kind in ("inference", "training") for at in ("cpu", "gpu") if candidate.runs(kind, at)}
+    assert found == where
+
+
+def test_growth_adds_cases_once_and_stops_earlier_on_a_cpu():
+    plan = Plan(inference=("1x256x256",), training=(), growth=True)
+    assert [str(case) for case in plan.cases("cpu")] == [
+        *(f"inference {size}" for size in ("1x256x256", "1x128x128", "1x512x512", "1x1024x1024")),
+        *(f"inference {batch}x256x256" for batch in (2, 4, 8)),
+        *(f"training 2x{size}x{size}" for size in (128, 256, 512)),
+        *(f"training {batch}x256x256" for batch in (1, 4, 8)),
+    ]
+    assert set(plan.cases("gpu")) - set(plan.cases("cpu")) == {("training", 2, 1024, 1024)}
+
+
+@pytest.mark.parametrize("case", [CASE, Case("training", 2, 16, 16)])
+def test_a_setup_goes_through_json(case):
+    setup = Setup(EAGER, case, (2, 3), "bfloat16", 3)
+    assert Setup.from_json(json.dumps(setup)) == setup
+
+
+def found(name, *seconds, answer=(1.0, 2.0)):
+    framework, _, words = name.partition(":")
+    candidate = Candidate(framework, tuple(words.split("+")))
+    return Found(candidate, seconds, (1e9,) * len(seconds), 0.5, Memory(100, 1_000, 5_000), answer)
+
+
+def test_the_fastest_of_torch_is_the_reference_and_ratios_are_of_the_same_round():
+    report = judged(
+        CASE,
+        (2, 3),
+        [found("jax:ours", 1.0, 4.0, 3.0), found("torch:eager", 3, 3, 3), found("torch:compile", 2.0, 2.0, 4.0)],
+        {},
+    )
+    assert report.reference == "torch:compile"
+    ours, _, itself = report.candidates
+    assert (ours.median, ours.ratios, ours.ratio, ours.spread) == (3.0, (0.5, 2.0, 0.75), 0.75, (0.5, 2.0))
+    assert itself.ratio == 1.0
+    assert ours.fraction == report.operations / 3.0 / 1e9
+    assert ours.call_bytes == 4_000
+
+
+@pytest.mark.parametrize(
+    ("names", "reference"),
+    [(["jax:ours", "jax:plain"], "jax:plain"), (["jax:ours"], "jax:ours"), ([], None)],
+)
+def test_without_torch_the_plain_mirror_is_the_reference(names, reference):
+    assert judged(CASE, (2, 3), [found(name, 1.0) for name in names], {}).reference == reference
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [((1.0, 2.001), None), ((1.0, 2.2), "relative difference: 8.9e-02"), ((1.0, np.nan), "no number")],
+)
+def test_other_answers_than_the_references_are_told(capsys, answer, told):
+    report = judged(CASE, (2, 3), [found("jax:ours", 1.0, answer=answer), found("torch:eager", 1.0)], {})
+    speed_table.print_case(report, "float32")
+    out = capsys.readouterr().out
+    assert ("jax:ours ANSWERS SOMETHING ELSE than torch:eager" in out) == (told is not None)
+    assert told is None or told in out
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_the_table(capsys, monkeypatch, rich):
+    if not rich:
+        monkeypatch.setitem(sys.modules, "rich", None)
+    report = judged(
+        CASE, (2, 3), [found("jax:ours", 1.5e-3), found("torch:eager", 1e-3)], {"torch:compile": "no C++ compiler"}
+    )
+    speed_table.print_case(report, "float32")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for line in (
+        "inference 1x8x8: 32.2 kFLOP; ratios to torch:eager",
+        "jax:ours 1.5 ms 1.50 1.50 to 1.50 21.5 MFLOP/s 2% 0 MB 0.5 s",
+        "torch:compile did not run: no C++ compiler",
+    ):
+        assert line.split() in lines
+
+
+def test_different_devices_and_other_work_are_told(capsys):
+    devices = {"jax": {"platform": "gpu", "device": "a GPU", "tf32": True}, "torch": {"platform": "cpu", "tf32": False}}
+    environment = Environment({"cpu": "a CPU", "cores": 2, "load": 1.5}, {"jax": "1.2"}, devices)
+    speed_table.print_environment(environment, "float32")
+    out = capsys.readouterr().out
+    assert "jax 1.2 on a GPU, TF32\n" in out
+    assert "DIFFERENT devices" in out
+    assert "OTHERS COMPUTE HERE, TOO (load 1.5)" in out
+    assert environment.platform == "gpu"
+
+
+FAKE = """
+import json, os, signal, sys
+name, log = sys.argv[1], open({log!r}, "a")
+for line in sys.stdin:
+    message = json.loads(line)
+    print(name, message["do"], message.get("number", ""), file=log, flush=True)
+    if message.get("number") == 2:
+        if name == "torch:compile": sys.exit("the last words")
+        if name == "torch:compile+channels_last": os.kill(os.getpid(), signal.SIGKILL)
+    replies = {{
+        "describe": {{"platform": "cpu", "device": "cpu", "tf32": False}},
+        "prepare": {{"compile_seconds": 1.0, "answer": [1.0], "memory": dict.fromkeys(("before", "rest", "peak"))}},
+        "turn": {{"seconds": len(name) / 100, "matmul": 1e9}},
+    }}
+    reply = replies[message["do"]]
+    if name == {fails!r} or {fails!r} == "all" and message["do"] == "prepare": reply = {{"failed": "not installed"}}
+    print(json.dumps(reply), flush=True)
+"""
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """Workers that only say that they worked; gives what they were asked, and the workers."""
+    log, workers = tmp_path / "log", []
+
+    def install(fails=""):
+        def command(worker, setup):
+            workers.append(worker)
+            return [sys.executable, "-S", "-c", FAKE.format(log=str(log), fails=fails), setup.candidate.name]
+
+        monkeypatch.setattr(Worker, "command", command)
+        return log, workers
+
+    return install
+
+
+def test_candidates_take_turns(fake):
+    log, workers = fake()
+    plan = Plan(features=(2, 3), inference=("1x8x8",), training=(), rounds=2, candidates=("jax:ours", "torch:eager"))
+    assert speed.bench(plan) == 0
+    assert log.read_text().splitlines()[-8:] == [
+        *("jax:ours describe ", "torch:eager describe ", "jax:ours prepare ", "torch:eager prepare "),
+        *("jax:ours turn 1", "torch:eager turn 1", "jax:ours turn 2", "torch:eager turn 2"),
+    ]
+    assert all(worker._process.returncode is not None for worker in workers)
+
+
+def test_who_fails_or_dies_is_told_and_the_others_go_on(fake, tmp_path, capsys):
+    fake("jax:plain")
+    out = tmp_path / "speed.json"
+    plan = Plan(features=(2, 3), inference=("1x8x8",), training=(), out=out)
+    assert speed.bench(plan) == 0
+    (case,) = json.loads(out.read_text())["cases"]
+    assert [one["name"] for one in case["candidates"]] == [
+        "jax:ours",
+        "torch:eager",
+        "torch:eager+channels_last",
+        "torch:compile+channels_last+frozen",
+    ]
+    assert case["failed"] == {
+        "jax:plain": "not installed",
+        "torch:compile": "ended with exit code 1: the last words",
+        "torch:compile+channels_last": "ended by SIGKILL, perhaps for want of memory",
+    }
+    assert "torch:compile did not run: ended with exit code 1: the last words" in capsys.readouterr().out
+
+
+def test_where_none_runs_the_exit_code_is_1(fake, capsys):
+    fake("all")
+    assert speed.main([*TINY, "--inference", "1x8x8", "--training", "--candidates", "jax"]) == 1
+    assert "jax:ours did not run: not installed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("main", [lambda args: unet(["bench", *args]), speed.main], ids=["unet", "python"])
+def test_ctrl_c_ends_the_workers_and_writes_nothing(fake, tmp_path, monkeypatch, capsys, main):
+    _, workers = fake()
+    ask = Worker.ask
+
+    def interrupted(worker, what, **more):
+        if what == "turn":
+            raise KeyboardInterrupt
+        return ask(worker, what, **more)
+
+    monkeypatch.setattr(Worker, "ask", interrupted)
+    arguments = [*TINY, "--inference", "1x8x8", "--training", "--out", str(tmp_path / "speed.json")]
+    assert main(arguments) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert len(workers) == 2 + 7
+    assert all(worker._process.returncode is not None for worker in workers)
+    assert not (tmp_path / "speed.json").exists()
+
+
+PRINTS = """
+import sys, types
+import comparison.speed_worker
+def describe():
+    print("a library's greetings")
+    return {"platform": "cpu"}
+sys.modules["comparison.speed_torch"] = types.SimpleNamespace(describe=describe)
+sys.argv[1:] = sys.argv[-1:]
+comparison.speed_worker.main()
+"""
+
+
+def test_what_libraries_print_is_no_answer(monkeypatch):
+    monkeypatch.setattr(Worker, "command", lambda _, setup: [sys.executable, "-c", PRINTS, json.dumps(setup)])
+    with Worker(Setup(EAGER, CASE, (2, 3), "float32", 1)) as worker:
+        assert worker.ask("describe") == {"platform": "cpu"}
+        with pytest.raises(WorkerError, match="has no attribute 'memory_used'"):
+            worker.ask("prepare")
+
+
+def test_batches_are_fresh_in_every_turn_and_the_same_for_all():
+    one, other = batches(Case("training", 2, 8, 8), 1, 2)
+    again = next(batches(Case("training", 2, 8, 8), 1, 1))
+    later = next(batches(Case("training", 2, 8, 8), 2, 1))
+    np.testing.assert_array_equal(one.image, again.image)
+    assert (one.image != other.image).any()
+    assert (one.image != later.image).any()
+    assert (one.image.shape, one.image.dtype, one.labels.dtype) == ((2, 8, 8, 3), np.float32, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            RuntimeError("backend='inductor' raised:\nInvalidCxxCompiler: none found\n\nSet TORCHDYNAMO..."),
+            "InvalidCxx",
+        ),
+        (RuntimeError("CUDA out of memory. Tried 1 GB.\nMore"), "CUDA out of memory. Tried 1 GB."),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_the_reason_is_one_line(error, line):
+    assert reason(error).startswith(line)
+    assert "\n" not in reason(error)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell")
+def test_memory_is_told_in_bytes():
+    assert 10**7 < resident("VmRSS") <= resident("VmHWM")
+
+
+def measure(tmp_path, *arguments, blocked=()):
+    """Run the module in a process where, as in its workers, some packages cannot be imported."""
+    for name in blocked:
+        (tmp_path / f"{name}.py").write_text(f'raise ModuleNotFoundError("No module named {name!r}", name={name!r})\n')
+    out = tmp_path / "speed.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "comparison.speed", *TINY, "--out", str(out), *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text()), done.stdout
+
+
+EXTRAS = ("tyro", "grain", "tensorboardX", "PIL", "tifffile")
+
+
+@pytest.mark.parametrize(
+    ("case", "none"),
+    [
+        (("--inference", "1x8x8"), "--training"),
+        pytest.param(("--training", "2x8x8"), "--inference", marks=pytest.mark.slow),
+    ],
+    ids=["inference", "training"],
+)
+def test_both_frameworks_are_timed_and_answer_the_same(tmp_path, case, none):
+    pytest.importorskip("torch")
+    pytest.importorskip("jax")
+    chosen = ["jax:ours", "torch:eager+channels_last"]
+    found, said = measure(tmp_path, *case, none, "--candidates", *chosen, blocked=EXTRAS)
+    assert (found["schema"], set(found["devices"])) == (1, {"jax", "torch"})
+    assert found["options"] == {"features": [2, 3], "precision": "float32", "rounds": 2, "calls": 1}
+    assert {"python", "torch", "jax", "jaxlib", "flax", "optax", "numpy"} == set(found["versions"])
+    (report,) = found["cases"]
+    assert f"--{report['case']['kind']}" == case[0]
+    assert (report["reference"], report["failed"]) == (chosen[1], {})
+    assert [one["name"] for one in report["candidates"]] == chosen
+    for one in report["candidates"]:
+        assert len(one["seconds"]) == len(one["ratios"]) == 2
+        assert one["difference"] < 1e-3
+        assert min(one["matmuls"]) > one["operations_per_second"] > 0
+        assert one["memory"]["peak"] is None or one["memory"]["peak"] >= one["memory"]["rest"] > 0
+    assert report["candidates"][0]["compile_seconds"] > 0
+    assert "ratios to torch:eager+channels_last" in said
+
+
+@pytest.mark.parametrize(
+    ("present", "blocked", "case", "reference"),
+    [
+        ("jax", ("torch",), ("--inference", "1x8x8", "--training"), "jax:plain"),
+        (
+            "torch",
+            ("jax", "jaxlib", "flax", "optax", "orbax", "rich"),
+            ("--training", "2x8x8", "--inference"),
+            "torch:eager",
+        ),
+    ],
+    ids=["jax", "torch"],
+)
+def test_one_framework_alone_is_timed(tmp_path, present, blocked, case, reference):
+    pytest.importorskip(present)
+    found, _ = measure(tmp_path, *case, "--candidates", reference, blocked=(*EXTRAS, *blocked))
+    (case,) = found["cases"]
+    assert set(found["devices"]) == {present}
+    assert case["reference"] == reference
+    assert case["failed"] == {}
+
+
+@pytest.mark.parametrize(
+    ("candidates", "failed"), [((), {}), (("jax:plain", "torch:eager"), {"torch:eager": "not installed"})]
+)
+def test_a_framework_that_is_missing_is_told_where_it_is_asked_for(fake, monkeypatch, candidates, failed):
+    fake("torch:eager")
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
+    plan = Plan(features=(2, 3), rounds=1, candidates=candidates)
+    environment, missing = speed.look_around(plan)
+    report = speed.measured(plan, CASE, environment, missing)
+    assert (set(environment.devices), set(missing)) == ({"jax"}, {name[:5] for name in failed})
+    assert report.failed == failed
+
+
+@pytest.mark.parametrize(
+    ("installed", "message"),
+    [(True, "jax: not installed; torch: not installed"), (False, "neither is installed")],
+)
+def test_no_framework_at_all_is_bad_input(monkeypatch, capsys, installed, message):
+    refusal = 'input(); print(\'{"failed": "not installed"}\')'
+    monkeypatch.setattr(Worker, "command", lambda *_: [sys.executable, "-S", "-c", refusal])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: True if installed else None)
+    assert speed.main(TINY) == 2
+    assert capsys.readouterr().err == f"bench: this needs JAX or PyTorch: {message}\n"
+
+
+def test_the_growth_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    Image = pytest.importorskip("PIL.Image")
+    from comparison.growth import by_batch, by_size, draw, fastest_of
+
+    plan = Plan(inference=("3x64x64",), growth=True)
+    reports = [
+        judged(case, (2, 3), [found("jax:ours", 1.0), found("jax:plain", 2.0), found("torch:eager", 3.0)], {})
+        for case in plan.cases("cpu")
+    ]
+    assert list(by_size(reports, "inference")) == [128, 256, 512, 1024]
+    assert list(by_size(reports, "training")) == [128, 256, 512]
+    assert list(by_batch(reports, "training")) == [1, 2, 4, 8]
+    assert fastest_of(reports) == {"jax": "jax:ours", "torch": "torch:eager"}
+    draw(reports, tmp_path / "growth.png")
+    with Image.open(tmp_path / "growth.png") as picture:
+        assert picture.size[0] == 1430
