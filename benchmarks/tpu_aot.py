@@ -1,0 +1,550 @@
+"""What the TPU compiler says of this network, on a machine without a TPU.
+
+    pip install -e '.[jax,tpu]' -c constraints.txt
+    python -m benchmarks.tpu_aot [--topology v5e:2x4 v5e:8x16] [--program training] [--top 20] [--out FILE.json]
+
+Inference and the training step are compiled ahead of time, for chips that need not be there, by the compiler that TPUs
+have; nothing runs. The step is the one of `unet train --backend jax`, with the batch split over all chips.
+
+All figures are of one chip:
+- operations, and bytes moved: the compiler's count (`cost_analysis`). The bytes are what all operations read and write,
+  with the padding of their layouts, in memory and in the chip's own fast memory; "of memory" leaves the latter out.
+- bound: what the published rates allow at best, the longer of operations over rate and bytes of memory over bandwidth.
+- estimate: what the compiler expects of each operation, summed up. Collectives, copies that run beside others, and the
+  few operations of which it says nothing are not in it.
+"""
+
+import contextlib
+import importlib
+import io
+import itertools
+import json
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+if not __package__:  # run as a file, whose folder has a conversion.py that would hide the package
+    sys.path[0] = str(Path(__file__).parents[1])
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.tpu_program import Collective, Move, collectives, moves, parse, source_lines
+from unet_core.checkpoint import Checkpoint
+from unet_core.config import UNetConfig
+from unet_core.errors import ConfigError, MissingFrameworkError, UNetError, first_line
+from unet_core.files import atomic, check_target
+from unet_core.recipe import Recipe
+
+Program = Literal["inference", "training"]
+Variant = Literal["ours", "plain"]
+Measure = Literal["bytes", "time"]
+Rows = list[list[str]]
+
+QUIET = {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "TPU_LOG_DIR": "disabled",
+}
+"""With these libtpu looks for no TPU, does not complain of finding none, and writes no log, whatever the topology."""
+
+
+class Chip(NamedTuple):
+    """The published figures of a TPU."""
+
+    rate: float
+    """bfloat16 operations per second."""
+    bandwidth: float
+    """Of its memory, in bytes per second."""
+    memory: float
+    """Bytes."""
+    clock: float
+    """Cycles per second: the rate over what its matrix units do in a cycle."""
+    pod: int
+    """The most chips of a topology."""
+
+
+CHIPS = {
+    "v4": Chip(275e12, 1228e9, 32e9, 1.05e9, 4096),
+    "v5e": Chip(197e12, 819e9, 16e9, 1.5e9, 256),
+    "v5p": Chip(459e12, 2765e9, 95e9, 1.75e9, 8960),
+    "v6e": Chip(918e12, 1640e9, 32e9, 1.75e9, 256),
+}
+
+
+class Topology(NamedTuple):
+    """Chips of one kind and how they are connected."""
+
+    name: str
+    kind: str
+    chips: int
+
+    @classmethod
+    def parsed(cls, name: str) -> "Topology":
+        """Raises ConfigError where there is none of this name, as far as that is known without libtpu."""
+        match = re.fullmatch(r"(\w+):(\d{1,4}(?:x\d{1,4}){1,2})", name)
+        if match is None:
+            raise ConfigError(f"--topology {name}: give the chip and its numbers along the axes, for example v5e:2x4")
+        if match[1] not in CHIPS:
+            raise ConfigError(f"--topology {name}: the chips known here are {', '.join(CHIPS)}")
+        chips, most = math.prod(map(int, match[2].split("x"))), CHIPS[match[1]].pod
+        if not 1 <= chips <= most:
+            raise ConfigError(f"--topology {name}: {match[1]} comes in 1 to {most} chips")
+        return cls(name, match[1], chips)
+
+    def mesh(self) -> Any:
+        """Its chips in a row, over which a batch is split. Raises ConfigError where libtpu knows no such topology."""
+        import numpy as np
+        from jax.experimental import topologies
+        from jax.sharding import AxisType, Mesh
+
+        options: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if self.chips == 1 else {}
+        if self.kind == "v4":
+            options["chip_config_name"] = "megacore"  # a chip's two cores as one device, as on v5p
+        try:
+            devices = topologies.get_topology_desc(self.name, "tpu", **options).devices
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(f"--topology {self.name}: {first_line(error)}") from error
+        return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
+
+
+@dataclass(frozen=True)
+class TpuAot:
+    """Compile inference and training for TPUs that need not be there, and print what the compiler says of them.
+
+    Exit code 1 where a program does not fit into the chip's memory.
+
+    Example: python -m benchmarks.tpu_aot --topology v5e:2x4 v5e:8x16
+    """
+
+    topology: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CHIP:SHAPE ...")] = ("v5e:2x4",)
+    """The chip (v4, v5e, v5p or v6e) and how many of them lie along each axis, for example v5e:1x1 or v5p:2x2x1."""
+    program: Literal["both", "inference", "training"] = "both"
+    """What to compile."""
+    batch: int = 8
+    """Images per chip."""
+    size: Annotated[str, tyro.conf.arg(metavar="HxW")] = "256x256"
+    """Height and width of the images; training takes squares."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """What the network computes in; for bfloat16, weights, statistics and losses stay float32."""
+    remat: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Training keeps only each block's input for the backward pass, and computes the rest again."""
+    features: tuple[int, ...] = UNetConfig.features
+    """Channels of each level of the network."""
+    variant: Variant = "ours"
+    """This project's network, or the same one written down plainly."""
+    top: int = 0
+    """List so many operations of each program."""
+    by: Measure = "bytes"
+    """Those that move the most bytes of memory, or those that the compiler expects to take the longest."""
+    markdown: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print the tables as Markdown."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json", help_behavior_hint="")] = None
+    """Write the figures to this file too; one that exists is replaced if it ends in .json."""
+    text: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """Write the compiled programs into this new folder too."""
+
+    def run(self) -> int:
+        """Compile, print and write; returns the exit code."""
+        config, topologies = self._checked()
+        load_compiler()
+        done = [self._figures(config, *one) for one in itertools.product(topologies, self._programs)]
+        for table in (time_table(done), memory_table(done)):
+            (print_markdown if self.markdown else print_table)(*table)
+        for note in self._notes(done):
+            print(note)
+        for figures in done:
+            if self.top and figures.moves:
+                print(f"\n{figures.title}, {len(figures.moves)} operations, those of the most {self.by} first:")
+                print("\n".join(_line(move, figures.chip) for move in figures.ranked(self.top, self.by)))
+        self._write(done)
+        return 0 if all(figures.fits for figures in done) else 1
+
+    @property
+    def _programs(self) -> tuple[Program, ...]:
+        return ("inference", "training") if self.program == "both" else (self.program,)
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", self.size)
+        if match is None:
+            raise ConfigError(f"--size {self.size}: give height and width as HxW, for example 256x256")
+        return int(match[1]), int(match[2])
+
+    def _recipe(self, topology: Topology) -> Recipe:
+        batch = self.batch * topology.chips
+        return Recipe(self.features, batch=batch, crop=self._shape[0], precision=self.precision, remat=self.remat)
+
+    def _checked(self) -> tuple[UNetConfig, list[Topology]]:
+        for name, value, least in (("batch", self.batch, 1), ("top", self.top, 0)):
+            if value < least:
+                raise ConfigError(f"--{name} {value}: give a whole number from {least} up")
+        if not self.topology:
+            raise ConfigError("--topology: give one or more, for example v5e:2x4")
+        config, topologies = UNetConfig(features=self.features), [Topology.parsed(name) for name in self.topology]
+        height, width = self._shape
+        try:
+            config.check_input(height, width, config.in_channels)
+        except ValueError as error:
+            raise ConfigError(f"--size {self.size}: {error}") from error
+        if "training" in self._programs:
+            if height != width:
+                raise ConfigError(f"--size {self.size}: training takes squares; give NxN, or --program inference")
+            for topology in topologies:
+                self._recipe(topology).check(config, 2)
+        if self.out is not None:
+            check_target(self.out, force=self.out.suffix == ".json")
+        if self.text is not None:
+            check_target(self.text)
+        return config, topologies
+
+    def _figures(self, config: UNetConfig, topology: Topology, program: Program) -> "Figures":
+        mesh, recipe = topology.mesh(), self._recipe(topology)
+        model = network(self.variant, Checkpoint(config, {}), recipe)
+        started = time.monotonic()
+        try:
+            with Console(stderr=True).status(f"compiling {program} for {topology.name}, which takes minutes"):
+                if program == "training":
+                    made = training(model, recipe, mesh)
+                else:
+                    made = inference(model, (recipe.batch, *self._shape, config.in_channels), mesh)
+        except RuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise UNetError(f"{program} on {topology.name}: {first_line(error)}") from error
+            return Figures(topology, program, self.batch, time.monotonic() - started, refused=first_line(error))
+        return figures_of(made, topology, program, self.batch, time.monotonic() - started)
+
+    def _notes(self, done: "Sequence[Figures]") -> Iterator[str]:
+        yield f"Per chip, of {self.batch} images of {self.size} each, computed in {self.precision}."
+        yield "The bound goes by the chip's published rates; the estimate is the compiler's, without collectives."
+        if self.precision == "float32":
+            yield "A TPU multiplies float32 in one pass of bfloat16 unless told otherwise, so the rate is the same."
+        yield from (f"{figures.title}: {figures.refused}" for figures in done if figures.refused)
+
+    def _write(self, done: "Sequence[Figures]") -> None:
+        if self.text is not None:
+            with atomic(self.text) as folder:
+                folder.mkdir()
+                for figures in done:
+                    name = f"{figures.program}-{figures.topology.name.replace(':', '-')}.txt"
+                    (folder / name).write_text(figures.text, encoding="utf-8")
+        if self.out is not None:
+            settings = ("batch", "size", "precision", "remat", "features", "variant")
+            report = {
+                "settings": {name: getattr(self, name) for name in settings},
+                "versions": {name: version(name) for name in ("jax", "jaxlib", "flax", "libtpu")},
+                "chips": {figures.topology.kind: figures.chip._asdict() for figures in done},
+                "programs": [figures.to_dict(self.top, self.by) for figures in done],
+            }
+            with atomic(self.out, force=True) as partial:
+                partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the compiler says of one program, per chip."""
+
+    topology: Topology
+    program: Program
+    batch: int
+    """Images per chip."""
+    compile_seconds: float
+    operations: float = math.nan
+    bytes_moved: float = math.nan
+    """To and from memory and the chip's fast memory."""
+    memory: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of arguments, outputs, temporaries and code; and of outputs that lie where arguments lay, "aliased"."""
+    collectives: Mapping[str, Collective] = field(default_factory=dict)
+    moves: tuple[Move, ...] = ()
+    text: str = field(default="", repr=False)
+    refused: str = ""
+    """What the compiler says where the program needs more memory than there is."""
+
+    @property
+    def title(self) -> str:
+        """Which program it is."""
+        return f"{self.program} on {self.topology.name}"
+
+    @property
+    def chip(self) -> Chip:
+        """What it is compiled for."""
+        return CHIPS[self.topology.kind]
+
+    @property
+    def memory_bytes(self) -> float:
+        """To and from memory."""
+        return sum(move.held for move in self.moves) if self.moves else math.nan
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """The seconds that arithmetic and memory take at best."""
+        return {
+            "arithmetic": self.operations / self.chip.rate,
+            "memory": self.memory_bytes / self.chip.bandwidth,
+        }
+
+    @property
+    def bound_seconds(self) -> float:
+        """The longer of the two."""
+        return max(self.bounds.values())
+
+    @property
+    def bound_by(self) -> str:
+        """Which one that is."""
+        return max(self.bounds, key=self.bounds.__getitem__) if self.moves else "-"
+
+    @property
+    def estimated_seconds(self) -> float:
+        """What the compiler expects of all operations together."""
+        return sum(move.cycles for move in self.moves) / self.chip.clock or math.nan
+
+    @property
+    def needed(self) -> float:
+        """Bytes of memory."""
+        return sum(self.memory.values()) - 2 * self.memory["aliased"] if self.memory else math.nan
+
+    @property
+    def fits(self) -> bool:
+        """Whether the chip has that much."""
+        return self.needed <= self.chip.memory
+
+    def ranked(self, count: int, by: Measure) -> list[Move]:
+        """The operations that move the most bytes of memory, or take the longest."""
+        return sorted(self.moves, key=lambda move: move.held if by == "bytes" else move.cycles, reverse=True)[:count]
+
+    def to_dict(self, top: int, by: Measure) -> dict[str, Any]:
+        """As plain JSON values; null where there is no figure."""
+        found = {
+            "topology": self.topology.name,
+            "chips": self.topology.chips,
+            "program": self.program,
+            "compile_seconds": self.compile_seconds,
+            "operations": self.operations,
+            "bytes_moved": self.bytes_moved,
+            "bytes_of_memory": self.memory_bytes,
+            "bound_seconds": self.bound_seconds,
+            "bound_by": self.bound_by,
+            "images_per_second_at_bound": self.batch / self.bound_seconds,
+            "estimated_seconds": self.estimated_seconds,
+            "images_per_second_estimated": self.batch / self.estimated_seconds,
+            "bytes_needed": self.needed,
+        }
+        return {
+            **{name: None if value != value else value for name, value in found.items()},
+            "fits": self.fits,
+            "refused": self.refused,
+            "memory": dict(self.memory),
+            "collectives": {kind: collective._asdict() for kind, collective in self.collectives.items()},
+            "top": [move._asdict() for move in self.ranked(top, by)],
+        }
+
+
+def figures_of(made: Any, topology: Topology, program: Program, batch: int, seconds: float) -> Figures:
+    """The figures of a compiled program."""
+    cost, memory, text = made.cost_analysis(), made.memory_analysis(), made.as_text()
+    parsed = parse(text)
+    sizes = {
+        "arguments": memory.argument_size_in_bytes,
+        "outputs": memory.output_size_in_bytes,
+        "aliased": memory.alias_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "code": memory.generated_code_size_in_bytes,
+    }
+    return Figures(
+        topology,
+        program,
+        batch,
+        seconds,
+        cost["flops"],
+        cost["bytes accessed"],
+        sizes,
+        collectives(parsed),
+        tuple(moves(parsed, source_lines(text))),
+        text,
+    )
+
+
+def load_compiler() -> None:
+    """Import JAX and libtpu, silently.
+
+    Raises:
+        MissingFrameworkError: one of them is not installed.
+    """
+    os.environ.update(QUIET)
+    for package in ("jax", "libtpu"):
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise MissingFrameworkError(
+                f"this needs {package}, which is not installed: pip install -e '.[jax,tpu]' -c constraints.txt"
+            ) from error
+
+
+def network(variant: Variant, checkpoint: Checkpoint, recipe: Recipe) -> Any:
+    """The network in training mode, with shapes in place of arrays."""
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from unet_jax.step import abstract_model
+
+    if variant == "ours":
+        return abstract_model(checkpoint, recipe)
+    from unet_jax.plain import PlainUNet
+
+    dtype = jnp.bfloat16 if recipe.precision == "bfloat16" else None
+    return nnx.eval_shape(lambda: PlainUNet.from_config(checkpoint.config, dtype=dtype, remat=recipe.remat, rngs=None))
+
+
+def training(model: Any, recipe: Recipe, mesh: Any) -> Any:
+    """The compiled training step of an abstract model."""
+    from unet_jax.step import compiled, updater
+
+    return compiled(updater(recipe, model), whole(abstract_state(model, recipe), mesh), recipe, mesh)
+
+
+def abstract_state(model: Any, recipe: Recipe) -> Any:
+    """The state before the first update, with shapes in place of arrays."""
+    import jax
+    from flax import nnx
+
+    from unet_jax.step import fresh_state
+
+    return jax.eval_shape(lambda tensors: fresh_state(tensors, model, recipe), nnx.to_pure_dict(nnx.state(model)))
+
+
+def inference(model: Any, shape: tuple[int, ...], mesh: Any) -> Any:
+    """The compiled logits of an abstract model, for float32 images of this shape, NHWC."""
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    forward, variables = forward_of(model)
+    image = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=split)
+    return jax.jit(forward, out_shardings=split).lower(whole(variables, mesh), image).compile()
+
+
+def forward_of(model: Any) -> tuple[Any, Any]:
+    """A function of variables and images that answers logits in eval mode; and the variables, which may be shapes."""
+    from flax import nnx
+
+    model = nnx.eval_shape(lambda model: model.fold(), model)
+    graphdef, *variables = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return lambda variables, image: nnx.merge(graphdef, *variables).logits(image), variables
+
+
+def whole(shapes: Any, mesh: Any) -> Any:
+    """Shapes of arrays of which every device has a copy."""
+    import jax
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda like: jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=everywhere), shapes)
+
+
+def time_table(done: Sequence[Figures]) -> tuple[list[str], Rows]:
+    """Headings and rows of what takes time."""
+    headings = ["program", "chips", "TFLOP", "GB moved", "of memory", "bound, ms", "by", "images/s"]
+    headings += ["estimate, ms", "images/s", "compiled in, s"]
+    rows = [
+        [
+            figures.title,
+            str(figures.topology.chips),
+            _figure(figures.operations / 1e12),
+            _figure(figures.bytes_moved / 1e9),
+            _figure(figures.memory_bytes / 1e9),
+            _figure(1e3 * figures.bound_seconds),
+            figures.bound_by,
+            _figure(figures.batch / figures.bound_seconds),
+            _figure(1e3 * figures.estimated_seconds),
+            _figure(figures.batch / figures.estimated_seconds),
+            f"{figures.compile_seconds:.0f}",
+        ]
+        for figures in done
+    ]
+    return headings, rows
+
+
+def memory_table(done: Sequence[Figures]) -> tuple[list[str], Rows]:
+    """Headings and rows of what takes memory, and of what crosses between chips."""
+    parts = ("arguments", "outputs", "aliased", "temporaries", "code")
+    rows = []
+    for figures in done:
+        crossing = (
+            f"{one.operations} {kind}, {_figure(one.size / 1e6)} MB" for kind, one in figures.collectives.items()
+        )
+        rows.append(
+            [
+                figures.title,
+                *(_figure(figures.memory.get(part, math.nan) / 1e6) for part in parts),
+                _figure(figures.needed / 1e6),
+                f"{'fits' if figures.fits else 'DOES NOT FIT'} {figures.chip.memory / 1e9:g} GB",
+                "; ".join(crossing) or "none",
+            ]
+        )
+    return ["memory, MB", *parts, "in all", "", "between chips"], rows
+
+
+def print_table(headings: list[str], rows: Rows) -> None:
+    """For a terminal."""
+    table = Table()
+    for heading in headings:
+        words = heading in ("program", "by", "between chips", "memory, MB")
+        table.add_column(heading, justify="left" if words else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def print_markdown(headings: list[str], rows: Rows) -> None:
+    """For a page."""
+    for row in (headings, ["---"] * len(headings), *rows):
+        print(f"| {' | '.join(row)} |")
+    print()
+
+
+def _figure(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _line(move: Move, chip: Chip) -> str:
+    padding = f" ({1 - move.size / move.held:.0%} padding)" if move.size < 0.95 * move.held else ""
+    times = f"{1e3 * move.held / chip.bandwidth:.2f} ms, estimate {1e3 * move.cycles / chip.clock:.2f} ms"
+    parts = (f"{move.name}: {move.makes} <- {', '.join(move.reads) or 'little'}", move.what, move.where)
+    return f"{move.held / 1e6:6.0f} MB{padding} = {times}: " + "; ".join(filter(None, parts))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compile, and print; returns the exit code."""
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            command = tyro.cli(TpuAot, prog="python -m benchmarks.tpu_aot", args=arguments)
+        return command.run()
+    except SystemExit as stop:
+        if stop.code == 0:  # --help
+            return 0
+        problem = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]+|-{4,}", " ", messages.getvalue())
+    except UNetError as error:
+        problem = str(error)
+    except OSError as error:
+        problem = f"{error.filename or 'the system'}: {(error.strerror or str(error)).lower()}"
+    print(f"benchmark: {' '.join(problem.split())}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,307 @@
+"""Both programs lower for a TPU; and what `benchmarks.tpu_aot` reads in a compiled one, and says without a compiler."""
+
+import json
+import math
+import re
+import sys
+
+import pytest
+
+jax = pytest.importorskip("jax")
+
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+from jax.sharding import AxisType, Mesh
+
+from benchmarks import tpu_aot
+from benchmarks.tpu_program import Collective, buffers, collectives, moves, parse, source_lines
+from unet_core.checkpoint import Checkpoint
+from unet_core.config import UNetConfig
+from unet_core.recipe import Recipe
+from unet_jax.step import updater
+
+RECIPE = Recipe(features=(4, 6, 8), batch=2, crop=16, precision="bfloat16")
+
+
+def lowered(function, *arguments):
+    """The text of a program for TPUs; no TPU and no libtpu are needed for it."""
+    return export.export(jax.jit(function), platforms=("tpu",))(*arguments).mlir_module()
+
+
+def indexing(text):
+    """The operations of a program that read or write at computed places; max-pool's gradient is none of them."""
+    return set(re.findall(r"stablehlo\.(?:dynamic_)?(gather|scatter)\b", text))
+
+
+def network(variant):
+    return tpu_aot.network(variant, Checkpoint(UNetConfig(features=RECIPE.features), {}), RECIPE)
+
+
+@pytest.mark.parametrize("variant", ["ours", "plain"])
+@pytest.mark.parametrize("size", [(16, 16), (13, 18)])
+def test_inference_lowers_for_a_tpu_without_indexing(variant, size):
+    forward, variables = tpu_aot.forward_of(network(variant))
+    text = lowered(forward, variables, jax.ShapeDtypeStruct((2, *size, 3), jnp.float32))
+    assert "stablehlo.convolution" in text
+    assert not indexing(text)
+
+
+@pytest.mark.parametrize("variant", ["ours", "plain"])
+def test_training_lowers_for_a_tpu_without_indexing(variant):
+    model = network(variant)
+    shape, number = (1, RECIPE.batch, RECIPE.crop, RECIPE.crop), jax.ShapeDtypeStruct((), jnp.float32)
+    image, labels = jax.ShapeDtypeStruct((*shape, 3), jnp.float32), jax.ShapeDtypeStruct(shape, jnp.uint8)
+    state = tpu_aot.abstract_state(model, RECIPE)
+    text = lowered(updater(RECIPE, model), state, image, labels, (number, number))
+    assert "stablehlo.convolution" in text
+    assert not indexing(text)
+
+
+def test_indexing_would_be_seen():
+    """The control: an upsampling that takes rows by their numbers, and its gradient."""
+
+    def nearest(x):
+        return x[:, jnp.array([0, 0, 1, 1])].sum()
+
+    x = jax.ShapeDtypeStruct((2, 2, 3), jnp.float32)
+    assert indexing(lowered(nearest, x)) == {"gather"}
+    assert "scatter" in indexing(lowered(jax.grad(nearest), x))
+
+
+COMPILED = """HloModule jit_update, is_scheduled=true
+
+FileNames
+1 "/home/me/loop.py"
+2 "/home/me/unet_jax/step.py"
+3 "/home/me/unet_jax/model.py"
+4 "/home/me/unet_jax/layers.py"
+
+FunctionNames
+1 "<module>"
+
+FileLocations
+1 {file_name_id=1 function_name_id=1 line=33 end_line=33 column=2 end_column=2}
+2 {file_name_id=2 function_name_id=1 line=193 end_line=193 column=2 end_column=2}
+3 {file_name_id=3 function_name_id=1 line=152 end_line=152 column=2 end_column=2}
+4 {file_name_id=4 function_name_id=1 line=45 end_line=45 column=2 end_column=2}
+
+StackFrames
+1 {file_location_id=1 parent_frame_id=1}
+2 {file_location_id=2 parent_frame_id=2}
+3 {file_location_id=3 parent_frame_id=3}
+4 {file_location_id=4 parent_frame_id=4}
+
+%sum (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[]{:T(128)} parameter(0)
+  %b = f32[]{:T(128)} parameter(1)
+  ROOT %add = f32[]{:T(128)} add(%a, %b)
+}
+
+%fused (p: bf16[8,16,16,64]) -> bf16[8,16,16,64] {
+  %p = bf16[8,16,16,64]{3,0,2,1:T(8,128)(2,1)} parameter(0)
+  ROOT %twice = bf16[8,16,16,64]{3,0,2,1:T(8,128)(2,1)} add(%p, %p)
+}
+
+%body (s: (s32[], f32[16])) -> (s32[], f32[16]) {
+  %s = (s32[]{:T(128)}, f32[16]{0:T(128)}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%s), index=0
+  %v = f32[16]{0:T(128)} get-tuple-element(%s), index=1
+  %part = f32[2]{0:T(128)} reduce-scatter(%v), channel_id=5, dimensions={0}, to_apply=%sum
+  %all = f32[16]{0:T(128)} all-gather(%part), channel_id=6, dimensions={0}
+  ROOT %t = (s32[]{:T(128)}, f32[16]{0:T(128)}) tuple(%i, %all)
+}
+
+%condition (c: (s32[], f32[16])) -> pred[] {
+  %c = (s32[]{:T(128)}, f32[16]{0:T(128)}) parameter(0)
+  ROOT %go = pred[]{:T(512)} constant(true)
+}
+
+ENTRY %main.1_spmd (x: bf16[8,16,16,64], k: f32[3,3,64,64]) -> bf16[8,16,16,64] {
+  %x = bf16[8,16,16,64]{3,0,2,1:T(8,128)(2,1)} parameter(0), metadata={op_name="image"}
+  %k = f32[3,3,64,64]{3,2,1,0:T(8,128)} parameter(1)
+  %copy-start = (f32[3,3,64,64]{3,2,1,0:T(8,128)S(1)}, f32[3,3,64,64]{3,2,1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%k)
+  %slice-start = ((f32[3,3,64,64]{3,2,1,0:T(8,128)}), f32[1,3,64,64]{3,2,1,0:T(8,128)S(1)}, \
+s32[]{:S(2)}) slice-start(%k), slice={[0:1], [0:3], [0:64], [0:64]}
+  %copy-done = f32[3,3,64,64]{3,2,1,0:T(8,128)S(1)} copy-done(%copy-start)
+  %slice-done = f32[1,3,64,64]{3,2,1,0:T(8,128)S(1)} slice-done(%slice-start)
+  %fusion.1 = bf16[8,16,16,64]{3,0,2,1:T(8,128)(2,1)} fusion(%x, /*index=1*/%copy-done), kind=kOutput, calls=%fused, \
+metadata={op_name="jit(update)/jvp(down1)/conv_general_dilated" stack_frame_id=4}, \
+backend_config={"window_config":{"estimated_cycles":"3000"},"used_scoped_memory_configs":[]}
+  %s1 = f32[64]{0:T(128)S(1)} constant({...})
+  %both = (f32[64]{0:T(128)S(1)}, f32[64]{0:T(128)S(1)}) all-reduce(%s1, %s1), channel_id=1, to_apply=%sum
+  %begun = f32[3,3,64,64]{3,2,1,0:T(8,128)} all-reduce-start(%k), channel_id=2, to_apply=%sum
+  %ended = f32[3,3,64,64]{3,2,1,0:T(8,128)} all-reduce-done(%begun)
+  %sent = (f32[64]{0:T(128)S(1)}, f32[64]{0:T(128)S(1)}, u32[]{:S(2)}) collective-permute-start(%s1), channel_id=3
+  %got = f32[64]{0:T(128)S(1)} collective-permute-done(%sent)
+  %state = (s32[]{:T(128)}, f32[16]{0:T(128)}) tuple()
+  %loop = (s32[]{:T(128)}, f32[16]{0:T(128)}) while(%state), condition=%condition, body=%body, \
+backend_config={"known_trip_count":{"n":"3"}}
+  ROOT %out = bf16[8,16,16,64]{3,0,2,1:T(8,128)(2,1)} copy(%fusion.1)
+}
+"""
+
+
+def test_collectives_are_counted():
+    """A start and its end once, what a loop holds as often as it runs; in bytes of the operands, without padding."""
+    assert collectives(parse(COMPILED)) == {
+        "all-reduce": Collective(2, 2 * 256 + 9 * 64 * 64 * 4),
+        "all-gather": Collective(3, 3 * 8),
+        "reduce-scatter": Collective(3, 3 * 64),
+        "collective-permute": Collective(1, 256),
+    }
+
+
+@pytest.mark.parametrize("other", ["all-reduced", "my-all-reduce", "fusion"])
+def test_only_collectives_are_counted(other):
+    """The control: the same text with another operation, of which only the name is like theirs."""
+    assert collectives(parse(COMPILED.replace(" all-reduce(", f" {other}("))) == {
+        **collectives(parse(COMPILED)),
+        "all-reduce": Collective(1, 9 * 64 * 64 * 4),
+    }
+
+
+def test_what_a_fusion_moves_is_counted_once_and_with_padding():
+    """64 channels are held as 128; what lies in the chip's fast memory is not in memory."""
+    found = {move.name: move for move in moves(parse(COMPILED), source_lines(COMPILED))}
+    fusion, elements = found["fusion.1"], 8 * 16 * 16 * 64
+    assert (fusion.size, fusion.held) == (2 * 2 * elements, 2 * 2 * 2 * elements)
+    assert (fusion.cycles, fusion.what) == (3000, "jvp(down1)/conv_general_dilated")
+    assert fusion.where == "model:152 layers:45"
+    assert found["copy-start"].size == 9 * 64 * 64 * 4
+    assert found["slice-start"].size == 3 * 64 * 64 * 4
+    assert found["out"].held == fusion.held
+    assert not {"twice", "add", "copy-done", "x", "k", "loop", "state"} & found.keys()
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "held", "on_chip"),
+    [
+        ("f32[]{:T(128)}", 4, 512, False),
+        ("bf16[8,256,256,1]{3,0,2,1:T(8,128)(2,1)}", 2**20, 2**27, False),
+        ("pred[72]{0:T(512)(128)(4,1)S(1)}", 72, 512, True),
+        ("u8[2,3]{1,0}", 6, 6, False),
+        ("s4[8]{0}", 4, 4, False),
+        ("f32[2,<=8]", 64, 64, False),
+    ],
+)
+def test_a_buffers_bytes(shape, size, held, on_chip):
+    assert buffers(shape) == [(size, held, on_chip)]
+
+
+def said(capsys, *arguments):
+    """The exit code, and the only line on stderr."""
+    code = tpu_aot.main(arguments)
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert streams.err.count("\n") == 1
+    return code, streams.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--topology", "nonsense"], "--topology nonsense: give the chip and its numbers along the axes"),
+        (["--topology", "v9:2x2"], "--topology v9:2x2: the chips known here are v4, v5e, v5p, v6e"),
+        (["--topology", "v5e:32x32"], "--topology v5e:32x32: v5e comes in 1 to 256 chips"),
+        (["--topology", "v5e:0x4"], "--topology v5e:0x4: v5e comes in 1 to 256 chips"),
+        (["--topology"], "--topology: give one or more, for example v5e:2x4"),
+        (["--batch", "0"], "--batch 0: give a whole number from 1 up"),
+        (["--top", "-1"], "--top -1: give a whole number from 0 up"),
+        (["--size", "256"], "--size 256: give height and width as HxW"),
+        (["--size", "8x16"], "--size 8x16: an input of 8x16 is too small: 4 max-pools need at least 16x16"),
+        (["--size", "32x48"], "--size 32x48: training takes squares; give NxN, or --program inference"),
+        (["--features", "8"], "features: 2 to 32 levels are needed, got 1"),
+        (["--precision", "float16"], "Expected one of ('float32', 'bfloat16')"),
+        (["--fast"], "Unrecognized options: --fast"),
+        (["--out", "no/folder.json"], "does not exist; make it first"),
+    ],
+)
+def test_bad_arguments_are_said_in_one_line(capsys, arguments, message):
+    code, line = said(capsys, *arguments)
+    assert code == 2
+    assert message in line
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """As it was, after the test."""
+    for name, value in tpu_aot.QUIET.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_missing_libtpu_is_said_in_one_line(capsys, monkeypatch, environment):
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    code, line = said(capsys)
+    assert code == 2
+    assert line.endswith("needs libtpu, which is not installed: pip install -e '.[jax,tpu]' -c constraints.txt\n")
+
+
+@pytest.fixture
+def on_cpu(monkeypatch):
+    """The command with JAX's own compiler for the CPU in place of libtpu's."""
+    mesh = Mesh(np.array(jax.devices()[:1]), ("data",), axis_types=(AxisType.Auto,))
+    monkeypatch.setattr(tpu_aot, "load_compiler", lambda: None)
+    monkeypatch.setattr(tpu_aot.Topology, "mesh", lambda _: mesh)
+    monkeypatch.setattr(tpu_aot, "version", lambda _: "1.0")
+
+
+SMALL = ("--features", "2", "3", "--size", "8x8", "--batch", "2", "--topology", "v5e:1x1")
+
+
+def test_a_run_prints_and_writes_its_figures(capsys, tmp_path, on_cpu):
+    options = ("--top", "2", "--out", str(tmp_path / "a.json"), "--text", str(tmp_path / "text"))
+    assert tpu_aot.main((*SMALL, "--markdown", *options)) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("| inference on v5e:1x1 | ") == printed.count("| training on v5e:1x1 | ") == 2
+    report = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
+    for figures, program in zip(report["programs"], ("inference", "training"), strict=True):
+        assert figures["program"] == program
+        assert figures["fits"]
+        assert len(figures["top"]) == 2
+        slower = max(figures["operations"] / 197e12, figures["bytes_of_memory"] / 819e9)
+        assert figures["bound_seconds"] == slower > 0
+        assert figures["images_per_second_at_bound"] == 2 / slower
+        text = (tmp_path / "text" / f"{program}-v5e-1x1.txt").read_text()
+        assert f"%{figures['top'][0]['name']} = " in text
+    inference, training = report["programs"]
+    assert training["operations"] > 2 * inference["operations"]
+    memory = training["memory"]
+    assert memory["aliased"] > 0, "the state is donated"
+    parts = memory["arguments"] + memory["temporaries"] + memory["code"] + memory["outputs"] - memory["aliased"]
+    assert training["bytes_needed"] == parts
+    assert inference["memory"]["aliased"] == 0
+
+
+def test_a_program_that_does_not_fit_gives_code_1(capsys, tmp_path, monkeypatch, on_cpu):
+    def refuse(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory on HBM (47.20G).")
+
+    monkeypatch.setattr(tpu_aot, "training", refuse)
+    out = tmp_path / "a.json"
+    assert tpu_aot.main((*SMALL, "--program", "training", "--top", "3", "--out", str(out))) == 1
+    assert "training on v5e:1x1: RESOURCE_EXHAUSTED: Ran out of memory on HBM (47.20G)." in capsys.readouterr().out
+    (figures,) = json.loads(out.read_text(), parse_constant=pytest.fail)["programs"]
+    assert not figures["fits"]
+    assert figures["operations"] is figures["bytes_needed"] is None
+
+
+def test_another_error_of_the_compiler_is_said_in_one_line(capsys, monkeypatch, on_cpu):
+    def fail(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: the compiler is confused\nwith details")
+
+    monkeypatch.setattr(tpu_aot, "inference", fail)
+    code, line = said(capsys, *SMALL, "--program", "inference")
+    assert (code, line) == (2, "benchmark: inference on v5e:1x1: INTERNAL: the compiler is confused\n")
+
+
+def test_the_bound_is_the_longer_time():
+    topology = tpu_aot.Topology.parsed("v5e:2x4")
+    (copy,) = (move for move in moves(parse(COMPILED), {}) if move.name == "out")
+
+    def figures(operations, held):
+        return tpu_aot.Figures(topology, "training", 8, 1.0, operations, moves=(copy._replace(held=held),))
+
+    assert (figures(197e12, 1).bound_seconds, figures(197e12, 1).bound_by) == (1, "arithmetic")
+    assert (figures(1, 2 * 819_000_000_000).bound_seconds, figures(1, 819_000_000_000).bound_by) == (2, "memory")
+    assert math.isnan(figures(math.nan, 1).needed)
