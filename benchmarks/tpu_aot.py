@@ -38,9 +38,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.tpu_program import Collective, Move, collectives, moves, parse, source_lines
+from unet_cli.main import in_one_line
 from unet_core.checkpoint import Checkpoint
 from unet_core.config import UNetConfig
-from unet_core.errors import ConfigError, MissingFrameworkError, UNetError, first_line
+from unet_core.errors import ConfigError, MissingFrameworkError, UNetError, first_line, of_system
 from unet_core.files import atomic, check_target
 from unet_core.recipe import Recipe
 
@@ -393,17 +394,11 @@ def load_compiler() -> None:
 
 def network(variant: Variant, checkpoint: Checkpoint, recipe: Recipe) -> Any:
     """The network in training mode, with shapes in place of arrays."""
-    import jax.numpy as jnp
-    from flax import nnx
-
+    from unet_jax.model import UNet
+    from unet_jax.plain import PlainUNet
     from unet_jax.step import abstract_model
 
-    if variant == "ours":
-        return abstract_model(checkpoint, recipe)
-    from unet_jax.plain import PlainUNet
-
-    dtype = jnp.bfloat16 if recipe.precision == "bfloat16" else None
-    return nnx.eval_shape(lambda: PlainUNet.from_config(checkpoint.config, dtype=dtype, remat=recipe.remat, rngs=None))
+    return abstract_model(checkpoint, recipe, UNet if variant == "ours" else PlainUNet)
 
 
 def training(model: Any, recipe: Recipe, mesh: Any) -> Any:
@@ -436,10 +431,18 @@ def inference(model: Any, shape: tuple[int, ...], mesh: Any) -> Any:
 
 
 def forward_of(model: Any) -> tuple[Any, Any]:
-    """A function of variables and images that answers logits in eval mode; and the variables, which may be shapes."""
+    """A function of variables and images that answers logits in eval mode; and the variables, which may be shapes.
+
+    This project's network is folded first, as it is to predict.
+    """
     from flax import nnx
 
-    model = nnx.eval_shape(lambda model: model.fold(), model)
+    from unet_jax.plain import PlainUNet
+
+    if isinstance(model, PlainUNet):
+        model.eval()
+    else:
+        model = nnx.eval_shape(lambda model: model.fold(), model)
     graphdef, *variables = nnx.split(model, nnx.Param, nnx.BatchStat)
     return lambda variables, image: nnx.merge(graphdef, *variables).logits(image), variables
 
@@ -537,12 +540,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         if stop.code == 0:  # --help
             return 0
-        problem = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]+|-{4,}", " ", messages.getvalue())
+        problem = in_one_line(messages.getvalue())
     except UNetError as error:
         problem = str(error)
     except OSError as error:
-        problem = f"{error.filename or 'the system'}: {(error.strerror or str(error)).lower()}"
-    print(f"benchmark: {' '.join(problem.split())}", file=sys.stderr)
+        problem = of_system(error)
+    print(f"benchmark: {problem}", file=sys.stderr)
     return 2
 
 

@@ -20,7 +20,7 @@ from comparison.speed_plan import Candidate, Case, Framework, Plan
 from comparison.speed_process import Worker, WorkerError
 from comparison.speed_report import CaseReport, Environment, Found, Memory, judged, to_json
 from comparison.speed_table import EXPLANATION, print_case, print_environment, say, status_line
-from unet_core.errors import MissingFrameworkError, UNetError
+from unet_core.errors import MissingFrameworkError, UNetError, of_system
 from unet_core.files import atomic, check_target
 from unet_core.progress import Progress, silent
 
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return bench(parsed(Plan, "python -m comparison.speed", arguments))
     except (UNetError, OSError) as error:
-        sys.stderr.write(f"bench: {error}\n")
+        sys.stderr.write(f"bench: {of_system(error) if isinstance(error, OSError) else error}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("bench: interrupted\n")

@@ -72,18 +72,15 @@ class Job:
 
     def _training(self) -> Callable[[Array, Array], Array]:
         recipe, start = self.setup.recipe, new_network(self.setup.config, 0)
-        model = abstract_model(start, recipe)
-        if self.kind is not UNet:
-            model = nnx.eval_shape(lambda: self.kind.from_config(start.config, dtype=self._dtype, rngs=None))
+        update = updater(recipe, abstract_model(start, recipe, self.kind))
         state = new_state(start, recipe, self.mesh)
         controls = controls_of(recipe.optimizer.rate, 1.0, self.mesh)
-        update = None
+        program: Any = jax.jit(update, donate_argnums=0) if self.kind is PlainUNet else None
 
         def run(image: Array, labels: Array) -> Array:
-            nonlocal state, update
-            if update is None:
-                update = compiled(updater(recipe, model), state, recipe, self.mesh)
-            state, values = update(state, image, labels, controls)
+            nonlocal state, program
+            program = program or compiled(update, state, recipe, self.mesh)
+            state, values = program(state, image, labels, controls)
             return values
 
         return run

@@ -1,6 +1,7 @@
 """The command: what it prints, its exit codes, its help."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -22,10 +23,56 @@ def checkpoint(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("command", ["inspect", "convert", "verify", "train", "predict", "eval", "plot"])
+@pytest.mark.parametrize("command", ["inspect", "convert", "verify", "train", "predict", "eval", "plot", "bench"])
 def test_help_has_an_example(capsys, command):
     assert main([command, "--help"]) == 0
     assert f"Example: unet {command} " in capsys.readouterr().out
+
+
+@pytest.fixture
+def programs(monkeypatch):
+    """A function that sets some of the environment, the rest being bare, and answers where JAX keeps its programs."""
+    for name in ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def kept(**environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, str(value))
+        assert main(["--help"]) == 0
+        found = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+        return found
+
+    return kept
+
+
+def test_programs_are_kept_in_the_users_cache(programs, tmp_path):
+    assert programs(HOME=tmp_path) == str(tmp_path / ".cache" / "unet-twins")
+    assert programs(XDG_CACHE_HOME=tmp_path / "else") == str(tmp_path / "else" / "unet-twins")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_jax_s_own_variable_comes_first(programs, tmp_path):
+    assert programs(HOME=tmp_path, JAX_COMPILATION_CACHE_DIR="mine") == "mine"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"XDG_CACHE_HOME": "relative"}, {"HOME": "relative"}, {"XDG_CACHE_HOME": "/dev/null/a"}],
+    ids=str,
+)
+def test_where_there_is_no_place_no_program_is_kept(programs, environment):
+    assert programs(**environment) is None
+
+
+def test_without_a_home_no_program_is_kept(programs, monkeypatch):
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert programs() is None
+
+
+def test_a_cache_that_may_not_be_written_is_none(programs, monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    assert programs(HOME=tmp_path) is None
 
 
 def test_help_names_the_commands_and_the_exit_codes(capsys):

@@ -18,7 +18,7 @@ from unet_cli.bench import Bench
 from unet_cli.commands import Convert, Inspect, Verify
 from unet_cli.predict import Eval, Predict
 from unet_cli.train import Plot, Train
-from unet_core.errors import UNetError
+from unet_core.errors import UNetError, of_system
 
 DESCRIPTION = """One UNet in PyTorch and in JAX, and the bridge between the two.
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UNetError as error:
         return _fail(str(error))
     except OSError as error:
-        return _fail(f"{error.filename or 'the system'}: {(error.strerror or str(error)).lower()}")
+        return _fail(of_system(error))
     except MemoryError:
         return _fail("not enough memory for this")
     except KeyboardInterrupt:
@@ -63,18 +63,19 @@ def _parse(arguments: Sequence[str]) -> Command | int:
     except SystemExit as stop:
         if stop.code == 0:  # --help
             return 0
-        return _fail(_in_one_line(messages.getvalue()))
+        return _fail(in_one_line(messages.getvalue()))
 
 
 def _keep_programs() -> None:
     """Let JAX keep what it compiles for the next time, where there is a place for it; its own variable comes first."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unet-twins"
-    nearest = next(path for path in (folder, *folder.parents) if path.exists())
-    if os.access(nearest, os.W_OK):
+    home = os.path.expanduser("~/.cache")  # which stays as it is where there is no home
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or home) / "unet-twins"
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if folder.is_absolute() and os.access(nearest, os.W_OK | os.X_OK):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
 
 
-def _in_one_line(box: str) -> str:
+def in_one_line(box: str) -> str:
     """What tyro frames in a box, as one line."""
     words = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]+|-{4,}", " ", box).split()
     return " ".join(words)

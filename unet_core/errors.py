@@ -17,6 +17,11 @@ def first_line(error: BaseException) -> str:
     return shown(line if len(line) <= _LONGEST else line[: line.find(". ", 0, _LONGEST)])
 
 
+def of_system(error: OSError) -> str:
+    """What the system refuses, and where, as one line."""
+    return f"{error.filename or 'the system'}: {(error.strerror or str(error)).lower()}"
+
+
 def some(names: Iterable[object], *, most: int = 12) -> str:
     """The first names of many, and how many there are."""
     found = list(names)

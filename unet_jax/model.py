@@ -171,11 +171,11 @@ class UNet(nnx.Module):
         """
         _, height, width, channels = x.shape
         self.config.check_input(height, width, channels)
-        run = nnx.remat(DoubleConv.__call__) if self.remat else DoubleConv.__call__
+        run = nnx.remat(self.block) if self.remat else self.block
         skips: list[Array] = []
         for block in self.config.encoder_blocks:
             if skips:
-                x = max_pool(x)
+                x = self.pool(x)
             x = run(getattr(self, block.name), x)
             skips.append(x)
         skips.pop()
@@ -183,6 +183,16 @@ class UNet(nnx.Module):
             level = getattr(self, block.name)
             x = run(level, x, skips.pop())
         return self.out(x)
+
+    @staticmethod
+    def block(level: DoubleConv, x: Array, skip: Array | None = None) -> Array:
+        """How a level is run, rematerialised or not."""
+        return level(x, skip)
+
+    @staticmethod
+    def pool(x: Array) -> Array:
+        """What lies between two encoder blocks."""
+        return max_pool(x)
 
     def fold(self) -> "UNet":
         """A copy that only predicts: BatchNorm's running statistics are a part of its convolutions.

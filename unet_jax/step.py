@@ -56,12 +56,12 @@ def data_mesh(batch: int) -> Mesh:
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
 
 
-def abstract_model(checkpoint: Checkpoint, recipe: Recipe) -> UNet:
-    """The network in training mode, with shapes in place of arrays."""
+def abstract_model(checkpoint: Checkpoint, recipe: Recipe, kind: type[UNet] = UNet) -> UNet:
+    """The network, of this class, in training mode, with shapes in place of arrays."""
     kinds: dict[str, Any] = {"float64": {"param_dtype": jnp.float64}, "bfloat16": {"dtype": jnp.bfloat16}}
 
     def create() -> UNet:
-        model = UNet.from_config(checkpoint.config, **kinds.get(recipe.precision, {}), remat=recipe.remat, rngs=None)
+        model = kind.from_config(checkpoint.config, **kinds.get(recipe.precision, {}), remat=recipe.remat, rngs=None)
         model.origin = checkpoint.origin
         return model
 

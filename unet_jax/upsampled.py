@@ -83,9 +83,7 @@ def _raised(maps: Sequence[Array], taps: Taps, axis: int) -> Array:
     """
     length = len(taps)
     exact = jnp.promote_types(maps[0].dtype, jnp.float32)
-    zero = np.zeros((1, *taps.shape[1:])) if isinstance(taps, np.ndarray) else jnp.zeros((1, *taps.shape[1:]))
-    concatenate = np.concatenate if isinstance(taps, np.ndarray) else jnp.concatenate
-    padded = concatenate((zero, taps, zero))
+    padded = (np.pad if isinstance(taps, np.ndarray) else jnp.pad)(taps, ((1, 1), (0, 0), (0, 0)))
 
     def point(tap: int, shift: int, phase: int) -> Array:
         """The upsampled map at 2 * (p + shift) + phase, for all p."""
