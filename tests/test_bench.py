@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from comparison import speed, speed_table
-from comparison.arguments import parsed
-from comparison.operations import operations
-from comparison.speed_plan import CANDIDATES, Candidate, Case, Plan, Setup
-from comparison.speed_process import Worker, WorkerError
-from comparison.speed_report import Environment, Found, Memory, judged
-from comparison.speed_worker import batches, reason, resident
+from comparison.speed import bench as speed
+from comparison.speed import table
+from comparison.speed.arguments import parsed
+from comparison.speed.operations import operations
+from comparison.speed.plan import CANDIDATES, Candidate, Case, Plan, Setup
+from comparison.speed.process import Worker, WorkerError
+from comparison.speed.report import Environment, Found, Memory, judged
+from comparison.speed.worker import batches, reason, resident
 from unet_cli.main import _parse
 from unet_cli.main import main as unet
 from unet_core import UNetConfig
@@ -187,7 +188,7 @@ def test_without_torch_the_plain_mirror_is_the_reference(names, reference):
 )
 def test_other_answers_than_the_references_are_told(capsys, answer, told):
     report = judged(CASE, (2, 3), [found("jax:ours", 1.0, answer=answer), found("torch:eager", 1.0)], {})
-    speed_table.print_case(report, "float32")
+    table.print_case(report, "float32")
     out = capsys.readouterr().out
     assert ("jax:ours ANSWERS SOMETHING ELSE than torch:eager" in out) == (told is not None)
     assert told is None or told in out
@@ -200,7 +201,7 @@ def test_the_table(capsys, monkeypatch, rich):
     report = judged(
         CASE, (2, 3), [found("jax:ours", 1.5e-3), found("torch:eager", 1e-3)], {"torch:compile": "no C++ compiler"}
     )
-    speed_table.print_case(report, "float32")
+    table.print_case(report, "float32")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     for line in (
         "inference 1x8x8: 32.2 kFLOP; ratios to torch:eager",
@@ -213,7 +214,7 @@ def test_the_table(capsys, monkeypatch, rich):
 def test_different_devices_and_other_work_are_told(capsys):
     devices = {"jax": {"platform": "gpu", "device": "a GPU", "tf32": True}, "torch": {"platform": "cpu", "tf32": False}}
     environment = Environment({"cpu": "a CPU", "cores": 2, "load": 1.5}, {"jax": "1.2"}, devices)
-    speed_table.print_environment(environment, "float32")
+    table.print_environment(environment, "float32")
     out = capsys.readouterr().out
     assert "jax 1.2 on a GPU, TF32\n" in out
     assert "DIFFERENT devices" in out
@@ -315,13 +316,13 @@ def test_ctrl_c_ends_the_workers_and_writes_nothing(fake, tmp_path, monkeypatch,
 
 PRINTS = """
 import sys, types
-import comparison.speed_worker
+import comparison.speed.worker
 def describe():
     print("a library's greetings")
     return {"platform": "cpu"}
-sys.modules["comparison.speed_torch"] = types.SimpleNamespace(describe=describe)
+sys.modules["comparison.speed.torch_side"] = types.SimpleNamespace(describe=describe)
 sys.argv[1:] = sys.argv[-1:]
-comparison.speed_worker.main()
+comparison.speed.worker.main()
 """
 
 
@@ -464,7 +465,7 @@ def test_no_framework_at_all_is_bad_input(monkeypatch, capsys, installed, messag
 def test_the_growth_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     Image = pytest.importorskip("PIL.Image")
-    from comparison.growth import by_batch, by_size, draw, fastest_of
+    from comparison.speed.growth import by_batch, by_size, draw, fastest_of
 
     plan = Plan(inference=("3x64x64",), growth=True)
     reports = [

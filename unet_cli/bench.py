@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from comparison.speed_plan import Plan
+from comparison.speed.plan import Plan
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
@@ -27,6 +27,6 @@ class Bench(Plan):
 
     def run(self) -> int:
         """Measure, and print the tables."""
-        from comparison.speed import bench
+        from comparison.speed.bench import bench
 
         return bench(self)

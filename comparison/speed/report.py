@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from comparison.operations import operations
-from comparison.speed_plan import Candidate, Case, Framework
+from comparison.speed.operations import operations
+from comparison.speed.plan import Candidate, Case, Framework
 from unet_core.config import UNetConfig
 
 SCHEMA = 1

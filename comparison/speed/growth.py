@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from comparison.curves import LOOKS, TITLES, Look
-from comparison.speed_plan import BATCH_OF_SIZES, BATCHES, SIZE_OF_BATCHES, SIZES, Framework, Kind
-from comparison.speed_report import CaseReport
+from comparison.speed.plan import BATCH_OF_SIZES, BATCHES, SIZE_OF_BATCHES, SIZES, Framework, Kind
+from comparison.speed.report import CaseReport
 from unet_core.files import atomic
 
 _KINDS: tuple[Kind, ...] = ("inference", "training")

@@ -1,4 +1,4 @@
-"""JAX's side of the speed measurement. `comparison/speed_torch.py` is the twin."""
+"""JAX's side of the speed measurement. `comparison/speed/torch_side.py` is the twin."""
 
 import os
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from flax import nnx
 from jax import Array
 from jax.sharding import AxisType
 
-from comparison.speed_plan import Setup
+from comparison.speed.plan import Setup
 from unet_core.batches import Batch
 from unet_core.checkpoint import new_network
 from unet_jax.compilation import compiler_options

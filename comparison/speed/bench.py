@@ -9,17 +9,16 @@ import importlib.util
 import os
 import platform
 import re
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from comparison.arguments import parsed
-from comparison.speed_plan import Candidate, Case, Framework, Plan
-from comparison.speed_process import Worker, WorkerError
-from comparison.speed_report import CaseReport, Environment, Found, Memory, judged, to_json
-from comparison.speed_table import EXPLANATION, print_case, print_environment, say, status_line
+from comparison.speed.arguments import parsed
+from comparison.speed.plan import Candidate, Case, Framework, Plan
+from comparison.speed.process import Worker, WorkerError
+from comparison.speed.report import CaseReport, Environment, Found, Memory, judged, to_json
+from comparison.speed.table import EXPLANATION, print_case, print_environment, say, status_line
 from unet_core.errors import MissingFrameworkError, UNetError, of_system
 from unet_core.files import atomic, check_target
 from unet_core.progress import Progress, silent
@@ -56,7 +55,7 @@ def bench(plan: Plan) -> int:
         with atomic(plan.out, force=True) as partial:
             partial.write_text(to_json(environment, options, reports), encoding="utf-8")
     if image:
-        from comparison.growth import draw
+        from comparison.speed.growth import draw
 
         draw(reports, image)
         say(f"the growth is drawn in {image}")
@@ -183,8 +182,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("bench: interrupted\n")
         return 130
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The process in which one candidate runs: `python -m comparison.speed_worker SETUP`.
+"""The process in which one candidate runs: `python -m comparison.speed.worker SETUP`.
 
 It answers JSON with JSON, a line each, until its input ends:
 
@@ -27,7 +27,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from comparison.speed_plan import Case, Setup
+from comparison.speed.plan import Case, Setup
 from unet_core.batches import Batch
 from unet_core.errors import first_line
 
@@ -62,7 +62,7 @@ class Job(Protocol):
 
 
 class Side(Protocol):
-    """A framework: `comparison.speed_jax` and `comparison.speed_torch`."""
+    """A framework: `comparison.speed.jax_side` and `comparison.speed.torch_side`."""
 
     def describe(self) -> dict[str, Any]:
         """Its platform ("cpu", "gpu" or "tpu"), device, and settings that matter here."""
@@ -214,7 +214,7 @@ def main() -> None:
         message = json.loads(line)
         try:
             if worker is None:
-                side: Any = importlib.import_module(f"comparison.speed_{setup.candidate.framework}")
+                side: Any = importlib.import_module(f"comparison.speed.{setup.candidate.framework}_side")
                 worker = Worker(side, setup)
             reply = getattr(worker, message.pop("do"))(**message)
         except (Exception, SystemExit) as error:

@@ -1,4 +1,4 @@
-"""The processes in which candidates run, from outside. `comparison/speed_worker.py` is what they do."""
+"""The processes in which candidates run, from outside. `comparison/speed/worker.py` is what they do."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Self
 
-from comparison.speed_plan import Setup
+from comparison.speed.plan import Setup
 from unet_core.errors import shown
 
 
@@ -36,7 +36,7 @@ class Worker:
 
     def command(self, setup: Setup) -> list[str]:
         """What to run."""
-        return [sys.executable, "-m", "comparison.speed_worker", json.dumps(setup)]
+        return [sys.executable, "-m", "comparison.speed.worker", json.dumps(setup)]
 
     def _environment(self) -> dict[str, str]:
         """The parent's; but compilers find nothing of an earlier run, and JAX takes memory as it needs it."""

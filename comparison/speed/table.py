@@ -4,8 +4,8 @@ import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 
-from comparison.speed_plan import Precision
-from comparison.speed_report import CaseReport, Environment, Figures
+from comparison.speed.plan import Precision
+from comparison.speed.report import CaseReport, Environment, Figures
 from unet_core.progress import Progress, silent
 
 TOLERANCES: dict[Precision, float] = {"float32": 1e-2, "bfloat16": 0.2}

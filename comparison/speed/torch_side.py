@@ -1,4 +1,4 @@
-"""PyTorch's side of the speed measurement. `comparison/speed_jax.py` is the twin."""
+"""PyTorch's side of the speed measurement. `comparison/speed/jax_side.py` is the twin."""
 
 import gc
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from comparison.speed_plan import Setup
+from comparison.speed.plan import Setup
 from unet_core.batches import Batch
 from unet_core.checkpoint import new_network
 from unet_torch.checkpoint import from_checkpoint
