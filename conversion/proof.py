@@ -74,7 +74,7 @@ class Proof:
         fields = dataclasses.asdict(self)
         for entry, check in zip(fields["checks"], self.checks, strict=True):
             entry["ok"] = check.ok
-        return json.dumps(_finite({"equal": self.equal, "verdict": self.verdict, **fields}), indent=2, allow_nan=False)
+        return json.dumps(finite({"equal": self.equal, "verdict": self.verdict, **fields}), indent=2, allow_nan=False)
 
 
 def verify_runners(
@@ -145,9 +145,10 @@ def _bitwise_equal(a: np.ndarray, b: np.ndarray | None) -> bool:
     return b is not None and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same JSON values; a number that is not finite is a string."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
