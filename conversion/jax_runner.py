@@ -1,5 +1,6 @@
 """Runs a JAX UNet for the proof, under `jax.jit`."""
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,18 +12,20 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType
 
-from conversion.runners import Controls, Framework, Precision, Step, in_precision, input_name
+from conversion.runners import Controls, Forced, Framework, Precision, Step, Trace, Tracer, in_precision, input_name
 from unet_core.batches import Batch
 from unet_core.checkpoint import Checkpoint
+from unet_core.config import UNetConfig
 from unet_core.errors import UNetError
 from unet_core.hub import Tensors, check_tensors, in_forward_order, tensor_specs
 from unet_core.recipe import Recipe
+from unet_core.settings import Optimizer
 from unet_core.training_state import TrainingState
 from unet_jax.checkpoint import from_checkpoint
 from unet_jax.hub import TABLE, fill, to_hub
 from unet_jax.layers import BatchNorm, Convolution, TransposedConvolution
 from unet_jax.model import UNet
-from unet_jax.optimizers import clipped
+from unet_jax.optimizers import clipped, optimizer_of
 from unet_jax.states import hub_form, saved_form
 from unet_jax.step import (
     abstract_model,
@@ -98,29 +101,70 @@ class JaxRunner:
             gradients, (logits, rest) = differentiate(
                 parameters, rest, _input(x, precision), _input(cotangent, precision)
             )
-            # A model whose parameters are the gradients: the bridge then names and transposes them.
-            hub = in_forward_order(to_hub(nnx.merge(graphdef, gradients, rest)), self.config)
-            specs = tensor_specs(self.config)
+            hub = self._named(gradients, rest)
             return Step(
                 np.asarray(logits),
-                {key: value for key, value in hub.items() if specs[key].trained},
-                {key: value for key, value in hub.items() if not specs[key].trained},
+                {key: value for key, value in hub.items() if self._trained(key)},
+                {key: value for key, value in hub.items() if not self._trained(key)},
             )
 
-    def layers(self, x: np.ndarray, precision: Precision, *, training: bool) -> dict[str, np.ndarray]:
+    def tracer(self, precision: Precision, *, training: bool) -> Tracer:
         with _parity(precision):
-            graphdef, state = nnx.split(self._copy(precision, training=training))
-            names: list[str] = []
+            split: Any = nnx.split(self._copy(precision, training=training), nnx.Param, nnx.BatchStat)
+            graphdef, parameters, rest = split
 
-            @jax.jit
-            def record(state: Any, x: Any) -> list[Any]:
-                taps = _Taps(nnx.merge(graphdef, state))
-                answers = taps.run(x)
-                names.extend(answers)
-                return list(answers.values())
+        def forward(parameters: Any, probes: Any, forced: Any, x: Any) -> Any:
+            with _Taps(nnx.merge(graphdef, parameters, rest, copy=True), probes, forced) as taps:
+                logits = taps.model.logits(x)
+            return logits, taps.answers, nnx.state(taps.model, nnx.BatchStat)
 
-            answers = record(state, _input(x, precision))
-            return dict(zip(names, map(np.asarray, answers), strict=True))
+        @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
+        def differentiate(parameters: Any, probes: Any, forced: Any, x: Any, cotangent: Any) -> Any:
+            logits, *noted = forward(parameters, probes, forced, x)
+            return (logits * cotangent).mean(), noted
+
+        predict, train = jax.jit(forward), jax.jit(differentiate)
+
+        def trace(x: np.ndarray, cotangent: np.ndarray | None = None, forced: Forced | None = None) -> Trace:
+            with _parity(precision):
+                given = _input(x, precision)
+                _, shapes, _ = jax.eval_shape(forward, parameters, None, None, given)
+                zeros = {name: np.zeros(shapes[name].shape, precision) for name in tapped(self.config)}
+                force = _force(forced, zeros, precision)
+                if cotangent is None:
+                    _, answers, after = predict(parameters, zeros, force, given)
+                    gradients, cotangents = parameters, {}
+                else:
+                    (gradients, cotangents), (answers, after) = train(
+                        parameters, zeros, force, given, _input(cotangent, precision)
+                    )
+                hub = self._named(gradients, after)
+            order = [name for layer in zeros for name in (input_name(layer), layer) if name is not None]
+            return Trace(
+                {name: np.asarray(answers[name]) for name in order},
+                {name: np.asarray(cotangents[name]) for name in zeros if cotangents},
+                {key: value for key, value in hub.items() if cotangents and self._trained(key)},
+                {key: value for key, value in hub.items() if not self._trained(key)},
+            )
+
+        return trace
+
+    def stepped(self, gradients: Tensors, settings: Optimizer, precision: Precision) -> Tensors:
+        with _parity(precision):
+            optimizer = optimizer_of(settings)
+            before, moved = (
+                {key: jnp.asarray(of[key].astype(precision)) for key in gradients} for of in (self.tensors, gradients)
+            )
+            steps, _ = optimizer.update(moved, optimizer.init(before), before)
+            return {key: np.asarray(before[key] - settings.rate * steps[key]) - before[key] for key in gradients}
+
+    def _named(self, gradients: Any, statistics: Any) -> Tensors:
+        """Both in the hub's names and layouts: those of a model whose parameters are the gradients."""
+        model = nnx.merge(nnx.graphdef(self._model), gradients, statistics)
+        return in_forward_order(to_hub(model), self.config)
+
+    def _trained(self, key: str) -> bool:
+        return tensor_specs(self.config)[key].trained
 
     def _copy(self, precision: Precision, *, training: bool) -> UNet:
         model = nnx.clone(self._model)
@@ -157,36 +201,64 @@ def update(
     return float(loss), {name: value for name, value in named.items() if specs[name].trained}, after
 
 
-class _Taps:
-    """Notes, inside one trace of a model, what each of its layers takes in and answers."""
+def tapped(config: UNetConfig) -> list[str]:
+    """The layers that have parameters, in forward order."""
+    return list(dict.fromkeys(key.rpartition(".")[0] for key in tensor_specs(config)))
 
-    def __init__(self, model: UNet) -> None:
+
+class _Taps:
+    """Notes, inside one trace of a model, what each of its layers takes in and answers; and may force what it hands on.
+
+    Args:
+        model: its layers are stood in for until the end of the `with`.
+        probes: zeros for each layer; the gradient by them is that by the layer's answer. None: nothing is forced.
+        forced: whether to force; and with what, forward and backward.
+    """
+
+    def __init__(self, model: UNet, probes: Any, forced: Any) -> None:
         self.answers: dict[str, Any] = {}
-        self._model = model
-        for block in (*model.config.encoder_blocks, *model.config.decoder_blocks):
-            module = getattr(model, block.name)
+        self.model = model
+        self._probes, self._forced = probes, forced
+        self._before: list[tuple[Any, str, Any]] = []
+
+    def __enter__(self) -> "_Taps":
+        for block in (*self.model.config.encoder_blocks, *self.model.config.decoder_blocks):
+            module = getattr(self.model, block.name)
             for name, layer in _LAYERS.items():
                 if getattr(module, name, None) is not None:
                     self._tap(module, name, f"{block.name}.{layer}")
-        self._tap(model, "out", "out")
+        self._tap(self.model, "out", "out")
+        return self
 
-    def run(self, x: Any) -> dict[str, Any]:
-        self._model.logits(x)
-        return self.answers
+    def __exit__(self, *_: object) -> None:
+        for parent, attribute, layer in self._before:
+            object.__setattr__(parent, attribute, layer)
+
+    def noted(self, name: str, x: Any, y: Any) -> Any:
+        """Note a layer's input and answer, and return what it hands on."""
+        before = input_name(name)
+        if before is not None:
+            self.answers[before] = x
+        self.answers[name] = y
+        if self._forced is None:
+            return y
+        whether, outputs, cotangents = self._forced
+        return _handed_on(y, self._probes[name], outputs[name], cotangents[name], whether)
 
     def _tap(self, parent: Any, attribute: str, name: str) -> None:
-        object.__setattr__(parent, attribute, _Tap(getattr(parent, attribute), self.answers, name))
+        layer = getattr(parent, attribute)
+        self._before.append((parent, attribute, layer))
+        object.__setattr__(parent, attribute, _Tap(layer, self, name))
 
 
 class _Tap:
     """Stands in for a layer."""
 
-    def __init__(self, layer: Any, answers: dict[str, Any], name: str) -> None:
-        self._layer, self._answers, self._name = layer, answers, name
-        self._before = input_name(name)
+    def __init__(self, layer: Any, taps: _Taps, name: str) -> None:
+        self._layer, self._taps, self._name = layer, taps, name
 
     def __call__(self, x: Any) -> Any:
-        return self._noted(x, self._layer(x))
+        return self._taps.noted(self._name, x, self._layer(x))
 
     def joined(self, x: Any, skip: Any, taps: Any, *, skip_first: bool) -> Any:
         """Of a decoder's first convolution; the input that it is spared is made here."""
@@ -196,13 +268,37 @@ class _Tap:
             raised = stretch(stretch(jnp.pad(x, ((0, 0), *grown, (0, 0))), taps[0], 0), taps[1], 1)
             raised = raised[:, : skip.shape[1], : skip.shape[2]]
         joint = jnp.concatenate((skip, raised) if skip_first else (raised, skip), axis=-1)
-        return self._noted(joint, self._layer.joined(x, skip, taps, skip_first=skip_first))
+        return self._taps.noted(self._name, joint, self._layer.joined(x, skip, taps, skip_first=skip_first))
 
-    def _noted(self, x: Any, y: Any) -> Any:
-        if self._before is not None:
-            self._answers[self._before] = x
-        self._answers[self._name] = y
-        return y
+
+@jax.custom_vjp
+def _handed_on(y: Any, probe: Any, output: Any, cotangent: Any, force: Any) -> Any:  # noqa: ARG001
+    """`y`, or `output` in its place; backward, the gradient goes to `probe` too, and `cotangent` may take its place."""
+    return jnp.where(force, output, y)
+
+
+def _hand_on(y: Any, probe: Any, output: Any, cotangent: Any, force: Any) -> Any:
+    return _handed_on(y, probe, output, cotangent, force), (cotangent, force)
+
+
+def _hand_back(forced: Any, gradient: Any) -> Any:
+    cotangent, force = forced
+    nothing = jnp.zeros_like(gradient)
+    return jnp.where(force, cotangent, gradient), gradient, nothing, nothing, None
+
+
+_handed_on.defvjp(_hand_on, _hand_back)
+
+
+def _force(forced: Forced | None, zeros: dict[str, np.ndarray], precision: Precision) -> Any:
+    """What `_Taps` is told."""
+    if forced is None:
+        return np.array(False), zeros, zeros
+    outputs, cotangents = (
+        {name: of[name].astype(precision) if name in of else zero for name, zero in zeros.items()}
+        for of in (forced.outputs, forced.cotangents)
+    )
+    return np.array(True), outputs, cotangents
 
 
 def _input(x: np.ndarray, precision: Precision) -> jax.Array:

@@ -203,8 +203,8 @@ def norm_difference(found: Tensors, reference: Tensors) -> float:
 
 
 def _first_layer(a: Runner, b: Runner, sample: Sample, precision: Precision, *, training: bool) -> Departure | None:
-    reference = a.layers(sample.x, "float64", training=training)
-    theirs = b.layers(sample.x, precision, training=training)
+    reference = a.tracer("float64", training=training)(sample.x).outputs
+    theirs = b.tracer(precision, training=training)(sample.x).outputs
     quantity = TRAINING if training else EVAL
     if precision == "float64":
         for layer, value in reference.items():
@@ -213,7 +213,7 @@ def _first_layer(a: Runner, b: Runner, sample: Sample, precision: Precision, *, 
                 scene = Scene(a, b, layer, sample.x, (reference, theirs), training)
                 return Departure(layer, quantity, error, forward_cause(scene))
         return None
-    ours = a.layers(sample.x, precision, training=training)
+    ours = a.tracer(precision, training=training)(sample.x).outputs
     for layer, value in reference.items():
         own, error = (norm_difference({"": side[layer]}, {"": value}) for side in (ours, theirs))
         if not error <= FLOAT32_FACTOR * max(own, FLOAT32_UNIT):

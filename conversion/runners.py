@@ -17,6 +17,7 @@ from unet_core.containers import Container, existing_container
 from unet_core.errors import UNetError
 from unet_core.hub import COUNTER, Tensors
 from unet_core.reading import NO_HINTS, Hints
+from unet_core.settings import Optimizer
 
 Precision = Literal["float64", "float32"]
 Framework = Literal["torch", "jax"]
@@ -35,6 +36,61 @@ class Step:
     """Of every parameter, of the loss `mean(logits * cotangent)`."""
     statistics: Tensors
     """BatchNorm's running mean and variance after the step."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What every layer answers in one pass, NHWC, by the hub's names, in forward order.
+
+    Besides the layers that have parameters there is what lies between them: `downN.pool` (`bottom.pool`), `upN.join`
+    (the upsampled and the skip, concatenated) and `*.conv.2` (the block's first ReLU).
+    """
+
+    outputs: dict[str, np.ndarray]
+    cotangents: dict[str, np.ndarray]
+    """The gradient of the loss `mean(logits * cotangent)` by the answer of each layer that has parameters."""
+    gradients: Tensors
+    """Of the loss, by the parameters."""
+    statistics: Tensors
+    """BatchNorm's, after the pass."""
+
+
+@dataclass(frozen=True)
+class Forced:
+    """What layers that have parameters hand on in place of their own answers, forward and backward."""
+
+    outputs: Mapping[str, np.ndarray]
+    cotangents: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, trace: Trace) -> "Forced":
+        """The numbers of a trace, rounded to float32, so that they are the same in each precision."""
+        names = trace.outputs if not trace.cotangents else trace.cotangents
+        return cls(
+            *(
+                {name: of[name].astype(np.float32) for name in names if name in of}
+                for of in (trace.outputs, trace.cotangents)
+            )
+        )
+
+
+@runtime_checkable
+class Tracer(Protocol):
+    """A network made ready to be traced, in one precision and mode; every call starts from the same statistics."""
+
+    def __call__(
+        self,
+        x: Float[np.ndarray, "n h w c"],
+        cotangent: Float[np.ndarray, "n h w k"] | None = None,
+        forced: Forced | None = None,
+    ) -> Trace:
+        """Run forward, and backward where there is a cotangent.
+
+        Args:
+            x: the input.
+            cotangent: of the logits.
+            forced: what each layer hands on, after its own answer was noted: each then errs by itself alone.
+        """
 
 
 @runtime_checkable
@@ -63,12 +119,11 @@ class Runner(Protocol):
     ) -> Step:
         """One step in training mode."""
 
-    def layers(self, x: Float[np.ndarray, "n h w c"], precision: Precision, *, training: bool) -> dict[str, np.ndarray]:
-        """What every layer answers, NHWC, in forward order.
+    def tracer(self, precision: Precision, *, training: bool) -> Tracer:
+        """A function that runs it layer by layer."""
 
-        The names are the hub's, with what lies between the layers that have parameters: `downN.pool` (`bottom.pool`),
-        `upN.join` (the upsampled and the skip, concatenated) and `*.conv.2` (the block's first ReLU).
-        """
+    def stepped(self, gradients: Tensors, settings: Optimizer, precision: Precision) -> Tensors:
+        """What the first update of a new optimiser adds to the parameters, given their gradients."""
 
 
 def runners_of(a: Any, b: Any, hints: Hints = NO_HINTS) -> tuple[Runner, Runner]:

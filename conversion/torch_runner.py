@@ -10,18 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from conversion.modules import read_module
-from conversion.runners import Controls, Framework, Precision, Step, input_name
+from conversion.runners import Controls, Forced, Framework, Precision, Step, Trace, Tracer, input_name
 from unet_core.batches import Batch
 from unet_core.checkpoint import Checkpoint
 from unet_core.errors import UNetError, first_line
 from unet_core.hub import Tensors, contiguous, tensor_specs
 from unet_core.reading import NO_HINTS, Hints
 from unet_core.recipe import Recipe
+from unet_core.settings import Optimizer
 from unet_core.training_state import TrainingState
 from unet_torch.checkpoint import from_checkpoint
-from unet_torch.hub import as_numpy, fill, to_hub, unwrapped
+from unet_torch.hub import as_numpy, as_torch, fill, to_hub, unwrapped
 from unet_torch.layers import OUTPUTS
 from unet_torch.model import UNet
+from unet_torch.optimizers import optimizer_of
 from unet_torch.states import hub_form, saved_form
 from unet_torch.step import new_state, placed, updater
 
@@ -72,25 +74,32 @@ class TorchRunner:
             logits = self._logits(model, x, precision)
             loss = (logits * self._nchw(cotangent, precision)).mean()
             loss.backward()
-        parameters = dict(model.named_parameters())
-        specs = tensor_specs(self.config)
-        gradients = {
-            key: as_numpy(_gradient(parameters[name])) for key, name in self._keys.items() if specs[key].trained
-        }
-        after = to_hub(model)
-        statistics = {key: after[name] for key, name in self._keys.items() if not specs[key].trained}
-        return Step(_nhwc(logits), gradients, statistics)
+        return Step(_nhwc(logits), self._gradients(model), self._statistics(model))
 
-    def layers(self, x: np.ndarray, precision: Precision, *, training: bool) -> dict[str, np.ndarray]:
-        model = self._copy(precision).train(training)
-        record: dict[str, np.ndarray] = {}
-        for name, module in model.named_modules():
-            if name in self._layers:
-                layer = self._layers[name]
-                module.register_forward_hook(_recorder(record, layer, input_name(layer)))
-        with torch.no_grad(), _parity():
-            self._logits(model, x, precision)
-        return record
+    def tracer(self, precision: Precision, *, training: bool) -> Tracer:
+        def trace(x: np.ndarray, cotangent: np.ndarray | None = None, forced: Forced | None = None) -> Trace:
+            model = self._copy(precision).train(training).requires_grad_(cotangent is not None)
+            outputs: dict[str, np.ndarray] = {}
+            cotangents: dict[str, np.ndarray] = {}
+            for name, module in model.named_modules():
+                if name in self._layers:
+                    module.register_forward_hook(_noter(self._layers[name], outputs, cotangents, forced))
+            with torch.set_grad_enabled(cotangent is not None), _parity():
+                logits = self._logits(model, x, precision)
+                if cotangent is not None:
+                    (logits * self._nchw(cotangent, precision)).mean().backward()
+            backward = dict(reversed(cotangents.items()))
+            return Trace(outputs, backward, self._gradients(model) if backward else {}, self._statistics(model))
+
+        return trace
+
+    def stepped(self, gradients: Tensors, settings: Optimizer, precision: Precision) -> Tensors:
+        before = {key: self.tensors[key].astype(precision) for key in gradients}
+        owners = {key: nn.Parameter(as_torch(value).to(self._device)) for key, value in before.items()}
+        for key, owner in owners.items():
+            owner.grad = as_torch(gradients[key].astype(precision)).to(self._device)
+        optimizer_of(settings, owners.values()).step()
+        return {key: as_numpy(owner) - before[key] for key, owner in owners.items()}
 
     def _tried(self) -> tuple[str, bool]:
         """What a foreign module really makes of its logits, and whether it takes odd sizes, by trying."""
@@ -111,6 +120,14 @@ class TorchRunner:
             if isinstance(returned[0], Tensor) and torch.equal(returned[0], function(logits)):
                 return name, odd_sizes
         return "something else than sigmoid, softmax or logits", odd_sizes
+
+    def _gradients(self, model: nn.Module) -> Tensors:
+        parameters, specs = dict(model.named_parameters()), tensor_specs(self.config)
+        return {key: as_numpy(_gradient(parameters[name])) for key, name in self._keys.items() if specs[key].trained}
+
+    def _statistics(self, model: nn.Module) -> Tensors:
+        after, specs = to_hub(model), tensor_specs(self.config)
+        return {key: after[name] for key, name in self._keys.items() if not specs[key].trained}
 
     def _copy(self, precision: Precision) -> nn.Module:
         return copy.deepcopy(self._model).to(_DTYPES[precision])
@@ -157,11 +174,31 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
-def _recorder(record: dict[str, np.ndarray], name: str, before: str | None) -> Callable[..., None]:
-    def hook(_module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _noter(
+    layer: str, outputs: dict[str, np.ndarray], cotangents: dict[str, np.ndarray], forced: Forced | None
+) -> Callable[..., Tensor]:
+    """A hook that notes what a layer takes in and answers, and the gradient by that, and may force both."""
+
+    def like(values: np.ndarray, tensor: Tensor) -> Tensor:
+        return torch.from_numpy(values).to(tensor.device, tensor.dtype).permute(0, 3, 1, 2)
+
+    class Noted(torch.autograd.Function):
+        @staticmethod
+        def forward(_context: Any, y: Tensor) -> Tensor:
+            return y.clone() if forced is None else like(forced.outputs[layer], y).clone()
+
+        @staticmethod
+        def backward(_context: Any, gradient: Tensor) -> Tensor:
+            cotangents[layer] = _nhwc(gradient)
+            return gradient if forced is None else like(forced.cotangents[layer], gradient)
+
+    def hook(_module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        before = input_name(layer)
         if before is not None:
-            record[before] = _nhwc(inputs[0])
-        record[name] = _nhwc(output)
+            outputs[before] = _nhwc(inputs[0])
+        outputs[layer] = _nhwc(output)
+        noted: Tensor = Noted.apply(output)
+        return noted
 
     return hook
 
