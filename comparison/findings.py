@@ -12,6 +12,7 @@ from jaxtyping import Float, Shaped
 from comparison.speed.report import CaseReport, Environment
 from conversion.proof import Side, finite
 from conversion.runners import Framework
+from conversion.suspects import Trial
 
 SCHEMA = 1
 
@@ -61,18 +62,6 @@ class Table:
     pass_: Pass
     mode: Mode
     rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One semantic, switched in a model of the layer that departs."""
-
-    switch: str
-    """What was switched, e.g. "half-pixel corners instead of align_corners"."""
-    remaining: float
-    """B's difference from the switched layer, relative; small where the switch explains it."""
-    vanishes: bool
-    """Whether that is within the budget."""
 
 
 @dataclass(frozen=True)

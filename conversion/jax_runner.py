@@ -113,14 +113,14 @@ class JaxRunner:
             split: Any = nnx.split(self._copy(precision, training=training), nnx.Param, nnx.BatchStat)
             graphdef, parameters, rest = split
 
-        def forward(parameters: Any, probes: Any, forced: Any, x: Any) -> Any:
+        def forward(parameters: Any, probes: Any, rest: Any, forced: Any, x: Any) -> Any:
             with _Taps(nnx.merge(graphdef, parameters, rest, copy=True), probes, forced) as taps:
                 logits = taps.model.logits(x)
             return logits, taps.answers, nnx.state(taps.model, nnx.BatchStat)
 
         @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
-        def differentiate(parameters: Any, probes: Any, forced: Any, x: Any, cotangent: Any) -> Any:
-            logits, *noted = forward(parameters, probes, forced, x)
+        def differentiate(parameters: Any, probes: Any, rest: Any, forced: Any, x: Any, cotangent: Any) -> Any:
+            logits, *noted = forward(parameters, probes, rest, forced, x)
             return (logits * cotangent).mean(), noted
 
         predict, train = jax.jit(forward), jax.jit(differentiate)
@@ -128,15 +128,15 @@ class JaxRunner:
         def trace(x: np.ndarray, cotangent: np.ndarray | None = None, forced: Forced | None = None) -> Trace:
             with _parity(precision):
                 given = _input(x, precision)
-                _, shapes, _ = jax.eval_shape(forward, parameters, None, None, given)
+                _, shapes, _ = jax.eval_shape(forward, parameters, None, rest, None, given)
                 zeros = {name: np.zeros(shapes[name].shape, precision) for name in tapped(self.config)}
                 force = _force(forced, zeros, precision)
                 if cotangent is None:
-                    _, answers, after = predict(parameters, zeros, force, given)
+                    _, answers, after = predict(parameters, zeros, rest, force, given)
                     gradients, cotangents = parameters, {}
                 else:
                     (gradients, cotangents), (answers, after) = train(
-                        parameters, zeros, force, given, _input(cotangent, precision)
+                        parameters, zeros, rest, force, given, _input(cotangent, precision)
                     )
                 hub = self._named(gradients, after)
             order = [name for layer in zeros for name in (input_name(layer), layer) if name is not None]
@@ -150,13 +150,17 @@ class JaxRunner:
         return trace
 
     def stepped(self, gradients: Tensors, settings: Optimizer, precision: Precision) -> Tensors:
+        optimizer = optimizer_of(settings)
+
+        @jax.jit
+        def update(before: Any, gradients: Any) -> Any:
+            steps, _ = optimizer.update(gradients, optimizer.init(before), before)
+            return jax.tree.map(lambda param, step: param - settings.rate * step, before, steps)
+
         with _parity(precision):
-            optimizer = optimizer_of(settings)
-            before, moved = (
-                {key: jnp.asarray(of[key].astype(precision)) for key in gradients} for of in (self.tensors, gradients)
-            )
-            steps, _ = optimizer.update(moved, optimizer.init(before), before)
-            return {key: np.asarray(before[key] - settings.rate * steps[key]) - before[key] for key in gradients}
+            before = {key: self.tensors[key].astype(precision) for key in gradients}
+            after = update(before, {key: value.astype(precision) for key, value in gradients.items()})
+            return {key: np.asarray(after[key]) - value for key, value in before.items()}
 
     def _named(self, gradients: Any, statistics: Any) -> Tensors:
         """Both in the hub's names and layouts: those of a model whose parameters are the gradients."""

@@ -8,7 +8,14 @@ import numpy as np
 
 from conversion.runners import Precision, Runner
 from conversion.samples import Sample
-from conversion.suspects import Scene, forward_cause, parameter_cause, precision_cause, statistics_cause
+from conversion.suspects import (
+    Scene,
+    cause_of,
+    forward_cause,
+    parameter_cause,
+    precision_cause,
+    statistics_trials,
+)
 from unet_core.config import UNetConfig
 from unet_core.hub import Tensors, tensor_specs
 
@@ -167,8 +174,8 @@ def locate(
     layer = key.rpartition(".")[0]
     cause = parameter_cause(layer, a.tensors, b.tensors)
     if cause is None and failed.quantity == STATISTICS and failed.precision == "float64":
-        count = _values_per_channel(layer, sample.x.shape, a.config)
-        cause = statistics_cause(layer, a, (ours, theirs), count)
+        count = values_per_channel(layer, sample.x.shape, a.config)
+        cause = cause_of(statistics_trials(layer, a, ours, theirs, count, FLOAT64_BUDGETS[STATISTICS]))
     quantity = failed.quantity if failed.precision == "float64" else f"{failed.quantity} in float32"
     return Departure(layer, quantity, errors[key], cause)
 
@@ -208,16 +215,19 @@ def _first_layer(a: Runner, b: Runner, sample: Sample, precision: Precision, *, 
     quantity = TRAINING if training else EVAL
     if precision == "float64":
         for layer, value in reference.items():
-            error = largest_difference(theirs[layer], value)
-            if not error <= FLOAT64_BUDGETS[quantity]:
-                scene = Scene(a, b, layer, sample.x, (reference, theirs), training)
+            error, budget = largest_difference(theirs[layer], value), FLOAT64_BUDGETS[quantity]
+            if not error <= budget:
+                scene = Scene(a, b, layer, reference, sample.x, value, theirs[layer], precision, training, budget)
                 return Departure(layer, quantity, error, forward_cause(scene))
         return None
     ours = a.tracer(precision, training=training)(sample.x).outputs
     for layer, value in reference.items():
         own, error = (norm_difference({"": side[layer]}, {"": value}) for side in (ours, theirs))
-        if not error <= FLOAT32_FACTOR * max(own, FLOAT32_UNIT):
-            return Departure(layer, f"{quantity} in float32", error, precision_cause(error))
+        budget = FLOAT32_FACTOR * max(own, FLOAT32_UNIT)
+        if not error <= budget:
+            scene = Scene(a, b, layer, reference, sample.x, value, theirs[layer], precision, training, budget)
+            cause = forward_cause(scene) or precision_cause(error)
+            return Departure(layer, f"{quantity} in float32", error, cause)
     return None
 
 
@@ -229,7 +239,8 @@ def _floats(tensors: Tensors) -> dict[str, np.ndarray]:
     return {key: value for key, value in tensors.items() if value.dtype.kind != "i"}
 
 
-def _values_per_channel(layer: str, shape: tuple[int, ...], config: UNetConfig) -> int:
+def values_per_channel(layer: str, shape: tuple[int, ...], config: UNetConfig) -> int:
+    """That a BatchNorm sees, where the network's input has this shape."""
     block = layer.partition(".")[0]
     halvings = config.depth if block == "bottom" else int(block.lstrip("downup")) - 1
     batch, height, width, _ = shape

@@ -1,7 +1,7 @@
 """Runs a torch module for the proof: the twin, or any `nn.Module` whose `state_dict` is that of a dialect."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -83,13 +83,16 @@ class TorchRunner:
             cotangents: dict[str, np.ndarray] = {}
             for name, module in model.named_modules():
                 if name in self._layers:
-                    module.register_forward_hook(_noter(self._layers[name], outputs, cotangents, forced))
+                    module.register_forward_hook(_Noter(self._layers[name], outputs, cotangents, forced))
             with torch.set_grad_enabled(cotangent is not None), _parity():
                 logits = self._logits(model, x, precision)
                 if cotangent is not None:
                     (logits * self._nchw(cotangent, precision)).mean().backward()
-            backward = dict(reversed(cotangents.items()))
-            return Trace(outputs, backward, self._gradients(model) if backward else {}, self._statistics(model))
+            if cotangent is None:
+                return Trace(outputs, {}, {}, self._statistics(model))
+            tapped = set(self._layers.values())  # what the loss does not depend on has the gradient 0
+            backward = {name: cotangents.get(name, 0 * y) for name, y in outputs.items() if name in tapped}
+            return Trace(outputs, backward, self._gradients(model), self._statistics(model))
 
         return trace
 
@@ -174,33 +177,41 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
-def _noter(
-    layer: str, outputs: dict[str, np.ndarray], cotangents: dict[str, np.ndarray], forced: Forced | None
-) -> Callable[..., Tensor]:
-    """A hook that notes what a layer takes in and answers, and the gradient by that, and may force both."""
+class _Noter:
+    """A forward hook that notes what a layer takes in and answers, and the gradient by that; and may force both."""
 
-    def like(values: np.ndarray, tensor: Tensor) -> Tensor:
-        return torch.from_numpy(values).to(tensor.device, tensor.dtype).permute(0, 3, 1, 2)
+    def __init__(
+        self, layer: str, outputs: dict[str, np.ndarray], cotangents: dict[str, np.ndarray], forced: Forced | None
+    ) -> None:
+        self.layer, self.outputs, self.cotangents, self.forced = layer, outputs, cotangents, forced
 
-    class Noted(torch.autograd.Function):
-        @staticmethod
-        def forward(_context: Any, y: Tensor) -> Tensor:
-            return y.clone() if forced is None else like(forced.outputs[layer], y).clone()
-
-        @staticmethod
-        def backward(_context: Any, gradient: Tensor) -> Tensor:
-            cotangents[layer] = _nhwc(gradient)
-            return gradient if forced is None else like(forced.cotangents[layer], gradient)
-
-    def hook(_module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        before = input_name(layer)
+    def __call__(self, _module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        before = input_name(self.layer)
         if before is not None:
-            outputs[before] = _nhwc(inputs[0])
-        outputs[layer] = _nhwc(output)
-        noted: Tensor = Noted.apply(output)
-        return noted
+            self.outputs[before] = _nhwc(inputs[0])
+        self.outputs[self.layer] = _nhwc(output)
+        handed_on: Tensor = _HandedOn.apply(output, self)
+        return handed_on
 
-    return hook
+
+class _HandedOn(torch.autograd.Function):
+    """What a layer hands on to the next, and what it hands back to the one before."""
+
+    @staticmethod
+    def forward(context: Any, y: Tensor, noter: _Noter) -> Tensor:
+        context.noter = noter
+        return (_like(y, noter.forced.outputs[noter.layer]) if noter.forced else y).clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        noter = context.noter
+        noter.cotangents[noter.layer] = _nhwc(gradient)
+        return (_like(gradient, noter.forced.cotangents[noter.layer]) if noter.forced else gradient), None
+
+
+def _like(tensor: Tensor, values: np.ndarray) -> Tensor:
+    """The values, NHWC, as such a tensor, NCHW."""
+    return torch.tensor(values, device=tensor.device, dtype=tensor.dtype).permute(0, 3, 1, 2)
 
 
 def _nhwc(x: Tensor) -> np.ndarray:

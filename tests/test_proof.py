@@ -211,12 +211,17 @@ BROKEN_JAX = {
     "leaky ReLU": (
         (unet_jax.layers, "relu"),
         lambda relu: lambda x: jnp.maximum(x, 0.01 * x),
+        ("down1.conv.2", EVAL, "the ReLU leaks"),
+    ),
+    "something unheard of": (
+        (unet_jax.layers, "relu"),
+        lambda relu: lambda x: jnp.maximum(x, 0.02 * x),
         ("down1.conv.2", EVAL, None),
     ),
     "bfloat16 products": (
         (unet_jax.layers.Convolution, "__call__"),
         lambda call: lambda self, x: call(self, _rounded(x)),
-        ("down1.conv.0", f"{EVAL} in float32", "TF32 or bfloat16"),
+        ("down1.conv.0", f"{EVAL} in float32", "its input is rounded to bfloat16"),
     ),
 }
 

@@ -1,0 +1,231 @@
+"""Where two networks part: layer by layer, forward, backward and in an update, against a float64 reference.
+
+Each pass is run twice: as it is, so that errors travel from layer to layer, and with each layer fed the reference's
+numbers, so that it errs by itself alone. What rounding does is not guessed but measured: A's own float32 error at a
+layer is the measure of B's there, and the same times the ratio of the two unit roundoffs is what float64 may leave.
+"""
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from comparison.findings import Divergence, Mode, Pass, Row, Table
+from conversion.judgement import values_per_channel
+from conversion.runners import Forced, Precision, Runner, Trace
+from conversion.samples import Sample
+from conversion.suspects import Scene, Trial, cause_of, distance, parameter_cause, statistics_trials, trials
+from unet_core.hub import COUNTER, Tensors
+from unet_core.progress import Progress, silent
+from unet_core.settings import Optimizer
+
+UNIT = 2.0**-24
+"""float32's unit roundoff: an error of A's below it counts as this much."""
+NARROWER = 2.0**-29
+"""float64's unit roundoff over float32's."""
+FACTORS: Mapping[Precision, float] = {"float64": 16.0, "float32": 8.0}
+"""How much larger than what A's own float32 error foretells B's error may be. In faithful conversions of random
+networks it is 0.2 to 3 times as large in either precision."""
+FAR = 1000.0
+"""Standard deviations by which BatchNorm's inputs are moved to see whether its statistics lose digits."""
+
+OUTPUT, STATISTICS, MOVED = "output", "running statistics", "output where the input is moved"
+COTANGENT, GRADIENT, STEP = "gradient of the output", "gradient of the parameters", "step of the parameters"
+
+_BOTH: tuple[Precision, ...] = ("float64", "float32")
+_MODES: tuple[Mode, ...] = ("isolated", "cumulative")
+_PASSES: tuple[Pass, ...] = ("eval", "training", "backward", "update")
+_OPTIMIZER = Optimizer()
+
+
+@dataclass(frozen=True)
+class _Traces:
+    """The answers to one input in one mode."""
+
+    exact: Trace
+    """A's in float64."""
+    own: Trace
+    """A's in float32."""
+    wide: Trace
+    """B's in float64."""
+    other: Trace
+    """B's in float32."""
+    handed: Mapping[str, np.ndarray]
+    """What the layers of the exact one handed on."""
+
+
+def divergence(a: Runner, b: Runner, sample: Sample, *, seed: int = 0, progress: Progress = silent) -> Divergence:
+    """Trace both networks on one input, judge every layer, and try the switches on the first that departs.
+
+    Args:
+        a, b: networks whose tensors have the same shapes; A in float64 is the reference.
+        sample: the input, float32.
+        seed: of the gradient that is sent backward.
+        progress: called before each stage with a few words and the fraction that is done.
+    """
+    shape = (*sample.x.shape[:3], a.config.out_channels)
+    cotangent = np.random.default_rng(seed + 1).standard_normal(shape, np.float32)
+    progress("layer by layer, eval", 0.0)
+    predicted = _traced(a, b, sample.x, None)
+    progress("layer by layer, training", 0.3)
+    trained = _traced(a, b, sample.x, cotangent)
+    progress("layer by layer, update", 0.9)
+    tables: list[Table] = []
+    for mode in _MODES:
+        traces = trained[mode]
+        alone = _moved(trained["moved"]) if mode == "isolated" else []
+        tables += [
+            Table("eval", mode, tuple(_outputs(predicted[mode]))),
+            Table("training", mode, (*_outputs(traces), *_statistics(traces), *alone)),
+            Table("backward", mode, tuple(_backward(traces, mode))),
+            Table("update", mode, tuple(_steps(a, b, traces, mode))),
+        ]
+    tables.sort(key=lambda table: _PASSES.index(table.pass_))
+    part = _first(tables)
+    if part is None:
+        return Divergence(sample.name, tuple(tables), None, None, None, None, (), None)
+    table, row = part
+    progress(f"switching what {row.layer} means", 0.95)
+    precision: Precision = "float32" if row.wide_ok else "float64"
+    traces = (predicted if table.pass_ == "eval" else trained)["moved" if row.quantity == MOVED else table.mode]
+    tried = _trials(a, b, sample, table.pass_, row, traces, precision)
+    cause = parameter_cause(row.layer, a.tensors, b.tensors) or cause_of(tried)
+    error = row.other if row.wide_ok else row.wide
+    return Divergence(sample.name, tuple(tables), row.layer, row.quantity, precision, error, tried, cause)
+
+
+def _traced(a: Runner, b: Runner, x: np.ndarray, cotangent: np.ndarray | None) -> dict[str, _Traces]:
+    """Both networks as they are, and fed; in training also fed with BatchNorm's inputs "moved" far from zero."""
+    exact, wide, own, other = (
+        runner.tracer(precision, training=cotangent is not None) for precision in _BOTH for runner in (a, b)
+    )
+
+    def all_of(forced: Forced | None) -> _Traces:
+        reference = exact(x, cotangent, forced)
+        given = {} if forced is None else {name: forced.outputs[name] for name in forced.outputs if _forces(name)}
+        return _Traces(
+            reference,
+            own(x, cotangent, forced),
+            wide(x, cotangent, forced),
+            other(x, cotangent, forced),
+            {**reference.outputs, **given},
+        )
+
+    plain = all_of(None)
+    forced = Forced.of(plain.exact)
+    found = {"cumulative": plain, "isolated": all_of(forced)}
+    return found if cotangent is None else {**found, "moved": all_of(_far(forced))}
+
+
+def _forces(layer: str) -> bool:
+    """Whether a layer has parameters, and so can be made to hand on something else."""
+    return not layer.endswith((".pool", ".join", ".conv.2"))
+
+
+def _far(forced: Forced) -> Forced:
+    """What the convolutions before a BatchNorm hand on, moved by `FAR` standard deviations of each channel."""
+    outputs = {
+        name: value + np.float32(FAR) * value.std((0, 1, 2)) if name.endswith((".conv.0", ".conv.3")) else value
+        for name, value in forced.outputs.items()
+    }
+    return replace(forced, outputs=outputs)
+
+
+def _row(
+    layer: str,
+    quantity: str,
+    names: Iterable[str],
+    field: str,
+    traces: _Traces,
+    *,
+    judged: Container[Precision] = _BOTH,
+) -> Row:
+    """How far the arrays of these names, in this field of a trace, are from the exact ones, all together."""
+    exact, own, wide, other = (
+        np.concatenate([getattr(trace, field)[name].ravel() for name in names])
+        for trace in (traces.exact, traces.own, traces.wide, traces.other)
+    )
+    error = distance(own, exact)
+    budgets = (
+        factor * unit * max(error, UNIT) if precision in judged else np.inf
+        for (precision, factor), unit in zip(FACTORS.items(), (NARROWER, 1.0), strict=True)
+    )
+    wide_budget, budget = budgets
+    return Row(layer, quantity, distance(wide, exact), wide_budget, error, distance(other, exact), budget)
+
+
+def _outputs(traces: _Traces) -> list[Row]:
+    return [_row(layer, OUTPUT, [layer], "outputs", traces) for layer in traces.exact.outputs]
+
+
+def _moved(traces: _Traces) -> list[Row]:
+    norms = [layer for layer in traces.exact.outputs if layer.endswith((".conv.1", ".conv.4"))]
+    return [_row(layer, MOVED, [layer], "outputs", traces) for layer in norms]
+
+
+def _statistics(traces: _Traces) -> list[Row]:
+    """The means and variances; a layer's counter is exact, and no part of it."""
+    tracked = {name: value for name, value in traces.exact.statistics.items() if value.dtype != COUNTER}
+    return [_row(layer, STATISTICS, names, "statistics", traces) for layer, names in _by_layer(tracked).items()]
+
+
+def _backward(traces: _Traces, mode: Mode) -> list[Row]:
+    """From the last layer to the first.
+
+    In float32, errors that have travelled are shown and not judged: a ReLU that rounding tips over moves a gradient by
+    a jump, in either framework.
+    """
+    names, judged = _by_layer(traces.exact.gradients), _BOTH if mode == "isolated" else ("float64",)
+    rows: list[Row] = []
+    for layer in reversed(traces.exact.cotangents):
+        rows.append(_row(layer, COTANGENT, [layer], "cotangents", traces, judged=judged))
+        rows.append(_row(layer, GRADIENT, names[layer], "gradients", traces, judged=judged))
+    return rows
+
+
+def _steps(a: Runner, b: Runner, traces: _Traces, mode: Mode) -> list[Row]:
+    """What Adam's first update makes of the gradients: of each network's own, or of the reference's.
+
+    That divides a gradient by its size, one of rounding alone as well; so of their own they are shown and not judged.
+    """
+    isolated = mode == "isolated"
+    given = {name: value.astype(np.float32) for name, value in traces.exact.gradients.items()}
+
+    def step(runner: Runner, precision: Precision, trace: Trace) -> Trace:
+        return Trace({}, {}, runner.stepped(given if isolated else trace.gradients, _OPTIMIZER, precision), {})
+
+    exact, own = step(a, "float64", traces.exact), step(a, "float32", traces.own)
+    wide, other = step(b, "float64", traces.wide), step(b, "float32", traces.other)
+    steps, judged = _Traces(exact, own, wide, other, {}), _BOTH if isolated else ()
+    return [_row(layer, STEP, names, "gradients", steps, judged=judged) for layer, names in _by_layer(given).items()]
+
+
+def _first(tables: Iterable[Table]) -> tuple[Table, Row] | None:
+    """Float64 before float32, a pass before the next, a layer alone before what has travelled."""
+    ordered = sorted(tables, key=lambda table: (_PASSES.index(table.pass_), _MODES.index(table.mode)))
+    rows = [(table, row) for table in ordered for row in table.rows]
+    return next((found for found in rows if not found[1].wide_ok), None) or next(
+        (found for found in rows if not found[1].ok), None
+    )
+
+
+def _trials(
+    a: Runner, b: Runner, sample: Sample, pass_: Pass, row: Row, traces: _Traces, precision: Precision
+) -> tuple[Trial, ...]:
+    theirs = traces.wide if precision == "float64" else traces.other
+    budget = row.wide_budget if precision == "float64" else row.budget
+    if row.quantity == STATISTICS:
+        count = values_per_channel(row.layer, sample.x.shape, a.config)
+        return statistics_trials(row.layer, a, traces.exact.statistics, theirs.statistics, count, budget)
+    if row.quantity not in (OUTPUT, MOVED):
+        return ()
+    ours, answer = traces.exact.outputs[row.layer], theirs.outputs[row.layer]
+    inputs = traces.handed
+    return trials(Scene(a, b, row.layer, inputs, sample.x, ours, answer, precision, pass_ != "eval", budget))
+
+
+def _by_layer(tensors: Tensors) -> dict[str, list[str]]:
+    layers: dict[str, list[str]] = {}
+    for name in tensors:
+        layers.setdefault(name.rpartition(".")[0], []).append(name)
+    return layers
