@@ -95,7 +95,7 @@ class Scale:
         """Set limits and ticks, of which there are `most` beside the ends."""
         margin = 0.07 * (self.high - self.low)
         ends = self.low - margin - self.zeros * self.gap, self.high + margin + self.gaps * self.gap
-        ticks = self._ticks(most)
+        ticks = self._ticks(most - self.gaps)
         if self.zeros:
             ticks[self.low - self.gap] = "0"
         if self.gaps:
@@ -105,7 +105,8 @@ class Scale:
 
     def _ticks(self, most: int) -> dict[float, str]:
         powers = range(math.floor(self.low), math.ceil(self.high) + 1)
-        for steps in ((1, 2, 5), (1,)):
+        inside: dict[float, str] = {}
+        for steps in ((1, 2, 4, 7), (1, 2, 5), (1,)):
             at = {power + math.log10(step): f"{step}e{power:+03d}" for power in powers for step in steps}
             inside = {place: label for place, label in at.items() if self.low <= place <= self.high}
             if len(inside) <= most:
@@ -239,8 +240,11 @@ def _curve(
         one: np.array([step for step, _ in one.validation]) if dots else np.arange(1, len(of(one)) + 1) for one in runs
     }
     band = [one for one in runs if one.role == "band"]
-    scale = Scale([value for one in runs for value in of(one)])
-    place = scale.place if logarithmic else lambda values: _gapped(np.asarray(values, np.float64))
+    scale = Scale([value for one in runs for value in of(one) if math.isfinite(value)])
+
+    def place(values: Sequence[float]) -> Float[np.ndarray, " n"]:
+        return np.where(np.isfinite(values), scale.place(values) if logarithmic else values, np.nan)
+
     looks = dict(zip("AB", looks_of(*frameworks), strict=True))
     with _figure(4, 2.5) as (figure, finish):
         panel = figure.subplots()
@@ -262,9 +266,9 @@ def _curve(
             scale.apply(panel.yaxis, most=6)
         _mark_gaps(panel, [(one.role, steps[one], of(one)) for one in runs])
         if found.left is not None and "weights" in title:
-            label = f"beyond the band from step {found.left}"
+            label = f"outside from step {found.left}"
             panel.axvline(found.left, color=ALARM, linewidth=1, linestyle=(0, (1, 1.5)), label=label)
-        panel.set_xlim(0 if not dots else None, max(int(at.max()) for at in steps.values()) * 1.02)
+        panel.set_xlim(0, max(int(at.max()) for at in steps.values()) * 1.03)
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         panel.set_xlabel("step")
         panel.set_ylabel(what)
@@ -293,10 +297,6 @@ def _mark_gaps(panel: Axes, runs: Sequence[tuple[str, Shaped[np.ndarray, " n"], 
             place: Look = {"xycoords": ("data", "axes fraction"), "ha": side, "va": "top", "color": ALARM}
             panel.annotate(f" {words} ", (steps[gap], height), **place)
             height -= 0.08
-
-
-def _gapped(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _shade_blocks(panel: Axes, rows: Sequence[Row]) -> None:

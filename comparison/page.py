@@ -137,7 +137,10 @@ def _overview(found: Comparison) -> Iterator[Line]:
         yield Line("layers", "Errors of the layers", f"{text} are over their budgets")
     if found.pictures:
         worst = max(found.pictures, key=lambda one: _size(_apart(one)))
-        yield Line("pictures", "Pictures", f"at most {number(_apart(worst))} apart ({worst.name})")
+        text = (
+            f"at most {number(_apart(worst))} apart" if math.isfinite(_apart(worst)) else "some answers are no numbers"
+        )
+        yield Line("pictures", "Pictures", f"{text} ({worst.name})")
     if found.trajectories:
         yield Line("training", "Trained side by side", found.trajectories.verdict)
     if found.ladder:
@@ -162,8 +165,7 @@ def _absent(found: Comparison) -> str:
         "precisions": found.ladder,
         "time and memory": found.cost,
     }
-    *names, last = [name for name, part in parts.items() if not part] or [""]
-    return f"{', '.join(names)} and {last}" if names else last
+    return ", ".join(name for name, part in parts.items() if not part)
 
 
 def _passages(found: Divergence, frameworks: tuple[str, str]) -> Iterator[Passage]:

@@ -35,6 +35,7 @@ def browser(tmp_path_factory):
         options.add_argument(option)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    found.get("about:blank")  # not the browser's own first page, which loads what it needs
     yield found
     found.quit()
 
@@ -58,11 +59,11 @@ def visit(browser, tmp_path):
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         browser.get(path.as_uri())
         events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-        asked = [
-            event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
-        ]
+        requests = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        ours = [one["request"]["url"] for one in requests if one["documentURL"] == path.as_uri()]
+        assert ours[0] == path.as_uri()
         said = [entry["message"] for entry in browser.get_log("browser")]
-        return said, [url for url in asked if not url.startswith("data:") and url != path.as_uri()]
+        return said, [url for url in ours[1:] if not url.startswith("data:")]
 
     return visit
 
