@@ -15,6 +15,8 @@ _EXTRAS = {
     "tensorstore": ("TensorStore", "jax"),
     "matplotlib": ("matplotlib", "train"),
     "PIL": ("Pillow", "train"),
+    "jinja2": ("Jinja2", "report"),
+    "grain": ("grain", "train"),
 }
 
 

@@ -116,8 +116,7 @@ def verify_runners(
             progress("looking for the first layer that departs", (number + 1) / len(batches))
             departure = locate(*judges, sample, failed, answers, wide[0])
             break
-    same = sum(_bitwise_equal(value, b.tensors.get(key)) for key, value in a.tensors.items())
-    return Proof(side_of(a), side_of(b), len(a.tensors), same, tuple(checks), departure)
+    return Proof(side_of(a), side_of(b), len(a.tensors), identical(a, b), tuple(checks), departure)
 
 
 def _answers(a: Runner, b: Runner, sample: Sample, precision: Precision, seed: int) -> tuple[Answers, Answers]:
@@ -139,6 +138,11 @@ def _neighbouring_errors(a: Runner, b: Runner, sample: Sample, seed: int) -> Ite
 def side_of(runner: Runner) -> Side:
     """One of the two, for the report."""
     return Side(runner.name, runner.framework, runner.device, dict(runner.versions), dataclasses.asdict(runner.config))
+
+
+def identical(a: Runner, b: Runner) -> int:
+    """How many tensors are the same in both, in every bit."""
+    return sum(_bitwise_equal(value, b.tensors.get(key)) for key, value in a.tensors.items())
 
 
 def _bitwise_equal(a: np.ndarray, b: np.ndarray | None) -> bool:

@@ -145,6 +145,17 @@ def runners_of(a: Any, b: Any, hints: Hints = NO_HINTS) -> tuple[Runner, Runner]
     return _runner(a, first or _other(second), hints), _runner(b, second, lent)
 
 
+def converted(a: Any, hints: Hints = NO_HINTS) -> tuple[Runner, Runner]:
+    """A runner of a network, and one of the same network in the other framework; arguments and errors as `runners_of`.
+
+    A `.safetensors` file first runs in torch.
+    """
+    first = _runner(a, _framework_of(a) or "torch", hints)
+    second = _other(first.framework)
+    network = Checkpoint(first.config, dict(first.tensors))
+    return first, runner_of_checkpoint(network, second, f"{first.name}, in {_TITLES[second]}")
+
+
 def runner_of_checkpoint(checkpoint: Checkpoint, framework: Framework, name: str) -> Runner:
     """A runner of a checkpoint that is read already."""
     module: Any = needed(f"conversion.{framework}_runner")
@@ -179,6 +190,9 @@ _OF_CONTAINER: Mapping[Container, Framework | None] = {
     Container.ORBAX: "jax",
     Container.SAFETENSORS: None,
 }
+
+
+_TITLES: Mapping[Framework, str] = {"torch": "PyTorch", "jax": "JAX"}
 
 
 def _other(framework: Framework) -> Framework:

@@ -48,7 +48,7 @@ def samples(
         MissingFrameworkError: Pillow, or matplotlib with its photograph, is not installed.
     """
     if size is not None:
-        _check_size(config, *size)
+        check_size(config, *size)
     least = config.minimum_size
     more = 11 if odd_sizes else 0
     shape = (3, *(size or (4 * least + more, 5 * least + more)), config.in_channels)
@@ -83,7 +83,7 @@ def neighbour(tensors: Tensors, seed: int) -> dict[str, np.ndarray]:
     return moved
 
 
-def _check_size(config: UNetConfig, height: int, width: int) -> None:
+def check_size(config: UNetConfig, height: int, width: int) -> None:
     """A single image must leave BatchNorm a few values per channel at the bottom: of two it makes +1 and -1."""
     least = config.minimum_size
     if (height // least) * (width // least) < 4:

@@ -17,10 +17,10 @@ from comparison.findings import (
     Side,
     Table,
     Trajectories,
-    Trial,
 )
 from comparison.speed.plan import Candidate, Case
 from comparison.speed.report import Environment, Found, Memory, judged
+from conversion.suspects import Trial
 from unet_core.config import UNetConfig
 from unet_core.synthetic import Synthetic
 

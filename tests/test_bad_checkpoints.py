@@ -86,7 +86,7 @@ TARGETS = {
         "b",
         lambda path: path.mkdir(),
         ["--force"],
-        "is a directory but no checkpoint",
+        "is a directory of something else",
     ),
     "a link": ("b.pt", lambda path: path.symlink_to("elsewhere.pt"), ["--force"], "is a link or a special file"),
     "a missing folder": ("no/b.pt", lambda path: None, [], "does not exist; make it first"),

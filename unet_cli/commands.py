@@ -188,7 +188,7 @@ class Verify(Source):
                 self.a,
                 self.b,
                 hints=self.hints(self.dialect),
-                size=_parse_size(self.size),
+                size=parse_size(self.size),
                 images=self.image,
                 seed=self.seed,
                 progress=progress,
@@ -200,7 +200,8 @@ class Verify(Source):
         return 0 if proof.equal else 1
 
 
-def _parse_size(size: str | None) -> tuple[int, int] | None:
+def parse_size(size: str | None) -> tuple[int, int] | None:
+    """Height and width, of HxW."""
     if size is None:
         return None
     match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", size)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -10,15 +11,19 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from comparison.findings import Comparison
 from conversion.inspection import Inspection
 from conversion.judgement import EVAL, FLOAT32_FACTOR, FLOAT64_BUDGETS, GRADIENTS, Check
 from conversion.outcome import Conversion
-from conversion.proof import Proof
+from conversion.proof import Proof, Side
 from unet_core.dialects import dialect_of
 from unet_core.errors import shown, some
 from unet_core.evaluation import Evaluation
 from unet_core.progress import Progress as Report
 from unet_core.soundness import CHOICES
+
+_TRIALS = 6
+"""Switches that are listed, at most."""
 
 
 @contextmanager
@@ -171,9 +176,7 @@ def print_conversion(done: Conversion) -> None:
 def print_proof(proof: Proof) -> None:
     """The table of `unet verify`."""
     console = _console()
-    for letter, side in (("A", proof.a), ("B", proof.b)):
-        versions = ", ".join(f"{name} {version}" for name, version in side.versions.items())
-        console.print(f"{letter}: {escape(side.name)}  ({versions}, {side.device})", soft_wrap=True)
+    _print_sides(console, proof.a, proof.b)
     if proof.tensors:
         console.print(f"{proof.identical} of {proof.tensors} tensors are the same in every bit")
     if proof.checks:
@@ -182,6 +185,32 @@ def print_proof(proof: Proof) -> None:
         wide = f"float64 {largest[0]:.0e}, gradients {largest[1]:.0e}"
         console.print(f"budgets: {wide}; float32 ratio {FLOAT32_FACTOR} (in brackets: not judged)\n", soft_wrap=True)
     console.print(f"[bold]{'SAME' if proof.equal else 'DIFFERENT'}[/bold]: {escape(proof.verdict)}", soft_wrap=True)
+
+
+def print_comparison(found: Comparison, page: Path) -> None:
+    """What `unet compare` found, in short, and where the rest is."""
+    console = _console()
+    _print_sides(console, found.a, found.b)
+    console.print(f"{found.identical} of {found.tensors} tensors are the same in every bit")
+    trials = found.divergence.trials if found.divergence else ()
+    if trials:
+        table = _table()
+        table.add_column("what may be switched there")
+        table.add_column("difference left", justify="right", no_wrap=True)
+        for trial in trials[:_TRIALS]:
+            table.add_row(escape(trial.switch), f"{trial.remaining:.1e}{'  vanishes' if trial.vanishes else ''}")
+        console.print(table)
+    for part in (found.trajectories.verdict if found.trajectories else "", *found.notes):
+        if part:
+            console.print(escape(part), soft_wrap=True)
+    console.print(f"[bold]{'SAME' if found.equal else 'DIFFERENT'}[/bold]: {escape(found.verdict)}", soft_wrap=True)
+    console.print(f"after {found.seconds:.0f} s; the report is {escape(str(page))}", soft_wrap=True)
+
+
+def _print_sides(console: Console, a: Side, b: Side) -> None:
+    for letter, side in (("A", a), ("B", b)):
+        versions = ", ".join(f"{name} {version}" for name, version in side.versions.items())
+        console.print(f"{letter}: {escape(shown(side.name))}  ({versions}, {side.device})", soft_wrap=True)
 
 
 def _checks(proof: Proof) -> Table:

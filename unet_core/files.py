@@ -71,7 +71,7 @@ def check_target(target: Path, *, force: bool = False, replaces: Callable[[Path]
     if target.is_symlink() or not (target.is_file() or target.is_dir()):
         raise CheckpointError(f"{target}: is a link or a special file, which is not replaced; give another name")
     if target.is_dir() and not (replaces and replaces(target)):
-        raise CheckpointError(f"{target}: is a directory but no checkpoint, which is not replaced; give another name")
+        raise CheckpointError(f"{target}: is a directory of something else, which is not replaced; give another name")
 
 
 def _umask() -> int:

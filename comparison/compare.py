@@ -1,0 +1,179 @@
+"""Where two networks part, how much, and whether it matters: `unet compare`."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from comparison.cost import cost
+from comparison.crops import centre_crops
+from comparison.divergence import divergence
+from comparison.effort import Effort
+from comparison.findings import Comparison, Picture
+from comparison.ladder import ladder
+from comparison.sides import side
+from comparison.trajectories import trajectories
+from conversion.judgement import misshaped
+from conversion.proof import identical, side_of
+from conversion.runners import Runner, converted, runners_of
+from conversion.samples import Sample, check_size
+from unet_core.checkpoint import Checkpoint
+from unet_core.config import UNetConfig
+from unet_core.errors import CheckpointError, DataError
+from unet_core.pictures import as_float
+from unet_core.progress import Progress, silent
+from unet_core.reading import NO_HINTS, Hints
+from unet_core.run import BEST, is_run
+from unet_core.source import SYNTHETIC, Source, open_source
+
+SIDE = 256
+"""Height and width of the pictures that both predict, in pixels, at most: the centres of larger ones."""
+
+
+def compare(
+    a: Any,
+    b: Any = None,
+    *,
+    data: str = SYNTHETIC,
+    hints: Hints = NO_HINTS,
+    size: tuple[int, int] | None = None,
+    effort: Effort | None = None,
+    progress: Progress = silent,
+) -> Comparison:
+    """Run two networks side by side: layer by layer, on pictures, in training, in every precision; measure both.
+
+    A in float64 is the reference of all.
+
+    Args:
+        a, b: paths of checkpoints, folders of runs (their best network), torch modules or `unet_jax.UNet`s; neither is
+            changed. Without `b`, the network is compared with itself, converted to the other framework.
+        data: a folder with `images/` and `masks/`, or "synthetic".
+        hints: as in `conversion.verify`.
+        size: height and width, in pixels, of what is traced layer by layer; None: an odd size, 75x91 for four levels.
+        effort: how much is looked at.
+        progress: called before each stage with a few words and the fraction that is done.
+
+    Raises:
+        UNetError: a checkpoint cannot be read or trusted, the pictures do not fit the networks, or a number is wrong.
+        MissingFrameworkError: a framework is not installed.
+    """
+    effort = effort or Effort()
+    begun = time.monotonic()
+    progress("reading", 0.0)
+    a, b = _best(a), _best(b)
+    first, second = converted(a, hints) if b is None else runners_of(a, b, hints)
+    apart = misshaped(first, second)
+    if apart is not None:
+        return _comparison(first, second, begun, incomparable=str(apart))
+    source = open_source(data, channels=first.config.in_channels)
+    with _part(progress, 0.02, 0.35) as report:
+        sample = _sample(source, first, second, size)
+        found = divergence(first, second, sample, seed=effort.seed, progress=report)
+    parts: dict[str, Any] = {"divergence": found}
+    notes = list(_notes(source, first.config, data))
+    fits = not notes
+    if fits and effort.pictures:
+        with _part(progress, 0.35, 0.5) as report:
+            parts["pictures"] = tuple(_pictures(first, second, source, effort.pictures, report))
+            parts["ladder"] = ladder(first, second, source, pictures=effort.pictures, progress=report)
+    if fits and effort.steps:
+        with _part(progress, 0.5, 0.75) as report:
+            parts["trajectories"] = trajectories(
+                first,
+                second,
+                source=source,
+                data=data,
+                steps=effort.steps,
+                band=effort.band,
+                perturbation=effort.perturbation,
+                seed=effort.seed,
+                progress=report,
+            )
+    if effort.rounds:
+        with _part(progress, 0.75, 1.0) as report:
+            parts["cost"] = cost(first.config, rounds=effort.rounds, progress=report)
+    return _comparison(first, second, begun, notes=tuple(notes), **parts)
+
+
+def _comparison(a: Runner, b: Runner, begun: float, **parts: Any) -> Comparison:
+    """What was found; what was not looked for is None, or empty."""
+    nothing: dict[str, Any] = dict.fromkeys(("incomparable", "divergence", "trajectories", "ladder", "cost"))
+    nothing |= {"pictures": (), "notes": ()}
+    same = identical(a, b)
+    return Comparison(
+        side_of(a), side_of(b), len(a.tensors), same, **{**nothing, **parts}, seconds=time.monotonic() - begun
+    )
+
+
+def _best(network: Any) -> Any:
+    """A run's best network in place of the run; anything else as it is."""
+    if not isinstance(network, str | Path) or not is_run(Path(network)):
+        return network
+    best = Path(network) / BEST
+    if not best.is_file():
+        raise CheckpointError(f"{best}: is not there yet; it comes with the run's first validation")
+    return best
+
+
+def _sample(source: Source, a: Runner, b: Runner, size: tuple[int, int] | None) -> Sample:
+    """The centres of the first and the last picture; smaller ones go on as in a mirror."""
+    least = a.config.minimum_size
+    more = 11 if a.odd_sizes and b.odd_sizes else 0
+    if size is not None:
+        check_size(a.config, *size)
+    height, width = size or (4 * least + more, 5 * least + more)
+    crops = []
+    for index in dict.fromkeys((0, len(source) - 1)):
+        image, _ = source.pair(index)
+        missing = [max(wanted - got, 0) for wanted, got in zip((height, width), image.shape[:2], strict=True)]
+        grown = [(lack // 2, lack - lack // 2) for lack in missing]
+        image = np.pad(as_float(image), (*grown, (0, 0)), mode="symmetric")
+        top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+        crops.append(image[top : top + height, left : left + width])
+    names = " and ".join(dict.fromkeys((source.names[0], source.names[-1])))
+    return Sample(f"{names}, {height}x{width}", np.stack(crops))
+
+
+def _notes(source: Source, config: UNetConfig, data: str) -> Iterator[str]:
+    """Why the pictures tell nothing of the network's answers, if they do not.
+
+    Raises:
+        DataError: so it is, and the pictures were chosen.
+    """
+    classes = {2} if config.out_channels == 1 else {config.out_channels, config.out_channels + 1}
+    if len(source.values) not in classes:
+        why = f"the pictures have {len(source.values)} classes, the network answers {config.out_channels} logits"
+        if data != SYNTHETIC:
+            raise DataError(f"{data}: {why}")
+        yield f"No pictures were predicted and nothing was trained: {why}; --data names others."
+
+
+def _pictures(a: Runner, b: Runner, source: Source, count: int, progress: Progress) -> Iterator[Picture]:
+    crops = centre_crops(source, a.config, count=count, side=SIDE)
+
+    def predicted(runner: Runner, precision: str) -> list[np.ndarray]:
+        progress(f"{precision} in {runner.name}", 0.0)
+        checkpoint = Checkpoint(runner.config, dict(runner.tensors))
+        logits = side(runner.framework).predict(checkpoint, precision, crops.images)
+        return [_foreground(one.astype(np.float64), runner.config) for one in logits]
+
+    ours, theirs, exact = predicted(a, "float32"), predicted(b, "float32"), predicted(a, "float64")
+    for name, truth, one, other, reference in zip(crops.names, crops.pairs, ours, theirs, exact, strict=True):
+        yield Picture(name, truth.image, truth.labels, one, other, float(np.abs(one - reference).max()))
+
+
+def _foreground(logits: np.ndarray, config: UNetConfig) -> np.ndarray:
+    """The probability of the first class that is not the background."""
+    if config.out_channels == 1 or config.output == "sigmoid":
+        return np.asarray(1 / (1 + np.exp(-logits[..., 0])))
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(powers[..., 1] / powers.sum(-1))
+
+
+@contextmanager
+def _part(progress: Progress, start: float, end: float) -> Iterator[Progress]:
+    """The progress of a part of it all."""
+    yield lambda text, done: progress(text, start + (end - start) * done)

@@ -1,0 +1,78 @@
+"""`unet compare`."""
+
+import dataclasses
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from comparison.effort import Effort
+from unet_cli.commands import Source, parse_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Source):
+    """Say where two networks part, layer by layer, how much, why, and whether it matters; write a page about it.
+
+    A and B are checkpoints, or the folders of runs (their best networks), of the same framework or not. Without B, A is
+    compared with its own conversion to the other framework.
+
+    Exit code 1 where they are not the same network.
+
+    Example: unet compare model.pt --data cells --out report
+    """
+
+    a: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="A")]]
+    """The network whose float64 answers are the reference."""
+    b: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="B")]] = None
+    """The network to compare with it."""
+    out: Annotated[Path, tyro.conf.arg(metavar="REPORT")]
+    """The folder for report.html and report.json."""
+    data: Annotated[str, tyro.conf.arg(metavar="DIR")] = "synthetic"
+    """A folder with images/ and masks/, matching by name; or synthetic, for the built-in pictures."""
+    size: Annotated[str | None, tyro.conf.arg(metavar="HxW", help_behavior_hint="")] = None
+    """Height and width of what is traced layer by layer, in pixels; by default an odd size."""
+    force: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Replace the report in REPORT."""
+    effort: Effort = field(default_factory=Effort)
+
+    @property
+    def typed(self) -> str:
+        """The command, as a shell takes it."""
+        return shlex.join(["unet", "compare", *map(str, filter(None, (self.a, self.b))), *_options(self)])
+
+    def run(self) -> int:
+        """Compare, write, and print the verdict; 1 where the networks differ."""
+        from comparison.compare import compare
+        from comparison.report import check_report, write_report
+        from unet_cli.tables import print_comparison, progress_bar
+
+        check_report(self.out, force=self.force)
+        with progress_bar() as progress:
+            found = compare(
+                self.a,
+                self.b,
+                data=self.data,
+                hints=self.hints(None),
+                size=parse_size(self.size),
+                effort=self.effort,
+                progress=progress,
+            )
+            progress("drawing", 1.0)
+            page = write_report(self.out, found, self.typed, force=self.force)
+        print_comparison(found, page)
+        return 0 if found.equal else 1
+
+
+def _options(part: Compare | Effort) -> Iterator[str]:
+    """Those that are not as they would be anyway."""
+    for option in dataclasses.fields(part):
+        value = getattr(part, option.name)
+        if option.name == "effort":
+            yield from _options(value)
+        elif option.name not in ("a", "b") and value != option.default:
+            name = "--" + option.name.replace("_", "-")
+            yield from (name,) if value is True and option.name == "force" else (name, str(value))
