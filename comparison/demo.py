@@ -21,6 +21,7 @@ import unet_jax
 import unet_torch
 from comparison.picture import Answers, draw
 from comparison.stories import run_story
+from conversion.certificate import certificate_path
 from conversion.containers import read
 from conversion.files import convert
 from conversion.runs import read_run
@@ -75,6 +76,7 @@ class Demo:
         run, moved, back = (self.out / name for name in ("run", "run_jax", "run_back"))
         for path in (run, moved, back):
             shutil.rmtree(path, ignore_errors=True)
+            certificate_path(path).unlink(missing_ok=True)
         self.out.mkdir(parents=True, exist_ok=True)
         switch = self.steps * 5 // 7
 

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 
 from comparison.curves import LOOKS, TITLES, Look, draw_pieces, mark_switches, pieces_of, smooth
 from comparison.stories import run_story
+from conversion.certificate import certificate_path
 from conversion.files import convert
 from conversion.runs import read_run
 from conversion.training import train
@@ -96,6 +97,7 @@ class Switching:
         a, b, *c = (self.out / name for name in ("a_torch", "b_jax", "c_1_torch", "c_2_jax", "c_3_torch"))
         for path in (a, b, *c):
             shutil.rmtree(path, ignore_errors=True)
+            certificate_path(path).unlink(missing_ok=True)
         self.out.mkdir(parents=True, exist_ok=True)
         first, second = self.steps // 3, 2 * self.steps // 3
         levels = "-".join(map(str, self.features))

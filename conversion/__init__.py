@@ -3,6 +3,8 @@
 Each framework is imported when a job first needs it.
 """
 
+from conversion.certificate import Certificate
+from conversion.confirmation import Confirmation, confirm
 from conversion.files import convert
 from conversion.inspection import Inspection, inspect
 from conversion.models import to_jax, to_torch
@@ -13,11 +15,14 @@ from conversion.verification import verify
 from unet_core.reading import Hints
 
 __all__ = [
+    "Certificate",
+    "Confirmation",
     "Conversion",
     "DifferentError",
     "Hints",
     "Inspection",
     "Proof",
+    "confirm",
     "convert",
     "inspect",
     "optimizer_to_optax",

@@ -1,8 +1,12 @@
 """A checkpoint from one file or directory into another, of the same kind or not."""
 
+import os
 from collections.abc import Callable, Collection
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from conversion.certificate import certificate_path, certify, party, unchanged, write_certificate
 from conversion.containers import module_of
 from conversion.frameworks import needed
 from conversion.outcome import Conversion, DifferentError
@@ -10,7 +14,7 @@ from conversion.proof import verify_runners
 from conversion.runners import Framework, frameworks_of, runner_of_checkpoint
 from conversion.runs import convert_run
 from conversion.scripts import convert_training
-from unet_core.checkpoint import Checkpoint, exported
+from unet_core.checkpoint import Checkpoint, exported, network_digest
 from unet_core.containers import Container, container_of, existing_container
 from unet_core.dialects import OWN
 from unet_core.errors import CheckpointError, MissingFrameworkError
@@ -30,6 +34,7 @@ def convert(
     dialect: str = OWN.name,
     force: bool = False,
     verify: bool = True,
+    certificate: bool = True,
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
 ) -> Conversion:
@@ -49,6 +54,8 @@ def convert(
         force: replace `dst` where it exists.
         verify: before `dst` gets its name, run both networks and compare them, and of trainings an update as well
             (`conversion.verify`); takes both frameworks and about a minute for the full network on two cores.
+        certificate: write what was proven beside `dst`, as `DST.certificate.json`, and into its metadata where it is a
+            `.safetensors` file. A certificate that is there already goes with what `dst` was before.
         progress: called before each stage with a few words and the fraction that is done.
         tell: is told in a line what else there is to know.
 
@@ -59,20 +66,42 @@ def convert(
         MissingFrameworkError: a kind, or the proof, needs a framework that is not installed.
     """
     src, dst = Path(src), Path(dst)
+    options: dict[str, Any] = {"force": force, "verify": verify, "certificate": certificate and verify}
+    options |= {"progress": progress}
+    earlier = certificate_path(dst)
+    stale = os.path.lexists(earlier)
     if drop and (to is None or is_run(src)):
         raise CheckpointError(f"--drop {' '.join(drop)}: is for the training files of scripts, with --to")
     if to is not None and not is_run(src):
         if dialect != OWN.name:
             raise CheckpointError(f"{dst}: a training file goes back under its own names; leave --dialect out")
-        return convert_training(src, dst, to=to, hints=hints, drop=drop, force=force, verify=verify, progress=progress)
-    if to is not None:
+        done = convert_training(src, dst, to=to, hints=hints, drop=drop, **options)
+    elif to is not None:
         if hints != NO_HINTS or dialect != OWN.name:
             raise CheckpointError(f"{src}: is a run, which tells all of its network; leave dialects and the like out")
-        return convert_run(src, dst, to=to, force=force, verify=verify, progress=progress, tell=tell)
-    if is_run(src):
+        done = convert_run(src, dst, to=to, tell=tell, **options)
+    elif is_run(src):
         raise CheckpointError(
             f"{src}: is a run; say --to jax or --to torch to carry the training over, or name {src / BEST}, its network"
         )
+    else:
+        done = _convert_network(src, dst, hints=hints, dialect=dialect, **options)
+    if stale and done.certificate is None:
+        tell(f"{earlier}: removed, for it was of what {dst.name} was before")
+    return done
+
+
+def _convert_network(
+    src: Path,
+    dst: Path,
+    *,
+    hints: Hints,
+    dialect: str,
+    force: bool,
+    verify: bool,
+    certificate: bool,
+    progress: Progress,
+) -> Conversion:
     kind = existing_container(src)
     target = container_of(dst)
     if target is Container.ORBAX and dialect != OWN.name:
@@ -81,30 +110,42 @@ def convert(
     frameworks = frameworks_of(kind, target)
     if verify:
         _require(frameworks)
-    replaces = writer.is_orbax if target is Container.ORBAX else None
-    check_target(dst, force=force, replaces=replaces)
+    place: dict[str, Any] = {"force": force, "companion": certificate_path(dst)}
+    place["replaces"] = writer.is_orbax if target is Container.ORBAX else None
+    check_target(dst, **place)
     progress(f"reading {src.name}", 0.0)
-    checkpoint: Checkpoint = reader.read(src, hints)
+    with unchanged(src, certificate) as sha256:
+        checkpoint: Checkpoint = reader.read(src, hints)
     names = {} if target is Container.ORBAX else {"dialect": dialect}
     if names:
         try:
             exported(checkpoint, dialect)
         except CheckpointError as error:
             raise CheckpointError(f"{dst}: not written: {error}") from error
-    with atomic(dst, force=force, replaces=replaces) as partial:
+    proof = issued = None
+    with atomic(dst, **place) as partial:
         progress(f"writing {dst.name}", 0.05)
         writer.write(partial, checkpoint, **names)
-        if not verify:
-            return Conversion(src, dst, checkpoint, None)
-        progress(f"reading {dst.name} back", 0.1)
-        proof = verify_runners(
-            runner_of_checkpoint(checkpoint, frameworks[0], str(src)),
-            runner_of_checkpoint(writer.read(partial), frameworks[1], str(dst)),
-            progress=lambda text, done: progress(text, 0.15 + 0.85 * done),
-        )
-        if not proof.equal:
-            raise DifferentError(f"{dst}: not written: {proof.verdict}", proof)
-    return Conversion(src, dst, checkpoint, proof)
+        if verify:
+            progress(f"reading {dst.name} back", 0.1)
+            back: Checkpoint = writer.read(partial)
+            proof = verify_runners(
+                runner_of_checkpoint(checkpoint, frameworks[0], str(src)),
+                runner_of_checkpoint(back, frameworks[1], str(dst)),
+                progress=lambda text, done: progress(text, 0.15 + 0.85 * done),
+            )
+            if not proof.equal:
+                raise DifferentError(f"{dst}: not written: {proof.verdict}", proof)
+            if certificate:
+                source = party(src, proof.a, checkpoint, kind=kind.value, sha256=sha256)
+                destination = party(dst, proof.b, back, kind=target.value, sha256=None)
+                issued = certify(proof, source, destination, when=datetime.now(UTC))
+                if target is Container.SAFETENSORS:  # the same tensors, and the certificate beside the record of them
+                    writer.write(partial, checkpoint, **names, certificate=issued.to_json(indent=None))
+                    if network_digest(writer.read(partial)) != destination.network:
+                        raise CheckpointError(f"{dst}: not written: its tensors came back otherwise")
+                issued = write_certificate(issued, partial, partial)
+    return Conversion(src, dst, checkpoint, proof, certificate=issued)
 
 
 def _require(frameworks: tuple[Framework, Framework]) -> None:

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 import flax
 import jax
@@ -60,6 +60,7 @@ class JaxRunner:
         self.output: str = model.config.output
         self.odd_sizes = True
         self.versions = {"jax": jax.__version__, "flax": flax.__version__}
+        self.flags = _flags()
         self.device = jax.devices()[0].device_kind
         tensors = to_hub(model)
         check_tensors(tensors, self.config, name)
@@ -307,6 +308,16 @@ def _force(forced: Forced | None, zeros: dict[str, np.ndarray], precision: Preci
 
 def _input(x: np.ndarray, precision: Precision) -> jax.Array:
     return jnp.asarray(x.astype(precision))
+
+
+def _flags() -> dict[str, bool | str]:
+    found: dict[str, bool | str] = {}
+    config: Any = jax.config  # whose attributes no stub knows
+    for precision in get_args(Precision):
+        with _parity(precision):
+            found["jax_default_matmul_precision"] = str(config.jax_default_matmul_precision)
+            found[f"jax_enable_x64 ({precision})"] = bool(config.jax_enable_x64)
+    return found
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from conversion.certificate import Certificate
 from conversion.proof import Proof
 from unet_core.checkpoint import Checkpoint
 from unet_core.errors import UNetError
@@ -23,6 +24,8 @@ class Conversion:
     """Of a conversion of a whole training, all of it."""
     left: tuple[str, ...] = ()
     """Of a script's training file, the names of what was left behind, as the caller said."""
+    certificate: Certificate | None = None
+    """What was proven; it lies beside `dst`. None where nothing was proven, or no certificate was asked for."""
 
 
 class DifferentError(UNetError):

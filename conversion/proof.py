@@ -3,10 +3,10 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,8 +22,8 @@ from conversion.judgement import (
     locate,
     misshaped,
 )
-from conversion.runners import Precision, Runner
-from conversion.samples import Sample, neighbour, repeated, samples
+from conversion.runners import Framework, Precision, Runner
+from conversion.samples import Input, Sample, neighbour, repeated, samples
 from unet_core.progress import Progress, silent
 
 NEIGHBOURS = 4
@@ -35,10 +35,12 @@ class Side:
     """One of the two networks, for the report."""
 
     name: str
-    framework: str
+    framework: Framework
     device: str
     versions: Mapping[str, str]
     config: Mapping[str, Any]
+    flags: Mapping[str, bool | str] = field(default_factory=dict)
+    """What decides how exact its products were."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,12 @@ class Proof:
     """How many of them are the same in both, in every bit."""
     checks: tuple[Check, ...]
     departure: Departure | None
-    subject: str = "networks"
+    subject: Literal["networks", "trainings"] = "networks"
     """What was compared: networks, or trainings."""
+    inputs: tuple[Input, ...] = ()
+    """What both were run on."""
+    seed: int = 0
+    """Of what is random among that."""
 
     @property
     def equal(self) -> bool:
@@ -66,8 +72,7 @@ class Proof:
         """One sentence."""
         if self.departure is not None:
             return f"the {self.subject} differ: {self.departure}"
-        judged = sum(check.budget is not None for check in self.checks)
-        return f"the {self.subject} are the same: all {judged} checks are within their budgets"
+        return agreement(self.subject, self.checks)
 
     def to_json(self) -> str:
         """Everything, for machines; a number that is not finite is written as a string."""
@@ -75,6 +80,12 @@ class Proof:
         for entry, check in zip(fields["checks"], self.checks, strict=True):
             entry["ok"] = check.ok
         return json.dumps(finite({"equal": self.equal, "verdict": self.verdict, **fields}), indent=2, allow_nan=False)
+
+
+def agreement(subject: str, checks: Iterable[Check]) -> str:
+    """The verdict on what is the same."""
+    judged = sum(check.budget is not None for check in checks)
+    return f"the {subject} are the same: all {judged} checks are within their budgets"
 
 
 def verify_runners(
@@ -88,6 +99,7 @@ def verify_runners(
 ) -> Proof:
     """As `conversion.verify`, of two networks that are ready to run."""
     checks: list[Check] = []
+    inputs: list[Input] = []
     departure = misshaped(a, b)
     by_torch = (b, a) if b.framework == "torch" != a.framework else (a, b)
     batches: tuple[Sample, ...] = ()
@@ -96,6 +108,7 @@ def verify_runners(
         batches = samples(a.config, size=size, images=images, seed=seed, odd_sizes=odd_sizes)
     for number, sample in enumerate(batches):
         begun = number / len(batches)
+        inputs.append(Input.of(sample.name, sample.x))
         progress(f"float64 on {sample.name}", begun)
         wide = _answers(a, b, sample, "float64", seed)
         judges, answers = (a, b), wide
@@ -107,7 +120,9 @@ def verify_runners(
             narrow = list(float32_checks(sample.name, errors))
             if any(not check.ok for check in narrow) and all(check.in_doubt for check in narrow if not check.ok):
                 progress(f"float32 on {sample.name} is in doubt: {NEIGHBOURS} neighbours", begun + 0.8 / len(batches))
-                errors += _neighbouring_errors(*by_torch, sample, seed)
+                near = tuple(repeated(sample, NEIGHBOURS, seed=seed))
+                inputs += [Input.of(one.name, one.x) for one in near]
+                errors += _neighbouring_errors(*by_torch, near, seed)
                 narrow = list(float32_checks(f"{sample.name} +{NEIGHBOURS}", errors))
             found += narrow
         checks += found
@@ -116,20 +131,21 @@ def verify_runners(
             progress("looking for the first layer that departs", (number + 1) / len(batches))
             departure = locate(*judges, sample, failed, answers, wide[0])
             break
-    return Proof(side_of(a), side_of(b), len(a.tensors), identical(a, b), tuple(checks), departure)
+    sides, same = (side_of(a), side_of(b)), identical(a, b)
+    return Proof(*sides, len(a.tensors), same, tuple(checks), departure, inputs=tuple(inputs), seed=seed)
 
 
 def _answers(a: Runner, b: Runner, sample: Sample, precision: Precision, seed: int) -> tuple[Answers, Answers]:
     return answer(a, sample, precision, seed=seed), answer(b, sample, precision, seed=seed)
 
 
-def _neighbouring_errors(a: Runner, b: Runner, sample: Sample, seed: int) -> Iterator[Float32Errors]:
-    """The float32 errors on other inputs, of networks whose weights lie one unit in the last place beside.
+def _neighbouring_errors(a: Runner, b: Runner, near: Iterable[Sample], seed: int) -> Iterator[Float32Errors]:
+    """The float32 errors on such inputs, of networks whose weights lie one unit in the last place beside.
 
     A rounding error is a matter of the last bits of inputs and weights; so is the ratio of two of them. Over neighbours
     it averages out, while a real loss of precision stays.
     """
-    for number, again in enumerate(repeated(sample, NEIGHBOURS, seed=seed)):
+    for number, again in enumerate(near):
         first, second = (runner.with_tensors(neighbour(runner.tensors, number)) for runner in (a, b))
         reference = answer(first, again, "float64", seed=seed)
         yield float32_errors(reference, *_answers(first, second, again, "float32", seed))
@@ -137,7 +153,8 @@ def _neighbouring_errors(a: Runner, b: Runner, sample: Sample, seed: int) -> Ite
 
 def side_of(runner: Runner) -> Side:
     """One of the two, for the report."""
-    return Side(runner.name, runner.framework, runner.device, dict(runner.versions), dataclasses.asdict(runner.config))
+    config = dataclasses.asdict(runner.config)
+    return Side(runner.name, runner.framework, runner.device, dict(runner.versions), config, dict(runner.flags))
 
 
 def identical(a: Runner, b: Runner) -> int:

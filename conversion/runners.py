@@ -101,6 +101,8 @@ class Runner(Protocol):
     framework: Framework
     device: str
     versions: Mapping[str, str]
+    flags: Mapping[str, bool | str]
+    """What decides how exact its products are, by the framework's names, as it is while the network runs here."""
     config: UNetConfig
     tensors: Tensors
     odd_sizes: bool

@@ -8,17 +8,19 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from conversion.certificate import RUN, certificate_path, certify, party, write_certificate
 from conversion.frameworks import needed
 from conversion.outcome import Conversion, DifferentError
 from conversion.proof import Proof, side_of, verify_runners
 from conversion.runners import Framework, Runner, runner_of_checkpoint
-from conversion.updates import Continuation, compare, parted
+from conversion.updates import Continuation, compare, inputs_of, parted
 from unet_core.checkpoint import Checkpoint
 from unet_core.errors import CheckpointError, RunError
-from unet_core.files import atomic, check_target
+from unet_core.files import atomic, check_target, sha256_of
 from unet_core.history import read_history
 from unet_core.progress import Progress, silent
 from unet_core.run import (
@@ -81,8 +83,7 @@ def read_run(path: Path, tell: Callable[[str], None] = print) -> OpenRun:
     settings = read_settings(path)
     states = needed(f"unet_{settings.backend}.states")
     with locked(path, shared=True):
-        named = read(path / START) if (path / START).exists() else None
-        start = start_network(named, settings.recipe, settings.channels, len(settings.values))
+        start = _start(path, settings)
         state = _newest(path, settings, start, states, tell)
         history = read_history(path / HISTORY)
         entries = [entry for entry in history if entry["step"] <= state.step]
@@ -98,6 +99,7 @@ def convert_run(
     to: Framework,
     force: bool = False,
     verify: bool = True,
+    certificate: bool = False,
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
 ) -> Conversion:
@@ -109,7 +111,8 @@ def convert_run(
         raise RunError(f"{dst}: is the run itself, or in its folder; name a new folder elsewhere")
     if force and dst.exists() and not is_run(dst):
         raise RunError(f"{dst}: is no run, and not replaced by one; name a new folder")
-    check_target(dst, force=force, replaces=is_run)
+    place: dict[str, Any] = {"force": force, "replaces": is_run, "companion": certificate_path(dst)}
+    check_target(dst, **place)
     for module in ("unet_torch.states", "unet_jax.states"):  # one reads, the other writes
         needed(module)
     with ExitStack() as stack:
@@ -117,7 +120,7 @@ def convert_run(
             if path.exists():
                 stack.enter_context(locked(path, shared=True))
         run = read_run(src, tell)
-        partial = stack.enter_context(atomic(dst, force=force, replaces=is_run))
+        partial = stack.enter_context(atomic(dst, **place))
         progress(f"writing {dst.name}", 0.05)
         moved = _moved(run, partial, to, tell)
         progress(f"reading {dst.name} back", 0.1)
@@ -125,13 +128,46 @@ def convert_run(
         changed = difference(run.state, state)
         if changed:  # a bug of ours, or a disk that does not keep what is written
             raise RunError(f"{dst}: not written: {len(changed)} arrays came back otherwise, {changed[0]} among them")
-        proof = None
+        proof = issued = None
         if verify:
             other = OpenRun(dst, moved, run.start, state, run.entries)
             proof = verify_runs(run, other, progress=lambda text, done: progress(text, 0.15 + 0.85 * done))
             if not proof.equal:
                 raise DifferentError(f"{dst}: not written: {proof.verdict}", proof)
-    return Conversion(src, dst, run.state.network, proof, state)
+            if certificate:
+                source = party(
+                    src,
+                    proof.a,
+                    run.state.network,
+                    kind=RUN,
+                    sha256=sha256_of(state_path(src, run.settings, state.step)),
+                    state=run.state,
+                )
+                destination = party(dst, proof.b, state.network, kind=RUN, sha256=None, state=state)
+                issued = certify(proof, source, destination, when=datetime.now(UTC))
+                issued = write_certificate(issued, partial, state_path(partial, moved, state.step))
+    return Conversion(src, dst, run.state.network, proof, state, certificate=issued)
+
+
+def state_path(run: Path, settings: Settings, step: int) -> Path:
+    """Where the state of a step of a run is: a file, or a directory."""
+    path: Path = needed(f"unet_{settings.backend}.states").path_of(run / STATES, step)
+    return path
+
+
+def state_at(path: Path, step: int) -> TrainingState:
+    """The state of a step of the run in a folder.
+
+    Raises:
+        RunError: there is no run.
+        CheckpointError: it is damaged, or not there.
+        MissingFrameworkError: its framework is not installed.
+    """
+    settings = read_settings(path)
+    state: TrainingState = needed(f"unet_{settings.backend}.states").read(
+        path / STATES, step, _start(path, settings), settings.recipe
+    )
+    return state
 
 
 def _moved(run: OpenRun, folder: Path, to: Framework, tell: Callable[[str], None]) -> Settings:
@@ -187,12 +223,19 @@ def verify_runs(a: OpenRun, b: OpenRun, *, progress: Progress = silent, **inputs
     same = len(ours) - len([name for name in difference(a.state, b.state) if name in ours])
     return dataclasses.replace(
         proof,
+        inputs=proof.inputs + inputs_of(a.continuation, seed=proof.seed),
         tensors=len(ours.keys() | theirs.keys()),
         identical=same,
         checks=proof.checks + checks,
         departure=departure,
         subject="trainings",
     )
+
+
+def _start(path: Path, settings: Settings) -> Checkpoint:
+    """The network before the first step."""
+    named = read(path / START) if (path / START).exists() else None
+    return start_network(named, settings.recipe, settings.channels, len(settings.values))
 
 
 def _best(entries: list[dict[str, Any]]) -> float:

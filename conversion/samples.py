@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Float
 
+from unet_core.checkpoint import digest
 from unet_core.config import UNetConfig
 from unet_core.errors import MissingFrameworkError, UNetError
 from unet_core.hub import COUNTER, Tensors
@@ -24,6 +25,21 @@ class Sample:
     name: str
     x: Float[np.ndarray, "n h w c"]
     """float32, so that both precisions and both frameworks see the very same numbers."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a batch was, for the report."""
+
+    name: str
+    shape: tuple[int, ...]
+    sha256: str
+    """As `unet_core.checkpoint.digest` makes it."""
+
+    @classmethod
+    def of(cls, name: str, x: np.ndarray) -> "Input":
+        """What `x` is."""
+        return cls(name, x.shape, digest(x))
 
 
 def samples(

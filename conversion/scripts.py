@@ -1,9 +1,11 @@
 """Training files of PyTorch scripts, carried over to JAX and back with the state of their optimiser."""
 
 from collections.abc import Collection
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from conversion.certificate import certificate_path, certify, party, unchanged, write_certificate
 from conversion.frameworks import needed
 from conversion.outcome import Conversion, DifferentError
 from conversion.proof import verify_runners
@@ -54,6 +56,7 @@ def convert_training(
     drop: Collection[str] = (),
     force: bool = False,
     verify: bool = True,
+    certificate: bool = False,
     progress: Progress = silent,
 ) -> Conversion:
     """Write the training in the file `src`, for the framework `to`; see `conversion.convert`."""
@@ -62,11 +65,13 @@ def convert_training(
         kinds = "a .pt file to a name without a suffix" if to == "jax" else "a directory to a .pt file"
         raise CheckpointError(f"{src} to {dst}: --to {to} takes {kinds}")
     modules: dict[Framework, Any] = {name: needed(f"unet_{name}.training_file") for name in _OWNERS}
-    replaces = needed("unet_jax.checkpoint").is_orbax if to == "jax" else None
-    check_target(dst, force=force, replaces=replaces)
+    place: dict[str, Any] = {"force": force, "companion": certificate_path(dst)}
+    place["replaces"] = needed("unet_jax.checkpoint").is_orbax if to == "jax" else None
+    check_target(dst, **place)
     progress(f"reading {src.name}", 0.0)
-    training = read_training(src, hints, drop)
-    with atomic(dst, force=force, replaces=replaces) as partial:
+    with unchanged(src, certificate) as sha256:
+        training = read_training(src, hints, drop)
+    with atomic(dst, **place) as partial:
         progress(f"writing {dst.name}", 0.05)
         modules[to].write(partial, training)
         progress(f"reading {dst.name} back", 0.1)
@@ -74,7 +79,7 @@ def convert_training(
         changed = difference(training.state, back.state)
         if changed:  # a bug of ours, or a disk that does not keep what is written
             raise CheckpointError(f"{dst}: not written: {len(changed)} arrays came back otherwise, {changed[0]} first")
-        proof = None
+        proof = issued = None
         if verify:
             other: Framework = "torch" if to == "jax" else "jax"
             proof = verify_runners(
@@ -84,4 +89,13 @@ def convert_training(
             )
             if not proof.equal:
                 raise DifferentError(f"{dst}: not written: {proof.verdict}", proof)
-    return Conversion(src, dst, training.state.network, proof, training.state, tuple(drop))
+            if certificate:
+                source = party(
+                    src, proof.a, training.state.network, kind=kind.value, sha256=sha256, state=training.state
+                )
+                destination = party(
+                    dst, proof.b, back.state.network, kind=_OWNERS[to].value, sha256=None, state=back.state
+                )
+                issued = certify(proof, source, destination, when=datetime.now(UTC))
+                issued = write_certificate(issued, partial, partial)
+    return Conversion(src, dst, training.state.network, proof, training.state, tuple(drop), issued)

@@ -42,6 +42,7 @@ class TorchRunner:
         self.config = checkpoint.config
         self.tensors = checkpoint.tensors
         self.versions = {"torch": torch.__version__}
+        self.flags = _flags()
         parameter = next(model.parameters())
         self.device = _device_name(parameter.device)
         self._model = model
@@ -221,6 +222,15 @@ def _nhwc(x: Tensor) -> np.ndarray:
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _flags() -> dict[str, bool | str]:
+    with _parity():
+        return {
+            "torch.backends.cuda.matmul.allow_tf32": torch.backends.cuda.matmul.allow_tf32,
+            "torch.backends.cudnn.allow_tf32": torch.backends.cudnn.allow_tf32,
+            "torch.get_float32_matmul_precision": torch.get_float32_matmul_precision(),
+        }
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 from conversion.frameworks import needed
 from conversion.judgement import Check, Departure, largest_difference, tensor_differences
 from conversion.runners import Controls, Framework
+from conversion.samples import Input
 from unet_core.batches import Batch
 from unet_core.errors import some
 from unet_core.hub import Tensors, tensor_specs
@@ -77,7 +78,7 @@ def compare(a: Continuation, b: Continuation, *, seed: int = 0) -> tuple[tuple[C
     The pictures and labels are random: what an update does is a function of them and the state, whatever they are. The
     learning rate and what else decides an update are each one's own.
     """
-    sample = f"update {a.state.step + 1}"
+    sample = _name(a)
     told = _told_apart(a, b)
     batch, recipes = _batch(a, seed), [_small(side.recipe, a) for side in (a, b)]
     (loss, gradients, after), (other_loss, other_gradients, other) = (
@@ -105,6 +106,16 @@ def compare(a: Continuation, b: Continuation, *, seed: int = 0) -> tuple[tuple[C
     if failed is None:
         return checks, Departure("", "state", np.nan, told)
     return checks, Departure(failed.tensor or "the loss", failed.quantity, failed.error, told)
+
+
+def inputs_of(a: Continuation, *, seed: int = 0) -> tuple[Input, ...]:
+    """What `compare` makes the next update on."""
+    batch = _batch(a, seed)
+    return Input.of(f"{_name(a)}, pictures", batch.image), Input.of(f"{_name(a)}, labels", batch.labels)
+
+
+def _name(a: Continuation) -> str:
+    return f"update {a.state.step + 1}"
 
 
 def _checks(sample: str, errors: Mapping[str, Mapping[str, float]]) -> Iterator[Check]:

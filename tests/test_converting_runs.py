@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from conversion import DifferentError, convert
+from conversion.certificate import read_certificate
 from conversion.training import train
 from unet_cli.main import main
 from unet_core.recipe import Recipe
@@ -351,6 +352,10 @@ def test_a_run_is_proven_before_it_gets_its_name(run, tmp_path, small_proof, cap
     assert "SAME: the trainings are the same: all 13 checks are within their budgets" in said
     assert "arrays, verified" in said
     assert contents(run) == before
+    certificate = read_certificate(tmp_path / "new.certificate.json")
+    assert len(certificate.checks) == 14, "one is shown, not judged"
+    assert {check.quantity for check in certificate.checks if check.sample == "update 7"} > {"loss", "moments"}
+    assert [given.name for given in certificate.inputs] == ["random 3x4x4", "update 7, pictures", "update 7, labels"]
 
 
 def test_a_moved_run_is_the_same_training(runs, small_proof, capsys):

@@ -9,9 +9,10 @@ import tyro
 
 from unet_core.config import Fit, Output
 from unet_core.dialects import NAMES
-from unet_core.errors import UNetError
+from unet_core.errors import CheckpointError, UNetError, printable
 
 if TYPE_CHECKING:
+    from conversion.proof import Proof
     from unet_core.reading import Hints
 
     Dialect = str
@@ -113,6 +114,8 @@ class Convert(Source):
     """Replace DST where it exists."""
     verify: bool = True
     """Run both networks and compare them before DST gets its name."""
+    certificate: bool = True
+    """Write what was proven beside DST, as DST.certificate.json, which unet verify --certificate checks at any time."""
 
     def run(self) -> int:
         """Convert, and print what was written and proven."""
@@ -135,6 +138,7 @@ class Convert(Source):
                     dialect=dialect,
                     force=self.force,
                     verify=self.verify,
+                    certificate=self.certificate,
                     progress=progress,
                 )
         except DifferentError as error:
@@ -152,15 +156,25 @@ class Verify(Source):
     Of the folders of two training runs, the newest states; their next updates are compared as well: loss, gradients,
     moments, and parameters after it.
 
-    Exit code 1, and the first layer that departs, where they are not the same network or training.
+    With --certificate, no network runs: it says whether the two files are still those of which the certificate speaks,
+    byte for byte, or at least hold the same network. They are looked for beside it, unless A and B say where they are.
+
+    Exit code 1, and the first layer that departs, where they are not the same network or training; or where a file is
+    not the one of the certificate, or gone.
 
     Example: unet verify model.pt model_jax --size 75x91
+
+    Example: unet verify --certificate model_jax.certificate.json
     """
 
-    a: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="A")]]
+    a: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="A", help_behavior_hint="")]] = None
     """The checkpoint whose float64 answers are the reference."""
-    b: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="B")]]
+    b: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="B", help_behavior_hint="")]] = None
     """The checkpoint to compare with it."""
+    certificate: Annotated[Path | None, _option("FILE")] = None
+    """What unet convert wrote as DST.certificate.json; or a .safetensors file, which has it in its metadata."""
+    again: tyro.conf.FlagCreatePairsOff[bool] = False
+    """With --certificate, make the proof again too."""
     dialect: Annotated[Dialect | None, _option("NAME")] = None
     """Whose names the tensors of A have; by default this is recognised. It and --key are on A; the other options on
     what nothing in a file tells go for B too, where it stores no config."""
@@ -174,15 +188,42 @@ class Verify(Source):
     """Write the report to this file too; one that exists is replaced if it ends in .json."""
 
     def run(self) -> int:
-        """Print the proof; 1 where the networks differ."""
-        from conversion import verify
-        from unet_cli.tables import print_proof, progress_bar
+        """Print the proof, or what became of the files of a certificate; 1 where they are not the same."""
         from unet_core.files import atomic, check_target
 
-        if self.seed < 0:
-            raise UNetError(f"--seed {self.seed}: give a whole number from 0 up")
+        self._check()
         if self.json is not None:
             check_target(self.json, force=self.json.suffix == ".json")  # only an earlier report is replaced
+        proof, code = self._proven() if self.certificate is None else self._confirmed(self.certificate)
+        if self.json is not None and proof is not None:
+            with atomic(self.json, force=True) as partial:
+                partial.write_text(proof.to_json() + "\n", encoding="utf-8")
+        return code
+
+    def _check(self) -> None:
+        """Refuse what does not go together."""
+        if self.seed < 0:
+            raise UNetError(f"--seed {self.seed}: give a whole number from 0 up")
+        if self.certificate is None:
+            if self.a is None or self.b is None:
+                raise UNetError("verify takes A and B, the two checkpoints; or --certificate FILE")
+            if self.again:
+                raise UNetError("--again: is for --certificate")
+            return
+        if (self.a is None) != (self.b is None):
+            raise UNetError("--certificate: name both files, A and B, or none of them")
+        if self.seed:
+            raise UNetError("--seed: is that of the certificate; leave it out")
+        given = [f"--{name}" for name in ("size", "image", "json") if getattr(self, name)]
+        if given and not self.again:
+            raise UNetError(
+                f"{' '.join(given)}: with --certificate, no network runs; say --again to make the proof anew"
+            )
+
+    def _proven(self) -> "tuple[Proof | None, int]":
+        from conversion import verify
+        from unet_cli.tables import print_proof, progress_bar
+
         with progress_bar() as progress:
             proof = verify(
                 self.a,
@@ -194,10 +235,27 @@ class Verify(Source):
                 progress=progress,
             )
         print_proof(proof)
-        if self.json is not None:
-            with atomic(self.json, force=True) as partial:
-                partial.write_text(proof.to_json() + "\n", encoding="utf-8")
-        return 0 if proof.equal else 1
+        return proof, 0 if proof.equal else 1
+
+    def _confirmed(self, certificate: Path) -> "tuple[Proof | None, int]":
+        from conversion import confirm
+        from unet_cli.tables import print_confirmation, progress_bar
+
+        with progress_bar() as progress:
+            found = confirm(
+                certificate,
+                self.a,
+                self.b,
+                hints=self.hints(self.dialect),
+                again=self.again,
+                size=_parse_size(self.size),
+                images=self.image,
+                progress=progress,
+            )
+        print_confirmation(found)
+        if found.damaged is not None:
+            raise CheckpointError(printable(found.damaged.detail))
+        return found.proof, 0 if found.confirmed else 1
 
 
 def parse_size(size: str | None) -> tuple[int, int] | None:

@@ -12,12 +12,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from comparison.findings import Comparison
+from conversion.certificate import certificate_path
+from conversion.confirmation import Confirmation
 from conversion.inspection import Inspection
 from conversion.judgement import EVAL, FLOAT32_FACTOR, FLOAT64_BUDGETS, GRADIENTS, Check
 from conversion.outcome import Conversion
 from conversion.proof import Proof, Side
 from unet_core.dialects import dialect_of
-from unet_core.errors import shown, some
+from unet_core.errors import printable, shown, some
 from unet_core.evaluation import Evaluation
 from unet_core.progress import Progress as Report
 from unet_core.soundness import CHOICES
@@ -171,6 +173,25 @@ def print_conversion(done: Conversion) -> None:
         count = done.state.optimizer.step
         arrays = f"{'' if count is None else f'step {count}, '}{len(done.state.arrays())} arrays"
     console.print(f"{escape(str(done.src))} -> {escape(str(done.dst))}: {arrays}, {proven}", soft_wrap=True)
+    if done.certificate is not None:
+        console.print(f"certificate: {escape(str(certificate_path(done.dst)))}", soft_wrap=True)
+
+
+def print_confirmation(found: Confirmation) -> None:
+    """What `unet verify --certificate` found."""
+    console, of = _console(), found.certificate
+    if found.proof is not None:
+        print_proof(found.proof)
+        if found.proof.inputs == of.inputs:
+            console.print("on the very inputs of the certificate")
+    lines = [f"{found.path}: by unet-twins {of.version}, {of.when}: {of.verdict}"]
+    for letter, one, party in (("A", found.a, of.source), ("B", found.b, of.destination)):
+        step = "" if party.step is None else f", step {party.step}"
+        lines.append(f"{letter}: {one.path} ({party.kind}{step}): {one}")
+    for line in lines:
+        console.print(escape(printable(line)), soft_wrap=True)
+    word = "CONFIRMED" if found.confirmed else "CHANGED"
+    console.print(f"[bold]{word}[/bold]: {escape(printable(found.verdict))}", soft_wrap=True)
 
 
 def print_proof(proof: Proof) -> None:

@@ -91,6 +91,17 @@ def digest(tensor: np.ndarray) -> str:
     return state.hexdigest()
 
 
+def network_digest(checkpoint: Checkpoint) -> str:
+    """The sha256, in hex, of a network whatever file it is in: of its config, and its tensors in forward order.
+
+    Of the config as JSON with sorted keys, and of a line for every tensor: its name in the hub, and its `digest`.
+    """
+    state = hashlib.sha256(json.dumps(dataclasses.asdict(checkpoint.config), sort_keys=True).encode())
+    for key in tensor_specs(checkpoint.config):
+        state.update(f"\n{key} {digest(checkpoint.tensors[key])}".encode())
+    return state.hexdigest()
+
+
 def file_names(config: UNetConfig, dialect: str, origin: Origin) -> dict[str, str]:
     """The key of every tensor in a file of this dialect, by the hub's, in the order of the file.
 

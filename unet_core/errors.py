@@ -7,8 +7,12 @@ _LONGEST = 200
 
 def shown(text: object) -> str:
     """A name from a file, fit for one line on a terminal: not too long, and without control characters."""
-    short = str(text)[:_LONGEST]
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in short)
+    return printable(str(text)[:_LONGEST])
+
+
+def printable(text: str) -> str:
+    """The same text with control characters, and whatever else cannot be printed, as Python writes them."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def first_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -16,17 +17,31 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 @contextmanager
-def atomic(target: Path, *, force: bool = False, replaces: Callable[[Path], bool] | None = None) -> Iterator[Path]:
+def atomic(
+    target: Path,
+    *,
+    force: bool = False,
+    replaces: Callable[[Path], bool] | None = None,
+    companion: Path | None = None,
+) -> Iterator[Path]:
     """Yield a path beside `target` to write a file or a directory to; on leaving, sync it and rename it to `target`.
 
     Whatever goes wrong inside, `target` stays as it was and the neighbour is removed. With `force`, an existing file is
     replaced, and an existing directory too if `replaces` says that it is of the kind that is written here.
 
+    Args:
+        target: what is to be there in the end.
+        force: replace it.
+        replaces: whether a directory may be.
+        companion: a file beside `target` that speaks of it. Where one of its name is written beside what is yielded,
+            both appear or neither; where none is, an old one goes with what it spoke of.
+
     Raises:
-        CheckpointError: `target` exists (without `force`), cannot be replaced, or cannot be written.
+        CheckpointError: `target` or its companion exists (without `force`), cannot be replaced, or cannot be written.
     """
     target = Path(os.path.abspath(target))
-    check_target(target, force=force, replaces=replaces)
+    companion = None if companion is None else Path(os.path.abspath(companion))
+    check_target(target, force=force, replaces=replaces, companion=companion)
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
     except OSError as error:
@@ -37,8 +52,11 @@ def atomic(target: Path, *, force: bool = False, replaces: Callable[[Path], bool
         if partial.is_file():  # safetensors' writer lets nobody else read what it writes
             partial.chmod(0o666 & ~_umask())
         sync(partial)
-        check_target(target, force=force, replaces=replaces)
-        _replace(partial, target, folder)
+        check_target(target, force=force, replaces=replaces, companion=companion)
+        if companion is None:
+            _replace(partial, target, folder)
+        else:
+            _replace_both(partial, target, folder, companion)
         _sync_one(target.parent)
     except OSError as error:
         raise CheckpointError(f"{target}: not written: {_reason(error)}") from error
@@ -60,18 +78,38 @@ def reserve(partial: Path, size: int) -> None:
         os.posix_fallocate(file.fileno(), 0, size)
 
 
-def check_target(target: Path, *, force: bool = False, replaces: Callable[[Path], bool] | None = None) -> None:
-    """Raise CheckpointError where `target` may not be written; touches nothing."""
+def check_target(
+    target: Path,
+    *,
+    force: bool = False,
+    replaces: Callable[[Path], bool] | None = None,
+    companion: Path | None = None,
+) -> None:
+    """Raise CheckpointError where `target`, or its `companion`, may not be written; touches nothing."""
     if not target.parent.is_dir():
         raise CheckpointError(f"{target}: the folder {target.parent} does not exist; make it first")
-    if not os.path.lexists(target):
-        return
-    if not force:
-        raise CheckpointError(f"{target}: exists already; give another name, or --force to replace it")
-    if target.is_symlink() or not (target.is_file() or target.is_dir()):
-        raise CheckpointError(f"{target}: is a link or a special file, which is not replaced; give another name")
-    if target.is_dir() and not (replaces and replaces(target)):
-        raise CheckpointError(f"{target}: is a directory of something else, which is not replaced; give another name")
+    for path, may_replace in ((target, replaces), (companion, None)):
+        if path is None or not os.path.lexists(path):
+            continue
+        if not force:
+            raise CheckpointError(f"{path}: exists already; give another name, or --force to replace it")
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise CheckpointError(f"{path}: is a link or a special file, which is not replaced; give another name")
+        if path.is_dir() and not (may_replace and may_replace(path)):
+            raise CheckpointError(f"{path}: is a directory of something else, which is not replaced; give another name")
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256, in hex, of a file's bytes; of a directory, of what this prints in it.
+
+    find . -type f | LC_ALL=C sort | xargs sha256sum
+    """
+    if not path.is_dir():
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    names = sorted(os.fsencode(file.relative_to(path).as_posix()) for file in path.rglob("*") if file.is_file())
+    lines = (sha256_of(path / os.fsdecode(name)).encode() + b"  ./" + name + b"\n" for name in names)
+    return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
 def _umask() -> int:
@@ -119,6 +157,34 @@ def _replace(partial: Path, target: Path, folder: Path) -> None:
         except BaseException:
             os.rename(old, target)
             raise
+
+
+def _replace_both(partial: Path, target: Path, folder: Path, old: Path) -> None:
+    """As `_replace`, and the same of the companion `old` of `target`, or none of the two.
+
+    The companion comes first, so that what may fail last is `_replace`, which leaves `target` as it was.
+    """
+    new, kept = partial.with_name(old.name), folder / "replaced companion"
+    if new.is_file():
+        sync(new)
+    ours, whole = _inode(new), _inode(partial)
+    try:
+        if os.path.lexists(old):
+            os.rename(old, kept)
+        if ours is not None:
+            os.rename(new, old)
+        _replace(partial, target, folder)
+    except BaseException:
+        if _inode(target) != whole:  # else a signal came when all was done
+            if _inode(old) == ours is not None:
+                old.unlink()
+            if os.path.lexists(kept):
+                os.rename(kept, old)
+        raise
+
+
+def _inode(path: Path) -> int | None:
+    return os.lstat(path).st_ino if os.path.lexists(path) else None
 
 
 def _exchange(a: Path, b: Path) -> bool:

@@ -1,7 +1,6 @@
 """Reading and writing `.safetensors` files, so that plain torch code can load what is written as it is."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,14 @@ from safetensors.numpy import save_file
 
 from unet_core.checkpoint import RECORD_KEY, Checkpoint, exported, seal
 from unet_core.contents import MOST_TENSORS, Contents, check_names
+from unet_core.decoding import once
 from unet_core.dialects import OWN
-from unet_core.errors import CheckpointError, first_line, some
+from unet_core.errors import CheckpointError, first_line
 from unet_core.reading import NO_HINTS, Hints, read_contents
 from unet_core.soundness import trusted
+
+CERTIFICATE_KEY = "unet_twins_certificate"
+"""Where in the metadata a file has its certificate (`conversion.certificate`); no reader of networks looks there."""
 
 _LARGEST_HEADER = 20_000_000
 """Bytes; that of a UNet has some ten thousand, and its record as many."""
@@ -34,11 +37,7 @@ def read(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
 def examine(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     """As `read`, but whatever its values are, and with what nothing in the file tells left open."""
     shapes = _header(path)
-    try:
-        with _opened(path) as file:  # the library checks all of the header that lies outside the shapes
-            metadata: Mapping[str, str] = file.metadata() or {}
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: not a sound safetensors file: {first_line(error)}") from error
+    metadata = _metadata(path)
     contents = Contents(
         str(path),
         groups={"": shapes},
@@ -49,11 +48,24 @@ def examine(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     return read_contents(contents, hints)
 
 
-def write(path: Path, checkpoint: Checkpoint, *, dialect: str = OWN.name) -> None:
-    """Write `checkpoint` to a new file at `path`.
+def stored_certificate(path: Path) -> str | None:
+    """The certificate in a file's metadata, unread; None where there is none.
+
+    Raises:
+        CheckpointError: not such a file, or damaged.
+    """
+    _header(path)
+    return _metadata(path).get(CERTIFICATE_KEY)
+
+
+def write(path: Path, checkpoint: Checkpoint, *, dialect: str = OWN.name, certificate: str | None = None) -> None:
+    """Write `checkpoint` to a file at `path`.
 
     Args:
+        path: where; a file that is there is overwritten.
+        checkpoint: what.
         dialect: whose names the tensors get; one of `unet_core.dialects.NAMES`.
+        certificate: what was proven of it, for the metadata.
 
     Raises:
         CheckpointError: the dialect cannot hold this network, or the file cannot be written.
@@ -61,8 +73,11 @@ def write(path: Path, checkpoint: Checkpoint, *, dialect: str = OWN.name) -> Non
     tensors, _ = exported(checkpoint, dialect)
     # safetensors takes the bytes as they lie, whatever the strides: only C order is written right.
     contiguous = {key: np.ascontiguousarray(value).reshape(value.shape) for key, value in tensors.items()}
+    metadata = {"format": "pt", RECORD_KEY: seal(checkpoint, dialect)}
+    if certificate is not None:
+        metadata[CERTIFICATE_KEY] = certificate
     try:
-        save_file(contiguous, path, metadata={"format": "pt", RECORD_KEY: seal(checkpoint, dialect)})
+        save_file(contiguous, path, metadata=metadata)
     except (SafetensorError, UnicodeError) as error:  # its writer hides the OSError
         raise CheckpointError(f"{path.name}: not written: {error}") from error
 
@@ -70,6 +85,14 @@ def write(path: Path, checkpoint: Checkpoint, *, dialect: str = OWN.name) -> Non
 def _opened(path: Path) -> Any:
     # Not mapped into memory: each tensor would count twice, as the file's page and as the copy.
     return safe_open(path, framework="numpy", backend="pread")
+
+
+def _metadata(path: Path) -> Mapping[str, str]:
+    try:
+        with _opened(path) as file:  # the library checks all of the header that lies outside the shapes
+            return file.metadata() or {}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: not a sound safetensors file: {first_line(error)}") from error
 
 
 def _header(path: Path) -> dict[str, tuple[int, ...]]:
@@ -85,7 +108,7 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
             raise CheckpointError(f"{path}: its header of {length} bytes is larger than any UNet's ({_LARGEST_HEADER})")
         header = file.read(length)
     try:
-        entries: Any = json.loads(header.decode(), object_pairs_hook=_once)
+        entries: Any = json.loads(header.decode(), object_pairs_hook=once)
         entries = {name: entry for name, entry in entries.items() if name != "__metadata__"}
         shapes = {name: _shape(entry["shape"]) for name, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -102,14 +125,6 @@ def _shape(sizes: Any) -> tuple[int, ...]:
     if not isinstance(sizes, list) or any(type(size) is not int or size < 0 for size in sizes):
         raise ValueError(f"a shape that is none: {sizes}")
     return tuple(sizes)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
-        raise ValueError(f"stored twice: {some(twice)}")
-    return found
 
 
 def _fetch(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:

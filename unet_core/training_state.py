@@ -1,12 +1,13 @@
 """A training state in the hub: network, moments and average under torch's names and layouts, and the step."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from unet_core.checkpoint import Checkpoint
+from unet_core.checkpoint import Checkpoint, digest
 from unet_core.config import UNetConfig
 from unet_core.errors import CheckpointError, some
 from unet_core.hub import Tensors, tensor_specs
@@ -97,6 +98,14 @@ def difference(a: TrainingState, b: TrainingState) -> list[str]:
     one, other = a.arrays(), b.arrays()
     parted = ["step"] * (a.step != b.step) + ["optimizer"] * (a.optimizer.step != b.optimizer.step)
     return parted + [name for name in {**one, **other} if not _same(one.get(name), other.get(name))]
+
+
+def state_digest(state: TrainingState) -> str:
+    """The sha256, in hex, of all that `difference` compares, so that it is one for two states without a difference."""
+    found = hashlib.sha256(f"step {state.step}, optimizer {state.optimizer.step}".encode())
+    for name, value in sorted(state.arrays().items()):
+        found.update(f"\n{name} {digest(value)}".encode())
+    return found.hexdigest()
 
 
 def _poison(moment: str, value: np.ndarray) -> str | None:
