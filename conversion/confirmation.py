@@ -173,7 +173,7 @@ def _found(path: Path, certificate: Certificate, party: Party, hints: Hints) -> 
         return Finding(path, State.SAME if same else State.WITHIN if party.sha256 is None else State.REPACKED)
     if same:
         raise CheckpointError(
-            f"{path}: is the file that was proven, but read as another network: by what you say of it, or by this release"
+            f"{path}: is the file that was proven, but read as another network, by what you say or by this release"
         )
     return Finding(path, State.RETRAINED if network == party.network else State.OTHER)
 

@@ -167,9 +167,9 @@ class Verify(Source):
     Example: unet verify --certificate model_jax.certificate.json
     """
 
-    a: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="A", help_behavior_hint="")]] = None
+    a: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="[A]", help_behavior_hint="")]] = None
     """The checkpoint whose float64 answers are the reference."""
-    b: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="B", help_behavior_hint="")]] = None
+    b: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="[B]", help_behavior_hint="")]] = None
     """The checkpoint to compare with it."""
     certificate: Annotated[Path | None, _option("FILE")] = None
     """What unet convert wrote as DST.certificate.json; or a .safetensors file, which has it in its metadata."""
