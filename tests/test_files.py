@@ -141,3 +141,86 @@ def test_a_relative_target_stays_where_it_was_meant(tmp_path, monkeypatch):
         os.chdir("elsewhere")
         partial.write_text("x")
     assert (tmp_path / "a.pt").exists()
+
+
+@pytest.fixture(params=["file", "directory"])
+def accompanied(request, tmp_path):
+    """A target with its companion; and a function that writes what replaces both."""
+    target = tmp_path / "a"
+    target.mkdir() if request.param == "directory" else target.write_text("old")
+    (tmp_path / "a.json").write_text("of the old")
+
+    def replace():
+        with atomic(target, force=True, replaces=lambda path: True, companion=tmp_path / "a.json") as partial:
+            partial.mkdir() if request.param == "directory" else partial.write_text("new")
+            (partial / "new").touch() if request.param == "directory" else None
+            partial.with_name("a.json").write_text("of the new")
+
+    return target, replace
+
+
+def is_new(target):
+    return (target / "new").exists() if target.is_dir() else target.read_text() == "new"
+
+
+def test_a_companion_appears_with_its_target(accompanied):
+    target, replace = accompanied
+    replace()
+    assert is_new(target)
+    assert target.with_name("a.json").read_text() == "of the new"
+    assert sorted(path.name for path in target.parent.iterdir()) == ["a", "a.json"]
+
+
+@pytest.mark.parametrize("failing", ["a", "a.json"])
+def test_a_failing_rename_leaves_target_and_companion(accompanied, failing, monkeypatch):
+    target, replace = accompanied
+    monkeypatch.setattr("unet_core.files._exchange", lambda a, b: False)
+    for name in ("rename", "replace"):
+        original = getattr(os, name)
+
+        def fail(src, dst, original=original):
+            if os.fspath(dst) == os.fspath(target.with_name(failing)) and "replaced" not in os.path.basename(src):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            original(src, dst)
+
+        monkeypatch.setattr(os, name, fail)
+    with pytest.raises(CheckpointError, match="the disk is full"):
+        replace()
+    assert not is_new(target)
+    assert target.with_name("a.json").read_text() == "of the old"
+    assert sorted(path.name for path in target.parent.iterdir()) == ["a", "a.json"]
+
+
+def test_a_signal_when_all_is_done_undoes_nothing(accompanied, monkeypatch):
+    import unet_core.files
+
+    target, replace = accompanied
+    original = unet_core.files._replace
+
+    def interrupted(*given):
+        original(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unet_core.files._replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replace()
+    assert is_new(target)
+    assert target.with_name("a.json").read_text() == "of the new"
+
+
+def test_a_companion_goes_with_what_it_spoke_of(tmp_path):
+    for name in ("a", "a.json"):
+        (tmp_path / name).write_text("old")
+    with atomic(tmp_path / "a", force=True, companion=tmp_path / "a.json") as partial:
+        partial.write_text("new")
+    assert everything(tmp_path) == {"a": "new"}
+
+
+def test_a_companion_is_not_replaced_without_force(tmp_path):
+    (tmp_path / "a.json").write_text("mine")
+    with (
+        pytest.raises(CheckpointError, match=r"a\.json: exists already"),
+        atomic(tmp_path / "a", companion=tmp_path / "a.json"),
+    ):
+        pass
+    assert everything(tmp_path) == {"a.json": "mine"}
