@@ -13,14 +13,12 @@ from comparison.crops import centre_crops
 from comparison.divergence import divergence
 from comparison.effort import Effort
 from comparison.findings import Comparison, Picture
-from comparison.ladder import ladder
-from comparison.sides import side
+from comparison.ladder import Answers, answers, ladder
 from comparison.trajectories import trajectories
 from conversion.judgement import misshaped
 from conversion.proof import identical, side_of
 from conversion.runners import Runner, converted, runners_of
 from conversion.samples import Sample, check_size
-from unet_core.checkpoint import Checkpoint
 from unet_core.config import UNetConfig
 from unet_core.errors import CheckpointError, DataError
 from unet_core.pictures import as_float
@@ -69,16 +67,17 @@ def compare(
     if apart is not None:
         return _comparison(first, second, begun, incomparable=str(apart))
     source = open_source(data, channels=first.config.in_channels)
+    notes = tuple(_notes(source, first.config, data))
+    fits = not notes
     with _part(progress, 0.02, 0.35) as report:
         sample = _sample(source, first, second, size)
         found = divergence(first, second, sample, seed=effort.seed, progress=report)
     parts: dict[str, Any] = {"divergence": found}
-    notes = list(_notes(source, first.config, data))
-    fits = not notes
     if fits and effort.pictures:
         with _part(progress, 0.35, 0.5) as report:
-            parts["pictures"] = tuple(_pictures(first, second, source, effort.pictures, report))
-            parts["ladder"] = ladder(first, second, source, pictures=effort.pictures, progress=report)
+            crops = centre_crops(source, first.config, count=effort.pictures, side=SIDE)
+            predicted = answers(first, second, crops, progress=report)
+            parts |= {"pictures": tuple(_pictures(predicted, first.config)), "ladder": ladder(predicted)}
     if fits and effort.steps:
         with _part(progress, 0.5, 0.75) as report:
             parts["trajectories"] = trajectories(
@@ -95,7 +94,7 @@ def compare(
     if effort.rounds:
         with _part(progress, 0.75, 1.0) as report:
             parts["cost"] = cost(first.config, rounds=effort.rounds, progress=report)
-    return _comparison(first, second, begun, notes=tuple(notes), **parts)
+    return _comparison(first, second, begun, notes=notes, **parts)
 
 
 def _comparison(a: Runner, b: Runner, begun: float, **parts: Any) -> Comparison:
@@ -151,18 +150,14 @@ def _notes(source: Source, config: UNetConfig, data: str) -> Iterator[str]:
         yield f"No pictures were predicted and nothing was trained: {why}; --data names others."
 
 
-def _pictures(a: Runner, b: Runner, source: Source, count: int, progress: Progress) -> Iterator[Picture]:
-    crops = centre_crops(source, a.config, count=count, side=SIDE)
-
-    def predicted(runner: Runner, precision: str) -> list[np.ndarray]:
-        progress(f"{precision} in {runner.name}", 0.0)
-        checkpoint = Checkpoint(runner.config, dict(runner.tensors))
-        logits = side(runner.framework).predict(checkpoint, precision, crops.images)
-        return [_foreground(one.astype(np.float64), runner.config) for one in logits]
-
-    ours, theirs, exact = predicted(a, "float32"), predicted(b, "float32"), predicted(a, "float64")
-    for name, truth, one, other, reference in zip(crops.names, crops.pairs, ours, theirs, exact, strict=True):
-        yield Picture(name, truth.image, truth.labels, one, other, float(np.abs(one - reference).max()))
+def _pictures(found: Answers, config: UNetConfig) -> Iterator[Picture]:
+    one, other, exact = (
+        _foreground(found.logits[key].astype(np.float64), config)
+        for key in (("A", "float32"), ("B", "float32"), ("A", "float64"))
+    )
+    for number, (name, truth) in enumerate(zip(found.crops.names, found.crops.pairs, strict=True)):
+        rounding = float(np.abs(one[number] - exact[number]).max())
+        yield Picture(name, truth.image, truth.labels, one[number], other[number], rounding)
 
 
 def _foreground(logits: np.ndarray, config: UNetConfig) -> np.ndarray:

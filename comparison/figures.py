@@ -240,7 +240,8 @@ def _curve(
         one: np.array([step for step, _ in one.validation]) if dots else np.arange(1, len(of(one)) + 1) for one in runs
     }
     band = [one for one in runs if one.role == "band"]
-    scale = Scale([value for one in runs for value in of(one) if math.isfinite(value)])
+    limit = found.weights_limit if "weights" in title else found.statistics_limit if "statistics" in title else ()
+    scale = Scale([value for values in (limit, *map(of, runs)) for value in values if math.isfinite(value)])
 
     def place(values: Sequence[float]) -> Float[np.ndarray, " n"]:
         return np.where(np.isfinite(values), scale.place(values) if logarithmic else values, np.nan)
@@ -262,6 +263,9 @@ def _curve(
             look = {**looks[one.role], "markevery": (start, every), "markersize": 4 if dots else 3}
             label = f"{one.role}, {framework_of(one.framework)}"
             panel.plot(steps[one], place(of(one)), **look, label=label, zorder=4 if one.role == "B" else 3)
+        if limit:
+            places = np.arange(1, len(limit) + 1)
+            panel.plot(places, place(limit), color=INK, linewidth=0.7, label="limit for B", zorder=2)
         if logarithmic:
             scale.apply(panel.yaxis, most=6)
         _mark_gaps(panel, [(one.role, steps[one], of(one)) for one in runs])

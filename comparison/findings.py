@@ -118,8 +118,14 @@ class Trajectories:
     """What the runs of the band differ in, for people."""
     curves: tuple[Curve, ...]
     """A, B, and the band."""
+    start: float
+    """How far B's weights, or statistics, are from A's before the first step, relative to these."""
+    weights_limit: tuple[float, ...]
+    """After every step, how far from A's the parameters of B may be; see `comparison.trajectories.FACTOR`."""
+    statistics_limit: tuple[float, ...]
+    """The same of BatchNorm's running statistics."""
     left: int | None
-    """The first step after which B's distance from A is larger than that of any run in the band."""
+    """The first step after which B is farther away, in either."""
     verdict: str
     """One sentence."""
 
@@ -162,6 +168,8 @@ class Cost:
 
     environment: Environment
     cases: tuple[CaseReport, ...]
+    note: str
+    """What was timed and what was not; a sentence."""
 
 
 @dataclass(frozen=True)

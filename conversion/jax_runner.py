@@ -79,13 +79,13 @@ class JaxRunner:
             return JaxRunner(model, self.name)
 
     def predict(self, x: np.ndarray, precision: Precision) -> np.ndarray:
-        with _parity(precision):
+        with parity(precision):
             graphdef, state = nnx.split(self._copy(precision, training=False))
             logits = jax.jit(lambda state, x: nnx.merge(graphdef, state).logits(x))
             return np.asarray(logits(state, _input(x, precision)))
 
     def step(self, x: np.ndarray, cotangent: np.ndarray, precision: Precision) -> Step:
-        with _parity(precision):
+        with parity(precision):
             model = self._copy(precision, training=True)
             graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
             parameters, rest = states
@@ -110,7 +110,7 @@ class JaxRunner:
             )
 
     def tracer(self, precision: Precision, *, training: bool) -> Tracer:
-        with _parity(precision):
+        with parity(precision):
             split: Any = nnx.split(self._copy(precision, training=training), nnx.Param, nnx.BatchStat)
             graphdef, parameters, rest = split
 
@@ -127,7 +127,7 @@ class JaxRunner:
         predict, train = jax.jit(forward), jax.jit(differentiate)
 
         def trace(x: np.ndarray, cotangent: np.ndarray | None = None, forced: Forced | None = None) -> Trace:
-            with _parity(precision):
+            with parity(precision):
                 given = _input(x, precision)
                 _, shapes, _ = jax.eval_shape(forward, parameters, None, rest, None, given)
                 zeros = {name: np.zeros(shapes[name].shape, precision) for name in tapped(self.config)}
@@ -158,7 +158,7 @@ class JaxRunner:
             steps, _ = optimizer.update(gradients, optimizer.init(before), before)
             return jax.tree.map(lambda param, step: param - settings.rate * step, before, steps)
 
-        with _parity(precision):
+        with parity(precision):
             before = {key: self.tensors[key].astype(precision) for key in gradients}
             after = update(before, {key: value.astype(precision) for key, value in gradients.items()})
             return {key: np.asarray(after[key]) - value for key, value in before.items()}
@@ -185,7 +185,7 @@ def update(
     state: TrainingState, recipe: Recipe, batch: Batch, controls: Controls
 ) -> tuple[float, Tensors, TrainingState]:
     """One update by the trainer's own code, on one device; see `conversion.updates.Update`."""
-    with _parity("float64" if recipe.precision == "float64" else "float32"):
+    with parity("float64" if recipe.precision == "float64" else "float32"):
         mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1], axis_types=(AxisType.Auto,))
         model = abstract_model(state.network, recipe)
         live = new_state(state.network, recipe, mesh, saved_form(state, recipe))
@@ -314,14 +314,14 @@ def _flags() -> dict[str, bool | str]:
     found: dict[str, bool | str] = {}
     config: Any = jax.config  # whose attributes no stub knows
     for precision in get_args(Precision):
-        with _parity(precision):
+        with parity(precision):
             found["jax_default_matmul_precision"] = str(config.jax_default_matmul_precision)
             found[f"jax_enable_x64 ({precision})"] = bool(config.jax_enable_x64)
     return found
 
 
 @contextmanager
-def _parity(precision: Precision) -> Iterator[None]:
-    """No TF32 and no bfloat16 passes inside the products; float64 where that is asked for."""
-    with jax.default_matmul_precision("highest"), jax.enable_x64(precision == "float64"):
+def parity(precision: Precision, *, tf32: bool = False) -> Iterator[None]:
+    """No TF32 and no bfloat16 passes inside the products, or TF32 in all of them; float64 where that is asked for."""
+    with jax.default_matmul_precision("tensorfloat32" if tf32 else "highest"), jax.enable_x64(precision == "float64"):
         yield

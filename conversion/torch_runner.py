@@ -66,12 +66,12 @@ class TorchRunner:
         return TorchRunner(model.to(self._device), self.name, self._hints)
 
     def predict(self, x: np.ndarray, precision: Precision) -> np.ndarray:
-        with torch.inference_mode(), _parity():
+        with torch.inference_mode(), parity():
             return _nhwc(self._logits(self._copy(precision).eval(), x, precision))
 
     def step(self, x: np.ndarray, cotangent: np.ndarray, precision: Precision) -> Step:
         model = self._copy(precision).train().requires_grad_(True)  # frozen ones too: the network is judged
-        with torch.enable_grad(), _parity():
+        with torch.enable_grad(), parity():
             logits = self._logits(model, x, precision)
             loss = (logits * self._nchw(cotangent, precision)).mean()
             loss.backward()
@@ -85,7 +85,7 @@ class TorchRunner:
             for name, module in model.named_modules():
                 if name in self._layers:
                     module.register_forward_hook(_Noter(self._layers[name], outputs, cotangents, forced))
-            with torch.set_grad_enabled(cotangent is not None), _parity():
+            with torch.set_grad_enabled(cotangent is not None), parity():
                 logits = self._logits(model, x, precision)
                 if cotangent is not None:
                     (logits * self._nchw(cotangent, precision)).mean().backward()
@@ -111,7 +111,7 @@ class TorchRunner:
         x = np.random.default_rng(0).standard_normal((1, side + 1, side + 1, self.config.in_channels), np.float32)
         model = self._copy("float64").eval()
         returned: list[Any] = []
-        with torch.inference_mode(), _parity():
+        with torch.inference_mode(), parity():
             try:
                 self._logits(model, x, "float64")
                 odd_sizes = True
@@ -167,7 +167,7 @@ def update(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     live = new_state(state.network, recipe, device)
     live.load_state_dict(saved_form(state, recipe, controls[0]))
-    with _parity():
+    with parity():
         values = updater(recipe, live)(*placed(batch, recipe, device), *controls)
     gradients = {name: contiguous(as_numpy(_gradient(value))) for name, value in live.model.named_parameters()}
     after = hub_form(live.state_dict(state.step + 1), state.network, recipe, "the state after an update")
@@ -225,7 +225,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _flags() -> dict[str, bool | str]:
-    with _parity():
+    with parity():
         return {
             "torch.backends.cuda.matmul.allow_tf32": torch.backends.cuda.matmul.allow_tf32,
             "torch.backends.cudnn.allow_tf32": torch.backends.cudnn.allow_tf32,
@@ -234,12 +234,12 @@ def _flags() -> dict[str, bool | str]:
 
 
 @contextmanager
-def _parity() -> Iterator[None]:
-    """Full float32 on GPUs: no TF32 in convolutions (torch's default there) nor in matrix products."""
+def parity(*, tf32: bool = False) -> Iterator[None]:
+    """Full float32 on GPUs: no TF32 in convolutions (torch's default there) nor in matrix products; or in both."""
     before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = tf32
     try:
-        with torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.backends.cudnn.flags(allow_tf32=tf32):
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before

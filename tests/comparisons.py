@@ -25,6 +25,7 @@ from unet_core.config import UNetConfig
 from unet_core.synthetic import Synthetic
 
 FEATURES = (4, 6, 8)
+PARTS = ("weights", "statistics")
 PASSES = ("eval", "training", "backward", "update")
 
 
@@ -96,7 +97,8 @@ def trajectories(steps=60, *, apart=False):
         found.append(Curve(role, framework, role, *numbers, dice))
     verdict = "B leaves the band after step 1." if apart else "B stays within the band for all 60 steps."
     where, of = "16 drawn pictures of cells", "one unit in the last place of every weight"
-    return Trajectories(steps, 4, 96, 1e-3, where, of, tuple(found), 1 if apart else None, verdict)
+    limits = (tuple(4 * max(getattr(one, part)[step] for one in found[2:]) for step in range(steps)) for part in PARTS)
+    return Trajectories(steps, 4, 96, 1e-3, where, of, tuple(found), 0.0, *limits, 1 if apart else None, verdict)
 
 
 def ladder():
@@ -125,7 +127,7 @@ def cost():
             for name, words, scale in (("torch", ("compile", "channels_last"), 1.0), ("jax", ("ours",), 0.84))
         ]  # fmt: skip
         cases.append(judged(case, FEATURES, found, {"jax:plain": "out of memory"}))
-    return Cost(environment, tuple(cases))
+    return Cost(environment, tuple(cases), "Two rounds of two candidates.")
 
 
 def _blurred(values, width):

@@ -171,11 +171,11 @@ class UNet(nnx.Module):
         """
         _, height, width, channels = x.shape
         self.config.check_input(height, width, channels)
-        run = nnx.remat(self.block) if self.remat else self.block
+        run = nnx.remat(self._block) if self.remat else self._block
         skips: list[Array] = []
         for block in self.config.encoder_blocks:
             if skips:
-                x = self.pool(x)
+                x = self._pool(x)
             x = run(getattr(self, block.name), x)
             skips.append(x)
         skips.pop()
@@ -185,12 +185,12 @@ class UNet(nnx.Module):
         return self.out(x)
 
     @staticmethod
-    def block(level: DoubleConv, x: Array, skip: Array | None = None) -> Array:
+    def _block(level: DoubleConv, x: Array, skip: Array | None = None) -> Array:
         """How a level is run, rematerialised or not."""
         return level(x, skip)
 
     @staticmethod
-    def pool(x: Array) -> Array:
+    def _pool(x: Array) -> Array:
         """What lies between two encoder blocks."""
         return max_pool(x)
 

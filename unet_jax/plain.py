@@ -35,11 +35,11 @@ class PlainUNet(UNet):
                 layer.apply = convolve_plain
 
     @staticmethod
-    def block(level: DoubleConv, x: Array, skip: Array | None = None) -> Array:
+    def _block(level: DoubleConv, x: Array, skip: Array | None = None) -> Array:
         if skip is not None:
             x = _joined(level, x, skip)
         return activated(level.conv2(activated(level.conv1(x), level.norm1)), level.norm2)
 
     @staticmethod
-    def pool(x: Array) -> Array:
+    def _pool(x: Array) -> Array:
         return max_pool_plain(x)

@@ -1,0 +1,86 @@
+"""JAX's side of the comparison, on one device. `comparison/torch_side.py` is the twin."""
+
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import AxisType
+
+from comparison.sides import Pictures, Precision, in_dtype
+from conversion.jax_runner import parity
+from unet_core.batches import Batch
+from unet_core.checkpoint import Checkpoint
+from unet_core.recipe import Recipe
+from unet_core.tiles import default_tile
+from unet_jax.checkpoint import from_checkpoint
+from unet_jax.hub import translate
+from unet_jax.predict import Predictor
+from unet_jax.step import TrainState, Update, abstract_model, compiled, controls_of, new_state, placed, updater
+
+_TF32 = 8.0
+"""The compute capability that has it."""
+
+
+class Trainer:
+    """See `comparison.sides.Trainer`; the programs are compiled for the first network."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1], axis_types=(AxisType.Auto,))
+        self._programs: tuple[Update, Predictor] | None = None
+
+    def start(self, checkpoint: Checkpoint) -> "Training":
+        with parity("float32"):
+            state = new_state(checkpoint, self.recipe, self.mesh)
+            if self._programs is None:
+                model = abstract_model(checkpoint, self.recipe)
+                update = compiled(updater(self.recipe, model), state, self.recipe, self.mesh)
+                self._programs = update, Predictor(model)
+        return Training(self, state, *self._programs)
+
+
+class Training:
+    """See `comparison.sides.Training`."""
+
+    def __init__(self, trainer: Trainer, state: TrainState, update: Update, predictor: Predictor) -> None:
+        self._recipe, self._mesh = trainer.recipe, trainer.mesh
+        self._state, self._update, self._predictor = state, update, predictor
+
+    def step(self, batch: Batch, rate: float) -> tuple[float, float]:
+        with parity("float32"):
+            ((image, labels),) = placed(iter([batch]), self._recipe, self._mesh)
+            self._state, values = self._update(self._state, image, labels, controls_of(rate, 1.0, self._mesh))
+            loss, norm = values.tolist()
+        return loss, norm
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        return translate({name: np.asarray(value) for name, value in self._leaves()}, "torch")
+
+    def logits(self, pictures: Pictures) -> list[np.ndarray]:
+        with parity("float32"):
+            return [self._predictor.logits(picture, (self._state.params, self._state.stats)) for picture in pictures]
+
+    def _leaves(self) -> Any:
+        for tree in (self._state.params, self._state.stats):
+            for path, value in jax.tree_util.tree_leaves_with_path(tree):
+                yield jax.tree_util.keystr(path, simple=True, separator="."), value
+
+
+def lacks_tf32() -> str | None:
+    """See `comparison.sides.Side`."""
+    device = jax.devices()[0]
+    if device.platform != "gpu":
+        return f"JAX runs on a {device.platform.upper()}"
+    if float(getattr(device, "compute_capability", None) or 0) < _TF32:
+        return f"{device.device_kind} has none"
+    return None
+
+
+def predict(checkpoint: Checkpoint, precision: Precision, pictures: Pictures) -> list[np.ndarray]:
+    """See `comparison.sides.Side`."""
+    dtype: Literal["float64", "float32"] = "float64" if precision == "float64" else "float32"
+    tile = default_tile(checkpoint.config, [picture.shape[:2] for picture in pictures])
+    with parity(dtype, tf32=precision == "tf32"):
+        model = from_checkpoint(in_dtype(checkpoint, dtype))
+        predictor = Predictor(model, tile=tile, bfloat16=precision == "bfloat16")
+        return [predictor.logits(picture) for picture in pictures]

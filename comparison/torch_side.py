@@ -1,0 +1,73 @@
+"""PyTorch's side of the comparison. `comparison/jax_side.py` is the twin."""
+
+import numpy as np
+import torch
+
+from comparison.sides import Pictures, Precision, in_dtype
+from conversion.torch_runner import parity
+from unet_core.batches import Batch
+from unet_core.checkpoint import Checkpoint
+from unet_core.recipe import Recipe
+from unet_core.tiles import default_tile
+from unet_torch.checkpoint import from_checkpoint
+from unet_torch.hub import to_hub
+from unet_torch.predict import Predictor
+from unet_torch.step import new_state, placed, updater
+
+_TF32 = (8, 0)
+"""The compute capability that has it."""
+
+
+class Trainer:
+    """See `comparison.sides.Trainer`; torch has nothing to compile."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+
+    def start(self, checkpoint: Checkpoint) -> "Training":
+        return Training(checkpoint, self._recipe)
+
+
+class Training:
+    """See `comparison.sides.Training`."""
+
+    def __init__(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
+        self._recipe, self._device = recipe, _device()
+        self._state = new_state(checkpoint, recipe, self._device)
+        self._update = updater(recipe, self._state)
+
+    def step(self, batch: Batch, rate: float) -> tuple[float, float]:
+        with parity():
+            loss, norm = self._update(*placed(batch, self._recipe, self._device), rate, 1.0).tolist()
+        self._state.optimizer.zero_grad()  # the other trainings need the memory
+        return loss, norm
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        return to_hub(self._state.model)
+
+    def logits(self, pictures: Pictures) -> list[np.ndarray]:
+        predictor = Predictor(self._state.model)
+        with parity():
+            return [predictor.logits(picture) for picture in pictures]
+
+
+def lacks_tf32() -> str | None:
+    """See `comparison.sides.Side`."""
+    if not torch.cuda.is_available():
+        return "PyTorch runs on a CPU"
+    if torch.cuda.get_device_capability() < _TF32:
+        return f"{torch.cuda.get_device_name()} has none"
+    return None
+
+
+def predict(checkpoint: Checkpoint, precision: Precision, pictures: Pictures) -> list[np.ndarray]:
+    """See `comparison.sides.Side`."""
+    model = from_checkpoint(in_dtype(checkpoint, "float64" if precision == "float64" else "float32")).to(_device())
+    tile = default_tile(checkpoint.config, [picture.shape[:2] for picture in pictures])
+    predictor = Predictor(model, tile=tile, bfloat16=precision == "bfloat16")
+    with parity(tf32=precision == "tf32"):
+        return [predictor.logits(picture) for picture in pictures]
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
