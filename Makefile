@@ -26,7 +26,7 @@ test: $(READY)
 	$(BIN)/pytest -n $(WORKERS) -m 'not slow'
 
 test-slow: $(READY)
-	$(BIN)/pytest -m slow
+	XLA_FLAGS=--xla_backend_optimization_level=1 $(BIN)/pytest -m slow
 
 fuzz: $(READY)
 	FUZZ=$(FUZZ) $(BIN)/pytest -n $(WORKERS) tests/test_fuzz.py

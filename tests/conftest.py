@@ -1,14 +1,22 @@
 """Tiny networks with statistics that training left behind, and shape checks on every annotated signature."""
 
 import os
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# The tests' tiny networks run once each: what LLVM's later passes would gain is not worth their seconds.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+# The tests' tiny networks run once each: what LLVM's passes gain is not worth their seconds.
+FLAGS = ["--xla_backend_optimization_level=0"]
+if find_spec("jaxlib") and version("jaxlib").startswith("0.10."):
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # nor is what the newer emitters gain, where there is a choice
+os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers share the cores: torch's threads would wait for each other longer than a tiny network takes.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Many tests compile the same training step, some of them in processes of their own.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 from jaxtyping import install_import_hook
 

@@ -414,6 +414,7 @@ def test_both_frameworks_are_timed_and_answer_the_same(tmp_path, case, none):
     assert "ratios to torch:eager+channels_last" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("present", "blocked", "case", "reference"),
     [

@@ -101,9 +101,14 @@ def test_any_size_is_upsampled_and_convolved_as_plainly(height, width, align_cor
     with jax.enable_x64(True):
         x, kernel = jnp.asarray(x), jnp.asarray(kernel)
         target = (height, width) if fit == "resize" else (height // 2 * 2, width // 2 * 2)
-        raised = layers.fit(layers.upsample(x, *target, align_corners=align_corners), height, width, config)
-        found = convolve_upsampled(x, kernel, *taps)[:, :height, :width]
-        np.testing.assert_allclose(found, convolve_plain(raised, kernel), rtol=0, atol=1e-13)
+
+        @jax.jit
+        def plainly(x, kernel):
+            raised = layers.upsample(x, *target, align_corners=align_corners)
+            return convolve_plain(layers.fit(raised, height, width, config), kernel)
+
+        found = jax.jit(lambda x, kernel: convolve_upsampled(x, kernel, *taps))(x, kernel)[:, :height, :width]
+        np.testing.assert_allclose(found, plainly(x, kernel), rtol=0, atol=1e-13)
 
 
 def test_another_upsampling_would_be_seen(x64, monkeypatch):
@@ -147,7 +152,7 @@ def test_float32_is_as_exact_as_the_plain_network():
     with jax.enable_x64(True):
         exact = both(config)[1]
         exact.eval()
-        expected = np.asarray(exact.logits(x.astype(jnp.float64)))
+        expected = np.asarray(jax.jit(exact.logits)(x.astype(jnp.float64)))
     errors = []
     for model in both(config, np.float32):
         model.eval()
@@ -214,7 +219,7 @@ def test_the_folded_network_predicts_the_same(x64, config):
     assert not folded.training
     assert model.training, "the network itself stays as it is"
     model.eval()
-    assert apart(folded.logits(x), model.logits(x)) < 1e-13
+    assert apart(jax.jit(folded.logits)(x), jax.jit(model.logits)(x)) < 1e-13
     assert not jax.tree.leaves(nnx.state(folded, nnx.BatchStat))
 
 

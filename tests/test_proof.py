@@ -42,9 +42,18 @@ def changed_tensor(key, change):
     return {key: np.ascontiguousarray(change(trained_tensors(CONFIG)[key]))}
 
 
-def test_the_same_network_passes_in_both_frameworks():
+@pytest.fixture(scope="module")
+def verified():
+    """A network in both frameworks: how each was before it was verified, and is after it, and the proof."""
     model = in_torch()
-    proof = verify(model, conversion.to_jax(model), size=SIZE)
+    converted = conversion.to_jax(model)
+    before = copy.deepcopy(model.state_dict()), np.array(converted.down1.norm1.var[...])
+    proof = verify(model, converted, size=SIZE)
+    return before, (model, converted), proof
+
+
+def test_the_same_network_passes_in_both_frameworks(verified):
+    _, _, proof = verified
     assert proof.equal, proof.verdict
     assert {check.quantity for check in proof.checks} == {EVAL, TRAINING, GRADIENTS, STATISTICS}
     assert {check.sample for check in proof.checks} == {"random 3x11x13", "grace_hopper 11x13"}
@@ -52,12 +61,8 @@ def test_the_same_network_passes_in_both_frameworks():
     assert (proof.a.framework, proof.b.framework) == ("torch", "jax")
 
 
-def test_verifying_changes_neither_network():
-    model = in_torch()
-    converted = conversion.to_jax(model)
-    before = copy.deepcopy(model.state_dict())
-    statistics = np.array(converted.down1.norm1.var[...])
-    verify(model, converted, size=SIZE)
+def test_verifying_changes_neither_network(verified):
+    (before, statistics), (model, converted), _ = verified
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert np.array_equal(converted.down1.norm1.var[...], statistics)
     assert not model.training
