@@ -138,6 +138,7 @@ def test_too_few_steps_for_three_pieces(tmp_path):
     assert not (tmp_path / "example").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_proof", "one_thread")
 def test_the_demo(tmp_path, capsys, monkeypatch):
     torch = pytest.importorskip("torch")

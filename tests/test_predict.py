@@ -299,7 +299,7 @@ def test_weights_are_folded_once_until_they_change():
 
 REPLICATED = """
 import os
-os.environ.update(JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_force_host_platform_device_count=2")
+os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
 import jax, numpy as np, unet_jax
 from flax import nnx
 from unet_jax.predict import Predictor
