@@ -1,9 +1,12 @@
 """JAX's side of the comparison, on one device. `comparison/torch_side.py` is the twin."""
 
+import functools
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import AxisType
 
 from comparison.sides import Pictures, Precision, in_dtype
@@ -11,8 +14,8 @@ from conversion.jax_runner import parity
 from unet_core.batches import Batch
 from unet_core.checkpoint import Checkpoint
 from unet_core.recipe import Recipe
-from unet_core.tiles import default_tile
 from unet_jax.checkpoint import from_checkpoint
+from unet_jax.compilation import compiler_options
 from unet_jax.hub import translate
 from unet_jax.predict import Predictor
 from unet_jax.step import TrainState, Update, abstract_model, compiled, controls_of, new_state, placed, updater
@@ -77,10 +80,15 @@ def lacks_tf32() -> str | None:
 
 
 def predict(checkpoint: Checkpoint, precision: Precision, pictures: Pictures) -> list[np.ndarray]:
-    """See `comparison.sides.Side`."""
-    dtype: Literal["float64", "float32"] = "float64" if precision == "float64" else "float32"
-    tile = default_tile(checkpoint.config, [picture.shape[:2] for picture in pictures])
-    with parity(dtype, tf32=precision == "tf32"):
-        model = from_checkpoint(in_dtype(checkpoint, dtype))
-        predictor = Predictor(model, tile=tile, bfloat16=precision == "bfloat16")
-        return [predictor.logits(picture) for picture in pictures]
+    """See `comparison.sides.Side`. XLA's options for CPUs make float64 thirty times slower, and are left out there."""
+    kind: Literal["float64", "float32"] = "float64" if precision == "float64" else "float32"
+    options = compiler_options(jax.devices()[0].platform) if kind == "float32" else None
+    with parity(kind, tf32=precision == "tf32"):
+        model = from_checkpoint(in_dtype(checkpoint, kind), dtype=jnp.bfloat16 if precision == "bfloat16" else None)
+        graphdef, state = nnx.split(model.fold())
+
+        @functools.partial(jax.jit, compiler_options=options)
+        def logits(state: Any, x: Any) -> Any:
+            return nnx.merge(graphdef, state).logits(x).astype(kind)
+
+        return [np.asarray(logits(state, picture[None].astype(kind)))[0] for picture in pictures]

@@ -31,7 +31,7 @@ class Answers:
 
 
 def answers(a: Network, b: Network, crops: Crops, *, progress: Progress = silent) -> Answers:
-    """Predict the pictures by both networks in every precision, as `unet predict` does.
+    """Predict the pictures by both networks in every precision, each precision with the settings of the proof.
 
     Args:
         a, b: the networks, each with its framework.

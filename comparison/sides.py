@@ -75,7 +75,7 @@ class Side(Protocol):
     def predict(
         self, checkpoint: Checkpoint, precision: Precision, pictures: Pictures
     ) -> list[Float[np.ndarray, "h w k"]]:
-        """The logits of `unet predict` in one of the precisions."""
+        """The logits in eval mode, in one of the precisions; for bfloat16, the weights stay float32."""
 
 
 def side(framework: Framework) -> Side:

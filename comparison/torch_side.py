@@ -8,7 +8,6 @@ from conversion.torch_runner import parity
 from unet_core.batches import Batch
 from unet_core.checkpoint import Checkpoint
 from unet_core.recipe import Recipe
-from unet_core.tiles import default_tile
 from unet_torch.checkpoint import from_checkpoint
 from unet_torch.hub import to_hub
 from unet_torch.predict import Predictor
@@ -62,11 +61,17 @@ def lacks_tf32() -> str | None:
 
 def predict(checkpoint: Checkpoint, precision: Precision, pictures: Pictures) -> list[np.ndarray]:
     """See `comparison.sides.Side`."""
-    model = from_checkpoint(in_dtype(checkpoint, "float64" if precision == "float64" else "float32")).to(_device())
-    tile = default_tile(checkpoint.config, [picture.shape[:2] for picture in pictures])
-    predictor = Predictor(model, tile=tile, bfloat16=precision == "bfloat16")
-    with parity(tf32=precision == "tf32"):
-        return [predictor.logits(picture) for picture in pictures]
+    wide = precision == "float64"
+    device, dtype = _device(), torch.float64 if wide else torch.float32
+    model = from_checkpoint(in_dtype(checkpoint, "float64" if wide else "float32")).to(device)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of nn.Module, as documented
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    found = []
+    with torch.inference_mode(), parity(tf32=precision == "tf32"), autocast:
+        for picture in pictures:
+            logits = model.logits(torch.from_numpy(picture[None]).permute(0, 3, 1, 2).to(device, dtype))
+            found.append(logits[0].permute(1, 2, 0).to(dtype).cpu().numpy())
+    return found
 
 
 def _device() -> torch.device:

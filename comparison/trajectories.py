@@ -36,8 +36,8 @@ FACTOR = 4.0
 """How many times as far from A as any run in the band B may be.
 
 The band shares what A's framework errs by in one direction: torch's first BatchNorm on a CPU is off by 3e-6, in runs
-with neighbouring weights alike (correlation 0.99), JAX's by 1.5e-7. So B may err by 20 times what parts the band.
-Errors of the gradients turn the signs of as large a part of Adam's first steps, whose norm grows by its root, 4.5.
+with neighbouring weights alike (correlation 0.99), JAX's by 1.5e-7. So B may err by 20 times what parts the band. An
+error of the gradients turns the signs of as large a part of Adam's first steps, whose norm grows by the root, 4.5.
 """
 
 TURNED = 25
@@ -205,11 +205,12 @@ class _Judge:
 
 
 def distance(one: Tensors, other: Tensors, keys: Sequence[str]) -> float:
-    """The Euclidean norm of the difference of some tensors, taken together as one vector."""
+    """The Euclidean norm of the difference of some tensors, as of one vector; of float32, to five digits."""
     total = 0.0
-    for key in keys:
-        difference = (one[key] - other[key]).ravel(order="K")  # as it lies in memory: layouts differ
-        total += float(difference @ difference)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is no number comes out as none
+        for key in keys:
+            difference = (one[key] - other[key]).ravel(order="K")  # as it lies in memory: layouts differ
+            total += float(difference @ difference)
     return math.sqrt(total)
 
 
@@ -250,7 +251,7 @@ def _runs(
             moved = dataclasses.replace(a, tensors=neighbour(a.tensors, recipe.seed + number))
         else:
             rng = np.random.default_rng((recipe.seed, number))
-            while order == list(plain):
+            while order[0] == 0:  # other from the first step on
                 order = rng.permutation(recipe.steps).tolist()
         runs.append(_Run(f"band {number}", framework, "band", start(framework, moved), order))
     return tuple(runs)
@@ -287,6 +288,11 @@ class _Part:
     band: Sequence[float]
     limit: tuple[float, ...]
 
+    def excess(self, step: int) -> float:
+        """B's distance, relative to the limit; infinite where it is no number."""
+        found = self.b[step] / self.limit[step] if self.b[step] else 0.0
+        return math.inf if math.isnan(found) else found
+
 
 def _parts(runs: Sequence[_Run], config: UNetConfig) -> tuple[_Part, _Part]:
     """The weights and the statistics."""
@@ -295,7 +301,7 @@ def _parts(runs: Sequence[_Run], config: UNetConfig) -> tuple[_Part, _Part]:
     (b,), band = ([run for run in runs if run.role == role] for role in ("B", "band"))
     found = []
     for name, chance, first in (("weights", turned, 0), ("statistics", FOLLOWING * turned, 1)):
-        most = np.max([getattr(run, name) for run in band], axis=0).tolist()
+        most = np.nan_to_num(np.max([getattr(run, name) for run in band], axis=0), nan=math.inf).tolist()
         limit = tuple(FACTOR * max(distance, chance if step >= first else 0.0) for step, distance in enumerate(most))
         found.append(_Part(name, getattr(b, name), most, limit))
     return found[0], found[1]
@@ -309,13 +315,14 @@ def _verdict(parts: Sequence[_Part], start: float, words: str) -> tuple[int | No
     runs = f"the band of A's own runs that differ in {words}"
     weights = parts[0]
     steps = len(weights.b)
-    outside = [(step, part) for step in range(steps) for part in parts if not part.b[step] <= part.limit[step]]
+    outside = [step for step in range(steps) if any(part.excess(step) > 1 for part in parts)]
     if not outside:
         return None, (
             f"{before}B stays within {runs}: over {steps} steps the weights part by {weights.b[-1]:.1e} of the way "
             f"that they went, the band by up to {weights.band[-1]:.1e}"
         )
-    step, part = outside[0]
+    step = outside[0]
+    part = max(parts, key=lambda part: part.excess(step))
     name = "weights" if part is weights else "running statistics"
     return step + 1, (
         f"{before}B leaves {runs} after step {step + 1}: its {name} part from A's by {part.b[step]:.1e} of the way "

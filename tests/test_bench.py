@@ -326,6 +326,15 @@ comparison.speed.worker.main()
 """
 
 
+def test_candidates_run_the_code_of_their_caller(monkeypatch, tmp_path):
+    tells = "import json, comparison; input(); print(json.dumps({'code': comparison.__path__[0]}))"
+    monkeypatch.setattr(Worker, "command", lambda *_: [sys.executable, "-c", tells])
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with Worker(Setup(EAGER, CASE, (2, 3), "float32", 1)) as worker:
+        assert worker.ask("describe") == {"code": str(ROOT / "comparison")}
+
+
 def test_what_libraries_print_is_no_answer(monkeypatch):
     monkeypatch.setattr(Worker, "command", lambda _, setup: [sys.executable, "-c", PRINTS, json.dumps(setup)])
     with Worker(Setup(EAGER, CASE, (2, 3), "float32", 1)) as worker:

@@ -40,7 +40,7 @@ class Worker:
 
     def _environment(self) -> dict[str, str]:
         """The parent's; but compilers find nothing of an earlier run, and JAX takes memory as it needs it."""
-        path = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         own = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
         return own | {
             "PYTHONPATH": os.pathsep.join(path),
