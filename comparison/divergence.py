@@ -6,7 +6,7 @@ layer, or what rounding the layer's input would do to A's float64 answer, if tha
 there; and the same times the ratio of the two unit roundoffs of what float64 may leave.
 """
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from comparison.findings import Divergence, Mode, Pass, Row, Table
 from conversion.judgement import values_per_channel
 from conversion.runners import Forced, Precision, Runner, Trace
 from conversion.samples import Sample
-from conversion.suspects import Scene, Trial, cause_of, distance, parameter_cause, statistics_trials, trials
+from conversion.suspects import Scene, Trial, cause_of, parameter_cause, statistics_trials, trials
 from unet_core.hub import COUNTER, Tensors
 from unet_core.progress import Progress, silent
 from unet_core.settings import Optimizer
@@ -151,28 +151,37 @@ def _all_shaken(forced: Forced, rng: np.random.Generator) -> Forced:
 def _row(
     layer: str,
     quantity: str,
-    names: Iterable[str],
+    names: Sequence[str],
     field: str,
     traces: _Traces,
     *,
     judged: Container[Precision] = _BOTH,
 ) -> Row:
     """How far the arrays of these names, in this field of a trace, are from the exact ones, all together."""
-    exact, own, wide, other, shaken = (
-        np.concatenate([getattr(trace, field)[name].ravel() for name in names])
-        for trace in (traces.exact, traces.own, traces.wide, traces.other, traces.shaken)
-    )
-    error = distance(own, exact)
-    budget = FACTOR * max(error, distance(shaken, exact), UNIT)
+    exact = [getattr(traces.exact, field)[name] for name in names]
+    scale = _norm(exact)
+
+    def error(trace: Trace) -> float:
+        found = getattr(trace, field)
+        difference = _norm([np.subtract(found[name], one) for name, one in zip(names, exact, strict=True)])
+        return difference / scale if scale else float(difference and np.inf)
+
+    own = error(traces.own)
+    budget = FACTOR * max(own, error(traces.shaken), UNIT)
     return Row(
         layer,
         quantity,
-        distance(wide, exact),
+        error(traces.wide),
         budget * NARROWER if "float64" in judged else np.inf,
-        error,
-        distance(other, exact),
+        own,
+        error(traces.other),
         budget if "float32" in judged else np.inf,
     )
+
+
+def _norm(arrays: Iterable[np.ndarray]) -> float:
+    """Of several arrays together; float64, as the exact ones are, and so what is subtracted from them."""
+    return float(np.sqrt(sum(np.dot(one.ravel(), one.ravel()) for one in arrays)))
 
 
 def _outputs(traces: _Traces) -> list[Row]:

@@ -21,13 +21,13 @@ class Effort:
 
     pictures: int = 3
     """Pictures that both predict, in every precision."""
-    steps: int = 12
+    steps: int = 8
     """Updates of the trainings that run side by side."""
     band: int = LEAST_BAND
     """Trainings like A's that show how far apart rounding takes two of them; 3 or more."""
     perturbation: Perturbation = "ulp"
     """What these differ in: ulp, each weight one unit in the last place up or down; or order, that of the batches."""
-    rounds: int = 3
+    rounds: int = 2
     """Rounds of the measurement of time and memory."""
     seed: int = 0
     """Of all that is random."""

@@ -163,6 +163,7 @@ def test_less_than_a_round_is_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_costs_are_measured():
     pytest.importorskip("torch")
     found = cost(UNetConfig(features=(2, 3)), rounds=1)
