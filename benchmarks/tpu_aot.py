@@ -12,6 +12,7 @@ All figures are of one chip:
 - bound: what the published rates allow at best, the longer of operations over rate and bytes of memory over bandwidth.
 - estimate: what the compiler expects of each operation, summed up. Collectives, copies that run beside others, and the
   few operations of which it says nothing are not in it.
+- a choice (`lax.cond`): the compiler's count takes the dearer branch, all else the one where the condition holds.
 """
 
 import contextlib

@@ -48,9 +48,12 @@ class Instruction(NamedTuple):
 
     @property
     def called(self) -> list[str]:
-        """The computations that it runs."""
+        """The computations that it runs; of a choice's, the one where the condition holds."""
         found = _CALLED.findall(self.rest)
-        return [name for one, several in found for name in (one, *re.findall(r"[\w.\-]+", several)) if name]
+        names = [name for one, several in found for name in (one, *re.findall(r"[\w.\-]+", several)) if name]
+        if self.opcode == "conditional":
+            return names[-1:] if "branch_computations=" in self.rest else names[:1]
+        return names
 
     @property
     def trips(self) -> int:

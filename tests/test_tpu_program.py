@@ -174,6 +174,35 @@ def test_what_a_fusion_moves_is_counted_once_and_with_padding():
     assert not {"twice", "add", "copy-done", "x", "k", "loop", "state"} & found.keys()
 
 
+CHOICE = """
+%near (n: f32[1024]) -> f32[1024] {
+  %n = f32[1024]{0:T(1024)} parameter(0)
+  ROOT %kept = f32[1024]{0:T(1024)} copy(%n)
+}
+
+%far (f: f32[1024]) -> f32[1024] {
+  %f = f32[1024]{0:T(1024)} parameter(0)
+  ROOT %summed = f32[1024]{0:T(1024)} all-reduce(%f), channel_id=1, to_apply=%sum
+}
+
+ENTRY %main (c: s32[], x: f32[1024]) -> f32[1024] {
+  %c = s32[]{:T(128)} parameter(0)
+  %x = f32[1024]{0:T(1024)} parameter(1)
+  ROOT %chosen = f32[1024]{0:T(1024)} conditional(%c, %x, %x), BRANCHES
+}
+"""
+
+
+@pytest.mark.parametrize("true", ["near", "far"])
+@pytest.mark.parametrize("numbered", [True, False])
+def test_of_a_choice_what_runs_where_the_condition_holds_is_counted(true, numbered):
+    false = {"near": "far", "far": "near"}[true]
+    named = f"true_computation=%{true}, false_computation=%{false}"
+    program = parse(CHOICE.replace("BRANCHES", f"branch_computations={{%{false}, %{true}}}" if numbered else named))
+    assert [move.name for move in moves(program, {})] == [{"near": "kept", "far": "summed"}[true]]
+    assert list(collectives(program)) == ["all-reduce"] * (true == "far")
+
+
 @pytest.mark.parametrize(
     ("shape", "size", "held", "on_chip"),
     [

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from unet_core.config import Output, UNetConfig
 from unet_core.resize import interpolation_matrix
 from unet_jax.convolution import convolve
+from unet_jax.normalisation import normalise
 from unet_jax.upsampled import Taps, convolve_upsampled
 
 
@@ -122,6 +123,9 @@ class BatchNorm(nnx.Module):
     `model.train()` and `model.eval()` set.
     """
 
+    apply = staticmethod(normalise)
+    """The function of input, scale, bias, running mean and epsilon that takes the batch's statistics."""
+
     def __init__(
         self,
         channels: int,
@@ -144,14 +148,15 @@ class BatchNorm(nnx.Module):
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         dtype = self.dtype or jnp.result_type(x, self.scale[...])
         exact = jnp.promote_types(dtype, jnp.float32)
-        x = x.astype(exact)
+        scale, bias, mean = (part[...].astype(exact) for part in (self.scale, self.bias, self.mean))
         if self.use_running_average:
-            mean, variance = self.mean[...].astype(exact), self.var[...].astype(exact)
-        else:
-            mean, variance = batch_statistics(x)
-            self._track(mean, variance, x.size // x.shape[-1])
-        scale = self.scale[...].astype(exact) / jnp.sqrt(variance + self.epsilon)
-        return ((x - mean) * scale + self.bias[...].astype(exact)).astype(dtype)
+            scale = scale / jnp.sqrt(self.var[...].astype(exact) + self.epsilon)
+            return ((x.astype(exact) - mean) * scale + bias).astype(dtype)
+        if x.size == x.shape[-1]:
+            raise ValueError(f"expected more than 1 value per channel when training, got input of shape {x.shape}")
+        y, mean, variance = self.apply(x, scale, bias, mean, self.epsilon)
+        self._track(mean, variance, x.size // x.shape[-1])
+        return y.astype(dtype)
 
     def predicting(self) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
         """Scale and shift of each channel that eval mode comes down to; float32 at least."""
@@ -165,23 +170,6 @@ class BatchNorm(nnx.Module):
             old = running[...]
             running.set_value(((1 - self.momentum) * old + self.momentum * batch).astype(old.dtype))
         self.num_batches_tracked.set_value(self.num_batches_tracked[...] + 1)
-
-
-def batch_statistics(x: Float[Array, "n h w c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-    """Mean and biased variance of each channel, by the corrected two-pass algorithm.
-
-    The second pass takes the moments about the first pass's mean, which gives that mean's own rounding error and takes
-    it out (Chan, Golub and LeVeque, The American Statistician 37, 1983). Accurate also where |mean| >> deviation.
-
-    Raises:
-        ValueError: a single value per channel, as torch does; it has no variance.
-    """
-    if x.size == x.shape[-1]:
-        raise ValueError(f"expected more than 1 value per channel when training, got input of shape {x.shape}")
-    shift = lax.stop_gradient(x.mean((0, 1, 2)))  # the moments do not depend on it, so neither does their gradient
-    residual = x - shift
-    correction = residual.mean((0, 1, 2))
-    return shift + correction, jnp.square(residual).mean((0, 1, 2)) - jnp.square(correction)
 
 
 def max_pool_plain(x: Float[Array, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:

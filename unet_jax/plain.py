@@ -7,8 +7,9 @@ from flax import nnx
 from jax import Array
 
 from unet_jax.convolution import convolve_plain
-from unet_jax.layers import Convolution, activated, fit, max_pool_plain, upsample
+from unet_jax.layers import BatchNorm, Convolution, activated, fit, max_pool_plain, upsample
 from unet_jax.model import DoubleConv, UNet
+from unet_jax.normalisation import normalise_plain
 
 
 def _joined(level: DoubleConv, x: Array, skip: Array) -> Array:
@@ -33,6 +34,8 @@ class PlainUNet(UNet):
         for _, layer in nnx.iter_modules(self):
             if isinstance(layer, Convolution):
                 layer.apply = convolve_plain
+            elif isinstance(layer, BatchNorm):
+                layer.apply = normalise_plain
 
     @staticmethod
     def _block(level: DoubleConv, x: Array, skip: Array | None = None) -> Array:
