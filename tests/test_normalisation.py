@@ -123,8 +123,15 @@ def relative(found, expected):
     return max(float(np.abs(np.asarray(a, np.float64) - b).max() / np.abs(b).max()) for a, b in pairs)
 
 
+@pytest.fixture(params=["cpu", "elsewhere"])
+def on(request, monkeypatch):
+    """`normalise` as a CPU runs it, and as another platform does."""
+    if request.param == "elsewhere":
+        monkeypatch.setattr(lax, "platform_dependent", lambda *given, cpu, default: default(*given))
+
+
 @pytest.mark.parametrize("guess", [0.0, 2.5, 1e6])
-def test_answers_and_gradients_are_the_plain_ones(x64, guess):
+def test_answers_and_gradients_are_the_plain_ones(x64, on, guess):
     """Those of mean and variance, too."""
     x = jnp.asarray(spread(2, (2, 9, 10, 3), np.float64))
     given = (x, jnp.full(3, guess), cotangents(x.shape))
@@ -144,7 +151,7 @@ def test_a_gradient_without_the_statistics_would_be_seen(x64):
 
 
 @pytest.mark.parametrize("mean", [0, 3, 1e3])
-def test_float32_gradients_are_as_accurate_as_the_plain_ones(mean):
+def test_float32_gradients_are_as_accurate_as_the_plain_ones(on, mean):
     x = spread(mean)
     exact = x.astype(np.float64)
     with jax.enable_x64(True):
@@ -155,7 +162,7 @@ def test_float32_gradients_are_as_accurate_as_the_plain_ones(mean):
     assert relative(found, expected) < max(1.25 * relative(plain, expected), 1e-6)
 
 
-def test_bfloat16_is_rounded_once():
+def test_bfloat16_is_rounded_once(on):
     """The gradient of x is computed in float32 and rounded at its end."""
     x = jnp.asarray(spread(1), jnp.bfloat16)
     gradients = cotangents(x.shape, np.float32)
@@ -166,7 +173,7 @@ def test_bfloat16_is_rounded_once():
     assert (found == expected.astype(jnp.bfloat16)).all()
 
 
-def test_remat_gives_the_same_gradient(x64):
+def test_remat_gives_the_same_gradient(x64, on):
     x = jnp.asarray(spread(2, (2, 9, 10, 3), np.float64))
     given = (x, jnp.zeros(3), cotangents(x.shape))
     again = jax.checkpoint(normalise, static_argnums=4)
@@ -203,6 +210,14 @@ def test_the_plain_network_has_forward_derivatives_and_the_faster_none(x64):
     np.testing.assert_allclose(slope, (jax.jit(jax.grad(loss))(x) * along).sum(), rtol=1e-12)
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(lambda x: normalise(x, *[jnp.ones(1)] * 3, EPSILON).y, (x,), (along,))
+
+
+@pytest.mark.parametrize(("platform", "passes"), [("cpu", 2), ("tpu", 1), ("cuda", 1)])
+def test_each_platform_takes_its_own_way(platform, passes):
+    ones = jnp.ones(3)
+    program = jax.jit(lambda x: normalise(x, ones, ones, ones, EPSILON).mean)
+    text = program.trace(jnp.zeros((2, 6, 8, 3))).lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.compare" in text) == (passes == 1), "whether the guess is near"
 
 
 SHARDED = """

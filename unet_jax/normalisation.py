@@ -1,4 +1,4 @@
-"""BatchNorm on a batch: its statistics in one pass over the map, and its gradient."""
+"""BatchNorm on a batch: its statistics, in one pass over the map where that is faster, and its gradient."""
 
 from functools import partial
 from typing import NamedTuple
@@ -51,7 +51,7 @@ def normalise(
         guess: of the means, on which time alone depends (see `one_pass`); it has no gradient.
         epsilon: what is added to the variance.
     """
-    mean, variance = one_pass(x, guess)
+    mean, variance = lax.platform_dependent(x, guess, cpu=_two_pass, default=one_pass)
     return Normalised((x.astype(scale.dtype) - mean) * (scale / jnp.sqrt(variance + epsilon)) + bias, mean, variance)
 
 
@@ -78,6 +78,10 @@ def _backward(epsilon: float, saved: _Saved, gradient: Normalised) -> tuple[Arra
 normalise.defvjp(_forward, _backward)
 
 
+def _two_pass(x: Array, like: Array) -> Moments:
+    return two_pass(x.astype(like.dtype))
+
+
 def two_pass(x: Float[Array, "*points c"]) -> Moments:
     """Mean and biased variance of each channel, by the corrected two-pass algorithm.
 
@@ -94,7 +98,8 @@ def two_pass(x: Float[Array, "*points c"]) -> Moments:
 def one_pass(x: Float[Array, "n h w c"], guess: Float[Array, " c"]) -> Moments:
     """The same by one pass, which takes the moments about a guess of the mean; in the dtype of the guess.
 
-    The guess does not depend on `x`, so that a TPU sums up while it convolves; a second pass reads the map again.
+    The guess does not depend on `x`, so that a TPU sums up while it convolves; a second pass reads the map again. A CPU
+    cannot, and is no faster this way (docs/performance.md).
 
     E[(x - guess)^2] - (mean - guess)^2 loses digits where the guess is far: with (mean - guess)^2 = r * variance, what
     is subtracted is r, from 1 + r, and the error is up to 1 + 3r times that of the two passes. Where r is above 1 in
@@ -110,6 +115,6 @@ def one_pass(x: Float[Array, "n h w c"], guess: Float[Array, " c"]) -> Moments:
     return lax.cond(
         (square <= _FAR * variance).all(),
         lambda _: (guess + offset, variance),
-        lambda x: two_pass(x.astype(guess.dtype)),
+        lambda x: _two_pass(x, guess),
         x,
     )
