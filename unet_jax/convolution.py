@@ -13,7 +13,7 @@ _WIDE = 32
 """Maps of fewer columns are left to XLA, which is as fast on them."""
 
 
-def convolve_plain(x: Float[Array, "n h w c"], kernel: Float[Array, "k k c d"]) -> Float[Array, "n h w d"]:
+def convolve_plain(x: Float[Array, "n h w c"], kernel: Float[Array, "k l c d"]) -> Float[Array, "n h w d"]:
     """The convolution that keeps height and width, as XLA has it, gradients included."""
     return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 

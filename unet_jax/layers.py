@@ -14,6 +14,7 @@ from unet_core.resize import interpolation_matrix
 from unet_jax.convolution import convolve
 from unet_jax.normalisation import normalise
 from unet_jax.upsampled import Taps, convolve_upsampled
+from unet_jax.winograd import prepared
 
 
 class Convolution(nnx.Module):
@@ -24,8 +25,10 @@ class Convolution(nnx.Module):
         param_dtype: keeps the parameters in this one.
     """
 
-    apply = staticmethod(convolve)
+    apply: Callable[[Array, Array], Array] = staticmethod(convolve)
     """The function of input and kernel."""
+    of_skip: "Convolution | None" = None
+    """The half for the skip connection, once `split` has taken it out of the kernel."""
 
     def __init__(
         self,
@@ -65,12 +68,12 @@ class Convolution(nnx.Module):
         """
         kernel = self.kernel[...]
         dtype = self.dtype or jnp.result_type(x, skip, kernel)
-        x, skip, kernel = x.astype(dtype), skip.astype(dtype), kernel.astype(dtype)
-        if skip_first:
-            of_skip, of_x = jnp.split(kernel, [skip.shape[-1]], axis=2)
+        x, skip, of_x = x.astype(dtype), skip.astype(dtype), kernel.astype(dtype)
+        if self.of_skip is None:
+            of_x, of_skip = _halves(of_x, skip.shape[-1], skip_first=skip_first)
+            y = self.apply(skip, of_skip)
         else:
-            of_x, of_skip = jnp.split(kernel, [x.shape[-1]], axis=2)
-        y = self.apply(skip, of_skip)
+            y = self.of_skip(skip)
         if taps is None:
             return self._biased(y + self.apply(x, of_x))
         return self._biased(y + convolve_upsampled(x, of_x, *taps)[:, : y.shape[1], : y.shape[2]])
@@ -82,11 +85,34 @@ class Convolution(nnx.Module):
         self.kernel.set_value((kernel.astype(scale.dtype) * scale).astype(kernel.dtype))
         self.bias = nnx.data(nnx.Param((bias * scale + shift).astype(kernel.dtype)))
 
+    def split(self, channels: int, *, skip_first: bool) -> "Convolution":
+        """Keep the kernel's half for a skip connection of so many channels apart, from now on, for `joined`."""
+        of_x, of_skip = _halves(self.kernel[...], channels, skip_first=skip_first)
+        size, _, before, after = of_skip.shape
+        half = Convolution(before, after, size, bias=False, dtype=self.dtype)
+        self.kernel, half.kernel = nnx.Param(of_x), nnx.Param(of_skip)
+        self.of_skip = nnx.data(half)
+        return half
+
+    def prepare(self) -> None:
+        """Convolve as `unet_jax.winograd` does, from now on, where that is faster on a CPU; not in bfloat16."""
+        kernel = self.kernel[...]
+        if jnp.dtype(self.dtype or kernel.dtype) in (jnp.float32, jnp.float64) and (found := prepared(kernel)):
+            self.apply, kernel = found
+            self.kernel = nnx.Param(kernel)
+
     def _biased(self, y: Array) -> Array:
         if self.bias is None:
             return y
         exact = jnp.promote_types(y.dtype, jnp.float32)
         return (y.astype(exact) + self.bias[...].astype(exact)).astype(y.dtype)
+
+
+def _halves(kernel: Array, channels: int, *, skip_first: bool) -> tuple[Array, Array]:
+    """The kernel for the map from below, and that for a skip connection of so many channels."""
+    if skip_first:
+        return kernel[:, :, channels:], kernel[:, :, :channels]
+    return kernel[:, :, :-channels], kernel[:, :, -channels:]
 
 
 class TransposedConvolution(nnx.Module):

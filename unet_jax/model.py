@@ -64,12 +64,26 @@ class DoubleConv(nnx.Module):
             taps = rows, columns
         return self.conv1.joined(x, skip, taps, skip_first=self.config.skip_first)
 
-    def fold(self) -> None:
-        """Make BatchNorm, as it predicts, a part of the convolutions."""
+    def fold(self, platform: str | None = None, skip: int = 0) -> None:
+        """Make BatchNorm, as it predicts, a part of the convolutions, and prepare these for the platform.
+
+        Args:
+            platform: as in `UNet.fold`.
+            skip: channels of the skip connection, in a decoder.
+        """
         for conv, norm in ((self.conv1, self.norm1), (self.conv2, self.norm2)):
             if norm is not None:
                 conv.fold(*norm.predicting())
         self.norm1 = self.norm2 = None
+        if platform != "cpu":
+            return
+        convolutions = [self.conv2]
+        if skip:
+            convolutions.append(self.conv1.split(skip, skip_first=self.config.skip_first))
+        if not skip or self.up is not None:  # `convolve_upsampled` takes the kernel as it is
+            convolutions.append(self.conv1)
+        for convolution in convolutions:
+            convolution.prepare()
 
 
 class UNet(nnx.Module):
@@ -194,15 +208,22 @@ class UNet(nnx.Module):
         """What lies between two encoder blocks."""
         return max_pool(x)
 
-    def fold(self) -> "UNet":
+    def fold(self, platform: str | None = None) -> "UNet":
         """A copy that only predicts: BatchNorm's running statistics are a part of its convolutions.
 
         Its logits are those of this network in eval mode, to rounding. It cannot be trained, saved or converted.
+
+        Args:
+            platform: where it will predict. On a "cpu" its wide convolutions take fewer multiplications, and their
+                kernels about twice the memory (`unet_jax.winograd`); None: anywhere.
         """
         folded = nnx.clone(self)
         folded.eval()
-        for block in (*self.config.encoder_blocks, *self.config.decoder_blocks):
-            getattr(folded, block.name).fold()
+        *encoders, bottom = self.config.encoder_blocks
+        for block in (*encoders, bottom):
+            getattr(folded, block.name).fold(platform)
+        for block, beside in zip(self.config.decoder_blocks, reversed(encoders), strict=True):
+            getattr(folded, block.name).fold(platform, beside.after)
         return folded
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w k"]:

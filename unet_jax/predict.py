@@ -68,7 +68,10 @@ class Predictor:
         self._graphdef = _evaluating(model, bfloat16)
         self._folded: tuple[list[Array], Any] = ([], None)
         """The weights that were last folded, and what came of it."""
-        self._fold = jax.jit(lambda variables: nnx.split(nnx.merge(self._graphdef, *variables).fold()))
+        self._fold = jax.jit(
+            lambda variables, platform: nnx.split(nnx.merge(self._graphdef, *variables).fold(platform)),
+            static_argnames="platform",
+        )
         self._programs: dict[str, Any] = {}
         """By platform."""
 
@@ -113,7 +116,8 @@ class Predictor:
         leaves = jax.tree.leaves(variables)
         known, folded = self._folded
         if len(known) != len(leaves) or any(old is not new for old, new in zip(known, leaves, strict=True)):
-            self._graph, folded = self._fold(_on_one_device(variables))
+            placed = _on_one_device(variables)
+            self._graph, folded = self._fold(placed, platform=_platform(placed))
             self._folded = leaves, folded
         return folded
 
@@ -126,7 +130,7 @@ class Predictor:
         return self._program(weights)(weights, x, jax.tree.map(lambda *values: np.stack(values), *parts))
 
     def _program(self, weights: Any) -> Any:
-        platform = next(iter(jax.tree.leaves(weights)[0].devices())).platform
+        platform = _platform(weights)
         if platform not in self._programs:
             graph, dtype = self._graph, self._dtype
 
@@ -147,6 +151,11 @@ def _evaluating(model: UNet, bfloat16: bool) -> Any:
         if bfloat16 and isinstance(layer, Convolution | TransposedConvolution | BatchNorm):
             layer.dtype = jnp.bfloat16
     return nnx.split(twin, nnx.Param, nnx.BatchStat)[0]
+
+
+def _platform(variables: Any) -> str:
+    """Of the device where the variables lie."""
+    return next(iter(jax.tree.leaves(variables)[0].devices())).platform
 
 
 def _on_one_device(variables: tuple[Any, Any]) -> tuple[Any, Any]:

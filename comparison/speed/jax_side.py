@@ -68,7 +68,7 @@ class Job:
         model.eval()
         if self.kind is PlainUNet:
             return logits_of(model)
-        return logits_of(model.fold(), compiler_options(DEVICE.platform))
+        return logits_of(model.fold(DEVICE.platform), compiler_options(DEVICE.platform))
 
     def _training(self) -> Callable[[Array, Array], Array]:
         recipe, start = self.setup.recipe, new_network(self.setup.config, 0)
