@@ -27,7 +27,7 @@ from unet_core.reading import NO_HINTS, Hints
 from unet_core.run import BEST, is_run
 from unet_core.source import SYNTHETIC, Source, open_source
 
-SIDE = 256
+SIDE = 192
 """Height and width of the pictures that both predict, in pixels, at most: the centres of larger ones."""
 
 

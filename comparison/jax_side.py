@@ -82,10 +82,11 @@ def lacks_tf32() -> str | None:
 def predict(checkpoint: Checkpoint, precision: Precision, pictures: Pictures) -> list[np.ndarray]:
     """See `comparison.sides.Side`. XLA's options for CPUs make float64 thirty times slower, and are left out there."""
     kind: Literal["float64", "float32"] = "float64" if precision == "float64" else "float32"
-    options = compiler_options(jax.devices()[0].platform) if kind == "float32" else None
+    platform = jax.devices()[0].platform
+    options = compiler_options(platform) if kind == "float32" else None
     with parity(kind, tf32=precision == "tf32"):
         model = from_checkpoint(in_dtype(checkpoint, kind), dtype=jnp.bfloat16 if precision == "bfloat16" else None)
-        graphdef, state = nnx.split(model.fold())
+        graphdef, state = nnx.split(model.fold(platform))
 
         @functools.partial(jax.jit, compiler_options=options)
         def logits(state: Any, x: Any) -> Any:
