@@ -23,7 +23,9 @@ def checkpoint(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("command", ["inspect", "convert", "verify", "train", "predict", "eval", "plot", "bench"])
+@pytest.mark.parametrize(
+    "command", ["inspect", "convert", "verify", "train", "predict", "eval", "plot", "bench", "compare"]
+)
 def test_help_has_an_example(capsys, command):
     assert main([command, "--help"]) == 0
     assert f"Example: unet {command} " in capsys.readouterr().out
@@ -84,7 +86,7 @@ def test_help_names_the_commands_and_the_exit_codes(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Expected one of {inspect, convert, verify, train, predict, eval, plot, bench}"),
+        ([], "Expected one of {inspect, convert, verify, compare, train, predict, eval, plot, bench}"),
         (["transmogrify"], "transmogrify"),
         (["convert", "a.pt"], "DST"),
         (["inspect"], "CKPT"),

@@ -355,7 +355,8 @@ def test_a_run_is_proven_before_it_gets_its_name(run, tmp_path, small_proof, cap
     certificate = read_certificate(tmp_path / "new.certificate.json")
     assert len(certificate.checks) == 14, "one is shown, not judged"
     assert {check.quantity for check in certificate.checks if check.sample == "update 7"} > {"loss", "moments"}
-    assert [given.name for given in certificate.inputs] == ["random 3x4x4", "update 7, pictures", "update 7, labels"]
+    inputs = [given.name for given in certificate.inputs if " again, " not in given.name]  # of a check in doubt
+    assert inputs == ["random 3x4x4", "update 7, pictures", "update 7, labels"]
 
 
 def test_a_moved_run_is_the_same_training(runs, small_proof, capsys):

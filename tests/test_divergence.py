@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 import unet_jax.layers
+import unet_jax.normalisation
 from comparison.divergence import COTANGENT, GRADIENT, MOVED, OUTPUT, STATISTICS, STEP, divergence
 from conversion.jax_runner import JaxRunner
 from conversion.runners import Forced
@@ -201,7 +202,7 @@ def test_an_unknown_cause_is_left_open():
     ("place", "broken", "found"),
     [
         (
-            (unet_jax.layers, "batch_statistics"),
+            (unet_jax.normalisation, "two_pass"),
             lambda _: lambda x: (x.mean((0, 1, 2)), (x * x).mean((0, 1, 2)) - x.mean((0, 1, 2)) ** 2),
             ("down1.conv.1", MOVED, "float64", "E[x^2] - E[x]^2"),
         ),

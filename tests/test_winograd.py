@@ -16,6 +16,7 @@ from flax import nnx
 from unet_jax import winograd
 from unet_jax.checkpoint import from_checkpoint
 from unet_jax.convolution import convolve, convolve_plain
+from unet_jax.layers import Convolution
 from unet_jax.model import UNet
 from unet_jax.plain import PlainUNet
 from unet_jax.predict import Predictor
@@ -32,7 +33,7 @@ def wide(monkeypatch, way):
 
 def functions(model):
     """What each convolution of a network calls, and the shape of its kernel."""
-    return [(layer.apply, layer.kernel.shape) for _, layer in nnx.iter_modules(model) if hasattr(layer, "apply")]
+    return [(layer.apply, layer.kernel.shape) for _, layer in nnx.iter_modules(model) if isinstance(layer, Convolution)]
 
 
 @pytest.mark.parametrize("kind", [winograd.TWO, winograd.FOUR, winograd.transform(0.0, 1.0, -1.0, 2.0, -2.0, 0.5)])

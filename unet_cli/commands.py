@@ -248,7 +248,7 @@ class Verify(Source):
                 self.b,
                 hints=self.hints(self.dialect),
                 again=self.again,
-                size=_parse_size(self.size),
+                size=parse_size(self.size),
                 images=self.image,
                 progress=progress,
             )
