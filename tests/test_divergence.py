@@ -215,8 +215,10 @@ def test_an_unknown_cause_is_left_open():
     ],
     ids=["fast variance", "bfloat16"],
 )
-def test_a_broken_jax_twin_is_found(monkeypatch, place, broken, found):
+def test_a_broken_jax_twin_is_found(monkeypatch, request, place, broken, found):
     owner, name = place
+    request.addfinalizer(jax.clear_caches)  # branches by platform are traced once for all
+    jax.clear_caches()
     monkeypatch.setattr(owner, name, broken(getattr(owner, name)))
     result = divergence(A, JaxRunner.of_checkpoint(checkpoint(), "B"), SAMPLE)
     layer, quantity, precision, cause = found

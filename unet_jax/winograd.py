@@ -69,8 +69,8 @@ def prepared(kernel: Float[Array, "k k c d"]) -> Prepared | None:
     """The faster way on a CPU, and the kernel for it, in the same dtype; None where that is the direct convolution.
 
     The kernel alone decides, so that it need not be kept in two forms: by tiles from 512 channels on, by rows from 64
-    on. By rows is up to 1.7 times as fast as the direct convolution, and faster than by tiles on maps of 64x64 and more; on
-    the smaller ones that so many channels mostly have it spends its time on the kernel (docs/performance.md).
+    on. By rows is up to 1.7 times as fast as the direct convolution, and faster than by tiles on maps of 64x64 and
+    more; on the smaller ones that so many channels mostly have it spends its time on the kernel (docs/performance.md).
     """
     size, _, before, after = kernel.shape
     if size != 3 or min(before, after) < _LEAST:
