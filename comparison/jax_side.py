@@ -80,10 +80,10 @@ def lacks_tf32() -> str | None:
 
 
 def predict(checkpoint: Checkpoint, precision: Precision, pictures: Pictures) -> list[np.ndarray]:
-    """See `comparison.sides.Side`. XLA's options for CPUs make float64 thirty times slower, and are left out there."""
+    """See `comparison.sides.Side`."""
     kind: Literal["float64", "float32"] = "float64" if precision == "float64" else "float32"
     platform = jax.devices()[0].platform
-    options = compiler_options(platform) if kind == "float32" else None
+    options = compiler_options(platform, wide=kind == "float64")
     with parity(kind, tf32=precision == "tf32"):
         model = from_checkpoint(in_dtype(checkpoint, kind), dtype=jnp.bfloat16 if precision == "bfloat16" else None)
         graphdef, state = nnx.split(model.fold(platform))

@@ -232,6 +232,10 @@ def test_a_folded_network_is_neither_saved_nor_trained(tmp_path):
     assert not folded.training
 
 
+def test_float64_is_compiled_without_the_options():
+    assert compiler_options("cpu", wide=True) is None
+
+
 def test_compiler_options_that_xla_does_not_know_are_left_out(monkeypatch):
     monkeypatch.setattr("unet_jax.compilation._CPU", {"xla_cpu_of_another_day": "true"})
     compiler_options.cache_clear()

@@ -11,12 +11,13 @@ faster as XLA has them itself (docs/performance.md)."""
 
 
 @functools.cache
-def compiler_options(platform: str) -> dict[str, str] | None:
+def compiler_options(platform: str, *, wide: bool = False) -> dict[str, str] | None:
     """What `jax.jit` is given as its `compiler_options` for `platform` ("cpu", "gpu", "tpu").
 
-    None where there is nothing to ask for, or where this version of XLA does not know the option.
+    None where there is nothing to ask for, where this version of XLA does not know the option, or where the program
+    is `wide`, in float64: with the option its convolutions would take thirty times as long.
     """
-    if platform != "cpu":
+    if platform != "cpu" or wide:
         return None
     probe = jax.ShapeDtypeStruct((), "float32", sharding=jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0]))
     try:

@@ -209,7 +209,7 @@ def compiled(update: Update, state: TrainState, recipe: Recipe, mesh: Mesh) -> U
     number = jax.ShapeDtypeStruct((), jnp.result_type(float), sharding=whole)
     image = jax.ShapeDtypeStruct((*shape, channels), jnp.result_type(float), sharding=split)
     labels = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=split)
-    options = compiler_options(mesh.devices.flat[0].platform)
+    options = compiler_options(mesh.devices.flat[0].platform, wide=recipe.precision == "float64")
     program = jax.jit(update, donate_argnums=0, out_shardings=whole, compiler_options=options)
     made: Any = program.lower(state, image, labels, (number, number)).compile()
     return made
