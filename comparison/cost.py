@@ -11,7 +11,7 @@ CANDIDATES = ("jax:ours", "torch:eager+channels_last")
 
 NOTE = (
     "Time and memory are of a network with these features, 3 channels in and 1 out, by few rounds, and without "
-    "torch.compile, which is faster and compiles for long: `unet bench` measures it all."
+    "torch.compile, which is faster and compiles for long: unet bench measures it all."
 )
 
 
