@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from comparison.findings import Divergence, Mode, Pass, Row, Table
+from conversion.differences import UNITS, norm_difference
 from conversion.judgement import values_per_channel
 from conversion.runners import Forced, Precision, Runner, Trace
 from conversion.samples import Sample
@@ -20,9 +21,9 @@ from unet_core.hub import COUNTER, Tensors
 from unet_core.progress import Progress, silent
 from unet_core.settings import Optimizer
 
-UNIT = 2.0**-24
-"""float32's unit roundoff: an error of A's below it counts as this much."""
-NARROWER = 2.0**-29
+UNIT = UNITS["float32"]
+"""An error of A's in float32 that is below it counts as this much."""
+NARROWER = UNITS["float64"] / UNITS["float32"]
 """float64's unit roundoff over float32's."""
 FACTOR = 32.0
 """How many times that measure B's error may be. In faithful conversions of random networks it is 0.2 to 16 times."""
@@ -83,7 +84,7 @@ def divergence(a: Runner, b: Runner, sample: Sample, *, seed: int = 0, progress:
             Table("backward", mode, tuple(_backward(traces, mode))),
             Table("update", mode, tuple(_steps(a, b, traces, mode))),
         ]
-    tables.sort(key=lambda table: _PASSES.index(table.pass_))
+    tables.sort(key=lambda table: _PASSES.index(table.pass_))  # each alone first, then what has travelled
     part = _first(tables)
     if part is None:
         return Divergence(sample.name, tuple(tables), None, None, None, None, (), None)
@@ -106,25 +107,19 @@ def _traced(a: Runner, b: Runner, x: np.ndarray, cotangent: np.ndarray | None, s
 
     def all_of(forced: Forced | None) -> _Traces:
         reference = exact(x, cotangent, forced)
-        given = {} if forced is None else {name: forced.outputs[name] for name in forced.outputs if _forces(name)}
         return _Traces(
             reference,
             own(x, cotangent, forced),
             wide(x, cotangent, forced),
             other(x, cotangent, forced),
             exact(_shaken(x, rng), cotangent, forced and _all_shaken(forced, rng)),
-            {**reference.outputs, **given},
+            {**reference.outputs, **(forced.outputs if forced else {})},
         )
 
     plain = all_of(None)
-    forced = Forced.of(plain.exact)
+    forced = Forced.of(plain.exact, a.config)
     found = {"cumulative": plain, "isolated": all_of(forced)}
     return found if cotangent is None else {**found, "moved": all_of(_far(forced))}
-
-
-def _forces(layer: str) -> bool:
-    """Whether a layer has parameters, and so can be made to hand on something else."""
-    return not layer.endswith((".pool", ".join", ".conv.2"))
 
 
 def _far(forced: Forced) -> Forced:
@@ -158,13 +153,9 @@ def _row(
     judged: Container[Precision] = _BOTH,
 ) -> Row:
     """How far the arrays of these names, in this field of a trace, are from the exact ones, all together."""
-    exact = [getattr(traces.exact, field)[name] for name in names]
-    scale = _norm(exact)
 
     def error(trace: Trace) -> float:
-        found = getattr(trace, field)
-        difference = _norm([np.subtract(found[name], one) for name, one in zip(names, exact, strict=True)])
-        return difference / scale if scale else float(difference and np.inf)
+        return norm_difference(*({name: getattr(one, field)[name] for name in names} for one in (trace, traces.exact)))
 
     own = error(traces.own)
     budget = FACTOR * max(own, error(traces.shaken), UNIT)
@@ -177,11 +168,6 @@ def _row(
         error(traces.other),
         budget if "float32" in judged else np.inf,
     )
-
-
-def _norm(arrays: Iterable[np.ndarray]) -> float:
-    """Of several arrays together; float64, as the exact ones are, and so what is subtracted from them."""
-    return float(np.sqrt(sum(np.dot(one.ravel(), one.ravel()) for one in arrays)))
 
 
 def _outputs(traces: _Traces) -> list[Row]:
@@ -231,9 +217,8 @@ def _steps(a: Runner, b: Runner, traces: _Traces, mode: Mode) -> list[Row]:
 
 
 def _first(tables: Iterable[Table]) -> tuple[Table, Row] | None:
-    """Float64 before float32, a pass before the next, a layer alone before what has travelled."""
-    ordered = sorted(tables, key=lambda table: (_PASSES.index(table.pass_), _MODES.index(table.mode)))
-    rows = [(table, row) for table in ordered for row in table.rows]
+    """Float64 before float32; then the first in the order of the tables."""
+    rows = [(table, row) for table in tables for row in table.rows]
     return next((found for found in rows if not found[1].wide_ok), None) or next(
         (found for found in rows if not found[1].ok), None
     )
@@ -250,8 +235,7 @@ def _trials(
     if row.quantity not in (OUTPUT, MOVED):
         return ()
     ours, answer = traces.exact.outputs[row.layer], theirs.outputs[row.layer]
-    inputs = traces.handed
-    return trials(Scene(a, b, row.layer, inputs, sample.x, ours, answer, precision, pass_ != "eval", budget))
+    return trials(Scene(a, b, row.layer, traces.handed, sample.x, ours, answer, precision, pass_ != "eval", budget))
 
 
 def _by_layer(tensors: Tensors) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from comparison.crops import Crops
 from comparison.findings import Ladder, Rung
 from comparison.sides import PRECISIONS, Network, Precision, check_alike, side
-from conversion.judgement import norm_difference
+from conversion.differences import norm_difference
 from conversion.runners import Framework
 from unet_core.checkpoint import Checkpoint
 from unet_core.progress import Progress, silent

@@ -9,7 +9,7 @@ from typing import Any
 from comparison.findings import SCHEMA, Comparison, Divergence, Pass, Picture, Row, Table
 from comparison.speed.report import Environment
 from comparison.speed.table import scaled
-from unet_core.errors import MissingFrameworkError
+from unet_core.errors import MissingFrameworkError, printable
 
 try:
     import jinja2
@@ -106,9 +106,7 @@ def render(comparison: Comparison, command: str) -> str:
 
 def visible(value: Any) -> Any:
     """Text in which a control or direction character is seen and does nothing; other values as they are."""
-    if type(value) is not str:  # what is marked as safe is the template's own
-        return value
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in value)
+    return printable(value) if type(value) is str else value  # what is marked as safe is the template's own
 
 
 def signed(value: float) -> str:

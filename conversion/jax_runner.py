@@ -12,10 +12,20 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType
 
-from conversion.runners import Controls, Forced, Framework, Precision, Step, Trace, Tracer, in_precision, input_name
+from conversion.runners import (
+    Controls,
+    Forced,
+    Framework,
+    Precision,
+    Step,
+    Trace,
+    Tracer,
+    in_precision,
+    input_name,
+    layers_of,
+)
 from unet_core.batches import Batch
 from unet_core.checkpoint import Checkpoint
-from unet_core.config import UNetConfig
 from unet_core.errors import UNetError
 from unet_core.hub import Tensors, check_tensors, in_forward_order, tensor_specs
 from unet_core.recipe import Recipe
@@ -130,7 +140,7 @@ class JaxRunner:
             with parity(precision):
                 given = _input(x, precision)
                 _, shapes, _ = jax.eval_shape(forward, parameters, None, rest, None, given)
-                zeros = {name: np.zeros(shapes[name].shape, precision) for name in tapped(self.config)}
+                zeros = {name: np.zeros(shapes[name].shape, precision) for name in layers_of(self.config)}
                 force = _force(forced, zeros, precision)
                 if cotangent is None:
                     _, answers, after = predict(parameters, zeros, rest, force, given)
@@ -204,11 +214,6 @@ def update(
         after = hub_form(network, host_arrays(live), state.step + 1, recipe, "the state after an update")
     specs = tensor_specs(state.network.config)
     return float(loss), {name: value for name, value in named.items() if specs[name].trained}, after
-
-
-def tapped(config: UNetConfig) -> list[str]:
-    """The layers that have parameters, in forward order."""
-    return list(dict.fromkeys(key.rpartition(".")[0] for key in tensor_specs(config)))
 
 
 class _Taps:

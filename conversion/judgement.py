@@ -1,11 +1,11 @@
 """Judges two networks' answers to one input, and finds the first layer where they part."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from conversion.differences import UNITS, largest_difference, norm_difference, tensor_differences
 from conversion.runners import Precision, Runner
 from conversion.samples import Sample
 from conversion.suspects import (
@@ -27,7 +27,7 @@ FLOAT64_BUDGETS: Mapping[str, float] = {EVAL: 1e-12, TRAINING: 1e-12, GRADIENTS:
 FLOAT32_FACTOR = 1.25
 """How much larger than torch's own float32 error the other's may be, both against the float64 reference."""
 
-FLOAT32_UNIT = 2.0**-24
+FLOAT32_UNIT = UNITS["float32"]
 """float32's unit roundoff: an error of torch's below it counts as this much, no answer need be better than rounded."""
 
 FLOAT32_JUDGED = (EVAL, TRAINING, STATISTICS)
@@ -178,35 +178,6 @@ def locate(
         cause = cause_of(statistics_trials(layer, a, ours, theirs, count, FLOAT64_BUDGETS[STATISTICS]))
     quantity = failed.quantity if failed.precision == "float64" else f"{failed.quantity} in float32"
     return Departure(layer, quantity, errors[key], cause)
-
-
-def largest_difference(found: np.ndarray, reference: np.ndarray, scale: float | None = None) -> float:
-    """The largest absolute difference, relative to `scale`, or to the largest absolute value of `reference`."""
-    wide = reference.astype(np.float64)
-    difference = np.abs(found.astype(np.float64) - wide).max()
-    scale = float(np.abs(wide).max()) if scale is None else scale
-    return float(difference / scale) if scale else float(difference and np.inf)
-
-
-def tensor_differences(found: Tensors, reference: Tensors) -> dict[str, float]:
-    """`largest_difference` of every tensor.
-
-    BatchNorm takes out what the bias of a convolution before it adds, so that this bias's gradient is rounding alone:
-    it is measured against that of its kernel.
-    """
-    kernels = {key: re.sub(r"(\.conv\.[03])\.bias$", r"\1.weight", key) for key in reference}
-    return {
-        key: largest_difference(found[key], value, float(np.abs(reference[kernels[key]]).max()))
-        for key, value in reference.items()
-    }
-
-
-def norm_difference(found: Tensors, reference: Tensors) -> float:
-    """The Euclidean norm of the difference of all tensors in `found` together, relative to that of the reference."""
-    wide = {key: reference[key].astype(np.float64) for key in found}
-    scale = sum(np.square(value).sum() for value in wide.values())
-    difference = sum(np.square(found[key].astype(np.float64) - value).sum() for key, value in wide.items())
-    return float(np.sqrt(difference / scale)) if scale else float(difference and np.inf)
 
 
 def _first_layer(a: Runner, b: Runner, sample: Sample, precision: Precision, *, training: bool) -> Departure | None:

@@ -15,7 +15,7 @@ from unet_core.checkpoint import Checkpoint
 from unet_core.config import UNetConfig
 from unet_core.containers import Container, existing_container
 from unet_core.errors import UNetError
-from unet_core.hub import COUNTER, Tensors
+from unet_core.hub import COUNTER, Tensors, tensor_specs
 from unet_core.reading import NO_HINTS, Hints
 from unet_core.settings import Optimizer
 
@@ -63,15 +63,13 @@ class Forced:
     cotangents: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, trace: Trace) -> "Forced":
+    def of(cls, trace: Trace, config: UNetConfig) -> "Forced":
         """The numbers of a trace, rounded to float32, so that they are the same in each precision."""
-        names = trace.outputs if not trace.cotangents else trace.cotangents
-        return cls(
-            *(
-                {name: of[name].astype(np.float32) for name in names if name in of}
-                for of in (trace.outputs, trace.cotangents)
-            )
+        outputs, cotangents = (
+            {name: of[name].astype(np.float32) for name in layers_of(config) if name in of}
+            for of in (trace.outputs, trace.cotangents)
         )
+        return cls(outputs, cotangents)
 
 
 @runtime_checkable
@@ -175,6 +173,11 @@ def frameworks_of(a: Container, b: Container) -> tuple[Framework, Framework]:
 def in_precision(value: np.ndarray, precision: Precision) -> np.ndarray:
     """A weight or statistic in this precision; the batch counter as it is."""
     return value if value.dtype == COUNTER else value.astype(precision)
+
+
+def layers_of(config: UNetConfig) -> list[str]:
+    """The layers that have parameters, in forward order."""
+    return list(dict.fromkeys(key.rpartition(".")[0] for key in tensor_specs(config)))
 
 
 def input_name(layer: str) -> str | None:

@@ -1,7 +1,7 @@
 """Why a layer departs: one semantic after the other is switched in a model of it, and what each leaves is measured."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from conversion.differences import UNITS, distance
 from conversion.runners import Precision, Runner
 from unet_core.config import UNetConfig
 from unet_core.hub import Tensors
@@ -16,8 +17,6 @@ from unet_core.resize import interpolation_matrix
 
 _EXPLAINED = 1e-4
 """A switch explains a difference of which it leaves no more than this part (or no more than rounding does)."""
-
-_UNITS: Mapping[Precision, float] = {"float64": 2.0**-53, "float32": 2.0**-24}
 
 _AXES: Mapping[tuple[int, ...], str] = {
     (0, 1, 3, 2): "height and width of the kernel are swapped",
@@ -76,18 +75,25 @@ def trials(scene: Scene) -> tuple[Trial, ...]:
     """Every switch that the layer has, what is left of the difference with it; the best first."""
     model = _Layer(scene)
     target, side = scene.theirs, ""
-    departure = distance(target, scene.ours)
-    if scene.precision == "float64" and model.plain is not None:
-        enough = max(scene.budget, _EXPLAINED * departure)
-        if distance(target, model.plain) <= enough < distance(scene.ours, model.plain):
-            target, side = scene.ours, "in A, "  # it is A's own code that does not do what its config says
-    found: dict[str, float] = {}
-    for said, answer in model.suspects(target):
-        if model.plain is None or not np.array_equal(answer, model.plain):
-            found.setdefault(side + said, distance(target, answer))
-    enough = max(scene.budget, _EXPLAINED * departure)
-    tried = (Trial(said, remaining, bool(remaining <= enough)) for said, remaining in found.items())
-    return tuple(sorted(tried, key=lambda trial: np.nan_to_num(trial.remaining, nan=np.inf)))
+    enough = max(scene.budget, _EXPLAINED * distance(target, scene.ours))
+    plain = model.plain if scene.precision == "float64" else None
+    if plain is not None and distance(target, plain) <= enough < distance(scene.ours, plain):
+        target, side = scene.ours, "in A, "  # it is A's own code that does not do what its config says
+    suspects = (
+        (side + said, answer)
+        for said, answer in model.suspects(target)
+        if model.plain is None or not np.array_equal(answer, model.plain)
+    )
+    return _tried(suspects, target, enough)
+
+
+def _tried(suspects: Iterable[tuple[str, np.ndarray]], target: np.ndarray, enough: float) -> tuple[Trial, ...]:
+    """What each leaves of the target, the best first; it vanishes where that is not more than `enough`."""
+    left: dict[str, float] = {}
+    for said, answer in suspects:
+        left.setdefault(said, distance(target, answer))
+    found = (Trial(said, remaining, bool(remaining <= enough)) for said, remaining in left.items())
+    return tuple(sorted(found, key=lambda trial: np.nan_to_num(trial.remaining, nan=np.inf)))
 
 
 def forward_cause(scene: Scene) -> str | None:
@@ -98,15 +104,6 @@ def forward_cause(scene: Scene) -> str | None:
 def cause_of(found: tuple[Trial, ...]) -> str | None:
     """The switch that makes the difference vanish; None where none does."""
     return found[0].switch if found and found[0].vanishes else None
-
-
-def distance(found: np.ndarray, reference: np.ndarray) -> float:
-    """The Euclidean norm of the difference, relative to that of the reference."""
-    if found.shape != reference.shape:
-        return float("inf")
-    wide = reference.astype(np.float64)
-    scale, difference = (float(np.linalg.norm(value.ravel())) for value in (wide, found.astype(np.float64) - wide))
-    return difference / scale if scale else float(difference and np.inf)
 
 
 def parameter_cause(layer: str, a: Tensors, b: Tensors) -> str | None:
@@ -157,12 +154,8 @@ def statistics_trials(
         f"the momentum is {1 - momentum:.6g}, Flax's for torch's {momentum:.6g}": after(variance, 1 - momentum),
     }
     target = np.stack(found)
-    departure = distance(target, np.stack(expected))
-    tried = ((said, distance(target, answer)) for said, answer in suspects.items())
-    enough = max(budget, _EXPLAINED * departure)
-    return tuple(
-        sorted((Trial(said, left, bool(left <= enough)) for said, left in tried), key=lambda trial: trial.remaining)
-    )
+    enough = max(budget, _EXPLAINED * distance(target, np.stack(expected)))
+    return _tried(suspects.items(), target, enough)
 
 
 def precision_cause(error: float) -> str | None:
@@ -330,7 +323,7 @@ class _Layer:
         epsilon = float(np.median(found - variance))
         if epsilon > 0 and not np.isclose(epsilon, own, rtol=1e-3):
             yield Suspect(f"epsilon is {epsilon:.3g} instead of {own:.3g}", self._normalised(mean, variance, epsilon))
-        digits = 4 * np.sqrt(count) * _UNITS[self.scene.precision] * (mean**2 + variance)  # as sums of `count` err
+        digits = 4 * np.sqrt(count) * UNITS[self.scene.precision] * (mean**2 + variance)  # as sums of `count` err
         off = np.square(found_mean - mean) + np.abs(found - own - variance)
         if (off <= digits).all():
             yield Suspect(

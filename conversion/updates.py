@@ -7,8 +7,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from conversion.differences import largest_difference, tensor_differences
 from conversion.frameworks import needed
-from conversion.judgement import Check, Departure, largest_difference, tensor_differences
+from conversion.judgement import Check, Departure
 from conversion.runners import Controls, Framework
 from conversion.samples import Input
 from unet_core.batches import Batch

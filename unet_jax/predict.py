@@ -139,8 +139,8 @@ class Predictor:
                 each = jax.vmap(lambda x, part: window_logits(model, x[None], part)[0])
                 return each(x, parts).astype(dtype)
 
-            wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(weights))
-            self._programs[platform] = jax.jit(logits_of_tiles, compiler_options=compiler_options(platform, wide=wide))
+            options = compiler_options(platform, wide=dtype == jnp.float64)
+            self._programs[platform] = jax.jit(logits_of_tiles, compiler_options=options)
         return self._programs[platform]
 
 
