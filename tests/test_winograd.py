@@ -13,7 +13,7 @@ jax = pytest.importorskip("jax")
 import jax.numpy as jnp
 from flax import nnx
 
-from unet_jax import winograd
+from unet_jax import convolution, winograd
 from unet_jax.checkpoint import from_checkpoint
 from unet_jax.convolution import convolve, convolve_plain
 from unet_jax.layers import Convolution
@@ -21,22 +21,38 @@ from unet_jax.model import UNet
 from unet_jax.plain import PlainUNet
 from unet_jax.predict import Predictor
 
-WAYS = ["by_rows", "by_tiles"]
 SMALL = UNetConfig(3, 2, (2, 3), skip_first=True)
+FEW = (3, 5)
+"""Channels in and out."""
 
 
-def wide(monkeypatch, way):
-    """Even convolutions of one channel go that way."""
-    monkeypatch.setattr(winograd, "_LEAST", 1)
-    monkeypatch.setattr(winograd, "_MANY", {"by_rows": 1 << 20, "by_tiles": 1}[way])
+@pytest.fixture
+def wide(monkeypatch):
+    """Even convolutions of one channel take fewer multiplications, on maps of any size."""
+    for name in ("_LEAST", "_WIDER", "_PIXELS"):
+        monkeypatch.setattr(winograd, name, 1)
+    monkeypatch.setattr(convolution, "_WIDE", 1)
 
 
 def functions(model):
-    """What each convolution of a network calls, and the shape of its kernel."""
-    return [(layer.apply, layer.kernel.shape) for _, layer in nnx.iter_modules(model) if isinstance(layer, Convolution)]
+    """What each convolution of a network calls, and the shape of its kernel, or kernels."""
+    layers = [layer for _, layer in nnx.iter_modules(model) if isinstance(layer, Convolution)]
+    return [(layer.apply, tuple(kernel.shape for kernel in jax.tree.leaves(layer.kernel))) for layer in layers]
 
 
-@pytest.mark.parametrize("kind", [winograd.TWO, winograd.FOUR, winograd.transform(0.0, 1.0, -1.0, 2.0, -2.0, 0.5)])
+def drawn(*shapes):
+    rng = np.random.default_rng(0)
+    return tuple(jnp.asarray(rng.standard_normal(shape)) for shape in shapes)
+
+
+def derivatives(function, x, kernel, gradient):
+    """By the input and by the kernel."""
+    return jax.jit(lambda *given: jax.vjp(function, *given)[1](gradient))(x, kernel)
+
+
+@pytest.mark.parametrize(
+    "kind", [winograd.DIRECT, winograd.FOUR, *(winograd.transform(0.0, 1.0, -1.0, *more) for more in ((), (2.0, 0.5)))]
+)
 def test_a_transform_gives_sums_of_three_products(kind):
     inputs, taps = np.random.default_rng(0).standard_normal(len(kind.inputs)), np.array([2.0, -3.0, 5.0])
     found = kind.outputs @ ((kind.taps @ taps) * (kind.inputs @ inputs))
@@ -44,100 +60,146 @@ def test_a_transform_gives_sums_of_three_products(kind):
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7), (1, 1), (2, 13), (6, 3)])
-@pytest.mark.parametrize(("batch", "channels"), [(1, (3, 5)), (2, (4, 1))])
-@pytest.mark.parametrize("way", WAYS)
-def test_it_is_the_convolution(x64, monkeypatch, way, size, batch, channels):
-    wide(monkeypatch, way)
-    rng = np.random.default_rng(0)
-    x, kernel = (jnp.asarray(rng.standard_normal(shape)) for shape in ((batch, *size, channels[0]), (3, 3, *channels)))
-    function, ready = winograd.prepared(kernel)
-    assert function is getattr(winograd, way)
-    assert apart(jax.jit(function)(x, ready), convolve_plain(x, kernel)) < 1e-12
+@pytest.mark.parametrize(("batch", "channels"), [(1, FEW), (2, (4, 1))])
+def test_it_is_the_convolution(x64, size, batch, channels):
+    x, kernel = drawn((batch, *size, channels[0]), (3, 3, *channels))
+    assert apart(jax.jit(winograd.convolve)(x, kernel), convolve_plain(x, kernel)) < 1e-12
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 7), (1, 1), (2, 13), (70, 3), (5, 2100)])
+@pytest.mark.parametrize(("batch", "channels"), [(1, FEW), (2, (4, 1))])
+@pytest.mark.parametrize("least", [1, 64])
+def test_its_kernels_gradient_is_the_convolutions(x64, monkeypatch, size, batch, channels, least):
+    """With fewer multiplications, and with all of them; in one block and in several."""
+    monkeypatch.setattr(winograd, "_LEAST", least)
+    x, kernel, gradient = drawn((batch, *size, channels[0]), (3, 3, *channels), (batch, *size, channels[1]))
+    expected = derivatives(convolve_plain, x, kernel, gradient)[1]
+    assert apart(jax.jit(winograd.kernel_gradient)(x, gradient), expected) < 1e-12
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 14)])
+def test_the_gradients_of_wide_convolutions_are_the_convolutions(x64, wide, size):
+    given = drawn((2, *size, FEW[0]), (3, 3, *FEW), (2, *size, FEW[1]))
+    assert apart(derivatives(convolve, *given), derivatives(convolve_plain, *given)) < 1e-12
 
 
 @pytest.mark.parametrize("part", ["inputs", "taps", "outputs"])
-@pytest.mark.parametrize(("way", "kind"), [("by_rows", "FOUR"), ("by_tiles", "TWO")])
-def test_a_wrong_weight_would_be_seen(x64, monkeypatch, way, kind, part):
-    wide(monkeypatch, way)
-    right = getattr(winograd, kind)
-    weights = getattr(right, part).copy()
+def test_a_wrong_weight_would_be_seen(x64, wide, monkeypatch, part):
+    weights = getattr(winograd.FOUR, part).copy()
     weights[1, 1] *= 1.01
-    monkeypatch.setattr(winograd, kind, right._replace(**{part: weights}))
-    rng = np.random.default_rng(0)
-    x, kernel = jnp.asarray(rng.standard_normal((1, 8, 8, 3))), jnp.asarray(rng.standard_normal((3, 3, 3, 2)))
-    function, ready = winograd.prepared(kernel)
-    assert apart(function(x, ready), convolve_plain(x, kernel)) > 1e-4
+    monkeypatch.setattr(winograd, "FOUR", winograd.FOUR._replace(**{part: weights}))
+    given = drawn((1, 8, 8, FEW[0]), (3, 3, *FEW), (1, 8, 8, FEW[1]))
+    assert apart(winograd.convolve(*given[:2]), convolve_plain(*given[:2])) > 1e-4
+    for found, expected in zip(derivatives(convolve, *given), derivatives(convolve_plain, *given), strict=True):
+        assert apart(found, expected) > 1e-4
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_float32_is_as_exact_as_the_convolution(monkeypatch, way):
-    """Of positive inputs, as a ReLU leaves them."""
-    wide(monkeypatch, way)
+@pytest.mark.parametrize("axes", [(0,), (1,)])
+def test_a_kernel_turned_for_the_input_only_half_would_be_seen(x64, wide, monkeypatch, axes):
+    def half(gradient, kernel):
+        return winograd.convolve(gradient, jnp.flip(kernel, axes).swapaxes(2, 3))
+
+    monkeypatch.setattr(convolution, "_input_gradient", half)
+    given = drawn((1, 8, 8, FEW[0]), (3, 3, *FEW), (1, 8, 8, FEW[1]))
+    assert apart(derivatives(convolve, *given)[0], derivatives(convolve_plain, *given)[0]) > 1e-2
+
+
+def test_float32_errs_as_the_convolution_does():
+    """Of positive inputs, as a ReLU leaves them; the answer, and the gradients by input and kernel.
+
+    The gradient by the input, a sum of terms of either sign, is less exact than the direct one (docs/performance.md).
+    """
     rng = np.random.default_rng(0)
-    x, kernel = rng.random((1, 32, 32, 64)) + 0.5, rng.standard_normal((3, 3, 64, 64))
+    x, kernel = rng.random((1, 32, 48, 64)) + 0.5, rng.standard_normal((3, 3, 64, 128))
+    gradient = rng.standard_normal((1, 32, 48, 128))
+
+    def answers(function, dtype):
+        given = [jnp.asarray(array, dtype) for array in (x, kernel, gradient)]
+        return function(*given[:2]), *derivatives(function, *given)
+
     with jax.enable_x64(True):
-        exact = np.asarray(convolve_plain(jnp.asarray(x), jnp.asarray(kernel)))
-    x, kernel = jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
-    function, ready = winograd.prepared(kernel)
-    found, direct = (
-        np.linalg.norm(np.asarray(y, np.float64) - exact) for y in (function(x, ready), convolve_plain(x, kernel))
-    )
-    assert found <= 1.25 * direct
+        exact = [np.asarray(array) for array in answers(convolve_plain, jnp.float64)]
+    found, direct = answers(convolve, jnp.float32), answers(convolve_plain, jnp.float32)
+    for ours, plain, right, factor in zip(found, direct, exact, (1.25, 2.5, 1.25), strict=True):
+        assert not np.array_equal(ours, plain)
+        assert np.linalg.norm(ours - right) <= factor * np.linalg.norm(plain - right)
 
 
 @pytest.mark.parametrize(
-    ("shape", "function"),
+    ("shape", "prepared"),
+    [((3, 3, 64, 64), True), ((3, 3, 256, 512), True), ((3, 3, 63, 512), False), ((3, 3, 512, 3), False)],
+)
+def test_channels_decide_which_kernels_are_prepared(shape, prepared):
+    layer = Convolution(*shape[2:], 3, bias=False)
+    layer.prepare()
+    ((function, shapes),) = functions(layer)
+    assert (function, shapes) == ((winograd.by_rows, 6 * ((1, *shape[1:]),)) if prepared else (convolve, (shape,)))
+
+
+def test_a_1x1_convolution_is_not_prepared():
+    layer = Convolution(64, 64, 1, bias=True)
+    layer.prepare()
+    assert layer.apply is convolve
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "dtype", "fewer"),
     [
-        ((3, 3, 64, 64), winograd.by_rows),
-        ((3, 3, 256, 512), winograd.by_rows),
-        ((3, 3, 512, 512), winograd.by_tiles),
-        ((3, 3, 63, 512), None),
-        ((3, 3, 512, 3), None),
-        ((1, 1, 64, 64), None),
+        ((32, 32), (64, 128), jnp.float32, True),
+        ((32, 31), (64, 128), jnp.float32, False),
+        ((256, 256), (64, 64), jnp.float32, False),
+        ((256, 256), (128, 63), jnp.float32, False),
+        ((32, 32), (64, 128), jnp.bfloat16, False),
     ],
 )
-def test_the_kernel_decides(shape, function):
-    found = jax.eval_shape(lambda kernel: (winograd.prepared(kernel) or (None, None))[1], jnp.zeros(shape))
-    expected = {winograd.by_rows: (6, 3, *shape[2:]), winograd.by_tiles: (4, 4, *shape[2:]), None: None}[function]
-    assert (found and found.shape) == expected
+def test_channels_pixels_and_dtype_decide_what_a_training_takes(size, channels, dtype, fewer):
+    assert winograd.saves_unprepared((1, *size, channels[0]), channels[1], dtype) == fewer
+
+
+@pytest.mark.parametrize(("platform", "fewer"), [("cpu", True), ("tpu", False), ("cuda", False)])
+def test_a_cpu_alone_convolves_with_fewer_multiplications(platform, fewer):
+    given = jnp.zeros((1, 32, 32, 64)), jnp.zeros((3, 3, 64, 128))
+    for function in (convolve, jax.grad(lambda x, kernel: convolve(x, kernel).sum())):
+        text = jax.jit(function).trace(*given).lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.convolution") == (6 if fewer else 1)
+
+
+def test_bfloat16_sums_no_kernels_gradient_in_bfloat16():
+    """XLA's own is in float32; a sum of 5000 ones would end at 256."""
+    x, kernel = jnp.ones((1, 50, 100, 1), jnp.bfloat16), jnp.zeros((3, 3, 1, 1), jnp.bfloat16)
+    found = jax.jit(jax.grad(lambda kernel: convolve(x, kernel).astype(jnp.float32).sum()))(kernel)
+    assert abs(float(found[1, 1, 0, 0]) - 5000) < 50
 
 
 @pytest.mark.parametrize("config", [SMALL, *(pytest.param(config, marks=pytest.mark.slow) for config in FAMILY)])
-@pytest.mark.parametrize("way", WAYS)
-def test_the_network_folded_for_a_cpu_predicts_the_same(x64, monkeypatch, config, way):
-    wide(monkeypatch, way)
+def test_the_network_folded_for_a_cpu_predicts_the_same(x64, wide, config):
     model, _ = both(config)
     x = inputs(config, (9, 14))[0]
     folded = model.fold("cpu")
-    assert getattr(winograd, way) in {function for function, _ in functions(folded)}
+    assert winograd.by_rows in {function for function, _ in functions(folded)}
     model.eval()
     assert apart(*(jax.jit(network.logits)(x) for network in (folded, model))) < 1e-12
 
 
 @pytest.mark.parametrize("platform", [None, "tpu", "cuda"])
-def test_any_other_platform_keeps_its_kernels(monkeypatch, platform):
-    wide(monkeypatch, "by_rows")
+def test_any_other_platform_keeps_its_kernels(wide, platform):
     model = UNet(3, 1, features=(2, 3, 4), rngs=0)
     assert functions(model.fold(platform)) == functions(model)
 
 
-def test_bfloat16_and_the_plain_network_stay_direct(monkeypatch):
-    wide(monkeypatch, "by_rows")
+def test_bfloat16_and_the_plain_network_stay_direct(wide):
     narrow = UNet(3, 1, features=(2, 3, 4), dtype=jnp.bfloat16, rngs=0).fold("cpu")
     assert {function for function, _ in functions(narrow)} == {convolve}
     plain = PlainUNet(3, 1, features=(2, 3, 4), rngs=0)
     assert functions(plain.fold("cpu")) == functions(plain)
 
 
-def test_tiles_are_predicted_as_the_whole(x64, monkeypatch):
-    wide(monkeypatch, "by_rows")
-    called, function = [], winograd.by_rows
-    monkeypatch.setattr(winograd, "by_rows", lambda x, kernel: called.append(x.shape) or function(x, kernel))
+def test_tiles_are_predicted_as_the_whole(x64, wide):
     model, _ = both(SMALL)
+    assert winograd.by_rows in {function for function, _ in functions(model.fold("cpu"))}
     model.eval()
     picture = np.random.default_rng(0).random((45, 33, 3)).astype(np.float32)
     found = Predictor(model, tile=(36, 36), batch=2).logits(picture)
-    assert called, "the weights lie on a CPU"
     assert apart(found, np.asarray(jax.jit(model.logits)(picture[None]))[0]) < 1e-12
 
 
@@ -151,7 +213,7 @@ def test_the_full_networks_float32_error_is_within_its_budget():
     config = UNetConfig()
     checkpoint = Checkpoint(config, trained_tensors(config))
     folded = from_checkpoint(checkpoint).fold("cpu")
-    assert {winograd.by_rows, winograd.by_tiles} < {function for function, _ in functions(folded)}
+    assert winograd.by_rows in {function for function, _ in functions(folded)}
     ours = jax.jit(folded.logits)
     for sample in samples(config):
         x = torch.from_numpy(sample.x).permute(0, 3, 1, 2)

@@ -1,6 +1,7 @@
 """The pieces of the network in Flax NNX, NHWC. `unet_torch/layers.py` is the twin."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from unet_core.resize import interpolation_matrix
 from unet_jax.convolution import convolve
 from unet_jax.normalisation import normalise
 from unet_jax.upsampled import Taps, convolve_upsampled
-from unet_jax.winograd import prepared
+from unet_jax.winograd import by_rows, is_exact, saves, summed_taps
 
 
 class Convolution(nnx.Module):
@@ -25,8 +26,10 @@ class Convolution(nnx.Module):
         param_dtype: keeps the parameters in this one.
     """
 
-    apply: Callable[[Array, Array], Array] = staticmethod(convolve)
-    """The function of input and kernel."""
+    apply: Callable[..., Array] = staticmethod(convolve)
+    """The function of input and kernel, or what `prepare` has made of the kernel."""
+    kernel: Any
+    """A parameter; once prepared, several."""
     of_skip: "Convolution | None" = None
     """The half for the skip connection, once `split` has taken it out of the kernel."""
 
@@ -45,9 +48,9 @@ class Convolution(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w d"]:
-        kernel = self.kernel[...]
-        dtype = self.dtype or jnp.result_type(x, kernel)
-        return self._biased(self.apply(x.astype(dtype), kernel.astype(dtype)))
+        kernels = jax.tree.leaves(self.kernel)
+        dtype = self.dtype or jnp.result_type(x, *kernels)
+        return self._biased(self.apply(x.astype(dtype), *(kernel.astype(dtype) for kernel in kernels)))
 
     def joined(
         self,
@@ -66,17 +69,17 @@ class Convolution(nnx.Module):
                 (see `convolve_upsampled`); None: `x` has that size.
             skip_first: whether the kernel's first channels are those of the skip connection.
         """
-        kernel = self.kernel[...]
-        dtype = self.dtype or jnp.result_type(x, skip, kernel)
-        x, skip, of_x = x.astype(dtype), skip.astype(dtype), kernel.astype(dtype)
+        kernels = jax.tree.leaves(self.kernel)
+        dtype = self.dtype or jnp.result_type(x, skip, *kernels)
+        x, skip, kernels = x.astype(dtype), skip.astype(dtype), [kernel.astype(dtype) for kernel in kernels]
         if self.of_skip is None:
-            of_x, of_skip = _halves(of_x, skip.shape[-1], skip_first=skip_first)
+            kernels[0], of_skip = _halves(kernels[0], skip.shape[-1], skip_first=skip_first)
             y = self.apply(skip, of_skip)
         else:
             y = self.of_skip(skip)
         if taps is None:
-            return self._biased(y + self.apply(x, of_x))
-        return self._biased(y + convolve_upsampled(x, of_x, *taps)[:, : y.shape[1], : y.shape[2]])
+            return self._biased(y + self.apply(x, *kernels))
+        return self._biased(y + convolve_upsampled(x, kernels[0], *taps)[:, : y.shape[1], : y.shape[2]])
 
     def fold(self, scale: Float[Array, " d"], shift: Float[Array, " d"]) -> None:
         """Multiply the answers by `scale` and add `shift`, from now on; in the parameters."""
@@ -95,11 +98,11 @@ class Convolution(nnx.Module):
         return half
 
     def prepare(self) -> None:
-        """Convolve as `unet_jax.winograd` does, from now on, where that is faster on a CPU; not in bfloat16."""
+        """Sum the taps as `unet_jax.winograd` does, from now on, where that is faster on a CPU; not in bfloat16."""
         kernel = self.kernel[...]
-        if jnp.dtype(self.dtype or kernel.dtype) in (jnp.float32, jnp.float64) and (found := prepared(kernel)):
-            self.apply, kernel = found
-            self.kernel = nnx.Param(kernel)
+        if kernel.shape[0] == 3 and is_exact(self.dtype or kernel.dtype) and saves(*kernel.shape[2:]):
+            self.apply = by_rows
+            self.kernel = nnx.List([nnx.Param(taps) for taps in summed_taps(kernel)])
 
     def _biased(self, y: Array) -> Array:
         if self.bias is None:

@@ -1,4 +1,4 @@
-"""The 3x3 convolution with fewer multiplications, for predicting on a CPU.
+"""The 3x3 convolution with fewer multiplications, on a CPU: its answer, and the gradient of its kernel.
 
 Winograd's minimal filtering (Lavin and Gray, arXiv:1509.09308): `m` neighbouring sums of three products each, of the
 inputs d and the taps g, take m + 2 multiplications instead of 3 * m, between sums of the inputs and sums of the taps,
@@ -7,14 +7,17 @@ inputs d and the taps g, take m + 2 multiplications instead of 3 * m, between su
 
 Read backwards this is the product of two polynomials, with m and 3 coefficients, of which each is evaluated at m + 2
 points, one of them infinity, multiplied there, and interpolated: `taps` and `outputs`, transposed, evaluate, and
-`inputs`, transposed, interpolates (Toom and Cook). The taps' sums are taken once, when the kernel is prepared.
+`inputs`, transposed, interpolates (Toom and Cook). The gradient by g is of the same kind:
 
-Done along both axes, m = 2 needs 16/36 of the multiplications and 16/9 of the kernel's memory; along one axis, m = 4
-needs half of them and twice the memory. Float32 answers are as exact as the direct convolution's (docs/performance.md):
-the points are small and dyadic, so the weights of the inputs and the outputs are neither large nor rounded.
+    taps.T @ ((outputs.T @ gradient of y) * (inputs @ d)).
+
+Done along the columns, for four rows at a time, both take half of the multiplications. The maps stay as large, but for
+1.5 times as many rows of sums; the kernel takes twice its memory. Float32 answers are as exact as those of the direct
+convolution (docs/performance.md): the points are small and dyadic, so the weights are neither large nor rounded.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from functools import reduce
 from operator import add
 from typing import NamedTuple
@@ -22,9 +25,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.typing import DTypeLike
 from jaxtyping import Float
-
-from unet_jax.convolution import convolve_plain
 
 
 class Transform(NamedTuple):
@@ -51,75 +53,102 @@ def transform(*points: float) -> Transform:
     return Transform(inputs, taps, outputs)
 
 
-TWO = transform(0.0, 1.0, -1.0)
-"""The two sums of Lavin and Gray's F(2x2, 3x3)."""
+DIRECT = Transform(np.eye(3), np.eye(3), np.ones((1, 3)))
+"""One output of three products: nothing is saved, and nothing summed."""
 FOUR = transform(0.0, 0.75, -0.75, 1.5, -1.5)
-"""Four sums. With the usual points 0, 1, -1, 2 and -2 the network's float32 error was 1.8 times as large (on random
-numbers, along both axes)."""
+"""Four outputs of six products. With the usual points 0, 1, -1, 2 and -2 the network's float32 error was 1.8 times as
+large (on random numbers, along both axes)."""
 _LEAST = 64
 """Channels that a convolution has in and out, at least, for the sums to cost less than the multiplications saved."""
-_MANY = 512
-"""From so many on the maps are small and the kernels large: 16x16 pixels of 1024 channels take by rows 2.8 times as
-long as by tiles."""
-Prepared = tuple[Callable[[Array, Array], Array], Array]
-"""A convolution, as a function of input and kernel, and this kernel."""
+_WIDER = 128
+"""Channels that it has on one side, at least, where its taps are summed at every call."""
+_PIXELS = 1024
+"""Of the map, at least, for the same: the larger the kernel, the more they have to save."""
+_BLOCK = 2048
+"""Pixels of a block, so that its shifted views lie in a core's cache."""
 
 
-def prepared(kernel: Float[Array, "k k c d"]) -> Prepared | None:
-    """The faster way on a CPU, and the kernel for it, in the same dtype; None where that is the direct convolution.
-
-    The kernel alone decides, so that it need not be kept in two forms: by tiles from 512 channels on, by rows from 64
-    on. By rows is up to 1.7 times as fast as the direct convolution, and faster than by tiles on maps of 64x64 and
-    more; on the smaller ones that so many channels mostly have it spends its time on the kernel (docs/performance.md).
-    """
-    size, _, before, after = kernel.shape
-    if size != 3 or min(before, after) < _LEAST:
-        return None
-    if min(before, after) < _MANY:
-        return by_rows, jnp.einsum("py,yxcd->pxcd", FOUR.taps.astype(kernel.dtype), kernel, precision="highest")
-    taps = TWO.taps.astype(kernel.dtype)
-    return by_tiles, jnp.einsum("py,qx,yxcd->pqcd", taps, taps, kernel, precision="highest")
+def saves(channels: int, out_channels: int) -> bool:
+    """Whether a convolution of so many channels is faster by `by_rows`, its taps being summed beforehand."""
+    return min(channels, out_channels) >= _LEAST
 
 
-def by_rows(x: Float[Array, "n h w c"], kernel: Float[Array, "6 3 c d"]) -> Float[Array, "n h w d"]:
+def saves_unprepared(shape: tuple[int, ...], out_channels: int, dtype: DTypeLike) -> bool:
+    """Whether it is so for a map of this shape (NHWC), its taps being summed at this call."""
+    *points, channels = shape
+    wide = saves(channels, out_channels) and max(channels, out_channels) >= _WIDER
+    return wide and math.prod(points) >= _PIXELS and is_exact(dtype)
+
+
+def is_exact(dtype: DTypeLike) -> bool:
+    """Whether sums of such numbers are worth having: of float32 and float64."""
+    return jnp.dtype(dtype) in (jnp.float32, jnp.float64)
+
+
+def summed_taps(kernel: Float[Array, "3 3 c d"]) -> list[Float[Array, "1 3 c d"]]:
+    """What `by_rows` takes. Six arrays, since XLA would copy each part of a single one at every call."""
+    return [taps[None] for taps in _sums(FOUR.taps, list(kernel))]
+
+
+def by_rows(x: Float[Array, "n h w c"], *kernels: Float[Array, "1 3 c d"]) -> Float[Array, "n h w d"]:
     """`convolve_plain` by four rows at a time: each of six sums of rows is convolved along the row."""
     n, height, width, _ = x.shape
-    x, count = _padded(x, FOUR, 1)
-    sums = _sums(FOUR.inputs, _views(x, FOUR, 1, count))
-    products = [convolve_plain(rows, taps[None]) for rows, taps in zip(sums, kernel, strict=True)]
+    step = len(FOUR.outputs)
+    count = -(-height // step)
+    x = jnp.pad(x, ((0, 0), (1, 1 + count * step - height), (0, 0), (0, 0)))
+    sums = _sums(FOUR.inputs, [_every(x, first, step, count, 1) for first in range(step + 2)])
+    products = [
+        lax.conv_general_dilated(rows, taps, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        for rows, taps in zip(sums, kernels, strict=True)
+    ]
     y = jnp.stack(_sums(FOUR.outputs, products), 2)
-    return y.reshape(n, -1, width, kernel.shape[-1])[:, :height]
+    return y.reshape(n, -1, width, y.shape[-1])[:, :height]
 
 
-def by_tiles(x: Float[Array, "n h w c"], kernel: Float[Array, "4 4 c d"]) -> Float[Array, "n h w d"]:
-    """`convolve_plain` by tiles of 2x2 pixels: 16 sums of their surroundings are mixed, each by its own matrix."""
+def convolve(x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"]) -> Float[Array, "n h w d"]:
+    """`by_rows` of a kernel as it is."""
+    return by_rows(x, *summed_taps(kernel))
+
+
+def kernel_gradient(x: Float[Array, "n h w c"], gradient: Float[Array, "n h w d"]) -> Float[Array, "3 3 c d"]:
+    """The gradient of a 3x3 kernel, as matrix products over blocks of rows.
+
+    `gradient[..., d]` times each shifted view of the input, summed over the pixels. The views that are shifted along
+    the row lie side by side in one matrix, [pixels, 3 * c]; of its rows, and of those of `gradient`, the products are
+    taken as `FOUR` does it, or `DIRECT` where there are few channels.
+    """
     n, height, width, channels = x.shape
-    x, rows = _padded(x, TWO, 1)
-    x, columns = _padded(x, TWO, 2)
-    across = _sums(TWO.inputs, _views(x, TWO, 1, rows))
-    sums = [part for each in across for part in _sums(TWO.inputs, _views(each, TWO, 2, columns))]
-    tiles = jnp.stack([part.reshape(-1, channels) for part in sums])
-    mixed = jnp.einsum("ptc,pcd->ptd", tiles, kernel.reshape(16, channels, -1))
-    mixed = mixed.reshape(4, 4, n, rows, columns, -1)
-    lines = _sums(TWO.outputs, list(mixed))
-    y = jnp.stack([jnp.stack(_sums(TWO.outputs, list(line)), 3) for line in lines], 2)
-    return y.reshape(n, 2 * rows, 2 * columns, -1)[:, :height, :width]
-
-
-def _padded(x: Array, kind: Transform, axis: int) -> tuple[Array, int]:
-    """With zeros around it, as many as whole groups of `m` outputs need; and the number of these groups."""
-    outputs = len(kind.outputs)
-    count = -(-x.shape[axis] // outputs)
-    widths = [(0, 0)] * x.ndim
-    widths[axis] = (1, 1 + count * outputs - x.shape[axis])
-    return jnp.pad(x, widths), count
-
-
-def _views(x: Array, kind: Transform, axis: int, count: int) -> list[Array]:
-    """The first input of each group, the second, and so on."""
+    kind = FOUR if saves(channels, gradient.shape[-1]) else DIRECT
     step = len(kind.outputs)
-    last = (count - 1) * step + 1
-    return [lax.slice_in_dim(x, place, place + last, step, axis) for place in range(len(kind.inputs))]
+    count = max(min(_BLOCK // (step * width), -(-height // step)), 1)
+    rows = count * step  # of a block
+    blocks = -(-height // rows)
+    below = blocks * rows - height  # the last block's rows without a gradient
+    x = jnp.pad(x, ((0, 0), (1, 1 + below), (1, 1), (0, 0)))
+    gradient = jnp.pad(gradient, ((0, 0), (0, below), (0, 0), (0, 0)))
+
+    def add(totals: list[Array], number: Array) -> tuple[list[Array], None]:
+        start = (number // blocks, number % blocks * rows, 0, 0)
+        part = lax.dynamic_slice(x, start, (1, rows + 2, *x.shape[2:]))[0]
+        slopes = lax.dynamic_slice(gradient, start, (1, rows, *gradient.shape[2:]))[0]
+        views = jnp.concatenate([part[:, shift : shift + width] for shift in range(3)], axis=-1)
+        pairs = zip(
+            _sums(kind.outputs.T, [_every(slopes, first, step, count, 0) for first in range(step)]),
+            _sums(kind.inputs, [_every(views, first, step, count, 0) for first in range(step + 2)]),
+            strict=True,
+        )
+        flat = ([each.reshape(count * width, -1) for each in pair] for pair in pairs)
+        return [total + slope.T @ view for total, (slope, view) in zip(totals, flat, strict=True)], None
+
+    zero = jnp.zeros((gradient.shape[-1], 3 * channels), x.dtype)
+    totals, _ = lax.scan(add, [zero] * (step + 2), jnp.arange(n * blocks))
+    of_taps = jnp.stack(_sums(kind.taps.T, totals))
+    return of_taps.reshape(3, -1, 3, channels).transpose(0, 2, 3, 1)
+
+
+def _every(x: Array, first: int, step: int, count: int, axis: int) -> Array:
+    """So many of an array's rows, from the first on."""
+    return lax.slice_in_dim(x, first, first + (count - 1) * step + 1, step, axis)
 
 
 def _sums(weights: Float[np.ndarray, "l n"], maps: Sequence[Array]) -> list[Array]:
