@@ -138,12 +138,11 @@ def kernel_gradient(x: Float[Array, "n h w c"], gradient: Float[Array, "n h w d"
             strict=True,
         )
         flat = ([each.reshape(count * width, -1) for each in pair] for pair in pairs)
-        return [total + slope.T @ view for total, (slope, view) in zip(totals, flat, strict=True)], None
+        return [total + view.T @ slope for total, (slope, view) in zip(totals, flat, strict=True)], None
 
-    zero = jnp.zeros((gradient.shape[-1], 3 * channels), x.dtype)
+    zero = jnp.zeros((3 * channels, gradient.shape[-1]), x.dtype)
     totals, _ = lax.scan(add, [zero] * (step + 2), jnp.arange(n * blocks))
-    of_taps = jnp.stack(_sums(kind.taps.T, totals))
-    return of_taps.reshape(3, -1, 3, channels).transpose(0, 2, 3, 1)
+    return jnp.stack(_sums(kind.taps.T, totals)).reshape(3, 3, channels, -1)
 
 
 def _every(x: Array, first: int, step: int, count: int, axis: int) -> Array:
