@@ -94,7 +94,7 @@ def compare(
                 source=source,
                 data=data,
                 steps=trained,
-                crop=max(CROP, first.config.minimum_size),
+                crop=max(CROP, 2 * first.config.minimum_size),
                 band=effort.band,
                 perturbation=effort.perturbation,
                 seed=effort.seed,
@@ -193,7 +193,7 @@ def _pictures(found: Answers, config: UNetConfig) -> Iterator[Picture]:
 def _foreground(logits: np.ndarray, config: UNetConfig) -> np.ndarray:
     """The probability of the first class that is not the background."""
     if config.out_channels == 1 or config.output == "sigmoid":
-        return np.asarray(1 / (1 + np.exp(-logits[..., 0])))
+        return np.asarray(np.exp(-np.logaddexp(0, -logits[..., 0])))
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     return np.asarray(powers[..., 1] / powers.sum(-1))
 

@@ -137,7 +137,7 @@ def _odd(forced: Forced) -> Forced:
     """
     outputs = dict(forced.outputs)
     for name, value in forced.outputs.items():
-        deviation = value.std((0, 1, 2))
+        deviation = value.std((0, 1, 2), np.float64).astype(np.float32)
         if name.endswith((".conv.0", ".conv.3")):
             outputs[name] = value + np.float32(FAR) * deviation
         elif name.endswith(_NORMS):

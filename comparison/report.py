@@ -42,5 +42,5 @@ def write_report(folder: Path, comparison: Comparison, command: str, *, force: b
 
 
 def is_report(folder: Path) -> bool:
-    """Whether a folder holds a report and nothing else."""
-    return {path.name for path in folder.iterdir()} == {PAGE, FIGURES}
+    """Whether a folder holds a report and nothing else, or nothing at all."""
+    return {path.name for path in folder.iterdir()} in ({PAGE, FIGURES}, set())

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -101,13 +102,17 @@ def test_networks_of_other_shapes_make_a_short_report(tmp_path, capsys):
 
 def test_an_earlier_report_is_replaced_only_with_force(tmp_path, capsys):
     one, other = write(tmp_path / "a.pt"), write(tmp_path / "b.pt", UNetConfig(1, 1, (6, 9)))
-    command = ["compare", str(one), str(other), "--out", str(tmp_path / "report")]
+    report = tmp_path / "report"
+    command = ["compare", str(one), str(other), "--out", str(report)]
     main(command)
-    before = (tmp_path / "report" / FIGURES).read_bytes()
+    before = (report / FIGURES).read_bytes()
     assert main(command) == 2
     assert "exists already" in capsys.readouterr().err
-    assert (tmp_path / "report" / FIGURES).read_bytes() == before
+    assert (report / FIGURES).read_bytes() == before
     assert main([*command, "--force"]) == 1
+    shutil.rmtree(report)
+    report.mkdir()
+    assert main([*command, "--force"]) == 1, "an empty folder has nothing to lose"
 
 
 def test_another_folder_is_never_replaced(tmp_path, capsys):
