@@ -1,5 +1,4 @@
-"""Why a gradient departs: what the layers behind a layer hand back is computed anew, with one thing after the other
-switched.
+"""Why a gradient departs: it is computed anew, with one thing after the other switched.
 
 Written down in NumPy, in float64, apart from both twins.
 """

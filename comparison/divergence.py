@@ -227,7 +227,7 @@ def _steps(a: Runner, b: Runner, traces: _Traces, mode: Mode, seed: int) -> list
     names = _by_layer(traces.exact.gradients)
 
     def step(runner: Runner, precision: Precision, trace: Trace) -> Trace:
-        given = _given((traces.exact if isolated else trace).gradients, seed)
+        given = _given(_narrow(traces.exact.gradients) if isolated else trace.gradients, seed)
         return Trace({}, {}, runner.stepped(given, _OPTIMIZER, precision), {})
 
     exact, own = step(a, "float64", traces.exact), step(a, "float32", traces.own)
@@ -237,13 +237,18 @@ def _steps(a: Runner, b: Runner, traces: _Traces, mode: Mode, seed: int) -> list
 
 
 def _given(gradients: Tensors, seed: int) -> tuple[Tensors, Tensors]:
-    """The gradients of two updates, float32: the second ones are the first times random parts from -1 to 1.
+    """The gradients of two updates: the second ones are the first times random parts from -1 to 1.
 
     One update would not do: what Adam's betas do to the first its bias corrections undo.
     """
     rng = np.random.default_rng((seed, 4))
-    first = {name: value.astype(np.float32) for name, value in gradients.items()}
-    return first, {name: value * rng.uniform(-1, 1, value.shape).astype(np.float32) for name, value in first.items()}
+    parts = {name: rng.uniform(-1, 1, value.shape) for name, value in gradients.items()}
+    return gradients, {name: value * parts[name].astype(value.dtype) for name, value in gradients.items()}
+
+
+def _narrow(tensors: Tensors) -> Tensors:
+    """In float32, so that they are the same numbers in each precision."""
+    return {name: value.astype(np.float32) for name, value in tensors.items()}
 
 
 def _first(tables: Iterable[Table]) -> tuple[Table, Row] | None:
@@ -263,7 +268,7 @@ def _trials(
         count = values_per_channel(layer, sample.x.shape, a.config)
         return statistics_trials(layer, a, exact.statistics, theirs.statistics, count, budget)
     if row.quantity == STEP:
-        given = _given(exact.gradients, seed)
+        given = _given(_narrow(exact.gradients), seed)
         steps = (a.stepped(given, _OPTIMIZER, "float64"), b.stepped(given, _OPTIMIZER, precision))
         names = _by_layer(exact.gradients)[layer]
         before, *gradients, one, other = ({name: of[name] for name in names} for of in (a.tensors, *given, *steps))

@@ -95,7 +95,7 @@ class Scale:
         """Set limits and ticks, of which there are `most` beside the ends."""
         margin = 0.07 * (self.high - self.low)
         ends = self.low - margin - self.zeros * self.gap, self.high + margin + self.gaps * self.gap
-        ticks = self._ticks(most - self.gaps)
+        ticks = self._ticks(most - self.gaps - self.zeros)
         if self.zeros:
             ticks[self.low - self.gap] = "0"
         if self.gaps:
@@ -107,12 +107,17 @@ class Scale:
         powers = range(math.floor(self.low), math.ceil(self.high) + 1)
         inside: dict[float, str] = {}
         for steps in ((1, 2, 4, 7), (1, 2, 5), (1,)):
-            at = {power + math.log10(step): f"{step}e{power:+03d}" for power in powers for step in steps}
+            at = {power + math.log10(step): _tick(step, power) for power in powers for step in steps}
             inside = {place: label for place, label in at.items() if self.low <= place <= self.high}
             if len(inside) <= most:
                 return inside
         places = list(inside)[:: math.ceil(len(inside) / most)]
         return {place: inside[place] for place in places}
+
+
+def _tick(step: int, power: int) -> str:
+    """A number as people write it: plain, where it is neither large nor small."""
+    return f"{step * 10.0**power:g}" if -2 <= power <= 2 else f"{step}e{power:+03d}"
 
 
 def depth(table: Table, quantity: str, frameworks: tuple[str, str]) -> Drawing:

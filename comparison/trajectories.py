@@ -330,7 +330,7 @@ def _first_steps(runs: Sequence[_Run]) -> str | None:
     for name, of in sizes.items():
         limit = max(FIRST[name], FACTOR * max(abs(of(run) - 1) for run in band))
         if not abs(of(b) - 1) <= limit:
-            return f"the {name} of its first step is {of(b):.6g} times A's, where {limit:.1e} more or less is allowed"
+            return f"the {name} of its first step is {of(b):.6g} times A's, where {limit:.1g} more or less is allowed"
     return None
 
 
@@ -352,16 +352,16 @@ def _verdict(parts: Sequence[_Part], runs: Sequence[_Run], start: float, words: 
     outside = [step for step in range(steps) if any(part.excess(step) > 1 for part in parts)]
     size = _first_steps(runs)
     if size is not None and 0 not in outside:
-        return 1, f"{before}B leaves {band} at once: {size}"
+        return 1, f"{before}B leaves {band} at once: {size}."
     if not outside:
         return None, (
-            f"{before}B stays within {band}: over {steps} steps the weights part by {weights.b[-1]:.1e} of the way "
-            f"that they went, the band by up to {weights.band[-1]:.1e}"
+            f"{before}B stays within {band}: over {steps} steps the weights part by {weights.b[-1]:.2g} of the way "
+            f"that they went, the band by up to {weights.band[-1]:.2g}."
         )
     step = outside[0]
     part = max(parts, key=lambda part: part.excess(step))
     name = "weights" if part is weights else "running statistics"
     return step + 1, (
-        f"{before}B leaves {band} after step {step + 1}: its {name} part from A's by {part.b[step]:.1e} of the way "
-        f"that these went, the band's by up to {part.band[step]:.1e}"
+        f"{before}B leaves {band} after step {step + 1}: its {name} part from A's by {part.b[step]:.2g} of the way "
+        f"that these went, the band's by up to {part.band[step]:.2g}."
     )

@@ -66,7 +66,7 @@ def test_another_learning_rate_leaves_the_band(monkeypatch):
     monkeypatch.setattr(comparison.jax_side, "controls_of", lambda rate, *rest: controls(1.5 * rate, *rest))
     found = trajectories(network("torch"), network("jax"), **SMALL)
     assert found.left == 1
-    assert "its weights part from A's by 5.0e-01 of the way" in found.verdict
+    assert "its weights part from A's by 0.5 of the way" in found.verdict
 
 
 def test_a_rate_that_is_one_percent_off_is_seen_in_the_length_of_the_first_step(monkeypatch):
