@@ -274,7 +274,8 @@ def _curve(
         if logarithmic:
             scale.apply(panel.yaxis, most=6)
         _mark_gaps(panel, [(one.role, steps[one], of(one)) for one in runs])
-        if found.left is not None and "weights" in title:
+        marked = found.left is not None and "weights" in title
+        if marked:
             label = f"outside from step {found.left}"
             panel.axvline(found.left, color=ALARM, linewidth=1, linestyle=(0, (1, 1.5)), label=label)
         panel.set_xlim(0, max(int(at.max()) for at in steps.values()) * 1.03)
@@ -283,7 +284,8 @@ def _curve(
         panel.set_ylabel(what)
         panel.grid(color="#d0d7de", linewidth=0.5)
         panel.set_axisbelow(True)
-        panel.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, columnspacing=1, borderaxespad=0.1)
+        columns = 2 if marked else 4  # what is wider than the panel would squeeze it
+        panel.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, columnspacing=1, borderaxespad=0.1)
         told = "; ".join(_told_curve(one.role, of(one)) for one in runs if one.role != "band")
         last = [of(one)[-1] for one in band]
         more = f"; the band of {len(band)} runs ends between {min(last):.3g} and {max(last):.3g}" if band else ""

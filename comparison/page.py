@@ -152,7 +152,7 @@ def _overview(found: Comparison) -> Iterator[Line]:
         yield Line("precisions", "Precisions", text)
     if found.cost:
         ratios = [
-            f"{case.case} takes {one.name} {one.ratio:.2f} of the time of {case.reference}"
+            f"{one.name} takes {one.ratio:.2f} of {case.reference}'s time for {case.case}"
             for case in found.cost.cases
             for one in case.candidates
             if one.name != case.reference
