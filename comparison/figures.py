@@ -274,17 +274,17 @@ def _curve(
         if logarithmic:
             scale.apply(panel.yaxis, most=6)
         _mark_gaps(panel, [(one.role, steps[one], of(one)) for one in runs])
-        marked = found.left is not None and "weights" in title
-        if marked:
-            label = f"outside from step {found.left}"
-            panel.axvline(found.left, color=ALARM, linewidth=1, linestyle=(0, (1, 1.5)), label=label)
+        left = found.left if "weights" in title else None
+        if left is not None:
+            label = f"outside from step {left}"
+            panel.axvline(left, color=ALARM, linewidth=1, linestyle=(0, (1, 1.5)), label=label)
         panel.set_xlim(0, max(int(at.max()) for at in steps.values()) * 1.03)
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         panel.set_xlabel("step")
         panel.set_ylabel(what)
         panel.grid(color="#d0d7de", linewidth=0.5)
         panel.set_axisbelow(True)
-        columns = 2 if marked else 4  # what is wider than the panel would squeeze it
+        columns = 4 if left is None else 2  # what is wider than the panel would squeeze it
         panel.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, columnspacing=1, borderaxespad=0.1)
         told = "; ".join(_told_curve(one.role, of(one)) for one in runs if one.role != "band")
         last = [of(one)[-1] for one in band]
