@@ -20,7 +20,7 @@ from conversion.proof import identical, side_of
 from conversion.runners import Runner, converted, runners_of
 from conversion.samples import Sample, check_size
 from unet_core.config import UNetConfig
-from unet_core.errors import CheckpointError, DataError
+from unet_core.errors import CheckpointError, DataError, some
 from unet_core.pictures import as_float
 from unet_core.progress import Progress, silent
 from unet_core.reading import NO_HINTS, Hints
@@ -29,6 +29,8 @@ from unet_core.source import SYNTHETIC, Source, open_source
 
 SIDE = 192
 """Height and width of the pictures that both predict, in pixels, at most: the centres of larger ones."""
+CROP = 128
+"""Height and width of the crops that both are trained on. As of `SIDE`, a deep network may need more."""
 
 
 def compare(
@@ -68,24 +70,31 @@ def compare(
         return _comparison(first, second, begun, incomparable=str(apart))
     source = open_source(data, channels=first.config.in_channels)
     notes = tuple(_notes(source, first.config, data))
-    fits = not notes
+    shown, trained = (effort.pictures, effort.steps) if not notes else (0, 0)
+    if shown or trained:
+        _check_sizes(source, first.config, data)
+    why = _untrained(source, first.config) if trained else None
+    if why is not None:
+        notes, trained = (f"Nothing was trained: {why}.",), 0
     with _part(progress, 0.02, 0.35) as report:
         sample = _sample(source, first, second, size)
         found = divergence(first, second, sample, seed=effort.seed, progress=report)
     parts: dict[str, Any] = {"divergence": found}
-    if fits and effort.pictures:
+    if shown:
         with _part(progress, 0.35, 0.5) as report:
-            crops = centre_crops(source, first.config, count=effort.pictures, side=SIDE)
+            side = max(SIDE, first.config.minimum_size)
+            crops = centre_crops(source, first.config, count=shown, side=side)
             predicted = answers(first, second, crops, progress=report)
             parts |= {"pictures": tuple(_pictures(predicted, first.config)), "ladder": ladder(predicted)}
-    if fits and effort.steps:
+    if trained:
         with _part(progress, 0.5, 0.75) as report:
             parts["trajectories"] = trajectories(
                 first,
                 second,
                 source=source,
                 data=data,
-                steps=effort.steps,
+                steps=trained,
+                crop=max(CROP, 2 * first.config.minimum_size),
                 band=effort.band,
                 perturbation=effort.perturbation,
                 seed=effort.seed,
@@ -150,6 +159,27 @@ def _notes(source: Source, config: UNetConfig, data: str) -> Iterator[str]:
         yield f"No pictures were predicted and nothing was trained: {why}; --data names others."
 
 
+def _untrained(source: Source, config: UNetConfig) -> str | None:
+    """Why the trainers would not take these pictures, if they would not."""
+    classes = len(source.values)
+    if len(source) < 2:
+        return "that takes two pictures, one of them to validate on"
+    if config.out_channels not in (classes, 1 if classes == 2 else classes):
+        return f"that takes a logit for each of the {classes} classes, the network answers {config.out_channels}"
+    return None
+
+
+def _check_sizes(source: Source, config: UNetConfig, data: str) -> None:
+    """Raise DataError where a picture is smaller than the network takes: before any time is spent."""
+    least = config.minimum_size
+    small = [name for name, size in zip(source.names, source.sizes, strict=True) if min(size) < least]
+    if small:
+        raise DataError(
+            f"{data}: {some(small)}: the network takes {least}x{least} pixels at least; leave such pictures out, or "
+            "give --pictures 0 --steps 0"
+        )
+
+
 def _pictures(found: Answers, config: UNetConfig) -> Iterator[Picture]:
     one, other, exact = (
         _foreground(found.logits[key].astype(np.float64), config)
@@ -163,7 +193,7 @@ def _pictures(found: Answers, config: UNetConfig) -> Iterator[Picture]:
 def _foreground(logits: np.ndarray, config: UNetConfig) -> np.ndarray:
     """The probability of the first class that is not the background."""
     if config.out_channels == 1 or config.output == "sigmoid":
-        return np.asarray(1 / (1 + np.exp(-logits[..., 0])))
+        return np.asarray(np.exp(-np.logaddexp(0, -logits[..., 0])))
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     return np.asarray(powers[..., 1] / powers.sum(-1))
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from comparison import adjoints
 from comparison.findings import Divergence, Mode, Pass, Row, Table
+from comparison.steps import step_trials
 from conversion.differences import UNITS, norm_difference
 from conversion.judgement import values_per_channel
 from conversion.runners import Forced, Precision, Runner, Trace
@@ -33,10 +35,12 @@ errs by some `FAR * UNIT`, E[x^2] - E[x]^2 by `FAR**2 * UNIT` and more."""
 
 OUTPUT, STATISTICS, MOVED = "output", "running statistics", "output where the input is moved"
 COTANGENT, GRADIENT, STEP = "gradient of the output", "gradient of the parameters", "step of the parameters"
+TIED = "gradient of the output, among zeros and ties"
 
 _BOTH: tuple[Precision, ...] = ("float64", "float32")
 _MODES: tuple[Mode, ...] = ("isolated", "cumulative")
 _PASSES: tuple[Pass, ...] = ("eval", "training", "backward", "update")
+_NORMS = (".conv.1", ".conv.4")
 _OPTIMIZER = Optimizer()
 
 
@@ -55,7 +59,9 @@ class _Traces:
     shaken: Trace
     """A's in float64, where all that is given is one unit roundoff of float32 larger or smaller."""
     handed: Mapping[str, np.ndarray]
-    """What the layers of the exact one handed on."""
+    """What the layers of the exact one took in and handed on."""
+    back: Mapping[str, np.ndarray]
+    """What they handed back."""
 
 
 def divergence(a: Runner, b: Runner, sample: Sample, *, seed: int = 0, progress: Progress = silent) -> Divergence:
@@ -77,12 +83,12 @@ def divergence(a: Runner, b: Runner, sample: Sample, *, seed: int = 0, progress:
     tables: list[Table] = []
     for mode in _MODES:
         traces = trained[mode]
-        alone = _moved(trained["moved"]) if mode == "isolated" else []
+        alone, tied = (_moved(trained["odd"]), _tied(trained["odd"])) if mode == "isolated" else ([], [])
         tables += [
             Table("eval", mode, tuple(_outputs(predicted[mode]))),
             Table("training", mode, (*_outputs(traces), *_statistics(traces), *alone)),
-            Table("backward", mode, tuple(_backward(traces, mode))),
-            Table("update", mode, tuple(_steps(a, b, traces, mode))),
+            Table("backward", mode, (*_backward(traces, mode), *tied)),
+            Table("update", mode, tuple(_steps(a, b, traces, mode, seed))),
         ]
     tables.sort(key=lambda table: _PASSES.index(table.pass_))  # each alone first, then what has travelled
     part = _first(tables)
@@ -91,43 +97,52 @@ def divergence(a: Runner, b: Runner, sample: Sample, *, seed: int = 0, progress:
     table, row = part
     progress(f"switching what {row.layer} means", 0.95)
     precision: Precision = "float32" if row.wide_ok else "float64"
-    traces = (predicted if table.pass_ == "eval" else trained)["moved" if row.quantity == MOVED else table.mode]
-    tried = _trials(a, b, sample, table.pass_, row, traces, precision)
+    special = row.quantity in (MOVED, TIED)
+    traces = (predicted if table.pass_ == "eval" else trained)["odd" if special else table.mode]
+    tried = _trials(a, b, sample, table.pass_, row, traces, precision, seed)
     cause = parameter_cause(row.layer, a.tensors, b.tensors) or cause_of(tried)
     error = row.other if row.wide_ok else row.wide
     return Divergence(sample.name, tuple(tables), row.layer, row.quantity, precision, error, tried, cause)
 
 
 def _traced(a: Runner, b: Runner, x: np.ndarray, cotangent: np.ndarray | None, seed: int) -> dict[str, _Traces]:
-    """Both networks as they are, and fed; in training also fed with BatchNorm's inputs "moved" far from zero."""
+    """Both networks as they are, and fed; in training also fed what is "odd": see `_odd`."""
     rng = np.random.default_rng((seed, 2))
     exact, wide, own, other = (
         runner.tracer(precision, training=cotangent is not None) for precision in _BOTH for runner in (a, b)
     )
 
-    def all_of(forced: Forced | None) -> _Traces:
+    def all_of(forced: Forced | None, *, still: Container[str] = ()) -> _Traces:
         reference = exact(x, cotangent, forced)
         return _Traces(
             reference,
             own(x, cotangent, forced),
             wide(x, cotangent, forced),
             other(x, cotangent, forced),
-            exact(_shaken(x, rng), cotangent, forced and _all_shaken(forced, rng)),
+            exact(_shaken(x, rng), cotangent, forced and _all_shaken(forced, rng, still)),
             {**reference.outputs, **(forced.outputs if forced else {})},
+            {**reference.cotangents, **(forced.cotangents if forced else {})},
         )
 
     plain = all_of(None)
     forced = Forced.of(plain.exact, a.config)
     found = {"cumulative": plain, "isolated": all_of(forced)}
-    return found if cotangent is None else {**found, "moved": all_of(_far(forced))}
+    norms = {name for name in forced.outputs if name.endswith(_NORMS)}
+    return found if cotangent is None else {**found, "odd": all_of(_odd(forced), still=norms)}
 
 
-def _far(forced: Forced) -> Forced:
-    """What the convolutions before a BatchNorm hand on, moved by `FAR` standard deviations of each channel."""
-    outputs = {
-        name: value + np.float32(FAR) * value.std((0, 1, 2)) if name.endswith((".conv.0", ".conv.3")) else value
-        for name, value in forced.outputs.items()
-    }
+def _odd(forced: Forced) -> Forced:
+    """What is seldom met by chance: BatchNorm is fed what was moved by `FAR` standard deviations of each channel; what
+    it hands on are multiples of half of one, so that there are zeros for the ReLUs and ties for the max-pools.
+    """
+    outputs = dict(forced.outputs)
+    for name, value in forced.outputs.items():
+        deviation = value.std((0, 1, 2), np.float64).astype(np.float32)
+        if name.endswith((".conv.0", ".conv.3")):
+            outputs[name] = value + np.float32(FAR) * deviation
+        elif name.endswith(_NORMS):
+            grid = np.where(deviation > 0, deviation / 2, np.float32(1))
+            outputs[name] = np.round(value / grid) * grid
     return replace(forced, outputs=outputs)
 
 
@@ -136,11 +151,10 @@ def _shaken(value: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return value * (1 + UNIT * rng.choice((-1.0, 1.0), value.shape))
 
 
-def _all_shaken(forced: Forced, rng: np.random.Generator) -> Forced:
-    outputs, cotangents = (
-        {name: _shaken(value, rng) for name, value in of.items()} for of in (forced.outputs, forced.cotangents)
-    )
-    return Forced(outputs, cotangents)
+def _all_shaken(forced: Forced, rng: np.random.Generator, still: Container[str]) -> Forced:
+    """But for the outputs of the layers that are `still`."""
+    outputs = {name: value if name in still else _shaken(value, rng) for name, value in forced.outputs.items()}
+    return Forced(outputs, {name: _shaken(value, rng) for name, value in forced.cotangents.items()})
 
 
 def _row(
@@ -174,9 +188,14 @@ def _outputs(traces: _Traces) -> list[Row]:
     return [_row(layer, OUTPUT, [layer], "outputs", traces) for layer in traces.exact.outputs]
 
 
-def _moved(traces: _Traces) -> list[Row]:
-    norms = [layer for layer in traces.exact.outputs if layer.endswith((".conv.1", ".conv.4"))]
-    return [_row(layer, MOVED, [layer], "outputs", traces) for layer in norms]
+def _moved(odd: _Traces) -> list[Row]:
+    norms = [layer for layer in odd.exact.outputs if layer.endswith(_NORMS)]
+    return [_row(layer, MOVED, [layer], "outputs", odd) for layer in norms]
+
+
+def _tied(odd: _Traces) -> list[Row]:
+    norms = [layer for layer in reversed(odd.exact.cotangents) if layer.endswith(_NORMS)]
+    return [_row(layer, TIED, [layer], "cotangents", odd) for layer in norms]
 
 
 def _statistics(traces: _Traces) -> list[Row]:
@@ -199,21 +218,37 @@ def _backward(traces: _Traces, mode: Mode) -> list[Row]:
     return rows
 
 
-def _steps(a: Runner, b: Runner, traces: _Traces, mode: Mode) -> list[Row]:
-    """What Adam's first update makes of the gradients: of each network's own, or of the reference's.
+def _steps(a: Runner, b: Runner, traces: _Traces, mode: Mode, seed: int) -> list[Row]:
+    """What Adam's first updates make of the gradients: of each network's own, or of the reference's.
 
-    That divides a gradient by its size, one of rounding alone as well; so of their own they are shown and not judged.
+    They divide a gradient by its size, one of rounding alone as well; so of their own they are shown and not judged.
     """
     isolated = mode == "isolated"
-    given = {name: value.astype(np.float32) for name, value in traces.exact.gradients.items()}
+    names = _by_layer(traces.exact.gradients)
 
     def step(runner: Runner, precision: Precision, trace: Trace) -> Trace:
-        return Trace({}, {}, runner.stepped(given if isolated else trace.gradients, _OPTIMIZER, precision), {})
+        given = _given(_narrow(traces.exact.gradients) if isolated else trace.gradients, seed)
+        return Trace({}, {}, runner.stepped(given, _OPTIMIZER, precision), {})
 
     exact, own = step(a, "float64", traces.exact), step(a, "float32", traces.own)
     wide, other = step(b, "float64", traces.wide), step(b, "float32", traces.other)
-    steps, judged = _Traces(exact, own, wide, other, exact, {}), _BOTH if isolated else ()
-    return [_row(layer, STEP, names, "gradients", steps, judged=judged) for layer, names in _by_layer(given).items()]
+    steps, judged = _Traces(exact, own, wide, other, exact, {}, {}), _BOTH if isolated else ()
+    return [_row(layer, STEP, names[layer], "gradients", steps, judged=judged) for layer in names]
+
+
+def _given(gradients: Tensors, seed: int) -> tuple[Tensors, Tensors]:
+    """The gradients of two updates: the second ones are the first times random parts from -1 to 1.
+
+    One update would not do: what Adam's betas do to the first its bias corrections undo.
+    """
+    rng = np.random.default_rng((seed, 4))
+    parts = {name: rng.uniform(-1, 1, value.shape) for name, value in gradients.items()}
+    return gradients, {name: value * parts[name].astype(value.dtype) for name, value in gradients.items()}
+
+
+def _narrow(tensors: Tensors) -> Tensors:
+    """In float32, so that they are the same numbers in each precision."""
+    return {name: value.astype(np.float32) for name, value in tensors.items()}
 
 
 def _first(tables: Iterable[Table]) -> tuple[Table, Row] | None:
@@ -225,17 +260,26 @@ def _first(tables: Iterable[Table]) -> tuple[Table, Row] | None:
 
 
 def _trials(
-    a: Runner, b: Runner, sample: Sample, pass_: Pass, row: Row, traces: _Traces, precision: Precision
+    a: Runner, b: Runner, sample: Sample, pass_: Pass, row: Row, traces: _Traces, precision: Precision, seed: int
 ) -> tuple[Trial, ...]:
-    theirs = traces.wide if precision == "float64" else traces.other
-    budget = row.wide_budget if precision == "float64" else row.budget
+    theirs, budget = (traces.wide, row.wide_budget) if precision == "float64" else (traces.other, row.budget)
+    layer, exact = row.layer, traces.exact
     if row.quantity == STATISTICS:
-        count = values_per_channel(row.layer, sample.x.shape, a.config)
-        return statistics_trials(row.layer, a, traces.exact.statistics, theirs.statistics, count, budget)
-    if row.quantity not in (OUTPUT, MOVED):
-        return ()
-    ours, answer = traces.exact.outputs[row.layer], theirs.outputs[row.layer]
-    return trials(Scene(a, b, row.layer, traces.handed, sample.x, ours, answer, precision, pass_ != "eval", budget))
+        count = values_per_channel(layer, sample.x.shape, a.config)
+        return statistics_trials(layer, a, exact.statistics, theirs.statistics, count, budget)
+    if row.quantity == STEP:
+        given = _given(_narrow(exact.gradients), seed)
+        steps = (a.stepped(given, _OPTIMIZER, "float64"), b.stepped(given, _OPTIMIZER, precision))
+        names = _by_layer(exact.gradients)[layer]
+        before, *gradients, one, other = ({name: of[name] for name in names} for of in (a.tensors, *given, *steps))
+        return step_trials(before, gradients, _OPTIMIZER, one, other, precision, budget)
+    if row.quantity in (OUTPUT, MOVED):
+        ours, answer = exact.outputs[layer], theirs.outputs[layer]
+        return trials(Scene(a, b, layer, traces.handed, sample.x, ours, answer, precision, pass_ != "eval", budget))
+    scene = adjoints.Scene(a.config, a.tensors, layer, sample.x, traces.handed, traces.back, precision)
+    if row.quantity == GRADIENT:
+        return adjoints.parameter_trials(scene, exact.gradients, theirs.gradients, budget)
+    return adjoints.output_trials(scene, exact.cotangents[layer], theirs.cotangents[layer], budget)
 
 
 def _by_layer(tensors: Tensors) -> dict[str, list[str]]:

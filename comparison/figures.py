@@ -95,7 +95,7 @@ class Scale:
         """Set limits and ticks, of which there are `most` beside the ends."""
         margin = 0.07 * (self.high - self.low)
         ends = self.low - margin - self.zeros * self.gap, self.high + margin + self.gaps * self.gap
-        ticks = self._ticks(most - self.gaps)
+        ticks = self._ticks(most - self.gaps - self.zeros)
         if self.zeros:
             ticks[self.low - self.gap] = "0"
         if self.gaps:
@@ -107,12 +107,17 @@ class Scale:
         powers = range(math.floor(self.low), math.ceil(self.high) + 1)
         inside: dict[float, str] = {}
         for steps in ((1, 2, 4, 7), (1, 2, 5), (1,)):
-            at = {power + math.log10(step): f"{step}e{power:+03d}" for power in powers for step in steps}
+            at = {power + math.log10(step): _tick(step, power) for power in powers for step in steps}
             inside = {place: label for place, label in at.items() if self.low <= place <= self.high}
             if len(inside) <= most:
                 return inside
         places = list(inside)[:: math.ceil(len(inside) / most)]
         return {place: inside[place] for place in places}
+
+
+def _tick(step: int, power: int) -> str:
+    """A number as people write it: plain, where it is neither large nor small."""
+    return f"{step * 10.0**power:g}" if -2 <= power <= 2 else f"{step}e{power:+03d}"
 
 
 def depth(table: Table, quantity: str, frameworks: tuple[str, str]) -> Drawing:
@@ -269,16 +274,18 @@ def _curve(
         if logarithmic:
             scale.apply(panel.yaxis, most=6)
         _mark_gaps(panel, [(one.role, steps[one], of(one)) for one in runs])
-        if found.left is not None and "weights" in title:
-            label = f"outside from step {found.left}"
-            panel.axvline(found.left, color=ALARM, linewidth=1, linestyle=(0, (1, 1.5)), label=label)
+        left = found.left if "weights" in title else None
+        if left is not None:
+            label = f"outside from step {left}"
+            panel.axvline(left, color=ALARM, linewidth=1, linestyle=(0, (1, 1.5)), label=label)
         panel.set_xlim(0, max(int(at.max()) for at in steps.values()) * 1.03)
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         panel.set_xlabel("step")
         panel.set_ylabel(what)
         panel.grid(color="#d0d7de", linewidth=0.5)
         panel.set_axisbelow(True)
-        panel.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, columnspacing=1, borderaxespad=0.1)
+        columns = 4 if left is None else 2  # what is wider than the panel would squeeze it
+        panel.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, columnspacing=1, borderaxespad=0.1)
         told = "; ".join(_told_curve(one.role, of(one)) for one in runs if one.role != "band")
         last = [of(one)[-1] for one in band]
         more = f"; the band of {len(band)} runs ends between {min(last):.3g} and {max(last):.3g}" if band else ""

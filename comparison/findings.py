@@ -32,8 +32,8 @@ class Row:
     layer: str
     """The hub's name, in the order in which the pass meets it."""
     quantity: str
-    """What is compared: "output", "running statistics", "gradient of the output", "gradient of the parameters",
-    "step of the parameters"."""
+    """What is compared: "output", "output where the input is moved", "running statistics", "gradient of the output",
+    "gradient of the output, among zeros and ties", "gradient of the parameters", "step of the parameters"."""
     wide: float
     """B's error in float64."""
     wide_budget: float

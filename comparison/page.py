@@ -145,13 +145,19 @@ def _overview(found: Comparison) -> Iterator[Line]:
         worst_rung = max(found.ladder.rungs, key=lambda one: one.flipped, default=None)
         text = "none was measured"
         if worst_rung is not None:
-            where = f" ({worst_rung.role} in {worst_rung.precision})" if worst_rung.flipped else ""
-            text = f"at most {worst_rung.flipped:,} of {found.ladder.pixels:,} pixels change their class{where}"
+            text = f"none of {found.ladder.pixels:,} pixels changes its class"
+            if worst_rung.flipped:
+                most = f"at most {worst_rung.flipped:,} of {found.ladder.pixels:,} pixels change their class"
+                text = f"{most} ({worst_rung.role} in {worst_rung.precision})"
         yield Line("precisions", "Precisions", text)
     if found.cost:
-        ratios = [one.ratio for case in found.cost.cases for one in case.candidates]
-        text = f"{min(ratios):.2f} to {max(ratios):.2f} times the reference's" if ratios else "nothing ran"
-        yield Line("cost", "Time and memory", f"{text}; indicative")
+        ratios = [
+            f"{one.name} takes {one.ratio:.2f} of {case.reference}'s time for {case.case}"
+            for case in found.cost.cases
+            for one in case.candidates
+            if one.name != case.reference
+        ]
+        yield Line("cost", "Time and memory", f"{'; '.join(ratios) or 'no two ran side by side'}; indicative")
 
 
 def _absent(found: Comparison) -> str:

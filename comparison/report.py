@@ -4,6 +4,7 @@ from pathlib import Path
 
 from comparison.findings import Comparison
 from comparison.page import render
+from unet_core.errors import CheckpointError
 from unet_core.files import atomic, check_target
 
 PAGE, FIGURES = "report.html", "report.json"
@@ -11,6 +12,8 @@ PAGE, FIGURES = "report.html", "report.json"
 
 def check_report(folder: Path, *, force: bool) -> None:
     """Raise CheckpointError where no report may be written; touches nothing."""
+    if folder.is_file():  # which `force` would replace: a checkpoint, mistyped
+        raise CheckpointError(f"{folder}: is a file; a report is a folder, so give another name")
     check_target(folder, force=force, replaces=is_report)
 
 
@@ -30,6 +33,7 @@ def write_report(folder: Path, comparison: Comparison, command: str, *, force: b
         CheckpointError: they cannot be written.
     """
     page, figures = render(comparison, command), comparison.to_json()
+    check_report(folder, force=force)
     with atomic(folder, force=force, replaces=is_report) as partial:
         partial.mkdir()
         (partial / PAGE).write_text(page, encoding="utf-8")
@@ -38,5 +42,5 @@ def write_report(folder: Path, comparison: Comparison, command: str, *, force: b
 
 
 def is_report(folder: Path) -> bool:
-    """Whether a folder holds a report and nothing else."""
-    return {path.name for path in folder.iterdir()} == {PAGE, FIGURES}
+    """Whether a folder holds a report and nothing else, or nothing at all."""
+    return {path.name for path in folder.iterdir()} in ({PAGE, FIGURES}, set())

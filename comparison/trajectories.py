@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -53,6 +53,14 @@ FOLLOWING = 0.1
 
 UNIT = 2.0**-23
 """Weights that differ by more than this part of them, float32's last place, are others."""
+
+FIRST: Mapping[str, float] = {"loss": 1e-3, "gradient norm": 2e-2, "length": 2e-3}
+"""By what part of A's the loss, the norm of the gradients and the length of B's first step may differ, or by `FACTOR`
+times what the band's do, if that is more. In faithful conversions of small networks it is 2e-6 at most.
+
+Directions part from rounding alone, sizes do not: Adam's first step is as long, whatever signs rounding turns. A rate
+that is 1% off is seen here, and so is a loss that is summed and not averaged, which Adam takes out of its steps.
+"""
 
 _PICTURES, _VALIDATIONS = 2, 2
 """How many pictures the runs are validated on, and how often."""
@@ -121,7 +129,7 @@ def trajectories(
                 run.validate(step + 1, crops)
         judge.measure(step + 1, runs)
     start, parts = _difference(first, second), _parts(runs, first.config)
-    left, verdict = _verdict(parts, start, WORDS[perturbation])
+    left, verdict = _verdict(parts, runs, start, WORDS[perturbation])
     return Trajectories(
         steps,
         batch,
@@ -153,6 +161,8 @@ class _Run:
     weights: list[float] = field(default_factory=list)
     statistics: list[float] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
+    length: float = math.nan
+    """Of the first step, relative to A's."""
 
     def step(self, batch: Batch, rate: float) -> None:
         loss, norm = self.training.step(batch, rate)
@@ -199,6 +209,8 @@ class _Judge:
             if not (math.isfinite(way) and way > 0 and math.isfinite(runs[0].loss[-1])):
                 state = "is at rest; give a larger rate" if way == 0 else "is no number any more; give a smaller rate"
                 raise UNetError(f"step {step}: the training of A {state}")
+            for run in runs if step == 1 and trained else ():
+                run.length = distance(run.training.tensors(), self.start, keys) / way
             for run in runs:
                 apart = 0.0 if run is runs[0] else distance(run.training.tensors(), reference, keys) / way
                 (run.weights if trained else run.statistics).append(apart)
@@ -307,24 +319,49 @@ def _parts(runs: Sequence[_Run], config: UNetConfig) -> tuple[_Part, _Part]:
     return found[0], found[1]
 
 
-def _verdict(parts: Sequence[_Part], start: float, words: str) -> tuple[int | None, str]:
+def _first_steps(runs: Sequence[_Run]) -> str | None:
+    """What of B's first step has another size than A's, in words, where the band's have not."""
+    reference, b, *band = runs
+    sizes: Mapping[str, Callable[[_Run], float]] = {
+        "loss": lambda run: _times(run.loss[0], reference.loss[0]),
+        "gradient norm": lambda run: _times(run.norm[0], reference.norm[0]),
+        "length": lambda run: run.length,
+    }
+    for name, of in sizes.items():
+        limit = max(FIRST[name], FACTOR * max(abs(of(run) - 1) for run in band))
+        if not abs(of(b) - 1) <= limit:
+            return f"the {name} of its first step is {of(b):.6g} times A's, where {limit:.1g} more or less is allowed"
+    return None
+
+
+def _times(value: float, reference: float) -> float:
+    """How many times the reference; once where both are zero, or infinite."""
+    if value == reference:
+        return 1.0
+    return value / reference if reference else math.inf
+
+
+def _verdict(parts: Sequence[_Part], runs: Sequence[_Run], start: float, words: str) -> tuple[int | None, str]:
     """The first step after which B is farther from A than it may be, and what there is to say, in one sentence."""
     before = (
         f"A and B do not start from the same weights (they are {start:.1e} of them apart), and " if start > UNIT else ""
     )
-    runs = f"the band of A's own runs that differ in {words}"
+    band = f"the band of A's own runs that differ in {words}"
     weights = parts[0]
     steps = len(weights.b)
     outside = [step for step in range(steps) if any(part.excess(step) > 1 for part in parts)]
+    size = _first_steps(runs)
+    if size is not None and 0 not in outside:
+        return 1, f"{before}B leaves {band} at once: {size}."
     if not outside:
         return None, (
-            f"{before}B stays within {runs}: over {steps} steps the weights part by {weights.b[-1]:.1e} of the way "
-            f"that they went, the band by up to {weights.band[-1]:.1e}"
+            f"{before}B stays within {band}: over {steps} steps the weights part by {weights.b[-1]:.2g} of the way "
+            f"that they went, the band by up to {weights.band[-1]:.2g}."
         )
     step = outside[0]
     part = max(parts, key=lambda part: part.excess(step))
     name = "weights" if part is weights else "running statistics"
     return step + 1, (
-        f"{before}B leaves {runs} after step {step + 1}: its {name} part from A's by {part.b[step]:.1e} of the way "
-        f"that these went, the band's by up to {part.band[step]:.1e}"
+        f"{before}B leaves {band} after step {step + 1}: its {name} part from A's by {part.b[step]:.2g} of the way "
+        f"that these went, the band's by up to {part.band[step]:.2g}."
     )

@@ -1,7 +1,7 @@
 """Runs a JAX UNet for the proof, under `jax.jit`."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, get_args
 
@@ -160,18 +160,20 @@ class JaxRunner:
 
         return trace
 
-    def stepped(self, gradients: Tensors, settings: Optimizer, precision: Precision) -> Tensors:
+    def stepped(self, gradients: Sequence[Tensors], settings: Optimizer, precision: Precision) -> Tensors:
         optimizer = optimizer_of(settings)
 
         @jax.jit
-        def update(before: Any, gradients: Any) -> Any:
-            steps, _ = optimizer.update(gradients, optimizer.init(before), before)
-            return jax.tree.map(lambda param, step: param - settings.rate * step, before, steps)
+        def update(params: Any, state: Any, gradients: Any) -> Any:
+            steps, state = optimizer.update(gradients, state, params)
+            return jax.tree.map(lambda param, step: param - settings.rate * step, params, steps), state
 
         with parity(precision):
-            before = {key: self.tensors[key].astype(precision) for key in gradients}
-            after = update(before, {key: value.astype(precision) for key, value in gradients.items()})
-            return {key: np.asarray(after[key]) - value for key, value in before.items()}
+            before = {key: self.tensors[key].astype(precision) for key in gradients[0]}
+            params, state = before, optimizer.init(before)
+            for given in gradients:
+                params, state = update(params, state, {key: value.astype(precision) for key, value in given.items()})
+            return {key: np.asarray(params[key]) - value for key, value in before.items()}
 
     def _named(self, gradients: Any, statistics: Any) -> Tensors:
         """Both in the hub's names and layouts: those of a model whose parameters are the gradients."""

@@ -1,7 +1,7 @@
 """Either twin behind one face: what the proof asks of a network, in NHWC and in the hub's names and layouts."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -122,8 +122,8 @@ class Runner(Protocol):
     def tracer(self, precision: Precision, *, training: bool) -> Tracer:
         """A function that runs it layer by layer."""
 
-    def stepped(self, gradients: Tensors, settings: Optimizer, precision: Precision) -> Tensors:
-        """What the first update of a new optimiser adds to the parameters, given their gradients."""
+    def stepped(self, gradients: Sequence[Tensors], settings: Optimizer, precision: Precision) -> Tensors:
+        """What the first updates of a new optimiser add to the parameters together, given the gradients of each."""
 
 
 def runners_of(a: Any, b: Any, hints: Hints = NO_HINTS) -> tuple[Runner, Runner]:

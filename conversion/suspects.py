@@ -74,21 +74,36 @@ class Trial:
 def trials(scene: Scene) -> tuple[Trial, ...]:
     """Every switch that the layer has, what is left of the difference with it; the best first."""
     model = _Layer(scene)
-    target, side = scene.theirs, ""
-    enough = max(scene.budget, _EXPLAINED * distance(target, scene.ours))
-    plain = model.plain if scene.precision == "float64" else None
-    if plain is not None and distance(target, plain) <= enough < distance(scene.ours, plain):
-        target, side = scene.ours, "in A, "  # it is A's own code that does not do what its config says
-    suspects = (
-        (side + said, answer)
-        for said, answer in model.suspects(target)
-        if model.plain is None or not np.array_equal(answer, model.plain)
-    )
-    return _tried(suspects, target, enough)
+    return tried(model.suspects, model.plain, scene.ours, scene.theirs, scene.precision, scene.budget)
+
+
+def tried(
+    suspects: Callable[[np.ndarray], Iterable[Suspect]],
+    plain: np.ndarray | None,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    precision: Precision,
+    budget: float,
+) -> tuple[Trial, ...]:
+    """What each suspect leaves of the difference, the best first; it vanishes where that is no more than rounding does.
+
+    Args:
+        suspects: of the answer that they are to explain: some are fitted to it.
+        plain: what A should answer by its config, where that is known. One that A does not give, but B does, is A's own
+            fault: then A's answer is what is to be explained.
+        ours, theirs: what A and B answer.
+        precision: of B's answer.
+        budget: the difference that rounding makes.
+    """
+    target, side = theirs, ""
+    enough = max(budget, _EXPLAINED * distance(theirs, ours))
+    if plain is not None and precision == "float64" and distance(theirs, plain) <= enough < distance(ours, plain):
+        target, side = ours, "in A, "
+    others = ((side + said, answer) for said, answer in suspects(target))
+    return _tried((one for one in others if plain is None or not np.array_equal(one[1], plain)), target, enough)
 
 
 def _tried(suspects: Iterable[tuple[str, np.ndarray]], target: np.ndarray, enough: float) -> tuple[Trial, ...]:
-    """What each leaves of the target, the best first; it vanishes where that is not more than `enough`."""
     left: dict[str, float] = {}
     for said, answer in suspects:
         left.setdefault(said, distance(target, answer))
@@ -248,7 +263,7 @@ class _Layer:
     def _convolutions(self) -> Iterator[Suspect]:
         tensors = self.scene.a.tensors
         if self.scene.precision == "float32":
-            for name, rounded in _ROUNDED.items():
+            for name, rounded in ROUNDED.items():
                 yield Suspect(
                     f"its products are rounded to {name}", self._convolved(tensors, rounded=(rounded, rounded))
                 )
@@ -390,7 +405,8 @@ def _bfloat16(x: np.ndarray) -> np.ndarray:
     return x.astype(ml_dtypes.bfloat16).astype(np.float64)
 
 
-_ROUNDED: Mapping[str, Rounding] = {"TF32": _tf32, "bfloat16": _bfloat16}
+ROUNDED: Mapping[str, Rounding] = {"TF32": _tf32, "bfloat16": _bfloat16}
+"""What matrix units do to the operands of a product."""
 _PADS: Mapping[str, str] = {"reflect": "its reflection", "edge": "its edge", "wrap": "its other side"}
 
 

@@ -1,7 +1,7 @@
 """Runs a torch module for the proof: the twin, or any `nn.Module` whose `state_dict` is that of a dialect."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,12 +97,14 @@ class TorchRunner:
 
         return trace
 
-    def stepped(self, gradients: Tensors, settings: Optimizer, precision: Precision) -> Tensors:
-        before = {key: self.tensors[key].astype(precision) for key in gradients}
+    def stepped(self, gradients: Sequence[Tensors], settings: Optimizer, precision: Precision) -> Tensors:
+        before = {key: self.tensors[key].astype(precision) for key in gradients[0]}
         owners = {key: nn.Parameter(as_torch(value).to(self._device)) for key, value in before.items()}
-        for key, owner in owners.items():
-            owner.grad = as_torch(gradients[key].astype(precision)).to(self._device)
-        optimizer_of(settings, owners.values()).step()
+        optimizer = optimizer_of(settings, owners.values())
+        for given in gradients:
+            for key, owner in owners.items():
+                owner.grad = as_torch(given[key].astype(precision)).to(self._device)
+            optimizer.step()
         return {key: as_numpy(owner) - before[key] for key, owner in owners.items()}
 
     def _tried(self) -> tuple[str, bool]:

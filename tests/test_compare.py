@@ -3,9 +3,12 @@
 import dataclasses
 import json
 import shlex
+import shutil
 
+import numpy as np
 import pytest
 from conftest import trained_tensors
+from PIL import Image
 
 from unet_cli.main import main
 from unet_core import UNetConfig, safetensors_file
@@ -99,13 +102,17 @@ def test_networks_of_other_shapes_make_a_short_report(tmp_path, capsys):
 
 def test_an_earlier_report_is_replaced_only_with_force(tmp_path, capsys):
     one, other = write(tmp_path / "a.pt"), write(tmp_path / "b.pt", UNetConfig(1, 1, (6, 9)))
-    command = ["compare", str(one), str(other), "--out", str(tmp_path / "report")]
+    report = tmp_path / "report"
+    command = ["compare", str(one), str(other), "--out", str(report)]
     main(command)
-    before = (tmp_path / "report" / FIGURES).read_bytes()
+    before = (report / FIGURES).read_bytes()
     assert main(command) == 2
     assert "exists already" in capsys.readouterr().err
-    assert (tmp_path / "report" / FIGURES).read_bytes() == before
+    assert (report / FIGURES).read_bytes() == before
     assert main([*command, "--force"]) == 1
+    shutil.rmtree(report)
+    report.mkdir()
+    assert main([*command, "--force"]) == 1, "an empty folder has nothing to lose"
 
 
 def test_another_folder_is_never_replaced(tmp_path, capsys):
@@ -153,6 +160,47 @@ def test_built_in_pictures_of_other_classes_leave_those_parts_out(tmp_path):
     assert found.equal
     assert (found.pictures, found.ladder, found.trajectories) == ((), None, None)
     assert "the network answers 5 logits" in found.notes[0]
+
+
+def folder_of(path, sizes, classes=2):
+    """A data folder of noise."""
+    rng = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (path / part).mkdir(parents=True)
+    for number, size in enumerate(sizes):
+        labels = rng.integers(classes, size=size).astype(np.uint8)
+        labels.flat[:classes] = range(classes)
+        Image.fromarray(rng.integers(256, size=size).astype(np.uint8)).save(path / "images" / f"{number}.png")
+        Image.fromarray(labels).save(path / "masks" / f"{number}.png")
+    return str(path)
+
+
+def test_what_cannot_be_trained_on_leaves_the_training_out(tmp_path):
+    """One picture; or a background without a logit of its own."""
+    effort = Effort(rounds=0, pictures=1)
+    one = write(tmp_path / "one.pt")
+    found = compare(one, one, data=folder_of(tmp_path / "single", [(9, 30)]), effort=effort)
+    assert (len(found.pictures), found.trajectories) == (1, None)
+    assert found.notes == ("Nothing was trained: that takes two pictures, one of them to validate on.",)
+    many = write(tmp_path / "many.pt", UNetConfig(1, 3, (6, 8), output="sigmoid"))
+    found = compare(many, many, data=folder_of(tmp_path / "classes", [(16, 16)] * 2, 4), effort=effort)
+    assert (len(found.pictures), found.trajectories) == (1, None)
+    assert "a logit for each of the 4 classes, the network answers 3" in found.notes[0]
+
+
+def test_pictures_that_are_too_small_are_refused_before_anything_runs(tmp_path, capsys):
+    one, data = write(tmp_path / "a.pt"), folder_of(tmp_path / "small", [(9, 9), (1, 9)])
+    assert main(["compare", str(one), str(one), "--out", str(tmp_path / "report"), "--data", data]) == 2
+    assert "small: 1: the network takes 2x2 pixels at least" in capsys.readouterr().err
+    assert main(["compare", str(one), str(one), "--out", str(tmp_path / "report"), "--data", data, *QUICK]) == 0
+
+
+def test_a_file_is_never_replaced_by_a_report(tmp_path, capsys):
+    one = write(tmp_path / "a.pt")
+    before = one.read_bytes()
+    assert main(["compare", str(one), "--out", str(one), "--force"]) == 2
+    assert "is a file; a report is a folder" in capsys.readouterr().err
+    assert one.read_bytes() == before
 
 
 def test_a_run_without_a_network_is_refused(tmp_path, capsys):

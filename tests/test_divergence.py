@@ -18,7 +18,7 @@ from torch.nn import functional
 
 import unet_jax.layers
 import unet_jax.normalisation
-from comparison.divergence import COTANGENT, GRADIENT, MOVED, OUTPUT, STATISTICS, STEP, divergence
+from comparison.divergence import COTANGENT, GRADIENT, MOVED, OUTPUT, STATISTICS, STEP, TIED, divergence
 from conversion.jax_runner import JaxRunner
 from conversion.runners import Forced
 from conversion.samples import Sample
@@ -212,8 +212,14 @@ def test_an_unknown_cause_is_left_open():
             ("down1.conv.0", OUTPUT, "float32", "its products are rounded to bfloat16"),
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            (unet_jax.layers, "relu"),
+            lambda _: lambda x: jnp.maximum(x, 0),
+            ("up1.conv.4", TIED, "float64", "the ReLU's gradient at 0 is 0.5"),
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["fast variance", "bfloat16"],
+    ids=["fast variance", "bfloat16", "jnp.maximum"],
 )
 def test_a_broken_jax_twin_is_found(monkeypatch, request, place, broken, found):
     owner, name = place
@@ -237,7 +243,7 @@ def test_a_faithful_conversion_raises_no_alarm():
         (pass_, mode) for pass_ in ("eval", "training", "backward", "update") for mode in ("isolated", "cumulative")
     }
     quantities = {row.quantity for table in result.tables for row in table.rows}
-    assert quantities == {OUTPUT, STATISTICS, MOVED, COTANGENT, GRADIENT, STEP}
+    assert quantities == {OUTPUT, STATISTICS, MOVED, COTANGENT, GRADIENT, TIED, STEP}
 
 
 @pytest.mark.slow

@@ -66,7 +66,28 @@ def test_another_learning_rate_leaves_the_band(monkeypatch):
     monkeypatch.setattr(comparison.jax_side, "controls_of", lambda rate, *rest: controls(1.5 * rate, *rest))
     found = trajectories(network("torch"), network("jax"), **SMALL)
     assert found.left == 1
-    assert "its weights part from A's by 5.0e-01 of the way" in found.verdict
+    assert "its weights part from A's by 0.5 of the way" in found.verdict
+
+
+def test_a_rate_that_is_one_percent_off_is_seen_in_the_length_of_the_first_step(monkeypatch):
+    import comparison.jax_side
+
+    controls = comparison.jax_side.controls_of
+    monkeypatch.setattr(comparison.jax_side, "controls_of", lambda rate, *rest: controls(1.01 * rate, *rest))
+    found = trajectories(network("torch"), network("jax"), **SMALL)
+    assert found.left == 1
+    assert "B leaves the band of A's own runs" in found.verdict
+    assert "the length of its first step is 1.01 times A's" in found.verdict
+
+
+def test_a_loss_that_is_summed_is_seen_though_adam_takes_it_out(monkeypatch):
+    import unet_torch.step
+
+    plain = unet_torch.step.loss_value
+    monkeypatch.setattr(unet_torch.step, "loss_value", lambda *given: 512 * plain(*given))
+    found = trajectories(network("jax"), network("torch"), **SMALL)
+    assert found.left == 1
+    assert "the loss of its first step is 512 times A's" in found.verdict
 
 
 def test_other_weights_are_told():

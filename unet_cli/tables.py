@@ -225,7 +225,7 @@ def print_comparison(found: Comparison, page: Path) -> None:
         if part:
             console.print(escape(part), soft_wrap=True)
     console.print(f"[bold]{'SAME' if found.equal else 'DIFFERENT'}[/bold]: {escape(found.verdict)}", soft_wrap=True)
-    console.print(f"after {found.seconds:.0f} s; the report is {escape(str(page))}", soft_wrap=True)
+    console.print(f"after {found.seconds:.0f} s; the report is {escape(printable(str(page)))}", soft_wrap=True)
 
 
 def _print_sides(console: Console, a: Side, b: Side) -> None:
