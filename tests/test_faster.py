@@ -19,7 +19,7 @@ from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
 import unet_jax.model
-from unet_jax import layers, winograd
+from unet_jax import layers, upsampled, winograd
 from unet_jax.checkpoint import from_checkpoint
 from unet_jax.compilation import compiler_options
 from unet_jax.convolution import convolve, convolve_plain
@@ -130,15 +130,18 @@ def test_another_upsampling_would_be_seen(x64, monkeypatch):
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 12), (11, 5), (2, 3)])
 @pytest.mark.parametrize("align_corners", [True, False])
-def test_both_ways_of_upsampling_the_taps_are_one(x64, size, align_corners):
-    """The one of CPUs and that of the other platforms, on constants and inside a compiled function."""
+@pytest.mark.parametrize("few", [0, 64])
+def test_all_ways_of_upsampling_the_taps_are_one(x64, monkeypatch, size, align_corners, few):
+    """The one of CPUs and those of the other platforms, on constants and inside a compiled function."""
+    monkeypatch.setattr(upsampled, "_FEW", few)
     config = UNetConfig(align_corners=align_corners)
     rng = np.random.default_rng(0)
     x, kernel = rng.standard_normal((2, *(points // 2 for points in size), 4)), rng.standard_normal((3, 3, 4, 2))
     taps = [upsampling_taps(config, points, points // 2, 0, points + points % 2) for points in size]
     given = jnp.asarray(x), jnp.asarray(kernel), *taps
-    for way in (by_shifts, jax.jit(by_shifts), jax.jit(by_products)):
-        assert apart(way(*given), by_products(*given)) < 1e-13
+    expected = by_shifts(*given)
+    for way in (jax.jit(by_shifts), by_products, jax.jit(by_products)):
+        assert apart(way(*given), expected) < 1e-13
 
 
 @pytest.mark.parametrize("swapped", [(0, 1), (0, 2)])

@@ -12,6 +12,9 @@ from jaxtyping import Float
 Taps = Float[Array | np.ndarray, "_ 2 3"]
 """How one axis is upsampled, as `unet_core.windows.upsampling_taps` gives it."""
 
+_FEW = 64
+"""Channels, at most, of a map so large that a TPU's time goes by its bytes."""
+
 
 def convolve_upsampled(
     x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"], rows: Taps, columns: Taps
@@ -58,11 +61,19 @@ def by_products(
 ) -> Float[Array, "n H W d"]:
     """`convolve_upsampled` by products with one matrix for each tap and axis.
 
-    The matrices have the maps' dtype; in float32 and float64 they are not rounded any further.
+    The matrices have the maps' dtype; in float32 and float64 they are not rounded any further. With few channels the
+    columns are upsampled first, and then mixed by a convolution along the row with three times the channels: as many
+    operations in all, and in place of nine small maps one (docs/performance.md).
     """
     wide, high = (_matrices(*axis, x.dtype) for axis in ((columns, x.shape[2]), (rows, x.shape[1])))
-    mixed = jnp.einsum("nhwc,yxcd->nhwyxd", x, kernel)
-    across = jnp.einsum("xWw,nhwyxd->nhWyd", wide, mixed, precision=lax.Precision.HIGHEST)
+    if kernel.shape[3] <= _FEW:
+        raised = jnp.einsum("Ww,nhwc->nhWc", wide[1], x, precision=lax.Precision.HIGHEST)
+        along = kernel.transpose(1, 2, 0, 3).reshape(1, 3, kernel.shape[2], -1)
+        across = lax.conv_general_dilated(raised, along, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        across = across.reshape(*across.shape[:3], 3, -1)
+    else:
+        mixed = jnp.einsum("nhwc,yxcd->nhwyxd", x, kernel)
+        across = jnp.einsum("xWw,nhwyxd->nhWyd", wide, mixed, precision=lax.Precision.HIGHEST)
     return jnp.einsum("yHh,nhWyd->nHWd", high, across, precision=lax.Precision.HIGHEST)
 
 
