@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from conversion.containers import read
 from conversion.frameworks import needed
+from unet_core.checkpoint import Checkpoint
 from unet_core.errors import ConfigError
 from unet_core.progress import Progress, silent
 from unet_core.reading import NO_HINTS, Hints
@@ -22,6 +24,7 @@ def train(
     recipe: Recipe | None = None,
     resume: bool = False,
     until: int | None = None,
+    mesh: str | None = None,
     hints: Hints = NO_HINTS,
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
@@ -35,18 +38,30 @@ def train(
         recipe: how to train; None: as `Recipe()` says.
         resume: go on with the run in `out`, where there is one.
         until: leave after this step, before the recipe's last one, which decides the schedule; go on by `resume`.
+        mesh: how JAX's devices share the work, as "data=4,fsdp=2,space=1" (`unet_jax.mesh`); whatever it was before.
+            None: all of them split the batch.
         hints: what nothing in `recipe.start` tells, where that is a checkpoint of another project.
         progress: is told where it is.
         tell: is told in a line what happens.
 
     Raises:
-        unet_core.UNetError: bad data, a recipe that does not fit it, a folder that holds something else, a framework
-            that is not installed, a loss that is no number, a full disk; in one line.
+        unet_core.UNetError: bad data, a recipe that does not fit it or the devices, a folder that holds something else,
+            a framework that is not installed, a loss that is no number, a full disk; in one line.
     """
     recipe, out = recipe or Recipe(), Path(out)
     if (recipe.compile and backend != "torch") or (recipe.remat and backend != "jax"):
         raise ConfigError("--compile is for --backend torch, --remat for --backend jax")
+    if mesh is not None and backend != "jax":
+        raise ConfigError("--mesh is for --backend jax")
     trainer = needed(f"unet_{backend}.train")
+    machine: dict[str, Any] = {}
+    if backend == "jax":
+        machine["mesh"] = needed("unet_jax.mesh").device_mesh(recipe.batch, mesh)
+
+    def check(network: Checkpoint) -> None:
+        if backend == "jax":
+            needed("unet_jax.mesh").check_rows(machine["mesh"], recipe, network.config)
+
     start = None
     if recipe.start is not None:
         path = Path(recipe.start).resolve()
@@ -61,9 +76,10 @@ def train(
         start=start,
         resume=resume,
         until=until,
+        check=check,
         progress=progress,
         tell=tell,
     ) as run:
         tell(str(run))
-        outcome: Outcome = trainer.train(run, progress=progress, tell=tell)
+        outcome: Outcome = trainer.train(run, **machine, progress=progress, tell=tell)
     return outcome

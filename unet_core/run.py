@@ -167,6 +167,7 @@ def open_run(
     start: Checkpoint | None = None,
     resume: bool = False,
     until: int | None = None,
+    check: Callable[[Checkpoint], None] = lambda _: None,
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
 ) -> Iterator[Run]:
@@ -180,6 +181,7 @@ def open_run(
         start: the network to start from, that of `recipe.start`; None: a new one of the recipe's seed.
         resume: go on with the run in the folder where there is one.
         until: leave after this step, before the recipe's last one; the schedule is that of the whole recipe.
+        check: is given the network before the first step, and raises ConfigError where this machine cannot train it.
         progress: is told how far the check of the data is.
         tell: is told in a line what is left out.
 
@@ -213,6 +215,7 @@ def open_run(
     if old is not None:
         _check_same(path, old, settings)
     network = start_network(start, recipe, source.channels, len(source.values))
+    check(network)
     least = network.config.minimum_size
     small = [name for name, size in zip(validation.names, validation.sizes, strict=True) if min(size) < least]
     if small:
