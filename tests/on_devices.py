@@ -1,11 +1,12 @@
 """A few updates by the JAX trainer's own functions on simulated devices, in a process of its own.
 
-python tests/on_devices.py JOBS OUT, where JOBS is JSON: {"recipe": ..., "steps": ..., "jobs": {name: job}}; a job has
-the "mesh" (none: the first device alone), and may have "forms": "default" (those that other platforms than a CPU
-compile) or "strips" (each quarter of a picture's rows is an example of its own), and "then": another mesh, on which the
-state is put at the end. OUT/NAME.npz gets what came of it.
+python tests/on_devices.py JOBS OUT, where JOBS is JSON: {"recipe": ..., "steps": ..., "jobs": {name: job}}. A job has
+the "mesh" (none: the first device alone), and may have "parts" (of the batch, for BatchNorm), "forms": "default" (those
+that other platforms than a CPU compile) or "strips" (each quarter of a picture's rows is an example of its own), and
+"then": another mesh, on which the state is put at the end. OUT/NAME.npz gets what came of it.
 """
 
+import dataclasses
 import json
 import os
 import sys
@@ -52,6 +53,7 @@ def train(recipe, steps, job):
     """Losses and norms, the state after the last step by its names, and bytes on each device."""
     if job.get("forms") == "default":
         lax.platform_dependent = lambda *operands, default, **_: default(*operands)
+    recipe = dataclasses.replace(recipe, norm_parts=job.get("parts", 1))
     config = recipe.network(CHANNELS, CLASSES)
     start = Checkpoint(config, trained_tensors(config, dtype=np.float64))
     mesh = device_mesh(recipe.batch, job["mesh"]) if job.get("mesh") else first_device()

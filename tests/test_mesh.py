@@ -31,6 +31,8 @@ JOBS = {
     "data": {"mesh": "data=8", "forms": "default"},  # a CPU's form makes each device compute for all of them
     "fsdp": {"mesh": "data=4,fsdp=2", "forms": "default"},
     "fsdp of all": {"mesh": "fsdp=8", "forms": "default", "then": "data=1,fsdp=4,space=2"},
+    "parts": {"mesh": "data=4,fsdp=2", "parts": 8, "forms": "default"},
+    "parts on one": {"parts": 8},
     "strips": {"forms": "strips"},
 }
 QUICK = Recipe(features=(8, 16), batch=8, crop=32, precision="float64", ema=0.9)  # 32 wide: kernels' gradients by rows
@@ -64,7 +66,7 @@ def trained(tmp_path_factory):
 
 
 CASES = [pytest.param(QUICK, job, id=f"quick, {job}") for job in list(JOBS)[1:3]] + [
-    pytest.param(FULL, job, id=f"full, {job}", marks=pytest.mark.slow) for job in list(JOBS)[1:-1]
+    pytest.param(FULL, job, id=f"full, {job}", marks=pytest.mark.slow) for job in list(JOBS)[1:-3]
 ]
 
 
@@ -79,6 +81,14 @@ def distance(found, expected):
 def test_a_mesh_trains_as_one_device_does(recipe, job, trained):
     """Losses, parameters, statistics, moments and average, by the forms of a CPU and of other platforms."""
     assert distance(trained(recipe, job), trained(recipe, "one")) < BOUND
+
+
+@pytest.mark.slow
+def test_parts_of_a_batch_are_the_same_on_a_mesh(trained):
+    """Whose devices have a part each."""
+    found = trained(FULL, "parts")
+    assert distance(found, trained(FULL, "parts on one")) < BOUND
+    assert distance(found, trained(FULL, "one")) > SEEN, "the control: the whole batch's statistics"
 
 
 @pytest.mark.slow

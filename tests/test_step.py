@@ -43,11 +43,12 @@ RECIPES = {
     "rmsprop, transposed, accumulate": dataclasses.replace(
         BASE, optimizer=Optimizer("rmsprop", momentum=0.5), upsampling="transposed", accumulate=2
     ),
+    "parts": dataclasses.replace(BASE, batch=4, norm_parts=2),
 }
 
 
 SLOTS = {"exp_avg": "mu", "exp_avg_sq": "nu", "square_avg": "nu", "momentum_buffer": "trace"}
-CLASSES = {"adam, ema": 2, "nesterov, clip, weights": 2, "rmsprop, transposed, accumulate": 3}
+CLASSES = {"adam, ema": 2, "nesterov, clip, weights": 2, "rmsprop, transposed, accumulate": 3, "parts": 2}
 
 
 @functools.cache
@@ -195,7 +196,7 @@ def test_the_networks_agree(name, step, statistics):
 @pytest.mark.parametrize("step", [0, 2])
 def test_the_optimizers_moments_agree(name, step):
     ours, theirs = jaxs(name)[step].slots, torchs(name)[step].slots
-    kinds = {"adam, ema": {"mu", "nu"}, "nesterov, clip, weights": {"trace"}}
+    kinds = {"adam, ema": {"mu", "nu"}, "nesterov, clip, weights": {"trace"}, "parts": {"mu", "nu"}}
     assert ours.keys() == theirs.keys() == kinds.get(name, {"nu", "trace"})
     assert max(distance(ours[kind], theirs[kind]) for kind in ours) < 1e-10
 
@@ -225,6 +226,26 @@ def test_one_batch_of_all_is_not_accumulation():
     ignored = run_torch(recipe, start(RECIPES[name], 3), 3, steps=1)[0]
     assert ignored.loss != pytest.approx(jaxs(name)[0].loss, rel=1e-6)
     assert distance(ignored.network, jaxs(name)[0].network) > 1e-6
+
+
+def test_statistics_of_the_whole_batch_would_be_seen():
+    """The control: without parts, the same recipe is another training."""
+    recipe = dataclasses.replace(RECIPES["parts"], norm_parts=1)
+    whole = run_torch(recipe, start(recipe), steps=1)[0]
+    assert whole.loss != pytest.approx(jaxs("parts")[0].loss, rel=1e-6)
+
+
+def test_running_statistics_are_those_of_the_first_part():
+    """With the parts the other way round the loss is the same, and the statistics are the other part's."""
+    recipe = RECIPES["parts"]
+    (given,) = batches(recipe, steps=1)
+    turned = Batch(*(np.concatenate((part[2:], part[:2])) for part in given))
+    state, update = torch_state(recipe, start(recipe))
+    seen = torch_seen(state, update(*in_torch.placed(turned, recipe, CPU), RATES[0], recipe.renewal(0)))
+    expected = jaxs("parts")[0]
+    assert seen.loss == pytest.approx(expected.loss, rel=1e-12)
+    assert distance(*(only(one.network, statistics=False) for one in (seen, expected))) < 1e-10
+    assert distance(*(only(one.network, statistics=True) for one in (seen, expected))) > 1e-6
 
 
 def test_a_biased_variance_would_be_seen(monkeypatch):

@@ -64,6 +64,8 @@ def test_a_new_run_needs_a_backend_and_data(tmp_path, capsys):
         (["--out", "{new}", "--validation", "6"], "leaves none to train or none to validate on"),
         (["--out", "{new}", "--data", "nowhere"], "nowhere"),
         (["--out", "{new}", "--start", "nowhere.pt"], "nowhere.pt"),
+        (["--out", "{new}", "--norm-parts", "3"], "norm_parts 3: does not divide the batch of 4"),
+        (["--out", "{run}", "--resume", "--norm-parts", "2"], "started with another --norm-parts"),
         (["--out", "{new}", "--remat"], "--remat for --backend jax"),
     ],
 )

@@ -20,6 +20,7 @@ from unet_core.hub import check_tensors, in_forward_order
 from unet_core.recipe import Recipe
 from unet_jax.compilation import compiler_options
 from unet_jax.hub import nest, translate
+from unet_jax.layers import BatchNorm
 from unet_jax.losses import loss_value
 from unet_jax.mesh import everywhere, gathered, of_batch, of_state, scattered
 from unet_jax.model import UNet
@@ -52,6 +53,9 @@ def abstract_model(checkpoint: Checkpoint, recipe: Recipe, kind: type[UNet] = UN
     def create() -> UNet:
         model = kind.from_config(checkpoint.config, **kinds.get(recipe.precision, {}), remat=recipe.remat, rngs=None)
         model.origin = checkpoint.origin
+        for _, layer in nnx.iter_modules(model):
+            if isinstance(layer, BatchNorm):
+                layer.parts = recipe.norm_parts
         return model
 
     model: UNet = nnx.eval_shape(create)

@@ -15,6 +15,7 @@ from unet_core.recipe import Recipe
 from unet_torch.checkpoint import from_checkpoint
 from unet_torch.losses import loss_value
 from unet_torch.model import UNet
+from unet_torch.normalisation import in_parts
 from unet_torch.optimizers import averaged, clipped, optimizer_of
 
 
@@ -51,7 +52,7 @@ def new_state(checkpoint: Checkpoint, recipe: Recipe, device: torch.device) -> T
         recipe: gives optimiser, precision, and whether there is an average.
         device: where to.
     """
-    model = from_checkpoint(checkpoint).to(device, dtype_of(recipe)).train()
+    model = in_parts(from_checkpoint(checkpoint), recipe.norm_parts).to(device, dtype_of(recipe)).train()
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of nn.Module, as documented
     average = copy.deepcopy(model).eval() if recipe.ema else None
     return TrainState(model, optimizer_of(recipe.optimizer, model.parameters()), average)
