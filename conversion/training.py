@@ -3,11 +3,10 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from conversion.containers import read
 from conversion.frameworks import needed
-from unet_core.checkpoint import Checkpoint
+from conversion.machines import machine_of
 from unet_core.errors import ConfigError
 from unet_core.progress import Progress, silent
 from unet_core.reading import NO_HINTS, Hints
@@ -51,35 +50,30 @@ def train(
     recipe, out = recipe or Recipe(), Path(out)
     if (recipe.compile and backend != "torch") or (recipe.remat and backend != "jax"):
         raise ConfigError("--compile is for --backend torch, --remat for --backend jax")
-    if mesh is not None and backend != "jax":
-        raise ConfigError("--mesh is for --backend jax")
     trainer = needed(f"unet_{backend}.train")
-    machine: dict[str, Any] = {}
-    if backend == "jax":
-        machine["mesh"] = needed("unet_jax.mesh").device_mesh(recipe.batch, mesh)
-
-    def check(network: Checkpoint) -> None:
-        if backend == "jax":
-            needed("unet_jax.mesh").check_rows(machine["mesh"], recipe, network.config)
-
-    start = None
-    if recipe.start is not None:
-        path = Path(recipe.start).resolve()
-        recipe = dataclasses.replace(recipe, start=str(path))
-        if not (resume and has_begun(out)):  # a run keeps what it started from
-            start = read(path / BEST if is_run(path) else path, hints)
-    with open_run(
-        out,
-        backend=backend,
-        recipe=recipe,
-        data=str(data),
-        start=start,
-        resume=resume,
-        until=until,
-        check=check,
-        progress=progress,
-        tell=tell,
-    ) as run:
-        tell(str(run))
-        outcome: Outcome = trainer.train(run, **machine, progress=progress, tell=tell)
+    with machine_of(backend, recipe, mesh) as machine:
+        if machine.rank:
+            progress, tell = silent, lambda _: None
+        start = None
+        if recipe.start is not None:
+            path = Path(recipe.start).resolve()
+            recipe = dataclasses.replace(recipe, start=str(path))
+            if not (resume and has_begun(out)):  # a run keeps what it started from
+                start = read(path / BEST if is_run(path) else path, hints)
+        with open_run(
+            out,
+            backend=backend,
+            recipe=recipe,
+            data=str(data),
+            start=start,
+            resume=resume,
+            until=until,
+            check=machine.check,
+            rank=machine.rank,
+            wait=machine.wait,
+            progress=progress,
+            tell=tell,
+        ) as run:
+            tell(str(run))
+            outcome: Outcome = trainer.train(run, **machine.options, progress=progress, tell=tell)
     return outcome

@@ -73,6 +73,8 @@ class Train(Source):
                 progress=progress,
                 tell=_say,
             )
+        if not done.first:  # of several processes, the first one tells
+            return 0
         if done.stopped_by is not None:
             name = signal.Signals(done.stopped_by).name
             _say(f"stopped by {name} after step {done.step} of {done.steps}; the state is saved: go on with --resume")
