@@ -88,9 +88,10 @@ def _timed(call: Callable[[], object], count: int) -> list[float]:
 
 def _jax(run: Run, batches: Iterator[Any]) -> tuple[Callable[[Any], None], Iterator[Any]]:
     from unet_jax import step as jax_step
+    from unet_jax.mesh import device_mesh
 
     recipe = run.recipe
-    mesh = jax_step.data_mesh(recipe.batch)
+    mesh = device_mesh(recipe.batch)
     state = jax_step.new_state(run.start, recipe, mesh)
     update = jax_step.compiled(
         jax_step.updater(recipe, jax_step.abstract_model(run.start, recipe)), state, recipe, mesh

@@ -49,7 +49,7 @@ class Network:
         flips: bool = False,
         bfloat16: bool = False,
     ) -> Bands:
-        """The function that predicts pictures.
+        """The function that predicts pictures; in JAX, all devices compute tiles.
 
         Args:
             sizes: heights and widths of the pictures that are to come; they share one size of tiles.
@@ -72,8 +72,10 @@ class Network:
         for size in sizes:
             if min(size) >= self.config.minimum_size:
                 tiling(self.config, size, tiles, overlap)
+        devices = needed("jax").local_devices() if self.backend == "jax" else []
+        every = {"devices": devices} if len(devices) > 1 else {}
         predictor = needed(f"unet_{self.backend}.predict").Predictor(
-            model, tile=tiles, overlap=overlap, flips=flips, bfloat16=bfloat16
+            model, tile=tiles, overlap=overlap, flips=flips, bfloat16=bfloat16, **every
         )
         bands: Bands = predictor.bands
         return bands

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from conversion.containers import read
 from conversion.frameworks import needed
+from conversion.machines import machine_of
 from unet_core.errors import ConfigError
 from unet_core.progress import Progress, silent
 from unet_core.reading import NO_HINTS, Hints
@@ -22,6 +23,7 @@ def train(
     recipe: Recipe | None = None,
     resume: bool = False,
     until: int | None = None,
+    mesh: str | None = None,
     hints: Hints = NO_HINTS,
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
@@ -35,35 +37,43 @@ def train(
         recipe: how to train; None: as `Recipe()` says.
         resume: go on with the run in `out`, where there is one.
         until: leave after this step, before the recipe's last one, which decides the schedule; go on by `resume`.
+        mesh: how JAX's devices share the work, as "data=4,fsdp=2,space=1" (`unet_jax.mesh`); whatever it was before.
+            None: all of them split the batch.
         hints: what nothing in `recipe.start` tells, where that is a checkpoint of another project.
         progress: is told where it is.
         tell: is told in a line what happens.
 
     Raises:
-        unet_core.UNetError: bad data, a recipe that does not fit it, a folder that holds something else, a framework
-            that is not installed, a loss that is no number, a full disk; in one line.
+        unet_core.UNetError: bad data, a recipe that does not fit it or the devices, a folder that holds something else,
+            a framework that is not installed, a loss that is no number, a full disk; in one line.
     """
     recipe, out = recipe or Recipe(), Path(out)
     if (recipe.compile and backend != "torch") or (recipe.remat and backend != "jax"):
         raise ConfigError("--compile is for --backend torch, --remat for --backend jax")
     trainer = needed(f"unet_{backend}.train")
-    start = None
-    if recipe.start is not None:
-        path = Path(recipe.start).resolve()
-        recipe = dataclasses.replace(recipe, start=str(path))
-        if not (resume and has_begun(out)):  # a run keeps what it started from
-            start = read(path / BEST if is_run(path) else path, hints)
-    with open_run(
-        out,
-        backend=backend,
-        recipe=recipe,
-        data=str(data),
-        start=start,
-        resume=resume,
-        until=until,
-        progress=progress,
-        tell=tell,
-    ) as run:
-        tell(str(run))
-        outcome: Outcome = trainer.train(run, progress=progress, tell=tell)
+    with machine_of(backend, recipe, mesh) as machine:
+        if machine.rank:
+            progress, tell = silent, lambda _: None
+        start = None
+        if recipe.start is not None:
+            path = Path(recipe.start).resolve()
+            recipe = dataclasses.replace(recipe, start=str(path))
+            if not (resume and has_begun(out)):  # a run keeps what it started from
+                start = read(path / BEST if is_run(path) else path, hints)
+        with open_run(
+            out,
+            backend=backend,
+            recipe=recipe,
+            data=str(data),
+            start=start,
+            resume=resume,
+            until=until,
+            check=machine.check,
+            rank=machine.rank,
+            wait=machine.wait,
+            progress=progress,
+            tell=tell,
+        ) as run:
+            tell(str(run))
+            outcome: Outcome = trainer.train(run, **machine.options, progress=progress, tell=tell)
     return outcome

@@ -185,12 +185,14 @@ def _small(recipe: Recipe, shape: Continuation) -> Recipe:
     like = shape.recipe
     least = shape.state.network.config.minimum_size
     side = min(like.crop, max(_SIDE, 2 * least))
+    batch = min(like.batch, _BATCH) if side >= 2 * least else like.batch
     return dataclasses.replace(
         recipe,
         precision="float64",
         compile=False,
         remat=False,
-        batch=min(like.batch, _BATCH) if side >= 2 * least else like.batch,
+        batch=batch,
+        norm_parts=recipe.norm_parts if batch % recipe.norm_parts == 0 else min(batch, _BATCH),
         accumulate=min(recipe.accumulate, _ACCUMULATE),
         crop=side,
     )

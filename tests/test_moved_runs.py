@@ -30,6 +30,7 @@ from safetensors.numpy import load_file
 import unet_jax.states
 import unet_torch.states
 from unet_jax import step as in_jax
+from unet_jax.mesh import device_mesh
 from unet_torch import step as in_torch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -94,7 +95,7 @@ def live_in_torch(state, recipe):
 def live_in_jax(state, recipe):
     with jax.enable_x64(recipe.precision == "float64"):
         arrays = unet_jax.states.saved_form(state, recipe)
-        live = in_jax.new_state(state.network, recipe, in_jax.data_mesh(recipe.batch), arrays)
+        live = in_jax.new_state(state.network, recipe, device_mesh(recipe.batch), arrays)
         network = in_jax.host_network(live.params, live.stats, state.network)
         arrays = in_jax.host_arrays(live)
     return unet_jax.states.hub_form(network, arrays, state.step, recipe, "the state")

@@ -363,6 +363,12 @@ def test_a_recipe_survives_json(recipe):
     assert recipe.changes(again) == []
 
 
+def test_a_recipe_of_an_earlier_release_is_read():
+    """Its statistics were over the whole batch."""
+    earlier = {name: value for name, value in Recipe().to_dict().items() if name != "norm_parts"}
+    assert Recipe.from_dict(earlier) == Recipe()
+
+
 def changed(**fields):
     return {**Recipe().to_dict(), **fields}
 

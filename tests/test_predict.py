@@ -311,13 +311,24 @@ predict = Predictor(nnx.eval_shape(lambda: unet_jax.UNet(1, 1, features=(2, 3), 
 picture = np.random.default_rng(0).random((20, 20, 1), np.float32)
 found = predict.logits(picture, variables)
 assert (found == predict.logits(picture, nnx.split(model, nnx.Param, nnx.BatchStat)[1:])).all()
+split = jax.NamedSharding(mesh, jax.P(None, None, None, "data"))
+place = lambda x: split if x.ndim == 4 and x.shape[3] % 2 == 0 else everywhere
+kernels = jax.tree.map(lambda x: jax.device_put(x, place(x)), variables)
+assert (found == predict.logits(picture, kernels)).all()
 assert predict._programs["cpu"]._cache_size() == 1
+large = np.random.default_rng(0).random((70, 40, 1), np.float32)
+alone, spread = (Predictor(model, tile=(32, 40), devices=given) for given in (None, jax.devices()))
+expected = alone.logits(large)
+assert spread._logits(spread._weights(variables), large, [(0, 0), (8, 0)], (32, 40)).sharding.num_devices == 2
+assert np.abs(spread.logits(large) - expected).max() < 1e-6
+assert np.abs(spread.logits(large, kernels) - expected).max() < 1e-6
 model.eval()
 assert np.abs(found - model.logits(picture[None])[0]).max() < 1e-4
 """
 
 
-def test_a_network_without_weights_of_its_own_takes_those_that_lie_on_several_devices(tmp_path):
+def test_several_devices(tmp_path):
+    """A network without weights of its own takes those that lie on several, copied or split; tiles are spread."""
     done = subprocess.run([sys.executable, "-c", REPLICATED], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 

@@ -23,6 +23,7 @@ from flax import nnx
 
 from unet_jax import layers
 from unet_jax import step as in_jax
+from unet_jax.mesh import device_mesh
 from unet_torch import step as in_torch
 from unet_torch.hub import to_hub
 
@@ -42,11 +43,12 @@ RECIPES = {
     "rmsprop, transposed, accumulate": dataclasses.replace(
         BASE, optimizer=Optimizer("rmsprop", momentum=0.5), upsampling="transposed", accumulate=2
     ),
+    "parts": dataclasses.replace(BASE, batch=4, norm_parts=2),
 }
 
 
 SLOTS = {"exp_avg": "mu", "exp_avg_sq": "nu", "square_avg": "nu", "momentum_buffer": "trace"}
-CLASSES = {"adam, ema": 2, "nesterov, clip, weights": 2, "rmsprop, transposed, accumulate": 3}
+CLASSES = {"adam, ema": 2, "nesterov, clip, weights": 2, "rmsprop, transposed, accumulate": 3, "parts": 2}
 
 
 @functools.cache
@@ -105,7 +107,7 @@ class InJax:
     def __init__(self, recipe, checkpoint):
         self.recipe, self.checkpoint = recipe, checkpoint
         with jax.enable_x64(recipe.precision == "float64"):
-            self.mesh = in_jax.data_mesh(recipe.batch)
+            self.mesh = device_mesh(recipe.batch)
             self.model = in_jax.abstract_model(checkpoint, recipe)
             self.update = in_jax.compiled(in_jax.updater(recipe, self.model), self.new_state(), recipe, self.mesh)
 
@@ -194,7 +196,7 @@ def test_the_networks_agree(name, step, statistics):
 @pytest.mark.parametrize("step", [0, 2])
 def test_the_optimizers_moments_agree(name, step):
     ours, theirs = jaxs(name)[step].slots, torchs(name)[step].slots
-    kinds = {"adam, ema": {"mu", "nu"}, "nesterov, clip, weights": {"trace"}}
+    kinds = {"adam, ema": {"mu", "nu"}, "nesterov, clip, weights": {"trace"}, "parts": {"mu", "nu"}}
     assert ours.keys() == theirs.keys() == kinds.get(name, {"nu", "trace"})
     assert max(distance(ours[kind], theirs[kind]) for kind in ours) < 1e-10
 
@@ -226,6 +228,26 @@ def test_one_batch_of_all_is_not_accumulation():
     assert distance(ignored.network, jaxs(name)[0].network) > 1e-6
 
 
+def test_statistics_of_the_whole_batch_would_be_seen():
+    """The control: without parts, the same recipe is another training."""
+    recipe = dataclasses.replace(RECIPES["parts"], norm_parts=1)
+    whole = run_torch(recipe, start(recipe), steps=1)[0]
+    assert whole.loss != pytest.approx(jaxs("parts")[0].loss, rel=1e-6)
+
+
+def test_running_statistics_are_those_of_the_first_part():
+    """With the parts the other way round the loss is the same, and the statistics are the other part's."""
+    recipe = RECIPES["parts"]
+    (given,) = batches(recipe, steps=1)
+    turned = Batch(*(np.concatenate((part[2:], part[:2])) for part in given))
+    state, update = torch_state(recipe, start(recipe))
+    seen = torch_seen(state, update(*in_torch.placed(turned, recipe, CPU), RATES[0], recipe.renewal(0)))
+    expected = jaxs("parts")[0]
+    assert seen.loss == pytest.approx(expected.loss, rel=1e-12)
+    assert distance(*(only(one.network, statistics=False) for one in (seen, expected))) < 1e-10
+    assert distance(*(only(one.network, statistics=True) for one in (seen, expected))) > 1e-6
+
+
 def test_a_biased_variance_would_be_seen(monkeypatch):
     """The control: Flax's own BatchNorm tracks it."""
 
@@ -239,7 +261,7 @@ def test_a_biased_variance_would_be_seen(monkeypatch):
     with jax.enable_x64(True):
         checkpoint, recipe = start(RECIPES[name]), RECIPES[name]
         graphdef = nnx.graphdef(in_jax.abstract_model(checkpoint, recipe))
-        state = in_jax.new_state(checkpoint, recipe, in_jax.data_mesh(recipe.batch))
+        state = in_jax.new_state(checkpoint, recipe, device_mesh(recipe.batch))
 
         @jax.jit
         def forward(params, stats, image):
@@ -317,7 +339,7 @@ def test_a_saved_state_goes_on_bit_for_bit_in_torch():
 )
 def test_a_saved_state_of_another_training_is_refused(x64, other):
     recipe = RECIPES["adam, ema"]
-    mesh = in_jax.data_mesh(recipe.batch)
+    mesh = device_mesh(recipe.batch)
     saved = in_jax.host_arrays(in_jax.new_state(start(recipe), recipe, mesh))
     with pytest.raises(CheckpointError, match="holds the optimiser of another training: "):
         in_jax.new_state(start(recipe), dataclasses.replace(recipe, **other), mesh, saved)
@@ -326,7 +348,7 @@ def test_a_saved_state_of_another_training_is_refused(x64, other):
 def test_a_host_array_is_a_copy(x64):
     """An update gives its state's memory away."""
     recipe = RECIPES["adam, ema"]
-    saved = in_jax.host_arrays(in_jax.new_state(start(recipe), recipe, in_jax.data_mesh(recipe.batch)))
+    saved = in_jax.host_arrays(in_jax.new_state(start(recipe), recipe, device_mesh(recipe.batch)))
     assert all(value.flags.owndata and value.flags.writeable for value in saved.values())
 
 
@@ -347,7 +369,7 @@ def test_bfloat16_keeps_float32_weights_and_statistics():
 def test_batches_are_placed_in_order():
     recipe = dataclasses.replace(BASE, precision="float32", accumulate=3)
     data = list(batches(recipe, steps=5))
-    mesh = in_jax.data_mesh(recipe.batch)
+    mesh = device_mesh(recipe.batch)
     found = list(in_jax.placed(iter(data), recipe, mesh))
     assert len(found) == 5
     for (image, labels), batch in zip(found, data, strict=True):
@@ -362,4 +384,4 @@ def test_batches_are_placed_in_order():
 def test_devices_that_do_not_divide_the_batch_are_an_error(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 4)
     with pytest.raises(ConfigError, match="batch 6: is not divided by the 4 devices; give a multiple of 4"):
-        in_jax.data_mesh(6)
+        device_mesh(6)

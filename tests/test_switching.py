@@ -25,6 +25,7 @@ import unet_jax.states
 import unet_torch.states
 from unet_jax import layers
 from unet_jax import step as in_jax
+from unet_jax.mesh import device_mesh
 from unet_torch import step as in_torch
 
 STEPS, STOPS = 50, (1, 17, 49, 50)
@@ -122,7 +123,7 @@ class InJax:
 
     def __init__(self, recipe, state=None, made=None):
         self.recipe = recipe
-        self.mesh = in_jax.data_mesh(recipe.batch)
+        self.mesh = device_mesh(recipe.batch)
         self.update, fresh = made or compiled(dataclasses.replace(recipe, schedule=Schedule()))
         self.live = jax.tree.map(jax.numpy.copy, fresh)
         if state is not None:
@@ -145,7 +146,7 @@ IN = {"torch": InTorch, "jax": InJax}
 @functools.cache
 def compiled(recipe):
     """The update in JAX, one for all schedules: the rate is an argument of it; and the state before the first one."""
-    mesh = in_jax.data_mesh(recipe.batch)
+    mesh = device_mesh(recipe.batch)
     checkpoint = start(recipe.upsampling)
     fresh = in_jax.new_state(checkpoint, recipe, mesh)
     update = in_jax.updater(recipe, in_jax.abstract_model(checkpoint, recipe))

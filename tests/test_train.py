@@ -498,10 +498,11 @@ def test_the_step_lowers_for_a_tpu():
     import jax.numpy as jnp
 
     from unet_jax import step
+    from unet_jax.mesh import device_mesh
 
     recipe = dataclasses.replace(SMALL, precision="bfloat16", ema=0.9)
     network = new_network(recipe.network(1, 2), 0)
-    state = step.new_state(network, recipe, step.data_mesh(recipe.batch))
+    state = step.new_state(network, recipe, device_mesh(recipe.batch))
     update = step.updater(recipe, step.abstract_model(network, recipe))
     shape, number = (1, recipe.batch, recipe.crop, recipe.crop), jnp.zeros(())
     batch = jnp.zeros((*shape, 1)), jnp.zeros(shape, jnp.uint8)
@@ -522,7 +523,7 @@ def test_jax_does_not_wait_for_each_step(cells, tmp_path, monkeypatch):
 def test_a_batch_that_the_devices_do_not_divide_is_refused():
     pytest.importorskip("jax")
     done = in_process(
-        "import jax; from unet_jax.step import data_mesh; data_mesh(6)",
+        "import jax; from unet_jax.mesh import device_mesh; device_mesh(6)",
         XLA_FLAGS="--xla_force_host_platform_device_count=4",
     )
     assert "batch 6: is not divided by the 4 devices; give a multiple of 4" in done.stderr

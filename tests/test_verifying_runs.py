@@ -82,6 +82,16 @@ def test_a_copy_is_the_same_however_it_is_run(run, twin, capsys):
     assert "SAME: the trainings are the same" in capsys.readouterr().out
 
 
+def test_more_parts_of_a_batch_than_the_next_update_has_pictures(run, twin, capsys):
+    """It is made with fewer of both."""
+    for folder in (run, twin):
+        edit_config(folder, batch=8, norm_parts=4)
+    assert main(["verify", str(run), str(twin)]) == 0
+    edit_config(twin, batch=8, norm_parts=8)
+    assert main(["verify", str(run), str(twin)]) == 1
+    assert "the recipes differ: --norm-parts" in " ".join(capsys.readouterr().out.split())
+
+
 def test_runs_at_different_steps_are_told_apart(twin, different):
     remove(states_of(twin)[-1])
     assert "DIFFERENT: the trainings differ: A has made 6 updates, B 4" in different()

@@ -35,6 +35,9 @@ class Train(Source):
     """Go on with the run in RUN, if there is one; what is not given is as it was."""
     until: Annotated[int | None, tyro.conf.arg(metavar="STEP", help_behavior_hint="")] = None
     """Leave after this step, before the last one (--steps), which decides the schedule; go on with --resume."""
+    mesh: Annotated[str | None, tyro.conf.arg(metavar="AXIS=N,...", help_behavior_hint="")] = None
+    """jax: how the devices share the work, e.g. data=4,fsdp=2,space=1. data splits the batch, fsdp weights and
+    optimiser as well, space the height of the pictures; left out: all devices are data's. May change with --resume."""
     recipe: Recipe = field(default_factory=Recipe)
 
     def completed(self, arguments: Sequence[str]) -> Self:
@@ -65,10 +68,13 @@ class Train(Source):
                 recipe=self.recipe,
                 resume=self.resume,
                 until=self.until,
+                mesh=self.mesh,
                 hints=self.hints(None),
                 progress=progress,
                 tell=_say,
             )
+        if not done.first:  # of several processes, the first one tells
+            return 0
         if done.stopped_by is not None:
             name = signal.Signals(done.stopped_by).name
             _say(f"stopped by {name} after step {done.step} of {done.steps}; the state is saved: go on with --resume")

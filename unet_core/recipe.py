@@ -35,7 +35,10 @@ class Recipe:
     steps: int = 1000
     """Updates of the weights."""
     batch: int = 4
-    """Crops in a batch, over all devices together; BatchNorm's statistics are over them."""
+    """Crops in a batch, over all devices together."""
+    norm_parts: int = 1
+    """BatchNorm's statistics are over the whole batch, or over each of so many equal parts of it, the first of which
+    gives the running ones: what DistributedDataParallel does by itself on so many devices."""
     accumulate: int = 1
     """Batches whose mean gradient makes one update."""
     crop: int = 256
@@ -64,10 +67,22 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate", "crop", "validate_every", "save_every", "log_every", "keep"):
+        for name in (
+            "steps",
+            "batch",
+            "norm_parts",
+            "accumulate",
+            "crop",
+            "validate_every",
+            "save_every",
+            "log_every",
+            "keep",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: give a whole number from 1 up")
         check_choice("precision", self.precision, Precision)
+        if self.batch % self.norm_parts:
+            raise ConfigError(f"norm_parts {self.norm_parts}: does not divide the batch of {self.batch}")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed {self.seed}: give a whole number from 0 to {2**32 - 1}")
         if self.ema is not None and not 0 < self.ema < 1:
@@ -93,7 +108,7 @@ class Recipe:
         """Raise ConfigError where the network of `config` cannot be trained by this recipe."""
         self.loss.check(classes)
         least = config.minimum_size
-        if self.crop < least or (self.crop // least) ** 2 * self.batch < 2:
+        if self.crop < least or (self.crop // least) ** 2 * (self.batch // self.norm_parts) < 2:
             raise ConfigError(f"crop {self.crop}: is too small for {config.depth + 1} levels; {2 * least} will do")
 
     def part(self, step: int, losses: list[float]) -> float:
@@ -116,8 +131,10 @@ class Recipe:
         Raises:
             ConfigError: fields that are missing, unknown or of another kind.
         """
+        later = {"norm_parts": cls.norm_parts}  # what recipes of earlier releases do not have
         parts = {"loss": Loss, "optimizer": Optimizer, "schedule": Schedule, "augmentation": Augmentation}
         try:
+            fields = {**later, **fields}
             plain = {name: _tuples(value) for name, value in fields.items() if name not in parts}
             nested = {
                 name: kind(**{key: _tuples(value) for key, value in fields[name].items()})

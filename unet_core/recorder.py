@@ -158,3 +158,5 @@ class Outcome:
     """And after how many updates that was; 0 before the first validation."""
     stopped_by: int | None = None
     """The signal that ended it early."""
+    first: bool = True
+    """Whether this is the process that wrote it down, among those that trained together."""

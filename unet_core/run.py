@@ -167,6 +167,9 @@ def open_run(
     start: Checkpoint | None = None,
     resume: bool = False,
     until: int | None = None,
+    check: Callable[[Checkpoint], None] = lambda _: None,
+    rank: int = 0,
+    wait: Callable[[], None] = lambda: None,
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
 ) -> Iterator[Run]:
@@ -180,6 +183,9 @@ def open_run(
         start: the network to start from, that of `recipe.start`; None: a new one of the recipe's seed.
         resume: go on with the run in the folder where there is one.
         until: leave after this step, before the recipe's last one; the schedule is that of the whole recipe.
+        check: is given the network before the first step, and raises ConfigError where this machine cannot train it.
+        rank: of this process, where several train together; only 0 writes.
+        wait: returns in all of them once each has called it.
         progress: is told how far the check of the data is.
         tell: is told in a line what is left out.
 
@@ -190,6 +196,9 @@ def open_run(
     """
     if until is not None and until < 1:
         raise ConfigError(f"until {until}: give a whole number from 1 up")
+    if rank:
+        wait()  # for the folder, which the first process has then checked and made
+        resume = True
     old = _check_folder(path, resume=resume)
     if start is None and old is not None and (path / START).exists():
         start = read(path / START)
@@ -213,10 +222,14 @@ def open_run(
     if old is not None:
         _check_same(path, old, settings)
     network = start_network(start, recipe, source.channels, len(source.values))
+    check(network)
     least = network.config.minimum_size
     small = [name for name, size in zip(validation.names, validation.sizes, strict=True) if min(size) < least]
     if small:
         raise DataError(f"{data}: too small to validate on ({least}x{least} is the least): {some(small)}")
+    if rank:
+        yield Run(path, settings, training, validation, network, until)
+        return
     path.mkdir(parents=True, exist_ok=True)
     with locked(path):
         if _check_folder(path, resume=resume) != old:
@@ -227,6 +240,7 @@ def open_run(
             with atomic(path / START, force=True) as partial:
                 write(partial, start)
         write_settings(path, settings)
+        wait()
         yield Run(path, settings, training, validation, network, until)
 
 

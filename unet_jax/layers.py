@@ -13,7 +13,7 @@ from jaxtyping import Float
 from unet_core.config import Output, UNetConfig
 from unet_core.resize import interpolation_matrix
 from unet_jax.convolution import convolve
-from unet_jax.normalisation import normalise
+from unet_jax.normalisation import Normalised, normalise
 from unet_jax.upsampled import Taps, convolve_upsampled
 from unet_jax.winograd import by_rows, is_exact, saves, summed_taps
 
@@ -154,6 +154,8 @@ class BatchNorm(nnx.Module):
 
     apply = staticmethod(normalise)
     """The function of input, scale, bias, running mean and epsilon that takes the batch's statistics."""
+    parts = 1
+    """Equal parts of a batch, each normalised by its own statistics; the running ones are of the first."""
 
     def __init__(
         self,
@@ -181,10 +183,11 @@ class BatchNorm(nnx.Module):
         if self.use_running_average:
             scale = scale / jnp.sqrt(self.var[...].astype(exact) + self.epsilon)
             return ((x.astype(exact) - mean) * scale + bias).astype(dtype)
-        if x.size == x.shape[-1]:
+        count = x.size // x.shape[-1] // self.parts
+        if count == 1:
             raise ValueError(f"expected more than 1 value per channel when training, got input of shape {x.shape}")
-        y, mean, variance = self.apply(x, scale, bias, mean, self.epsilon)
-        self._track(mean, variance, x.size // x.shape[-1])
+        y, mean, variance = self._normalised(x, scale, bias, mean)
+        self._track(mean, variance, count)
         return y.astype(dtype)
 
     def predicting(self) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
@@ -192,6 +195,14 @@ class BatchNorm(nnx.Module):
         mean, variance = self.mean[...], self.var[...]
         scale = self.scale[...].astype(variance.dtype) / jnp.sqrt(variance + self.epsilon)
         return scale, self.bias[...].astype(variance.dtype) - mean * scale
+
+    def _normalised(self, x: Array, scale: Array, bias: Array, guess: Array) -> Normalised:
+        if self.parts == 1:
+            return self.apply(x, scale, bias, guess, self.epsilon)
+        parts = x.reshape(self.parts, -1, *x.shape[1:])
+        each = jax.vmap(lambda part: self.apply(part, scale, bias, guess, self.epsilon))
+        y, mean, variance = each(parts)
+        return Normalised(y.reshape(x.shape), mean[0], variance[0])
 
     def _track(self, mean: Float[Array, " c"], variance: Float[Array, " c"], count: int) -> None:
         unbiased = variance * (count / (count - 1))

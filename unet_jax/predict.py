@@ -1,7 +1,7 @@
 """Pictures of any size through the network, tile by tile. `unet_torch/predict.py` is the twin."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Shaped
 
 from unet_core.bands import Band, Start, blended, check_picture, cut, gathered, one_ahead
@@ -38,6 +39,7 @@ class Predictor:
         flips: average the logits over the picture and its three mirror images, which takes four times as long.
         bfloat16: compute in bfloat16.
         batch: so many tiles are computed together, in as many times the memory.
+        devices: so many tiles are computed together on each of them; None: on the one where the weights lie.
 
     Raises:
         unet_core.UNetError: tiles that cover no picture; the message says what to give.
@@ -52,6 +54,7 @@ class Predictor:
         flips: bool = False,
         bfloat16: bool = False,
         batch: int = 1,
+        devices: Sequence[jax.Device] | None = None,
     ) -> None:
         if tile is not None:
             check_tile(model.config, tile, overlap)
@@ -62,7 +65,11 @@ class Predictor:
         self.overlap = overlap
         self.flips = flips
         self.bfloat16 = bfloat16
-        self.batch = batch
+        self.batch = batch * (1 if devices is None else len(devices))
+        self._whole = self._split = None
+        if devices is not None:
+            mesh = Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
+            self._whole, self._split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
         double = jnp.float64 in (model.out.dtype, model.out.kernel.dtype)
         self._dtype = jnp.dtype(jnp.float64 if double else jnp.float32)
         self._graphdef = _evaluating(model, bfloat16)
@@ -112,11 +119,11 @@ class Predictor:
         return gathered(self.bands(picture, variables), picture.shape[0])
 
     def _weights(self, variables: tuple[Any, Any]) -> Any:
-        """The folded weights, on one device; those of the last call where they are the same arrays."""
+        """The folded weights, on one device or on each; those of the last call where they are the same arrays."""
         leaves = jax.tree.leaves(variables)
         known, folded = self._folded
         if len(known) != len(leaves) or any(old is not new for old, new in zip(known, leaves, strict=True)):
-            placed = _on_one_device(variables)
+            placed = _on_one_device(variables) if self._whole is None else jax.device_put(variables, self._whole)
             self._graph, folded = self._fold(placed, platform=_platform(placed))
             self._folded = leaves, folded
         return folded
@@ -127,7 +134,10 @@ class Predictor:
         size = (picture.shape[0], picture.shape[1])
         x = np.stack([cut(picture, start, tile) for start in starts]).astype(self._dtype)
         parts = [window(self.model.config, size, start, tile) for start in starts]
-        return self._program(weights)(weights, x, jax.tree.map(lambda *values: np.stack(values), *parts))
+        inputs: Any = x, jax.tree.map(lambda *values: np.stack(values), *parts)
+        if self._split is not None:
+            inputs = jax.device_put(inputs, self._split)
+        return self._program(weights)(weights, *inputs)
 
     def _program(self, weights: Any) -> Any:
         platform = _platform(weights)

@@ -10,17 +10,19 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Float, UInt8
 
 from unet_core.batches import Batch
 from unet_core.checkpoint import Checkpoint
-from unet_core.errors import CheckpointError, ConfigError
+from unet_core.errors import CheckpointError
 from unet_core.hub import check_tensors, in_forward_order
 from unet_core.recipe import Recipe
 from unet_jax.compilation import compiler_options
 from unet_jax.hub import nest, translate
+from unet_jax.layers import BatchNorm
 from unet_jax.losses import loss_value
+from unet_jax.mesh import everywhere, gathered, of_batch, of_state, scattered
 from unet_jax.model import UNet
 from unet_jax.optimizer_state import placeless
 from unet_jax.optimizers import averaged, clipped, optimizer_of
@@ -44,18 +46,6 @@ class TrainState(NamedTuple):
     """The moving average of parameters and statistics."""
 
 
-def data_mesh(batch: int) -> Mesh:
-    """All devices in a row, over which a batch is split.
-
-    Raises:
-        ConfigError: they do not divide it.
-    """
-    count = jax.device_count()
-    if batch % count:
-        raise ConfigError(f"batch {batch}: is not divided by the {count} devices; give a multiple of {count}")
-    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
-
-
 def abstract_model(checkpoint: Checkpoint, recipe: Recipe, kind: type[UNet] = UNet) -> UNet:
     """The network, of this class, in training mode, with shapes in place of arrays."""
     kinds: dict[str, Any] = {"float64": {"param_dtype": jnp.float64}, "bfloat16": {"dtype": jnp.bfloat16}}
@@ -63,6 +53,9 @@ def abstract_model(checkpoint: Checkpoint, recipe: Recipe, kind: type[UNet] = UN
     def create() -> UNet:
         model = kind.from_config(checkpoint.config, **kinds.get(recipe.precision, {}), remat=recipe.remat, rngs=None)
         model.origin = checkpoint.origin
+        for _, layer in nnx.iter_modules(model):
+            if isinstance(layer, BatchNorm):
+                layer.parts = recipe.norm_parts
         return model
 
     model: UNet = nnx.eval_shape(create)
@@ -70,7 +63,7 @@ def abstract_model(checkpoint: Checkpoint, recipe: Recipe, kind: type[UNet] = UN
 
 
 def new_state(checkpoint: Checkpoint, recipe: Recipe, mesh: Mesh, saved: Arrays | None = None) -> TrainState:
-    """The state before the first update, or a saved one, the same on every device; made there, inside `jit`.
+    """The state before the first update, or a saved one, split over the devices; made there, inside `jit`.
 
     Args:
         checkpoint: the network to start from, or the saved one.
@@ -92,15 +85,16 @@ def new_state(checkpoint: Checkpoint, recipe: Recipe, mesh: Mesh, saved: Arrays 
         return TrainState(fresh.params, fresh.stats, **rest)
 
     tensors = nest(translate(checkpoint.tensors, "jax"))
-    everywhere = NamedSharding(mesh, PartitionSpec())
+    shapes = jax.eval_shape(create, tensors)
+    places = of_state(mesh, shapes)
     if saved is None:
-        made: TrainState = jax.jit(create, out_shardings=everywhere)(tensors)
+        made: TrainState = jax.jit(create, out_shardings=places)(tensors)
         return made
-    like = _named(jax.eval_shape(create, tensors))
+    like = _named(shapes)
     wrong = [name for name in {**like, **saved} if _kind(like.get(name)) != _kind(saved.get(name))]
     if wrong:
         raise CheckpointError(f"holds the optimiser of another training: {', '.join(sorted(wrong)[:3])} ...")
-    restored: TrainState = jax.jit(restore, out_shardings=everywhere)(tensors, [saved[name] for name in like])
+    restored: TrainState = jax.jit(restore, out_shardings=places)(tensors, [saved[name] for name in like])
     return restored
 
 
@@ -139,7 +133,7 @@ Update = Callable[[TrainState, Array, Array, Controls], tuple[TrainState, Float[
 Differentiate = Callable[[Tree, Tree, Array, Array], tuple[Tree, Tree, Array]]
 
 
-def differentiator(recipe: Recipe, model: UNet) -> Differentiate:
+def differentiator(recipe: Recipe, model: UNet, mesh: Mesh | None = None) -> Differentiate:
     """The function that takes parameters, statistics and `accumulate` batches as in `placed`.
 
     It returns the gradients of the loss, the new statistics, and the loss; batches come one after the other.
@@ -147,6 +141,7 @@ def differentiator(recipe: Recipe, model: UNet) -> Differentiate:
     Args:
         recipe: how to train.
         model: what to train; its arrays are not used.
+        mesh: over whose devices parameters and gradients are split; None: over none.
     """
     graphdef = nnx.graphdef(model)
 
@@ -156,8 +151,9 @@ def differentiator(recipe: Recipe, model: UNet) -> Differentiate:
         return loss, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
     def gradient(params: Tree, stats: Tree, image: Array, labels: Array) -> tuple[Tree, Tree, Array]:
+        params = gathered(mesh, params)
         (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, stats, image, labels)
-        return gradients, stats, loss
+        return scattered(mesh, gradients), stats, loss
 
     def differentiate(
         params: Tree, stats: Tree, image: Float[Array, "a n h w c"], labels: UInt8[Array, "a n h w"]
@@ -171,7 +167,7 @@ def differentiator(recipe: Recipe, model: UNet) -> Differentiate:
     return differentiate
 
 
-def updater(recipe: Recipe, model: UNet) -> Update:
+def updater(recipe: Recipe, model: UNet, mesh: Mesh | None = None) -> Update:
     """The function that makes one update; to be compiled with its first argument donated.
 
     It takes the state, `accumulate` batches as in `placed`, and the controls; it returns the new state, and loss and
@@ -180,8 +176,9 @@ def updater(recipe: Recipe, model: UNet) -> Update:
     Args:
         recipe: how to train.
         model: what to train; its arrays are not used.
+        mesh: as in `differentiator`.
     """
-    differentiate = differentiator(recipe, model)
+    differentiate = differentiator(recipe, model, mesh)
     optimizer = optimizer_of(recipe.optimizer)
 
     def update(
@@ -205,12 +202,13 @@ def compiled(update: Update, state: TrainState, recipe: Recipe, mesh: Mesh) -> U
     """`update` for these devices, compiled once and for all; it takes no other shapes, and donates the state."""
     shape = (recipe.accumulate, recipe.batch, recipe.crop, recipe.crop)
     channels = state.params["down1"]["conv1"]["kernel"].shape[2]
-    split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((None, "data"), ()))
+    split, whole = of_batch(mesh), everywhere(mesh)
     number = jax.ShapeDtypeStruct((), jnp.result_type(float), sharding=whole)
     image = jax.ShapeDtypeStruct((*shape, channels), jnp.result_type(float), sharding=split)
     labels = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=split)
     options = compiler_options(mesh.devices.flat[0].platform, wide=recipe.precision == "float64")
-    program = jax.jit(update, donate_argnums=0, out_shardings=whole, compiler_options=options)
+    places = of_state(mesh, state), whole
+    program = jax.jit(update, donate_argnums=0, out_shardings=places, compiler_options=options)
     made: Any = program.lower(state, image, labels, (number, number)).compile()
     return made
 
@@ -220,7 +218,7 @@ def placed(batches: Iterator[Batch], recipe: Recipe, mesh: Mesh) -> Iterator[tup
 
     Every process gives its own part of each batch.
     """
-    sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
+    sharding = of_batch(mesh)
     kind = jnp.result_type(float)
     waiting: deque[tuple[Array, Array]] = deque()
     for batch in batches:
@@ -235,10 +233,9 @@ def placed(batches: Iterator[Batch], recipe: Recipe, mesh: Mesh) -> Iterator[tup
 
 def controls_of(rate: float, renewal: float, mesh: Mesh) -> Controls:
     """Two numbers on every device."""
-    everywhere = NamedSharding(mesh, PartitionSpec())
     kind = jnp.result_type(float)
     rates, renewals = (
-        jax.make_array_from_process_local_data(everywhere, np.asarray(value, kind)) for value in (rate, renewal)
+        jax.make_array_from_process_local_data(everywhere(mesh), np.asarray(value, kind)) for value in (rate, renewal)
     )
     return rates, renewals
 

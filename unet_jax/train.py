@@ -1,6 +1,6 @@
 """Training in JAX, from the first step to the last, in one straight line. `unet_torch/train.py` is the twin.
 
-One program over all devices: the batch is sharded over a mesh, the state is replicated, and XLA adds what has to be
+One program over all devices: batch and state are split over a mesh (`unet_jax.mesh`), and XLA adds what has to be
 exchanged, the sums behind BatchNorm's statistics of the whole batch among it.
 """
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 from jax import Array
+from jax.sharding import Mesh
 
 from unet_core.checkpoint import Checkpoint
 from unet_core.evaluation import evaluate
@@ -19,13 +20,13 @@ from unet_core.run import BEST, STATES, Run
 from unet_core.safetensors_file import write
 from unet_core.signals import Request, stop_requests
 from unet_core.tiles import default_tile
+from unet_jax.mesh import check_rows, device_mesh
 from unet_jax.predict import Predictor
 from unet_jax.states import Arrays, States
 from unet_jax.step import (
     abstract_model,
     compiled,
     controls_of,
-    data_mesh,
     host_arrays,
     host_network,
     new_state,
@@ -37,15 +38,16 @@ from unet_jax.step import (
 def train(
     run: Run,
     *,
+    mesh: Mesh | None = None,
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
 ) -> Outcome:
     """Train until the run's last step, or until SIGTERM or Ctrl-C; either way of leaving saves the state first.
 
-    On all devices that JAX has.
-
     Args:
         run: what to train, on what, and where to write; where it has a saved state, that is gone on with.
+        mesh: the devices, as `unet_jax.mesh.device_mesh` gives them, whatever they were before; None: all that JAX has,
+            for the batch to be split over.
         progress: is told where the training is.
         tell: is told in a line what happens besides.
 
@@ -54,17 +56,18 @@ def train(
             written or read; in one line.
     """
     with jax.enable_x64(run.recipe.precision == "float64"), stop_requests() as request:
-        return _train(run, request, progress, tell)
+        return _train(run, mesh or device_mesh(run.recipe.batch), request, progress, tell)
 
 
-def _train(run: Run, request: Request, progress: Progress, tell: Callable[[str], None]) -> Outcome:
-    recipe = run.recipe
-    mesh = data_mesh(recipe.batch)
-    start = run.start
+def _train(run: Run, mesh: Mesh, request: Request, progress: Progress, tell: Callable[[str], None]) -> Outcome:
+    recipe, start = run.recipe, run.start
+    check_rows(mesh, recipe, start.config)
     state = new_state(start, recipe, mesh)
     model = abstract_model(start, recipe)
+    if mesh.size > 1:
+        tell(f"on {mesh.size} devices: {', '.join(f'{axis}={size}' for axis, size in mesh.shape.items())}")
     progress(f"compiling for {mesh.size} x {mesh.devices.flat[0].device_kind}", 0)
-    update = compiled(updater(recipe, model), state, recipe, mesh)
+    update = compiled(updater(recipe, model, mesh), state, recipe, mesh)
     predictor = Predictor(model, tile=default_tile(start.config, run.validation.sizes))
 
     def resume(model: Checkpoint, training: Arrays) -> None:

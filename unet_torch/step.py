@@ -15,7 +15,9 @@ from unet_core.recipe import Recipe
 from unet_torch.checkpoint import from_checkpoint
 from unet_torch.losses import loss_value
 from unet_torch.model import UNet
+from unet_torch.normalisation import prepared
 from unet_torch.optimizers import averaged, clipped, optimizer_of
+from unet_torch.processes import Processes
 
 
 @dataclass
@@ -43,21 +45,27 @@ class TrainState:
             self.average.load_state_dict(saved["average"])
 
 
-def new_state(checkpoint: Checkpoint, recipe: Recipe, device: torch.device) -> TrainState:
+def new_state(
+    checkpoint: Checkpoint, recipe: Recipe, device: torch.device, processes: Processes | None = None
+) -> TrainState:
     """The state before the first update, on the device, channels_last.
 
     Args:
         checkpoint: the network to start from.
         recipe: gives optimiser, precision, and whether there is an average.
         device: where to.
+        processes: those that train together; None: this one alone.
     """
-    model = from_checkpoint(checkpoint).to(device, dtype_of(recipe)).train()
+    model = prepared(from_checkpoint(checkpoint), recipe, processes or Processes(device))
+    model = model.to(device, dtype_of(recipe)).train()
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of nn.Module, as documented
     average = copy.deepcopy(model).eval() if recipe.ema else None
     return TrainState(model, optimizer_of(recipe.optimizer, model.parameters()), average)
 
 
-def updater(recipe: Recipe, state: TrainState) -> Callable[[Tensor, Tensor, float, float], Float[Tensor, "2"]]:
+def updater(
+    recipe: Recipe, state: TrainState, processes: Processes | None = None
+) -> Callable[[Tensor, Tensor, float, float], Float[Tensor, "2"]]:
     """The function that makes one update of `state`, in place.
 
     It takes `accumulate` batches one after the other, as in `placed`, the learning rate, and the part of the
@@ -66,8 +74,11 @@ def updater(recipe: Recipe, state: TrainState) -> Callable[[Tensor, Tensor, floa
     Args:
         recipe: how to train.
         state: what to train.
+        processes: those that train together, each on its part of the batches; None: this one alone.
     """
-    logits = torch.compile(state.model.logits) if recipe.compile else state.model.logits
+    together = processes or Processes(next(state.model.parameters()).device)
+    logits = torch.compile(state.model.logits) if recipe.compile else together.parallel(state.model)
+    batch = recipe.batch // together.size
 
     def update(
         image: Float[Tensor, "n c h w"], labels: UInt8[Tensor, "n h w"], rate: float, renewal: float
@@ -76,11 +87,13 @@ def updater(recipe: Recipe, state: TrainState) -> Callable[[Tensor, Tensor, floa
             group["lr"] = rate
         state.optimizer.zero_grad()
         loss = image.new_zeros(())
-        for part_image, part_labels in zip(image.split(recipe.batch), labels.split(recipe.batch), strict=True):
+        for part_image, part_labels in zip(image.split(batch), labels.split(batch), strict=True):
             with torch.autocast(image.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
                 answer = logits(part_image)
-            part = loss_value(recipe.loss, answer, part_labels) / recipe.accumulate
-            part.backward()
+            answer = answer.to(torch.promote_types(answer.dtype, torch.float32))
+            # Of the whole batch: what weighs classes, or is a Dice coefficient, is no mean over its parts.
+            part = loss_value(recipe.loss, together.of_all(answer), together.of_all(part_labels)) / recipe.accumulate
+            (part * together.size).backward()  # of which the mean over the processes is taken
             loss = loss + part.detach()
         norm = clipped(state.model.parameters(), recipe.optimizer.clip)
         state.optimizer.step()

@@ -1,6 +1,8 @@
 """Training in PyTorch, from the first step to the last, in one straight line. `unet_jax/train.py` is the twin."""
 
+import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from unet_core.signals import stop_requests
 from unet_core.tiles import default_tile
 from unet_torch.checkpoint import save
 from unet_torch.predict import Predictor
+from unet_torch.processes import Processes, alone
 from unet_torch.states import States
 from unet_torch.step import new_state, placed, updater
 
@@ -20,26 +23,28 @@ from unet_torch.step import new_state, placed, updater
 def train(
     run: Run,
     *,
+    processes: Processes | None = None,
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
 ) -> Outcome:
     """Train until the run's last step, or until SIGTERM or Ctrl-C; either way of leaving saves the state first.
 
-    On the first CUDA device where there is one, otherwise on the CPU.
-
     Args:
         run: what to train, on what, and where to write; where it has a saved state, that is gone on with.
+        processes: those that train together (`unet_torch.processes.started`); None: this one alone, on the first CUDA
+            device where there is one, otherwise on the CPU. The first one writes, and validates.
         progress: is told where the training is.
         tell: is told in a line what happens besides.
 
     Raises:
         unet_core.UNetError: a loss that is no number, or a state that cannot be written or read; in one line.
     """
-    recipe = run.recipe
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    start = run.start
-    state = new_state(start, recipe, device)
-    update = updater(recipe, state)
+    recipe, start = run.recipe, run.start
+    together = processes or alone()
+    together.check(recipe)
+    device = together.device
+    state = new_state(start, recipe, device, together)
+    update = updater(recipe, state, together)
     judged = state.average or state.model
     predictor = Predictor(
         judged, tile=default_tile(start.config, run.validation.sizes), bfloat16=recipe.precision == "bfloat16"
@@ -47,19 +52,23 @@ def train(
 
     with stop_requests() as request, States(run.path / STATES, recipe.keep) as states:
         step = states.newest(state.load_state_dict, tell)
-        recorder = Recorder(run, step, progress, tell)
+        recorder = Recorder(run, step, progress, tell) if together.rank == 0 else None
         pending: list[Tensor] = []  # losses and norms that are still on the device
         rates: list[float] = []
-        with recorder, run.batches(step) as batches:
+        with recorder or nullcontext(), run.batches(step, (together.rank, together.size)) as batches:
             stop = False
             while step < run.last and not stop:
-                rates.append(recorder.rate(step))
+                rates.append(together.total(recorder.rate(step) if recorder else 0.0))
                 image, labels = placed(next(batches), recipe, device)
                 pending.append(update(image, labels, rates[-1], recipe.renewal(step)))
                 step += 1
                 # Asked once: what is saved below is what was fetched.
-                stop = request.signal is not None or step == run.last
+                stop = together.total(float(request.signal is not None)) > 0 or step == run.last
 
+                if recorder is None:
+                    pending.clear()
+                    rates.clear()
+                    continue
                 if recorder.due(step, stop):
                     recorder.steps(step, torch.stack(pending).tolist(), rates)
                     pending.clear()
@@ -74,4 +83,6 @@ def train(
                 if recorder.saves(step, stop):
                     recorder.flush()
                     states.save(step, state.state_dict(step))
+    if recorder is None:
+        return Outcome(step, recipe.steps, math.nan, 0, first=False)
     return recorder.outcome(step, request)

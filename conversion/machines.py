@@ -1,0 +1,50 @@
+"""What a training runs on: devices, and this process among those that share the run; asked of the framework."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from conversion.frameworks import needed
+from unet_core.checkpoint import Checkpoint
+from unet_core.errors import ConfigError
+from unet_core.recipe import Recipe
+from unet_core.run import Backend
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a trainer is given beside the run."""
+
+    check: Callable[[Checkpoint], None]
+    """Raises ConfigError where it cannot train this network."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The trainer's own."""
+    rank: int = 0
+    """Of this process; the first one, 0, writes and tells."""
+    wait: Callable[[], None] = lambda: None
+    """Returns in all processes once each has called it."""
+
+
+@contextmanager
+def machine_of(backend: Backend, recipe: Recipe, mesh: str | None) -> Iterator[Machine]:
+    """The devices of this machine, and the processes that torchrun has started, until the end of the `with`.
+
+    Args:
+        backend: the framework.
+        recipe: how to train.
+        mesh: for JAX, as `unet_jax.mesh.device_mesh` takes it.
+
+    Raises:
+        ConfigError: they do not fit the recipe, or are not the framework's.
+        MissingFrameworkError: it is not installed.
+    """
+    if backend == "jax":
+        meshes = needed("unet_jax.mesh")
+        devices = meshes.device_mesh(recipe.batch, mesh)
+        yield Machine(lambda network: meshes.check_rows(devices, recipe, network.config), {"mesh": devices})
+        return
+    if mesh is not None:
+        raise ConfigError("--mesh is for --backend jax")
+    with needed("unet_torch.processes").started() as processes:
+        yield Machine(lambda _: processes.check(recipe), {"processes": processes}, processes.rank, processes.wait)

@@ -1,0 +1,125 @@
+"""The devices as a mesh, and which part of each array is on which of them. PyTorch has nothing to match.
+
+| array | its axis | is split over |
+|---|---|---|
+| pictures `[accumulate, n, h, w, c]`, masks `[accumulate, n, h, w]` | `n` | `data` and `fsdp` |
+| | `h` | `space` |
+| kernels `[k, k, c, d]`: parameters, their gradients, moments and average | the last that `fsdp` divides | `fsdp` |
+| everything else: vectors, running statistics, counters, rates, losses | | nothing: it is on every device |
+
+XLA derives the rest of the program from these (GSPMD, Xu et al., arXiv:2105.04663): the sums behind the gradients and
+BatchNorm's statistics, and, over `space`, the rows beyond its own that a device needs for a convolution.
+"""
+
+import re
+from typing import Any, Literal, get_args
+
+import jax
+from jax.lax import with_sharding_constraint
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+from unet_core.config import UNetConfig
+from unet_core.errors import ConfigError
+from unet_core.recipe import Recipe
+
+Axis = Literal["data", "fsdp", "space"]
+AnyMesh = Mesh | AbstractMesh
+"""Where the sizes alone count."""
+AXES: tuple[Axis, ...] = get_args(Axis)
+_EXAMPLES: tuple[Axis, ...] = ("data", "fsdp")
+"""The axes over which a batch is split."""
+_KERNEL = 4
+"""Dimensions of a kernel, and of no other array of a state."""
+
+
+def device_mesh(batch: int, sizes: str | None = None) -> Mesh:
+    """All devices, in a mesh of `AXES`.
+
+    Args:
+        batch: examples in a batch.
+        sizes: of the axes, as "data=4,fsdp=2,space=1". An axis that is left out has size 1, but for `data`, which then
+            has the devices that the others leave; None: `data` has all.
+
+    Raises:
+        ConfigError: these are no sizes, or not of so many devices, or they do not divide the batch.
+    """
+    given = {} if sizes is None else _parsed(sizes)
+    count = jax.device_count()
+    rest = given.get("fsdp", 1) * given.get("space", 1)
+    shape = {"data": max(count // rest, 1), "fsdp": 1, "space": 1, **given}
+    needed = rest * shape["data"]
+    if needed != count:
+        raise ConfigError(f"--mesh {sizes}: is of {needed} devices, and JAX has {count}; give sizes that make {count}")
+    parts = shape["data"] * shape["fsdp"]
+    if batch % parts:
+        raise ConfigError(f"batch {batch}: is not divided by the {parts} devices; give a multiple of {parts}")
+    return jax.make_mesh(tuple(shape[axis] for axis in AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _parsed(sizes: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for part in sizes.split(","):
+        match = re.fullmatch(r"(\w+)=([1-9]\d{0,6})", part.strip())
+        if match is None or match[1] not in AXES or match[1] in found:
+            raise ConfigError(f"--mesh {sizes}: give each of {', '.join(AXES)} once at most, as data=4,fsdp=2,space=1")
+        found[match[1]] = int(match[2])
+    return found
+
+
+def check_rows(mesh: AnyMesh, recipe: Recipe, config: UNetConfig) -> None:
+    """Raise ConfigError where some level of the network has rows that `space` does not divide.
+
+    XLA would pad them, and a device without a row of its own computes in vain.
+    """
+    space, least = mesh.shape.get("space", 1), 2**config.depth
+    if space > 1 and recipe.crop % (space * least):
+        raise ConfigError(
+            f"crop {recipe.crop}: the {space} devices of space cannot share its rows evenly at all {config.depth + 1} "
+            f"levels; give a multiple of {space * least}"
+        )
+
+
+def of_batch(mesh: AnyMesh) -> NamedSharding:
+    """Of pictures and masks."""
+    return NamedSharding(mesh, PartitionSpec(None, _there(mesh, _EXAMPLES), _there(mesh, ("space",))))
+
+
+def everywhere(mesh: AnyMesh) -> NamedSharding:
+    """Of what every device has a copy of."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def of_state(mesh: AnyMesh, state: Any) -> Any:
+    """Of every array of a state, or of a part of it, which are arrays or their shapes."""
+    return jax.tree.map(lambda array: _of_array(mesh, array.shape), state)
+
+
+def gathered(mesh: AnyMesh | None, parameters: Any) -> Any:
+    """Whole on every device, to be computed with; within `jit`."""
+    if mesh is None or _size(mesh) == 1:
+        return parameters
+    return with_sharding_constraint(parameters, everywhere(mesh))
+
+
+def scattered(mesh: AnyMesh | None, gradients: Any) -> Any:
+    """Each device's own part alone; within `jit`."""
+    if mesh is None or _size(mesh) == 1:
+        return gradients
+    return with_sharding_constraint(gradients, of_state(mesh, gradients))
+
+
+def _of_array(mesh: AnyMesh, shape: tuple[int, ...]) -> NamedSharding:
+    divided = [axis for axis, length in enumerate(shape) if length % _size(mesh) == 0]
+    if _size(mesh) == 1 or len(shape) != _KERNEL or not divided:
+        return everywhere(mesh)
+    return NamedSharding(mesh, PartitionSpec(*(None,) * divided[-1], "fsdp"))
+
+
+def _size(mesh: AnyMesh) -> int:
+    """Devices over which parameters are split."""
+    return mesh.shape.get("fsdp", 1)
+
+
+def _there(mesh: AnyMesh, axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+    """Those that a mesh has; one of other code may have `data` alone."""
+    return tuple(axis for axis in axes if axis in mesh.axis_names)
