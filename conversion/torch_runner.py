@@ -80,6 +80,8 @@ class TorchRunner:
     def tracer(self, precision: Precision, *, training: bool) -> Tracer:
         def trace(x: np.ndarray, cotangent: np.ndarray | None = None, forced: Forced | None = None) -> Trace:
             model = self._copy(precision).train(training).requires_grad_(cotangent is not None)
+            if isinstance(model, UNet):
+                model.low_resolution = False  # makes no `join`, and calls not every layer
             outputs: dict[str, np.ndarray] = {}
             cotangents: dict[str, np.ndarray] = {}
             for name, module in model.named_modules():

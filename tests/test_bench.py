@@ -14,7 +14,7 @@ from comparison.speed import bench as speed
 from comparison.speed import table
 from comparison.speed.arguments import parsed
 from comparison.speed.operations import operations
-from comparison.speed.plan import CANDIDATES, Candidate, Case, Plan, Setup
+from comparison.speed.plan import BY_NAME, CANDIDATES, Candidate, Case, Plan, Setup
 from comparison.speed.process import Worker, WorkerError
 from comparison.speed.report import Environment, Found, Memory, judged
 from comparison.speed.worker import batches, reason, resident
@@ -121,6 +121,13 @@ def test_candidates_are_asked_for_by_name_or_framework():
         "jax:ours",
         "torch:eager",
     ]
+
+
+def test_the_low_resolution_in_torch_is_timed_by_name_alone_and_never_the_reference():
+    low = BY_NAME[0].name
+    assert not set(BY_NAME) & {*Plan().chosen, *Plan(candidates=("torch",)).chosen}
+    assert [one.name for one in Plan(candidates=(low, "torch:eager")).chosen] == ["torch:eager", low]
+    assert judged(CASE, (2, 3), [found("torch:eager", 2.0), found(low, 1.0)], {}).reference == "torch:eager"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from unet_core.config import Fit, Output, UNetConfig, Upsampling
 from unet_core.initial import SEEDS, check_seed, initial_tensors
 from unet_torch.hub import as_torch
 from unet_torch.layers import OUTPUTS, batch_norm, convolution, join, max_pool, transposed_convolution
+from unet_torch.upsampled import convolve_joined, saves
 
 
 class DoubleConv(nn.Module):
@@ -58,6 +59,9 @@ class UNet(nn.Module):
         upsampled_features, norm_epsilon, norm_momentum: as in `unet_core.UNetConfig`.
         seed: the same seed is the same network in `unet_jax.UNet`, bit for bit. Left out, it is drawn from torch's
             global generator, so that `torch.manual_seed` governs it.
+        low_resolution: compute the decoder's first convolutions at the low resolution where that takes fewer
+            operations and the upsampling is bilinear (`unet_torch.upsampled`). The same parameters and answers, to
+            rounding; hooks of these convolutions are not called. An attribute, which may be changed at any time.
 
     Raises:
         unet_core.ConfigError: arguments that describe no network.
@@ -81,8 +85,10 @@ class UNet(nn.Module):
         norm_epsilon: float = UNetConfig.norm_epsilon,
         norm_momentum: float = UNetConfig.norm_momentum,
         seed: int | None = None,
+        low_resolution: bool = False,
     ) -> None:
         super().__init__()
+        self.low_resolution = low_resolution
         self.config = config = UNetConfig(
             in_channels=in_channels,
             out_channels=out_channels,
@@ -108,9 +114,9 @@ class UNet(nn.Module):
             self._initialise(int(torch.randint(len(SEEDS), (), device="cpu")) if seed is None else check_seed(seed))
 
     @classmethod
-    def from_config(cls, config: UNetConfig, *, seed: int | None = None) -> "UNet":
+    def from_config(cls, config: UNetConfig, *, seed: int | None = None, low_resolution: bool = False) -> "UNet":
         """The network that `config` describes."""
-        return cls(**dataclasses.asdict(config), seed=seed)
+        return cls(**dataclasses.asdict(config), seed=seed, low_resolution=low_resolution)
 
     def logits(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h w"]:
         """The answer before the sigmoid or softmax.
@@ -129,13 +135,20 @@ class UNet(nn.Module):
             skips.append(x)
         skips.pop()
         for block in self.config.decoder_blocks:
-            level = getattr(self, block.name)
-            x = level(join(x, skips.pop(), self.config, level.up))
+            x = self._decoded(getattr(self, block.name), x, skips.pop())
         return self.out(x)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h w"]:
         """What `config.output` makes of `logits`, by default their sigmoid: probabilities. Raises what that raises."""
         return OUTPUTS[self.config.output](self.logits(x))
+
+    def _decoded(
+        self, level: DoubleConv, x: Float[Tensor, "n c h w"], skip: Float[Tensor, "n e H W"]
+    ) -> Float[Tensor, "n d H W"]:
+        """What a level of the decoder makes of the map below and the skip connection."""
+        if self.low_resolution and level.up is None and saves(*x.shape[1:]):
+            return level.conv[1:](convolve_joined(level.conv[0], x, skip, self.config))  # type: ignore[arg-type]
+        return level(join(x, skip, self.config, level.up))
 
     def _initialise(self, seed: int) -> None:
         device, dtype = torch.get_default_device(), torch.get_default_dtype()

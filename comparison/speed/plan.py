@@ -69,6 +69,11 @@ CANDIDATES = (
     Candidate("torch", ("compile", "max-autotune", "channels_last")),
 )
 """In the order of their turns."""
+BY_NAME = (
+    Candidate("torch", ("eager", "channels_last", "low-resolution")),
+    Candidate("torch", ("compile", "channels_last", "frozen", "low-resolution")),
+)
+"""What a user of torch does not have: measured after the others where it is asked for by name, never the reference."""
 
 SIZES, CPU_TRAINING = (128, 256, 512, 1024), 512
 """Heights and widths against which the growth is measured, and where training on a CPU stops."""
@@ -153,9 +158,9 @@ class Plan:
             raise ConfigError("nothing to measure: give --inference or --training")
         for case in self.cases("gpu"):
             self._check(case)
-        names = {name for one in CANDIDATES for name in (one.name, one.framework)}
+        names = {name for one in (*CANDIDATES, *BY_NAME) for name in (one.name, one.framework)}
         if unknown := sorted(set(self.candidates) - names):
-            known = ", ".join(one.name for one in CANDIDATES)
+            known = ", ".join(one.name for one in (*CANDIDATES, *BY_NAME))
             raise ConfigError(f"--candidates {unknown[0]}: there is no such candidate; there are jax, torch, {known}")
 
     def _check(self, case: Case) -> None:
@@ -174,8 +179,10 @@ class Plan:
     @property
     def chosen(self) -> tuple[Candidate, ...]:
         """The candidates that are asked for, in the order of their turns."""
-        return tuple(
-            one for one in CANDIDATES if not self.candidates or {one.name, one.framework} & set(self.candidates)
+        asked = set(self.candidates)
+        return (
+            *(one for one in CANDIDATES if not asked or {one.name, one.framework} & asked),
+            *(one for one in BY_NAME if one.name in asked),
         )
 
     def cases(self, platform: str) -> tuple[Case, ...]:

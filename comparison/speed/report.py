@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from comparison.speed.operations import operations
-from comparison.speed.plan import Candidate, Case, Framework
+from comparison.speed.plan import BY_NAME, Candidate, Case, Framework
 from unet_core.config import UNetConfig
 
 SCHEMA = 1
@@ -124,7 +124,7 @@ def judged(case: Case, features: tuple[int, ...], found: Sequence[Found], failed
 
 def reference_of(found: Sequence[Found]) -> Found:
     """The fastest of torch; where there is none, JAX's plain mirror; else the fastest."""
-    torch = [one for one in found if one.candidate.framework == "torch"]
+    torch = [one for one in found if one.candidate.framework == "torch" and one.candidate not in BY_NAME]
     plain = [one for one in found if "plain" in one.candidate.words]
     return min(torch or plain or found, key=lambda one: one.median)
 

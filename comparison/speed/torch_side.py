@@ -41,7 +41,7 @@ class Job:
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         words = setup.candidate.words
-        self.compile, self.last = "compile" in words, "channels_last" in words
+        self.compile, self.last, self.low = (word in words for word in ("compile", "channels_last", "low-resolution"))
         self.mode = "max-autotune" if "max-autotune" in words else None
         if "frozen" in words:
             import torch._inductor.config
@@ -73,6 +73,7 @@ class Job:
     def _inference(self) -> Callable[[Tensor, Tensor], Tensor]:
         model = from_checkpoint(new_network(self.setup.config, 0)).to(DEVICE)
         model = model.to(memory_format=self._format)  # type: ignore[call-overload]  # of nn.Module, as documented
+        model.low_resolution = self.low
         logits = torch.compile(model.logits, mode=self.mode) if self.compile else model.logits
         self.clear: Callable[[], object] = lambda: None
 
@@ -87,6 +88,7 @@ class Job:
         recipe = self.setup.recipe
         state = new_state(new_network(self.setup.config, 0), recipe, DEVICE)
         state.model.to(memory_format=self._format)  # type: ignore[call-overload]
+        state.model.low_resolution = self.low
         for group in state.optimizer.param_groups:
             group["fused"] = True
         if self.mode:
