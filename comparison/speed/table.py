@@ -106,7 +106,7 @@ def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for row in rows:
         table.add_row(*map(escape, row))
-    width = max(Console().width, 120)  # a narrow terminal wraps the lines; cells that are cut off tell nothing
+    width = max(Console().width, 140)  # a narrow terminal wraps the lines; cells that are cut off tell nothing
     Console(highlight=False, emoji=False, width=width).print(table)
 
 
