@@ -5,6 +5,7 @@
 Prints GFLOP/s of the direct convolution's operations, by the median of some calls, each layer compiled alone, as the
 network is. "Direct" is XLA's convolution. "Rows" takes fewer multiplications (`unet_jax.winograd.by_rows`): "prepared"
 with the taps summed beforehand, as for prediction; otherwise, as in a training, with the time that these sums take.
+"Narrow" is for few channels (`unet_jax.convolution.convolve_narrow`).
 """
 
 import statistics
@@ -23,9 +24,9 @@ from rich.table import Table
 
 from unet_jax import winograd
 from unet_jax.compilation import compiler_options
-from unet_jax.convolution import convolve_plain
+from unet_jax.convolution import convolve_narrow, convolve_plain
 
-HEADINGS = ("direct", "rows, prepared", "rows", "direct", "rows", "direct", "blocks of rows")
+HEADINGS = ("direct", "narrow", "rows, prepared", "rows", "direct", "rows", "direct", "blocks of rows")
 LAYERS = ("32x32x256", "64x64x256", "64x128x128", "128x128x128", "128x256x64", "256x256x64", "256x512x32", "512x512x32")
 LAYERS += ("512x1024x16", "1024x1024x16", "1024x1024x8")
 
@@ -44,8 +45,8 @@ class Convolutions:
     def run(self) -> None:
         """Measure and print, a line at a time."""
         table = Table(title=f"GFLOP/s, batch {self.batch}, jax {jax.__version__}", title_justify="left")
-        table.add_column("channels, map")
-        for heading, part in zip(HEADINGS, 3 * ("forward",) + 2 * ("by input",) + 2 * ("by kernel",), strict=True):
+        table.add_column("channels, map", no_wrap=True)
+        for heading, part in zip(HEADINGS, 4 * ("forward",) + 2 * ("by input",) + 2 * ("by kernel",), strict=True):
             table.add_column(f"{part}:\n{heading}", justify="right")
         for layer in self.layers:
             channels, out, size = map(int, layer.split("x"))
@@ -77,6 +78,7 @@ def ways(batch: int, size: int, channels: int, out: int) -> Iterator[tuple[Any, 
         return winograd.convolve(gradient, kernel[::-1, ::-1].swapaxes(2, 3))
 
     yield convolve_plain, x, kernel
+    yield convolve_narrow, x, kernel
     yield winograd.by_rows, x, *jax.jit(winograd.summed_taps)(kernel)
     yield winograd.convolve, x, kernel
     yield partial(back, 0, convolve_plain), x, kernel, gradient
