@@ -26,14 +26,28 @@ class Machine:
     """Returns in all processes once each has called it."""
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """The hosts on which JAX trains, where neither SLURM nor a TPU says so; see `unet_jax.hosts.started`."""
+
+    hosts: int | None = None
+    host: int | None = None
+    coordinator: str | None = None
+
+
+AS_STARTED = Cluster()
+"""One process, unless SLURM or a TPU says otherwise."""
+
+
 @contextmanager
-def machine_of(backend: Backend, recipe: Recipe, mesh: str | None) -> Iterator[Machine]:
-    """The devices of this machine, and the processes that torchrun has started, until the end of the `with`.
+def machine_of(backend: Backend, recipe: Recipe, mesh: str | None, cluster: Cluster = AS_STARTED) -> Iterator[Machine]:
+    """The devices of this machine, and the processes that share the training, until the end of the `with`.
 
     Args:
         backend: the framework.
         recipe: how to train.
         mesh: for JAX, as `unet_jax.mesh.device_mesh` takes it.
+        cluster: for JAX; torchrun tells PyTorch.
 
     Raises:
         ConfigError: they do not fit the recipe, or are not the framework's.
@@ -41,10 +55,15 @@ def machine_of(backend: Backend, recipe: Recipe, mesh: str | None) -> Iterator[M
     """
     if backend == "jax":
         meshes = needed("unet_jax.mesh")
-        devices = meshes.device_mesh(recipe.batch, mesh)
-        yield Machine(lambda network: meshes.check_rows(devices, recipe, network.config), {"mesh": devices})
+        with needed("unet_jax.hosts").started(cluster.hosts, cluster.host, cluster.coordinator) as hosts:
+            devices = meshes.device_mesh(recipe.batch, mesh)
+
+            def check(network: Checkpoint) -> None:
+                meshes.check_rows(devices, recipe, network.config)
+
+            yield Machine(check, {"mesh": devices, "hosts": hosts}, hosts.index, hosts.wait)
         return
-    if mesh is not None:
-        raise ConfigError("--mesh is for --backend jax")
+    if mesh is not None or cluster != AS_STARTED:
+        raise ConfigError(f"--{'hosts' if mesh is None else 'mesh'} is for --backend jax")
     with needed("unet_torch.processes").started() as processes:
         yield Machine(lambda _: processes.check(recipe), {"processes": processes}, processes.rank, processes.wait)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conversion.containers import read
 from conversion.frameworks import needed
-from conversion.machines import machine_of
+from conversion.machines import AS_STARTED, Cluster, machine_of
 from unet_core.errors import ConfigError
 from unet_core.progress import Progress, silent
 from unet_core.reading import NO_HINTS, Hints
@@ -24,6 +24,7 @@ def train(
     resume: bool = False,
     until: int | None = None,
     mesh: str | None = None,
+    cluster: Cluster = AS_STARTED,
     hints: Hints = NO_HINTS,
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
@@ -39,6 +40,8 @@ def train(
         until: leave after this step, before the recipe's last one, which decides the schedule; go on by `resume`.
         mesh: how JAX's devices share the work, as "data=4,fsdp=2,space=1" (`unet_jax.mesh`); whatever it was before.
             None: all of them split the batch.
+        cluster: the hosts on which JAX trains, where neither SLURM nor a TPU says so. Of several, only the first one
+            writes the history and tells; all need the same folder.
         hints: what nothing in `recipe.start` tells, where that is a checkpoint of another project.
         progress: is told where it is.
         tell: is told in a line what happens.
@@ -51,7 +54,7 @@ def train(
     if (recipe.compile and backend != "torch") or (recipe.remat and backend != "jax"):
         raise ConfigError("--compile is for --backend torch, --remat for --backend jax")
     trainer = needed(f"unet_{backend}.train")
-    with machine_of(backend, recipe, mesh) as machine:
+    with machine_of(backend, recipe, mesh, cluster) as machine:
         if machine.rank:
             progress, tell = silent, lambda _: None
         start = None

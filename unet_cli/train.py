@@ -38,6 +38,13 @@ class Train(Source):
     mesh: Annotated[str | None, tyro.conf.arg(metavar="AXIS=N,...", help_behavior_hint="")] = None
     """jax: how the devices share the work, e.g. data=4,fsdp=2,space=1. data splits the batch, fsdp weights and
     optimiser as well, space the height of the pictures; left out: all devices are data's. May change with --resume."""
+    hosts: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """jax: how many processes train together, each by this command on its machine, in the same folder RUN; left out: as
+    many as SLURM or a TPU says. 1: this one alone, whatever these say."""
+    host: Annotated[int | None, tyro.conf.arg(metavar="I", help_behavior_hint="")] = None
+    """jax: which of --hosts this one is, from 0 up."""
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="NAME:PORT", help_behavior_hint="")] = None
+    """jax: with --hosts, the name of host 0 and a free port of it."""
     recipe: Recipe = field(default_factory=Recipe)
 
     def completed(self, arguments: Sequence[str]) -> Self:
@@ -52,6 +59,7 @@ class Train(Source):
 
     def run(self) -> int:
         """Train; 130 where Ctrl-C ended it."""
+        from conversion.machines import Cluster
         from conversion.training import train
         from unet_cli.tables import progress_bar
         from unet_core.run import BEST
@@ -69,6 +77,7 @@ class Train(Source):
                 resume=self.resume,
                 until=self.until,
                 mesh=self.mesh,
+                cluster=Cluster(self.hosts, self.host, self.coordinator),
                 hints=self.hints(None),
                 progress=progress,
                 tell=_say,

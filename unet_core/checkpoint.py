@@ -91,6 +91,23 @@ def digest(tensor: np.ndarray) -> str:
     return state.hexdigest()
 
 
+def is_intact(tensor: np.ndarray, stored: Any) -> bool:
+    """Whether a tensor has the digest that was stored for it.
+
+    Args:
+        tensor: as it was read.
+        stored: its `digest`; or, of one that several machines wrote, those of equal parts along an axis,
+            {"axis": 0, "sha256": [...]}.
+    """
+    if not isinstance(stored, dict):
+        return bool(stored == digest(tensor))
+    axis, parts = stored.get("axis"), stored.get("sha256")
+    if not (isinstance(axis, int) and 0 <= axis < tensor.ndim and isinstance(parts, list)):
+        return False
+    divided = len(parts) > 0 and tensor.shape[axis] % len(parts) == 0
+    return divided and parts == [digest(part) for part in np.split(tensor, len(parts), axis)]
+
+
 def network_digest(checkpoint: Checkpoint) -> str:
     """The sha256, in hex, of a network whatever file it is in: of its config, and its tensors in forward order.
 
@@ -141,12 +158,20 @@ def exported(checkpoint: Checkpoint, dialect: str) -> tuple[dict[str, np.ndarray
     return tensors, {name: value for name, value in riders.items() if name not in tensors}
 
 
-def seal(checkpoint: Checkpoint, dialect: str = OWN.name) -> str:
-    """The record that is stored beside the tensors: one line of JSON with the config, every digest and the origin."""
+def seal(checkpoint: Checkpoint, dialect: str = OWN.name, digests: Mapping[str, Any] | None = None) -> str:
+    """The record that is stored beside the tensors: one line of JSON with the config, every digest and the origin.
+
+    Args:
+        checkpoint: what is stored.
+        dialect: whose names the tensors have there.
+        digests: as `is_intact` takes them, by the hub's names, where the tensors are not at hand; None: theirs.
+    """
+    if digests is None:
+        digests = {key: digest(value) for key, value in checkpoint.tensors.items()}
     record: dict[str, Any] = {
         "version": _VERSION,
         "config": dataclasses.asdict(checkpoint.config),
-        "sha256": {key: digest(value) for key, value in checkpoint.tensors.items()},
+        "sha256": dict(digests),
     }
     if dialect != OWN.name:
         record["dialect"] = dialect
@@ -160,7 +185,8 @@ class Record:
     """What `seal` stored."""
 
     config: UNetConfig
-    digests: Mapping[str, str]
+    digests: Mapping[str, Any]
+    """As `is_intact` takes them."""
     dialect: str
     """Whose names the file's tensors have."""
     origin: Origin
@@ -204,7 +230,7 @@ def unseal(tensors: Tensors, record: Record, source: str) -> None:
     Raises:
         CheckpointError: a tensor whose sha256 is not the stored one; all are listed.
     """
-    changed = [key for key, value in tensors.items() if record.digests.get(key) != digest(value)]
+    changed = [key for key, value in tensors.items() if not is_intact(value, record.digests.get(key))]
     if changed or len(record.digests) != len(tensors):
         raise CheckpointError(
             f"{source}: the file is damaged: the sha256 of {some(changed) or 'a tensor that is gone'} "

@@ -2,6 +2,7 @@
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -9,15 +10,95 @@ from typing import Self
 from unet_core.board import Board
 from unet_core.errors import CheckpointError, RunError
 from unet_core.evaluation import Evaluation
-from unet_core.history import History
+from unet_core.history import History, read_history
 from unet_core.progress import Progress
 from unet_core.run import BEST, BOARD, HISTORY, Run
 from unet_core.safetensors_file import read
 from unet_core.signals import Request
 
 
+class Plan(ABC):
+    """What is due after which step, and at which rate the next one is made; the same in all processes of a training."""
+
+    run: Run
+
+    @property
+    @abstractmethod
+    def losses(self) -> list[float]:
+        """Of the validations so far."""
+
+    def rate(self, step: int) -> float:
+        """The learning rate of the update after `step` updates."""
+        return self.run.recipe.part(step, self.losses)
+
+    def due(self, step: int, stop: bool) -> bool:
+        """Whether losses are to be fetched after this step: they are in time for all that is written."""
+        return step % self.run.recipe.log_every == 0 or self.validates(step) or self.saves(step, stop)
+
+    def validates(self, step: int) -> bool:
+        """Whether a validation follows this step."""
+        return step % self.run.recipe.validate_every == 0 or step == self.run.recipe.steps
+
+    def saves(self, step: int, stop: bool) -> bool:
+        """Whether the state after this step is saved."""
+        recipe = self.run.recipe
+        return step % recipe.save_every == 0 or step == recipe.steps or stop
+
+    def _check(self, last: int, found: Sequence[Sequence[float]]) -> None:
+        for step, (loss, norm) in enumerate(found, last - len(found) + 1):
+            if not math.isfinite(loss + norm):
+                raise self._diverged(f"the loss of step {step} is {loss}, the norm of its gradients {norm}")
+
+    def _diverged(self, what: str) -> RunError:
+        return RunError(f"{self.run.path}: {what}; train into a new folder with a smaller --rate, or with --clip 1")
+
+
+class Follower(Plan):
+    """Of a process that writes nothing down: the first one does, and tells it the loss of every validation.
+
+    Args:
+        run: whose.
+        step: updates that are behind it.
+    """
+
+    def __init__(self, run: Run, step: int) -> None:
+        self.run = run
+        entries = (entry for entry in read_history(run.path / HISTORY) if entry["step"] <= step)
+        self._losses = [entry["validation"]["loss"] for entry in entries if "validation" in entry]
+
+    @property
+    def losses(self) -> list[float]:
+        """Of the validations so far."""
+        return self._losses
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def steps(self, last: int, found: Sequence[Sequence[float]], rates: Sequence[float]) -> None:  # noqa: ARG002
+        """Look at losses and norms of the updates up to step `last`, as all do.
+
+        Raises:
+            RunError: one is no number.
+        """
+        self._check(last, found)
+
+    def heard(self, loss: float) -> None:
+        """The loss of a validation."""
+        self._losses.append(loss)
+
+    def flush(self) -> None:
+        """There is nothing to bring to the disk."""
+
+    def outcome(self, step: int, request: Request) -> "Outcome":
+        """What is left to the first process to say."""
+        steps = self.run.recipe.steps
+        return Outcome(step, steps, math.nan, 0, request.signal if step < steps else None, first=False)
+
+
 @dataclass
-class Recorder:
+class Recorder(Plan):
     """Writes down what happens to a run: history, TensorBoard, progress bar.
 
     Args:
@@ -52,22 +133,10 @@ class Recorder:
         self._board.close()
         self.history.close()
 
-    def rate(self, step: int) -> float:
-        """The learning rate of the update after `step` updates."""
-        return self.run.recipe.part(step, self.history.losses)
-
-    def due(self, step: int, stop: bool) -> bool:
-        """Whether losses are to be fetched after this step: they are in time for all that is written."""
-        return step % self.run.recipe.log_every == 0 or self.validates(step) or self.saves(step, stop)
-
-    def validates(self, step: int) -> bool:
-        """Whether a validation follows this step."""
-        return step % self.run.recipe.validate_every == 0 or step == self.run.recipe.steps
-
-    def saves(self, step: int, stop: bool) -> bool:
-        """Whether the state after this step is saved."""
-        recipe = self.run.recipe
-        return step % recipe.save_every == 0 or step == recipe.steps or stop
+    @property
+    def losses(self) -> list[float]:
+        """Of the validations so far."""
+        return self.history.losses
 
     def steps(self, last: int, found: Sequence[Sequence[float]], rates: Sequence[float]) -> None:
         """Write down loss, norm and rate of the updates up to step `last`.
@@ -77,8 +146,7 @@ class Recorder:
         """
         first, recipe = last - len(found) + 1, self.run.recipe
         for step, (loss, norm), rate in zip(range(first, last + 1), found, rates, strict=True):
-            if not math.isfinite(loss + norm):
-                raise self._diverged(f"the loss of step {step} is {loss}, the norm of its gradients {norm}")
+            self._check(step, [(loss, norm)])
             self.history.step(step, loss=loss, norm=norm, rate=rate)
             self._board.scalars(step, {"training/loss": loss, "training/norm": norm, "training/rate": rate})
         now, images = time.monotonic(), recipe.batch * recipe.accumulate
@@ -104,6 +172,9 @@ class Recorder:
         better = found.metrics.mean_iou > self._kept
         self._kept = max(found.metrics.mean_iou, self._kept)
         return better
+
+    def heard(self, loss: float) -> None:
+        """The loss of a validation, which is written down already."""
 
     def flush(self) -> None:
         """Bring everything to the disk."""
@@ -133,9 +204,6 @@ class Recorder:
             self.tell(f"the best network is lost ({error}); the next validation writes one")
             return -math.inf
         return self.history.best
-
-    def _diverged(self, what: str) -> RunError:
-        return RunError(f"{self.run.path}: {what}; train into a new folder with a smaller --rate, or with --clip 1")
 
 
 def _clock(seconds: float) -> str:

@@ -20,16 +20,37 @@ def read_arrays(path: Path, item: str = "state") -> dict[str, np.ndarray]:
     Orbax reads them all at once: it holds what it reads twice, fills what is missing with zeros and, at the first
     failure, leaves the others to print tracebacks of their own.
     """
+    store, stored = _opened(path, item)
+    specs = _specs(path, item, store, stored)
+    for key in sorted(stored):
+        store.read(key).result()  # a part that cannot be read: TensorStore would fill it with zeros
+    return {name: np.asarray(tensorstore.open(spec).result().read().result()) for name, spec in specs.items()}
+
+
+def open_arrays(path: Path, item: str = "state") -> dict[str, tensorstore.TensorStore]:
+    """Every array of an item, by its dotted name, to be read in parts; what is missing in it reads as zeros."""
+    specs = _specs(path, item, *_opened(path, item))
+    return {name: tensorstore.open(spec).result() for name, spec in specs.items()}
+
+
+def _opened(path: Path, item: str) -> tuple[tensorstore.KvStore, set[str]]:
+    """What an item's arrays are stored in, and the names of all that is there."""
     state = path / item
-    metadata = json.loads((state / "_METADATA").read_text())
-    if not metadata["use_ocdbt"] or not (state / "manifest.ocdbt").is_file():
+    if not (state / "manifest.ocdbt").is_file():
         raise FileNotFoundError(f"its arrays are missing (no manifest.ocdbt in {item})")
-    place = {"driver": "ocdbt", "base": f"file://{state.resolve()}/"}
-    store = tensorstore.KvStore.open(place).result()
-    stored = {key.decode() for key in store.list().result()}
+    store = tensorstore.KvStore.open(_place(path, item)).result()
+    return store, {key.decode() for key in store.list().result()}
+
+
+def _place(path: Path, item: str) -> dict[str, Any]:
+    return {"driver": "ocdbt", "base": f"file://{(path / item).resolve()}/"}
+
+
+def _specs(path: Path, item: str, store: tensorstore.KvStore, stored: set[str]) -> dict[str, dict[str, Any]]:
+    """What TensorStore opens each array by; they are checked to claim no more than is there."""
     specs: dict[str, dict[str, Any]] = {}
     claimed = 0
-    for entry in metadata["tree_metadata"].values():
+    for entry in json.loads((path / item / "_METADATA").read_text())["tree_metadata"].values():
         parts = [str(part["key"]) for part in entry["key_metadata"]]
         name = ".".join(parts)
         if name in specs or any("." in part for part in parts):
@@ -42,13 +63,11 @@ def read_arrays(path: Path, item: str = "state") -> dict[str, np.ndarray]:
         if any(chunk > max(size, 1) for chunk, size in zip(chunks, array["shape"], strict=True)):
             raise ValueError(f"its array {shown(name)} claims parts larger than itself")
         claimed += 4 * math.prod(array["shape"])
-        specs[name] = {"driver": driver, "kvstore": {**place, "path": f"{name}/"}}
+        specs[name] = {"driver": driver, "kvstore": {**_place(path, item), "path": f"{name}/"}}
     on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     if claimed > max(_LARGEST_UNPACKED, 100 * on_disk):
         raise CheckpointError(f"{path}: its arrays claim {claimed} bytes, {on_disk} are stored; damaged, or a trap")
-    for key in sorted(stored):
-        store.read(key).result()  # a part that cannot be read: TensorStore would fill it with zeros
-    return {name: np.asarray(tensorstore.open(spec).result().read().result()) for name, spec in specs.items()}
+    return specs
 
 
 def reason(error: Exception) -> str:

@@ -91,6 +91,18 @@ def translate(tensors: Mapping[str, Any], into: Side, *, whole: bool = True) -> 
     return translated
 
 
+def hub_name(key: str) -> str:
+    """Of a tensor of the NNX twin.
+
+    Raises:
+        CheckpointError: there is none of this name.
+    """
+    for row in TABLE:
+        if match := _pattern(row.jax).fullmatch(key):
+            return row.torch.replace("*", match[1] if match.groups() else "")
+    raise CheckpointError(f"{key}: is the name of no tensor of the network")
+
+
 def to_hub(model: nnx.Module) -> dict[str, np.ndarray]:
     """The parameters and statistics of `model` in torch's names and layouts, on the host."""
     state = nnx.to_flat_state(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))

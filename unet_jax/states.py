@@ -15,8 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh
 
-from unet_core.checkpoint import RECORD_KEY, Checkpoint, digest, seal
+from unet_core.checkpoint import RECORD_KEY, Checkpoint, digest, is_intact, seal
 from unet_core.errors import CheckpointError, RunError, first_line, some
 from unet_core.files import reserve
 from unet_core.hub import contiguous
@@ -28,11 +29,11 @@ from unet_jax import optimizer_state
 from unet_jax.arrays import read_arrays, reason
 from unet_jax.hub import nest, translate
 from unet_jax.optimizer_state import placeless
-from unet_jax.step import abstract_model, fresh_state, host_arrays, subtree
+from unet_jax.step import TrainState, abstract_model, fresh_state, host_arrays, host_network, new_state, subtree
 
 Arrays = dict[str, np.ndarray]
 
-_SPARE = 4_000_000
+SPARE = 4_000_000
 """Bytes that Orbax needs beside the arrays: a part that does not fit is reported by its threads, each in its way."""
 
 
@@ -97,22 +98,40 @@ class States:
         self._settle()
         size = sum(value.nbytes for value in (*model.tensors.values(), *training.values()))
         try:
-            reserve(self.folder / str(step), size * 5 // 4 + _SPARE)
+            reserve(self.folder / str(step), size * 5 // 4 + SPARE)
             with ThreadPoolExecutor() as pool:
                 digests = dict(zip(training, pool.map(digest, training.values()), strict=True))
-            self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.PyTreeSave(nest(translate(model.tensors, "jax"))),
-                    training=ocp.args.PyTreeSave(nest(training)),
-                    metadata=ocp.args.JsonSave({RECORD_KEY: seal(model)}),
-                    digests=ocp.args.JsonSave({"step": step, "sha256": digests}),
-                ),
-                force=True,
-            )
+            self._write(step, nest(translate(model.tensors, "jax")), nest(training), seal(model), digests)
         except (OSError, ValueError) as error:
             raise self._unwritten(step, error) from error
-        self._last = step
+
+    def keep(self, step: int, state: TrainState, start: Checkpoint) -> None:
+        """As `save`, of a state on the devices, which may change as soon as this returns.
+
+        Args:
+            step: updates made.
+            state: what they made.
+            start: gives config and origin.
+        """
+        self.save(step, host_network(state.params, state.stats, start), host_arrays(state))
+
+    def restored(
+        self, start: Checkpoint, recipe: Recipe, mesh: Mesh, tell: Callable[[str], None]
+    ) -> tuple[int, TrainState]:
+        """The newest sound state on the devices, and its step; where there is none, that before the first update.
+
+        Args:
+            start: the network before the first update.
+            recipe: how its run trains.
+            mesh: the devices, whatever they were before.
+            tell: is told of every state that is damaged and passed over.
+
+        Raises:
+            RunError: there are states, and none is sound.
+        """
+        found: list[TrainState] = []
+        step = self.newest(lambda network, saved: found.append(new_state(network, recipe, mesh, saved)), tell)
+        return step, found[-1] if found else new_state(start, recipe, mesh)
 
     def newest(self, take: Callable[[Checkpoint, Arrays], None], tell: Callable[[str], None]) -> int:
         """Give the newest sound state to `take`; returns its step, 0 where there is none.
@@ -134,12 +153,33 @@ class States:
                 tell(f"{path} is damaged and passed over: {error}")
                 damaged.append(step)
             else:
-                for bad in damaged:  # Orbax writes no step that is there, sound or not
-                    self._manager.delete(bad)
+                self._forget(damaged)
                 return step
+        self._none_is_sound(steps)
+        return 0
+
+    def _forget(self, damaged: list[int]) -> None:
+        for step in damaged:  # Orbax writes no step that is there, sound or not
+            self._manager.delete(step)
+
+    def _none_is_sound(self, steps: list[int]) -> None:
         if steps:
             raise RunError(f"{self.folder}: no state of {len(steps)} is sound; train into a new folder")
-        return 0
+
+    def _write(
+        self, step: int, network: dict[str, Any], training: dict[str, Any], record: str, digests: Mapping[str, Any]
+    ) -> None:
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeSave(network),
+                training=ocp.args.PyTreeSave(training),
+                metadata=ocp.args.JsonSave({RECORD_KEY: record}),
+                digests=ocp.args.JsonSave({"step": step, "sha256": dict(digests)}),
+            ),
+            force=True,
+        )
+        self._last = step
 
     def _settle(self) -> None:
         """Wait for what is being written; Orbax itself says that all is well once it has reported an error."""
@@ -303,7 +343,7 @@ def training_item(path: Path, step: int) -> Arrays:
         raise
     except Exception as error:  # whatever TensorStore meets in a damaged directory
         raise CheckpointError(f"{path}: not a sound state: {first_line(error)}") from error
-    changed = [name for name, value in arrays.items() if digests.get(name) != digest(value)]
+    changed = [name for name, value in arrays.items() if not is_intact(value, digests.get(name))]
     if changed or len(digests) != len(arrays):
         raise CheckpointError(f"{path}: the sha256 of {some(changed) or 'an array that is gone'} is not the stored one")
     return {placeless(name): value for name, value in arrays.items()}

@@ -90,12 +90,19 @@ def new_state(checkpoint: Checkpoint, recipe: Recipe, mesh: Mesh, saved: Arrays 
     if saved is None:
         made: TrainState = jax.jit(create, out_shardings=places)(tensors)
         return made
-    like = _named(shapes)
+    like = named_rest(shapes)
     wrong = [name for name in {**like, **saved} if _kind(like.get(name)) != _kind(saved.get(name))]
     if wrong:
         raise CheckpointError(f"holds the optimiser of another training: {', '.join(sorted(wrong)[:3])} ...")
     restored: TrainState = jax.jit(restore, out_shardings=places)(tensors, [saved[name] for name in like])
     return restored
+
+
+def abstract_state(checkpoint: Checkpoint, recipe: Recipe) -> TrainState:
+    """The shapes of a state."""
+    model, tensors = abstract_model(checkpoint, recipe), nest(translate(checkpoint.tensors, "jax"))
+    shapes: TrainState = jax.eval_shape(lambda tensors: fresh_state(tensors, model, recipe), tensors)
+    return shapes
 
 
 def fresh_state(tensors: Tree, model: UNet, recipe: Recipe) -> TrainState:
@@ -110,19 +117,27 @@ def fresh_state(tensors: Tree, model: UNet, recipe: Recipe) -> TrainState:
 
 def host_arrays(state: TrainState) -> Arrays:
     """Copies of slots and average on the host, by dotted names."""
-    return {name: np.array(value) for name, value in _named(state).items()}
+    return {name: np.array(value) for name, value in named_rest(state).items()}
 
 
 def host_network(params: Tree, stats: Tree, checkpoint: Checkpoint) -> Checkpoint:
     """A copy of the network on the host, with the config and origin of `checkpoint`."""
-    flat = {
-        jax.tree_util.keystr(path, simple=True, separator="."): np.array(value)
-        for tree in (params, stats)
-        for path, value in jax.tree_util.tree_leaves_with_path(tree)
-    }
+    flat = {name: np.array(value) for name, value in _flat(params, stats).items()}
     tensors = translate(flat, "torch")
     check_tensors(tensors, checkpoint.config, "the model")
     return Checkpoint(checkpoint.config, in_forward_order(tensors, checkpoint.config), checkpoint.origin)
+
+
+def on_one_device(tree: Any, mesh: Mesh) -> Any:
+    """Arrays that are split over devices, whole on the first one of this process."""
+    if mesh.size == 1:
+        return tree
+    whole = jax.jit(_same, out_shardings=everywhere(mesh))(tree)
+    return jax.tree.map(lambda array: array.addressable_data(0), whole)
+
+
+def _same(tree: Any) -> Any:
+    return tree
 
 
 Controls = tuple[Float[Array, ""], Float[Array, ""]]
@@ -240,12 +255,34 @@ def controls_of(rate: float, renewal: float, mesh: Mesh) -> Controls:
     return rates, renewals
 
 
-def _named(state: TrainState) -> dict[str, Any]:
+def named_network(state: TrainState) -> dict[str, Any]:
+    """Parameters and statistics of a state, by dotted names, in the order of its leaves."""
+    return _flat(state.params, state.stats)
+
+
+def _flat(*trees: Tree) -> dict[str, Any]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): value
+        for tree in trees
+        for path, value in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def named_rest(state: TrainState) -> dict[str, Any]:
     """What a state has besides the network, by dotted names; a slot's does not tell its place in the chain."""
     return {
         placeless(jax.tree_util.keystr(path, simple=True, separator=".")): value
         for path, value in jax.tree_util.tree_leaves_with_path(_rest(state))
     }
+
+
+def state_of(shapes: TrainState, network: dict[str, Any], rest: dict[str, Any]) -> TrainState:
+    """The inverse of `named_network` and `named_rest`, whose order the names have; `shapes` gives the structure."""
+    count = len(jax.tree.leaves(shapes.params))
+    leaves = list(network.values())
+    params = jax.tree.unflatten(jax.tree.structure(shapes.params), leaves[:count])
+    stats = jax.tree.unflatten(jax.tree.structure(shapes.stats), leaves[count:])
+    return TrainState(params, stats, **jax.tree.unflatten(jax.tree.structure(_rest(shapes)), list(rest.values())))
 
 
 def _rest(state: TrainState) -> dict[str, Any]:
