@@ -84,6 +84,18 @@ def of_batch(mesh: AnyMesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(None, _there(mesh, _EXAMPLES), _there(mesh, ("space",))))
 
 
+def share(mesh: Mesh, batch: int) -> tuple[int, int]:
+    """Which part of a batch this process has to read for its devices, and how many such parts there are.
+
+    Processes whose devices share the rows of the same pictures read the same part.
+    """
+    places = of_batch(mesh).addressable_devices_indices_map((1, batch, 1)).values()
+    ends = [place[1].indices(batch)[:2] for place in places if place is not None]
+    first, last = min(start for start, _ in ends), max(stop for _, stop in ends)
+    length = last - first
+    return (first // length, batch // length) if first % length == batch % length == 0 else (0, 1)
+
+
 def everywhere(mesh: AnyMesh) -> NamedSharding:
     """Of what every device has a copy of."""
     return NamedSharding(mesh, PartitionSpec())

@@ -22,7 +22,7 @@ from unet_jax.compilation import compiler_options
 from unet_jax.hub import nest, translate
 from unet_jax.layers import BatchNorm
 from unet_jax.losses import loss_value
-from unet_jax.mesh import everywhere, gathered, of_batch, of_state, scattered
+from unet_jax.mesh import everywhere, gathered, of_batch, of_state, scattered, share
 from unet_jax.model import UNet
 from unet_jax.optimizer_state import placeless
 from unet_jax.optimizers import averaged, clipped, optimizer_of
@@ -231,16 +231,30 @@ def compiled(update: Update, state: TrainState, recipe: Recipe, mesh: Mesh) -> U
 def placed(batches: Iterator[Batch], recipe: Recipe, mesh: Mesh) -> Iterator[tuple[Array, Array]]:
     """The batches on the devices, [accumulate, batch, ...], the next ones on their way while one is used.
 
-    Every process gives its own part of each batch.
+    Args:
+        batches: of every batch the part that `unet_jax.mesh.share` says.
+        recipe: how large they are.
+        mesh: the devices.
     """
     sharding = of_batch(mesh)
     kind = jnp.result_type(float)
+    number, count = share(mesh, recipe.batch)
+    first = number * recipe.batch // count
+
+    def put(part: np.ndarray) -> Array:
+        part = part.reshape(recipe.accumulate, -1, *part.shape[1:])
+        shape = (recipe.accumulate, recipe.batch, *part.shape[2:])
+
+        def piece(index: tuple[slice, ...] | None) -> np.ndarray:
+            every, examples, *rest = index or ()
+            start, stop, _ = examples.indices(recipe.batch)
+            return part[(every, slice(start - first, stop - first), *rest)]
+
+        return jax.make_array_from_callback(shape, sharding, piece)
+
     waiting: deque[tuple[Array, Array]] = deque()
     for batch in batches:
-        parts = (
-            part.reshape(recipe.accumulate, -1, *part.shape[1:]) for part in (batch.image.astype(kind), batch.labels)
-        )
-        waiting.append(tuple(jax.make_array_from_process_local_data(sharding, part) for part in parts))
+        waiting.append((put(batch.image.astype(kind)), put(batch.labels)))
         if len(waiting) > _AHEAD:
             yield waiting.popleft()
     yield from waiting

@@ -21,7 +21,7 @@ from unet_core.safetensors_file import write
 from unet_core.signals import Request, stop_requests
 from unet_core.tiles import default_tile
 from unet_jax.hosts import Hosts
-from unet_jax.mesh import check_rows, device_mesh
+from unet_jax.mesh import check_rows, device_mesh, share
 from unet_jax.predict import Predictor
 from unet_jax.shared_states import SharedStates
 from unet_jax.states import States
@@ -85,7 +85,7 @@ def _train(
         recorder = Recorder(run, step, progress, tell) if hosts.first else Follower(run, step)
         pending: list[Array] = []  # losses and norms that are still on the devices
         rates: list[float] = []
-        with recorder, run.batches(step, (hosts.index, hosts.count)) as batches:
+        with recorder, run.batches(step, share(mesh, recipe.batch)) as batches:
             ahead = placed(batches, recipe, mesh)
             stop = False
             while step < run.last and not stop:
