@@ -109,6 +109,14 @@ def distance(run, other):
     return max(float(np.abs(ours[key] - theirs[key]).max() / max(np.abs(theirs[key]).max(), 1e-300)) for key in ours)
 
 
+def flip(state):
+    """One bit in the middle of the arrays of a state."""
+    part = max((state / "training").rglob("d/*"), key=lambda file: file.stat().st_size)
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+
+
 def saved(run, step, together, timeout=120):
     """Wait until the state of a step, or a later one, is there."""
     until = time.monotonic() + timeout
@@ -163,10 +171,7 @@ def test_a_state_of_two_hosts_goes_on_on_one(two, whole, tmp_path):
 def test_a_damaged_part_of_an_array_is_seen(two, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(two, run)
-    part = max((run / "states/4/training").rglob("d/*"), key=lambda file: file.stat().st_size)
-    content = bytearray(part.read_bytes())
-    content[len(content) // 2] ^= 1
-    part.write_bytes(content)
+    flip(run / "states/4")
     on_one("--resume", "--out", run)
     said = capsys.readouterr().out
     assert f"{run / 'states/4'} is damaged and passed over" in said
@@ -177,8 +182,7 @@ def test_a_damaged_part_of_an_array_is_seen(two, tmp_path, capsys):
 def test_a_state_damaged_for_one_host_is_passed_over_by_all(two, whole, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(two, run)
-    part = max((run / "states/4/training").rglob("d/*"), key=lambda file: file.stat().st_size)
-    part.write_bytes(part.read_bytes()[:-100] + bytes(100))
+    flip(run / "states/4")
     said = trained(tmp_path, 2, 1, "--resume", "--out", run, "--mesh", "fsdp=2")
     assert f"{run / 'states/4'} is damaged and passed over" in said
     assert distance(run, whole) < BOUND

@@ -89,7 +89,7 @@ def share(mesh: Mesh, batch: int) -> tuple[int, int]:
 
     Processes whose devices share the rows of the same pictures read the same part.
     """
-    places = of_batch(mesh).addressable_devices_indices_map((1, batch, 1)).values()
+    places = of_batch(mesh).addressable_devices_indices_map((1, batch, mesh.shape.get("space", 1))).values()
     ends = [place[1].indices(batch)[:2] for place in places if place is not None]
     first, last = min(start for start, _ in ends), max(stop for _, stop in ends)
     length = last - first
