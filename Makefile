@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 FUZZ ?= 3000
 
-.PHONY: install demo example test test-slow fuzz lint bench clean
+.PHONY: install demo example test test-slow test-long fuzz lint bench clean
 
 install: $(READY)
 
@@ -23,10 +23,13 @@ example: $(READY)
 	$(BIN)/python -m comparison.switching --out example
 
 test: $(READY)
-	$(BIN)/pytest -n $(WORKERS) -m 'not slow'
+	$(BIN)/pytest -n $(WORKERS) -m 'not slow and not long'
 
 test-slow: $(READY)
 	XLA_FLAGS=--xla_backend_optimization_level=1 $(BIN)/pytest -m slow
+
+test-long: $(READY)
+	$(BIN)/pytest -m long
 
 fuzz: $(READY)
 	FUZZ=$(FUZZ) $(BIN)/pytest -n $(WORKERS) tests/test_fuzz.py

@@ -33,7 +33,6 @@ LONG = (
 )
 BOUND = 1e-9
 """The largest difference, as a part of the largest entry of the array that it is in."""
-KILLS = int(os.environ.get("KILLS", "2"))
 NOTICED = 30
 """Seconds in which the others end."""
 
@@ -188,8 +187,14 @@ def test_a_state_damaged_for_one_host_is_passed_over_by_all(two, whole, tmp_path
     assert distance(run, whole) < BOUND
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("count", "devices", "mesh"), [(2, 2, "fsdp=4"), (4, 1, "data=2,fsdp=2"), (2, 4, "space=2")])
+@pytest.mark.parametrize(
+    ("count", "devices", "mesh"),
+    [
+        pytest.param(2, 1, "space=2", marks=pytest.mark.slow),
+        pytest.param(2, 4, "space=2", marks=pytest.mark.long),
+        pytest.param(4, 1, "data=2,fsdp=2", marks=pytest.mark.long),
+    ],
+)
 def test_a_state_of_one_host_goes_on_on_several(count, devices, mesh, cells, whole, tmp_path):
     run = tmp_path / "run"
     on_one("--data", cells, "--out", run, *RECIPE, *OFTEN, "--until", "2")
@@ -204,10 +209,15 @@ def undisturbed(cells, tmp_path_factory):
     return path
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("index", [0, 1])
-@pytest.mark.parametrize(("count", "devices"), [(1, 1), (2, 2)], ids=["half", "twice"])
+@pytest.mark.parametrize(
+    ("number", "code", "index", "count", "devices"),
+    [
+        pytest.param(signal.SIGTERM, 0, 1, 1, 1, marks=pytest.mark.slow, id="SIGTERM, half"),
+        pytest.param(signal.SIGTERM, 0, 0, 2, 2, marks=pytest.mark.long, id="SIGTERM, twice"),
+        pytest.param(signal.SIGINT, 130, 0, 2, 2, marks=pytest.mark.long, id="SIGINT, twice"),
+        pytest.param(signal.SIGINT, 130, 1, 1, 1, marks=pytest.mark.long, id="SIGINT, half"),
+    ],
+)
 def test_a_signal_to_one_host_stops_all_at_the_same_step(
     number, code, index, count, devices, cells, undisturbed, tmp_path
 ):
@@ -228,10 +238,11 @@ def test_a_signal_to_one_host_stops_all_at_the_same_step(
     assert distance(run, undisturbed) < BOUND
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(KILLS))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=pytest.mark.long if seed else pytest.mark.slow) for seed in range(10)]
+)
 def test_the_others_of_a_host_that_was_killed_end_and_say_which(seed, cells, undisturbed, tmp_path):
-    """At random, in whatever it was doing; the restart goes on. KILLS=10 in the environment kills ten times."""
+    """At random, in whatever it was doing; the restart goes on."""
     rng = np.random.default_rng(seed)
     run, index = tmp_path / "run", int(rng.integers(2))
     with Together(tmp_path, 2, 1, "--data", cells, "--out", run, *LONG) as together:
@@ -258,14 +269,14 @@ def test_a_host_that_fails_ends_the_others_and_says_why(two, tmp_path):
     arguments = ("--resume", "--out", run)
     with Together(tmp_path, 2, 1, *arguments, second=("--crop", "32")) as together:
         assert together.codes(timeout=60) == [2, 2]
-        why = f"{run}: this run was started with another crop; leave that out, or train into a new folder"
+        why = f"{run}: this run was started with another --crop; leave that out, or train into a new folder"
         assert together.text(1).splitlines()[-1] == f"unet: {why}"
         said = together.text(0).splitlines()[-1]
         assert said.startswith("unet: host 1 (")
         assert f"has ended: {why[:150]}" in said
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("count", "devices"), [(2, 4), (4, 2)])
 @pytest.mark.parametrize("mesh", ["data=8", "data=4,fsdp=2", "data=2,space=4"])
 def test_twenty_steps_on_several_hosts_are_those_of_one(count, devices, mesh, cells, tmp_path):
