@@ -136,11 +136,7 @@ def started(count: int | None = None, index: int | None = None, coordinator: str
         watch.failed(first_line(error))
         raise RunError(f"an exchange between the hosts has failed: {first_line(error)}") from error
     except BaseException as error:
-        interrupted, foreseen = (
-            isinstance(error, KeyboardInterrupt),
-            isinstance(error, UNetError | OSError | MemoryError),
-        )
-        _leave_at_exit(130 if interrupted else 2 if foreseen else 1)
+        _leave_at_exit(_code_of(error))
         watch.failed(first_line(error))
         raise
     watch.close()
@@ -174,6 +170,13 @@ def _is_one_of_several() -> bool:
     return "tpu" in allowed and bool(chips) and importlib.util.find_spec("libtpu") is not None
 
 
+def _code_of(error: BaseException) -> int:
+    """What the command ends with after this."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 2 if isinstance(error, UNetError | OSError | MemoryError) else 1
+
+
 def _leave_at_exit(code: int) -> None:
     """Let the interpreter end without JAX's shutdown, which waits for the others, and aborts where they are gone."""
 
@@ -195,23 +198,24 @@ class _Watch:
     """
 
     def __init__(self, hosts: Hosts, name: str) -> None:
-        self._hosts, self._closed = hosts, False
+        self._closed = False
         self._me = f"host {hosts.index} ({socket.gethostname()}, process {os.getpid()})"
         server = socket.create_server(("", 0)) if hosts.first else None
         known = np.frombuffer(name.encode()[:_NAME].ljust(_NAME, b"\0"), np.uint8)
         place = hosts.gathered(known)[0].tobytes().rstrip(b"\0").decode()
         port = int(hosts.told(server.getsockname()[1] if server else 0))
         self._peers: list[socket.socket] = []
-        if server is None:
-            try:
+        try:
+            if server is None:
                 self._add(socket.create_connection((place, port), timeout=_VERDICT))
-            except OSError as error:
-                raise RunError(f"{self._me} does not reach the first one at {place}:{port}: {error}") from error
-        else:
-            with server:
-                server.settimeout(_START)
-                for _ in range(hosts.count - 1):
-                    self._add(server.accept()[0])
+            else:
+                server.settimeout(_VERDICT)
+                with server:
+                    for _ in range(hosts.count - 1):
+                        self._add(server.accept()[0])
+        except OSError as error:
+            _leave_at_exit(2)
+            raise RunError(f"{self._me}: the first host is not reached at {place}:{port}: {error}") from error
         hosts.wait()
 
     def failed(self, why: str) -> None:
