@@ -12,7 +12,8 @@ BatchNorm's statistics, and, over `space`, the rows beyond its own that a device
 """
 
 import re
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast, get_args
 
 import jax
 from jax.lax import with_sharding_constraint
@@ -43,26 +44,47 @@ def device_mesh(batch: int, sizes: str | None = None) -> Mesh:
     Raises:
         ConfigError: these are no sizes, or not of so many devices, or they do not divide the batch.
     """
-    given = {} if sizes is None else _parsed(sizes)
-    count = jax.device_count()
-    rest = given.get("fsdp", 1) * given.get("space", 1)
-    shape = {"data": max(count // rest, 1), "fsdp": 1, "space": 1, **given}
-    needed = rest * shape["data"]
-    if needed != count:
-        raise ConfigError(f"--mesh {sizes}: is of {needed} devices, and JAX has {count}; give sizes that make {count}")
+    shape = shape_of(sizes, jax.device_count())
     parts = shape["data"] * shape["fsdp"]
     if batch % parts:
         raise ConfigError(f"batch {batch}: is not divided by the {parts} devices; give a multiple of {parts}")
-    return jax.make_mesh(tuple(shape[axis] for axis in AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return mesh_of(shape)
 
 
-def _parsed(sizes: str) -> dict[str, int]:
-    found: dict[str, int] = {}
+def shape_of(sizes: str | None, count: int, owner: str = "JAX") -> dict[Axis, int]:
+    """How many devices lie along each of `AXES`, in their order.
+
+    Args:
+        sizes: as `device_mesh` takes them.
+        count: of all devices.
+        owner: whose they are, for the message.
+
+    Raises:
+        ConfigError: these are no sizes, or not of so many devices.
+    """
+    given = {} if sizes is None else _parsed(sizes)
+    rest = given.get("fsdp", 1) * given.get("space", 1)
+    shape = {axis: given.get(axis, 1) for axis in AXES} | {"data": given.get("data", max(count // rest, 1))}
+    needed = rest * shape["data"]
+    if needed != count:
+        has = f"{owner} has {count}; give sizes that make {count}"
+        raise ConfigError(f"--mesh {sizes}: is of {needed} devices, and {has}")
+    return shape
+
+
+def mesh_of(shape: Mapping[Axis, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """These devices, or all that JAX has, in a mesh of this shape."""
+    types = (AxisType.Auto,) * len(shape)
+    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=types, devices=devices)
+
+
+def _parsed(sizes: str) -> dict[Axis, int]:
+    found: dict[Axis, int] = {}
     for part in sizes.split(","):
         match = re.fullmatch(r"(\w+)=([1-9]\d{0,6})", part.strip())
         if match is None or match[1] not in AXES or match[1] in found:
             raise ConfigError(f"--mesh {sizes}: give each of {', '.join(AXES)} once at most, as data=4,fsdp=2,space=1")
-        found[match[1]] = int(match[2])
+        found[cast(Axis, match[1])] = int(match[2])
     return found
 
 
