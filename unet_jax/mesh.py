@@ -8,7 +8,8 @@
 | everything else: vectors, running statistics, counters, rates, losses | | nothing: it is on every device |
 
 XLA derives the rest of the program from these (GSPMD, Xu et al., arXiv:2105.04663): the sums behind the gradients and
-BatchNorm's statistics, and, over `space`, the rows beyond its own that a device needs for a convolution.
+BatchNorm's statistics, and, over `space`, the rows beyond its own that a device needs for a convolution. An upsampling
+by products with matrices is cut into strips of rows before (`unet_jax.upsampled`): XLA would sum up whole maps.
 """
 
 import re
@@ -93,7 +94,7 @@ def check_rows(mesh: AnyMesh, recipe: Recipe, config: UNetConfig) -> None:
 
     XLA would pad them, and a device without a row of its own computes in vain.
     """
-    space, least = mesh.shape.get("space", 1), 2**config.depth
+    space, least = strips(mesh), 2**config.depth
     if space > 1 and recipe.crop % (space * least):
         raise ConfigError(
             f"crop {recipe.crop}: the {space} devices of space cannot share its rows evenly at all {config.depth + 1} "
@@ -104,6 +105,11 @@ def check_rows(mesh: AnyMesh, recipe: Recipe, config: UNetConfig) -> None:
 def of_batch(mesh: AnyMesh) -> NamedSharding:
     """Of pictures and masks."""
     return NamedSharding(mesh, PartitionSpec(None, _there(mesh, _EXAMPLES), _there(mesh, ("space",))))
+
+
+def strips(mesh: AnyMesh | None) -> int:
+    """Parts of a picture's rows."""
+    return 1 if mesh is None else mesh.shape.get("space", 1)
 
 
 def everywhere(mesh: AnyMesh) -> NamedSharding:
