@@ -154,6 +154,32 @@ def test_collectives_are_counted():
     }
 
 
+BESIDE = """
+%start (p: f32[4]) -> f32[8] {
+  %p = f32[4]{0:T(128)} parameter(0)
+  ROOT %first = f32[8]{0:T(128)} all-gather(%p), channel_id=7, dimensions={0}
+}
+
+%end (q: f32[4]) -> f32[8] {
+  %q = f32[4]{0:T(128)} parameter(0)
+  ROOT %last = f32[8]{0:T(128)} all-gather(%q), channel_id=CHANNEL, dimensions={0}
+}
+
+ENTRY %main (x: f32[4]) -> f32[8] {
+  %x = f32[4]{0:T(128)} parameter(0)
+  %begun = f32[8]{0:T(128)} fusion(%x), kind=kOutput, calls=%start
+  ROOT %done = f32[8]{0:T(128)} fusion(%x), kind=kOutput, calls=%end
+}
+"""
+
+
+@pytest.mark.parametrize(("channel", "operations"), [(7, 1), (8, 2)])
+def test_a_collective_beside_several_fusions_counts_once(channel, operations):
+    """The control is another channel."""
+    found = collectives(parse(BESIDE.replace("CHANNEL", str(channel))))
+    assert found == {"all-gather": Collective(operations, 16 * operations)}
+
+
 @pytest.mark.parametrize("other", ["all-reduced", "my-all-reduce", "fusion"])
 def test_only_collectives_are_counted(other):
     """The control: the same text with another operation, of which only the name is like theirs."""
