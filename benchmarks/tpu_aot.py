@@ -1,12 +1,14 @@
 """What the TPU compiler says of this network, on a machine without a TPU.
 
     pip install -e '.[jax,tpu]' -c constraints.txt
-    python -m benchmarks.tpu_aot [--topology v5e:2x4 v5e:8x16] [--program training] [--top 20] [--out FILE.json]
+    python -m benchmarks.tpu_aot [--topology v5e:2x4 v5e:8x16] [--mesh data=4,fsdp=2 space=8] [--program training]
+                                 [--top 20] [--out FILE.json]
 
 Inference and the training step are compiled ahead of time, for chips that need not be there, by the compiler that TPUs
-have; nothing runs. The step is the one of `unet train --backend jax`, with the batch split over all chips.
+have; nothing runs. The step is the one of `unet train --backend jax`; batch, state and rows are split over the chips as
+that splits them under the same `--mesh`. For inference every chip has all weights.
 
-All figures are of one chip:
+All figures are of one chip, also where several share the rows of an image:
 - operations, and bytes moved: the compiler's count (`cost_analysis`). The bytes are what all operations read and write,
   with the padding of their layouts, in memory and in the chip's own fast memory; "of memory" leaves the latter out.
 - bound: what the published rates allow at best, the longer of operations over rate and bytes of memory over bandwidth.
@@ -85,6 +87,10 @@ CHIPS = {
 }
 
 
+Shape = dict[Any, int]
+"""How many chips lie along each axis of a mesh, as `unet_jax.mesh.shape_of` gives it."""
+
+
 class Topology(NamedTuple):
     """Chips of one kind and how they are connected."""
 
@@ -105,20 +111,49 @@ class Topology(NamedTuple):
             raise ConfigError(f"--topology {name}: {match[1]} comes in 1 to {most} chips")
         return cls(name, match[1], chips)
 
-    def mesh(self) -> Any:
-        """Its chips in a row, over which a batch is split. Raises ConfigError where libtpu knows no such topology."""
-        import numpy as np
+    def mesh(self, shape: Shape) -> Any:
+        """Its chips in a mesh. Raises ConfigError where libtpu knows no such topology."""
         from jax.experimental import topologies
-        from jax.sharding import AxisType, Mesh
+
+        from unet_jax.mesh import mesh_of
 
         options: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if self.chips == 1 else {}
         if self.kind == "v4":
             options["chip_config_name"] = "megacore"  # a chip's two cores as one device, as on v5p
         try:
-            devices = topologies.get_topology_desc(self.name, "tpu", **options).devices
+            return mesh_of(shape, topologies.get_topology_desc(self.name, "tpu", **options).devices)
         except (RuntimeError, ValueError) as error:
             raise ConfigError(f"--topology {self.name}: {first_line(error)}") from error
-        return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
+
+
+class Layout(NamedTuple):
+    """Chips, and how the work is split over them."""
+
+    topology: Topology
+    shape: Shape
+
+    @classmethod
+    def parsed(cls, topology: Topology, sizes: str | None) -> "Layout":
+        """Of the sizes that `--mesh` gives. Raises ConfigError where they do not make so many chips."""
+        from unet_jax.mesh import shape_of
+
+        return cls(topology, shape_of(sizes, topology.chips, topology.name))
+
+    @property
+    def groups(self) -> int:
+        """Parts of a batch: the chips of one share the rows of its images."""
+        return self.topology.chips // self.shape["space"]
+
+    @property
+    def name(self) -> str:
+        """The topology, and the axes of more than one chip if they are others than `data`."""
+        sizes = ",".join(f"{axis}={size}" for axis, size in self.shape.items() if size > 1)
+        return self.topology.name if self.shape["data"] == self.topology.chips else f"{self.topology.name} {sizes}"
+
+    @property
+    def mesh(self) -> Any:
+        """The chips themselves."""
+        return self.topology.mesh(self.shape)
 
 
 @dataclass(frozen=True)
@@ -132,10 +167,13 @@ class TpuAot:
 
     topology: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CHIP:SHAPE ...")] = ("v5e:2x4",)
     """The chip (v4, v5e, v5p or v6e) and how many of them lie along each axis, for example v5e:1x1 or v5p:2x2x1."""
+    mesh: Annotated[tuple[str, ...], tyro.conf.arg(metavar="AXIS=N,... ...")] = ()
+    """How the chips share the work, as in `unet train --mesh`: data=4,fsdp=2 or data=2,space=4, for example; each on
+    every topology. Left out: the batch is split over all chips."""
     program: Literal["both", "inference", "training"] = "both"
     """What to compile."""
     batch: int = 8
-    """Images per chip."""
+    """Images per chip; with space=4, of every four chips, which share them. In all, this times data times fsdp."""
     size: Annotated[str, tyro.conf.arg(metavar="HxW")] = "256x256"
     """Height and width of the images; training takes squares."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
@@ -159,9 +197,10 @@ class TpuAot:
 
     def run(self) -> int:
         """Compile, print and write; returns the exit code."""
-        config, topologies = self._checked()
-        load_compiler()
-        done = [self._figures(config, *one) for one in itertools.product(topologies, self._programs)]
+        load("jax")
+        config, layouts = self._checked()
+        load("libtpu")
+        done = [self._figures(config, *one) for one in itertools.product(layouts, self._programs)]
         for table in (time_table(done), memory_table(done)):
             (print_markdown if self.markdown else print_table)(*table)
         for note in self._notes(done):
@@ -184,17 +223,18 @@ class TpuAot:
             raise ConfigError(f"--size {self.size}: give height and width as HxW, for example 256x256")
         return int(match[1]), int(match[2])
 
-    def _recipe(self, topology: Topology) -> Recipe:
-        batch = self.batch * topology.chips
+    def _recipe(self, layout: Layout) -> Recipe:
+        batch = self.batch * layout.groups
         return Recipe(self.features, batch=batch, crop=self._shape[0], precision=self.precision, remat=self.remat)
 
-    def _checked(self) -> tuple[UNetConfig, list[Topology]]:
+    def _checked(self) -> tuple[UNetConfig, list[Layout]]:
         for name, value, least in (("batch", self.batch, 1), ("top", self.top, 0)):
             if value < least:
                 raise ConfigError(f"--{name} {value}: give a whole number from {least} up")
         if not self.topology:
             raise ConfigError("--topology: give one or more, for example v5e:2x4")
         config, topologies = UNetConfig(features=self.features), [Topology.parsed(name) for name in self.topology]
+        layouts = [Layout.parsed(*one) for one in itertools.product(topologies, self.mesh or (None,))]
         height, width = self._shape
         try:
             config.check_input(height, width, config.in_channels)
@@ -203,32 +243,46 @@ class TpuAot:
         if "training" in self._programs:
             if height != width:
                 raise ConfigError(f"--size {self.size}: training takes squares; give NxN, or --program inference")
-            for topology in topologies:
-                self._recipe(topology).check(config, 2)
+            for layout in layouts:
+                self._recipe(layout).check(config, 2)
+        for layout in layouts:
+            self._check_rows(layout, config)
         if self.out is not None:
             check_target(self.out, force=self.out.suffix == ".json")
         if self.text is not None:
             check_target(self.text)
-        return config, topologies
+        return config, layouts
 
-    def _figures(self, config: UNetConfig, topology: Topology, program: Program) -> "Figures":
-        mesh, recipe = topology.mesh(), self._recipe(topology)
+    def _check_rows(self, layout: Layout, config: UNetConfig) -> None:
+        from jax.sharding import AbstractMesh
+
+        from unet_jax.mesh import check_rows
+
+        try:
+            check_rows(AbstractMesh(tuple(layout.shape.values()), tuple(layout.shape)), self._recipe(layout), config)
+        except ConfigError as error:
+            raise ConfigError(f"--size {self.size} on {layout.name}: {error}") from error
+
+    def _figures(self, config: UNetConfig, layout: Layout, program: Program) -> "Figures":
+        mesh, recipe = layout.mesh, self._recipe(layout)
         model = network(self.variant, Checkpoint(config, {}), recipe)
         started = time.monotonic()
         try:
-            with Console(stderr=True).status(f"compiling {program} for {topology.name}, which takes minutes"):
+            with Console(stderr=True).status(f"compiling {program} for {layout.name}, which takes minutes"):
                 if program == "training":
                     made = training(model, recipe, mesh)
                 else:
                     made = inference(model, (recipe.batch, *self._shape, config.in_channels), mesh)
         except RuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
-                raise UNetError(f"{program} on {topology.name}: {first_line(error)}") from error
-            return Figures(topology, program, self.batch, time.monotonic() - started, refused=first_line(error))
-        return figures_of(made, topology, program, self.batch, time.monotonic() - started)
+                raise UNetError(f"{program} on {layout.name}: {first_line(error)}") from error
+            return Figures(layout, program, self.batch, time.monotonic() - started, refused=first_line(error))
+        return figures_of(made, layout, program, self.batch, time.monotonic() - started)
 
     def _notes(self, done: "Sequence[Figures]") -> Iterator[str]:
         yield f"Per chip, of {self.batch} images of {self.size} each, computed in {self.precision}."
+        if any(figures.layout.shape["space"] > 1 for figures in done):
+            yield "With space, so many chips share these images; images/s are a chip's part of them."
         yield "The bound goes by the chip's published rates; the estimate is the compiler's, without collectives."
         if self.precision == "float32":
             yield "A TPU multiplies float32 in one pass of bfloat16 unless told otherwise, so the rate is the same."
@@ -239,14 +293,14 @@ class TpuAot:
             with atomic(self.text) as folder:
                 folder.mkdir()
                 for figures in done:
-                    name = f"{figures.program}-{figures.topology.name.replace(':', '-')}.txt"
+                    name = f"{figures.program}-{re.sub('[:, ]', '-', figures.layout.name)}.txt"
                     (folder / name).write_text(figures.text, encoding="utf-8")
         if self.out is not None:
             settings = ("batch", "size", "precision", "remat", "features", "variant")
             report = {
                 "settings": {name: getattr(self, name) for name in settings},
                 "versions": {name: version(name) for name in ("jax", "jaxlib", "flax", "libtpu")},
-                "chips": {figures.topology.kind: figures.chip._asdict() for figures in done},
+                "chips": {figures.layout.topology.kind: figures.chip._asdict() for figures in done},
                 "programs": [figures.to_dict(self.top, self.by) for figures in done],
             }
             with atomic(self.out, force=True) as partial:
@@ -257,10 +311,10 @@ class TpuAot:
 class Figures:
     """What the compiler says of one program, per chip."""
 
-    topology: Topology
+    layout: Layout
     program: Program
     batch: int
-    """Images per chip."""
+    """Images of a chip, or of several that share them."""
     compile_seconds: float
     operations: float = math.nan
     bytes_moved: float = math.nan
@@ -276,12 +330,17 @@ class Figures:
     @property
     def title(self) -> str:
         """Which program it is."""
-        return f"{self.program} on {self.topology.name}"
+        return f"{self.program} on {self.layout.name}"
 
     @property
     def chip(self) -> Chip:
         """What it is compiled for."""
-        return CHIPS[self.topology.kind]
+        return CHIPS[self.layout.topology.kind]
+
+    @property
+    def images(self) -> float:
+        """Per chip: a part of them where several chips share one."""
+        return self.batch / self.layout.shape["space"]
 
     @property
     def memory_bytes(self) -> float:
@@ -328,8 +387,8 @@ class Figures:
     def to_dict(self, top: int, by: Measure) -> dict[str, Any]:
         """As plain JSON values; null where there is no figure."""
         found = {
-            "topology": self.topology.name,
-            "chips": self.topology.chips,
+            "topology": self.layout.topology.name,
+            "chips": self.layout.topology.chips,
             "program": self.program,
             "compile_seconds": self.compile_seconds,
             "operations": self.operations,
@@ -337,13 +396,14 @@ class Figures:
             "bytes_of_memory": self.memory_bytes,
             "bound_seconds": self.bound_seconds,
             "bound_by": self.bound_by,
-            "images_per_second_at_bound": self.batch / self.bound_seconds,
+            "images_per_second_at_bound": self.images / self.bound_seconds,
             "estimated_seconds": self.estimated_seconds,
-            "images_per_second_estimated": self.batch / self.estimated_seconds,
+            "images_per_second_estimated": self.images / self.estimated_seconds,
             "bytes_needed": self.needed,
         }
         return {
             **{name: None if value != value else value for name, value in found.items()},
+            "mesh": self.layout.shape,
             "fits": self.fits,
             "refused": self.refused,
             "memory": dict(self.memory),
@@ -352,7 +412,7 @@ class Figures:
         }
 
 
-def figures_of(made: Any, topology: Topology, program: Program, batch: int, seconds: float) -> Figures:
+def figures_of(made: Any, layout: Layout, program: Program, batch: int, seconds: float) -> Figures:
     """The figures of a compiled program."""
     cost, memory, text = made.cost_analysis(), made.memory_analysis(), made.as_text()
     parsed = parse(text)
@@ -364,7 +424,7 @@ def figures_of(made: Any, topology: Topology, program: Program, batch: int, seco
         "code": memory.generated_code_size_in_bytes,
     }
     return Figures(
-        topology,
+        layout,
         program,
         batch,
         seconds,
@@ -377,20 +437,19 @@ def figures_of(made: Any, topology: Topology, program: Program, batch: int, seco
     )
 
 
-def load_compiler() -> None:
-    """Import JAX and libtpu, silently.
+def load(package: Literal["jax", "libtpu"]) -> None:
+    """Import it, silently.
 
     Raises:
-        MissingFrameworkError: one of them is not installed.
+        MissingFrameworkError: it is not installed.
     """
     os.environ.update(QUIET)
-    for package in ("jax", "libtpu"):
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise MissingFrameworkError(
-                f"this needs {package}, which is not installed: pip install -e '.[jax,tpu]' -c constraints.txt"
-            ) from error
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        raise MissingFrameworkError(
+            f"this needs {package}, which is not installed: pip install -e '.[jax,tpu]' -c constraints.txt"
+        ) from error
 
 
 def network(variant: Variant, checkpoint: Checkpoint, recipe: Recipe) -> Any:
@@ -404,9 +463,11 @@ def network(variant: Variant, checkpoint: Checkpoint, recipe: Recipe) -> Any:
 
 def training(model: Any, recipe: Recipe, mesh: Any) -> Any:
     """The compiled training step of an abstract model."""
+    from unet_jax.mesh import of_state
     from unet_jax.step import compiled, updater
 
-    return compiled(updater(recipe, model), whole(abstract_state(model, recipe), mesh), recipe, mesh)
+    state = abstract_state(model, recipe)
+    return compiled(updater(recipe, model, mesh), placed(state, of_state(mesh, state)), recipe, mesh)
 
 
 def abstract_state(model: Any, recipe: Recipe) -> Any:
@@ -425,10 +486,13 @@ def inference(model: Any, shape: tuple[int, ...], mesh: Any) -> Any:
     import jax.numpy as jnp
     from jax.sharding import NamedSharding, PartitionSpec
 
-    split = NamedSharding(mesh, PartitionSpec("data"))
+    from unet_jax.mesh import everywhere, of_batch
+
+    split = NamedSharding(mesh, PartitionSpec(*of_batch(mesh).spec[1:]))
     forward, variables = forward_of(model)
     image = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=split)
-    return jax.jit(forward, out_shardings=split).lower(whole(variables, mesh), image).compile()
+    weights = placed(variables, jax.tree.map(lambda _: everywhere(mesh), variables))
+    return jax.jit(forward, out_shardings=split).lower(weights, image).compile()
 
 
 def forward_of(model: Any) -> tuple[Any, Any]:
@@ -448,13 +512,13 @@ def forward_of(model: Any) -> tuple[Any, Any]:
     return lambda variables, image: nnx.merge(graphdef, *variables).logits(image), variables
 
 
-def whole(shapes: Any, mesh: Any) -> Any:
-    """Shapes of arrays of which every device has a copy."""
+def placed(shapes: Any, places: Any) -> Any:
+    """Shapes of arrays that lie at these places, which are shardings in a tree of the same structure."""
     import jax
-    from jax.sharding import NamedSharding, PartitionSpec
 
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    return jax.tree.map(lambda like: jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=everywhere), shapes)
+    return jax.tree.map(
+        lambda like, place: jax.ShapeDtypeStruct(like.shape, like.dtype, sharding=place), shapes, places
+    )
 
 
 def time_table(done: Sequence[Figures]) -> tuple[list[str], Rows]:
@@ -464,15 +528,15 @@ def time_table(done: Sequence[Figures]) -> tuple[list[str], Rows]:
     rows = [
         [
             figures.title,
-            str(figures.topology.chips),
+            str(figures.layout.topology.chips),
             _figure(figures.operations / 1e12),
             _figure(figures.bytes_moved / 1e9),
             _figure(figures.memory_bytes / 1e9),
             _figure(1e3 * figures.bound_seconds),
             figures.bound_by,
-            _figure(figures.batch / figures.bound_seconds),
+            _figure(figures.images / figures.bound_seconds),
             _figure(1e3 * figures.estimated_seconds),
-            _figure(figures.batch / figures.estimated_seconds),
+            _figure(figures.images / figures.estimated_seconds),
             f"{figures.compile_seconds:.0f}",
         ]
         for figures in done

@@ -131,11 +131,20 @@ def buffers(shape: str) -> list[Buffer]:
 
 
 def collectives(program: Program) -> dict[str, Collective]:
-    """The operations across chips by kind; one that is split into start and done counts once."""
-    counts, sizes = Counter[str](), Counter[str]()
+    """The operations across chips by kind.
+
+    One that is split into start and done counts once; so does one that a TPU runs beside several fusions, each of which
+    holds it under the same channel.
+    """
+    counts, sizes, seen = Counter[str](), Counter[str](), set[tuple[str, str]]()
     for instruction, times, _ in _walk(program):
         kind = instruction.opcode.removesuffix("-start")
-        if kind in COLLECTIVES:
+        if kind not in COLLECTIVES or not times:
+            continue
+        channel = re.search(r"\bchannel_id=(\d+)", instruction.rest)
+        one = kind, channel[1] if channel else instruction.name
+        if one not in seen:
+            seen.add(one)
             counts[kind] += times
             sizes[kind] += times * sum(part.size for shape in instruction.reads for part in buffers(shape))
     return {kind: Collective(counts[kind], sizes[kind]) for kind in COLLECTIVES if counts[kind]}

@@ -144,6 +144,31 @@ def test_all_ways_of_upsampling_the_taps_are_one(x64, monkeypatch, size, align_c
         assert apart(way(*given), expected) < 1e-13
 
 
+@pytest.mark.parametrize("strips", [2, 4, 8])
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("few", [0, 64])
+def test_rows_in_strips_are_upsampled_as_the_whole(x64, monkeypatch, strips, align_corners, few):
+    """The gradients, too; down to a single row in each."""
+    monkeypatch.setattr(upsampled, "_FEW", few)
+    rng = np.random.default_rng(0)
+    x, kernel, cotangent = map(rng.standard_normal, ((2, 8, 3, 4), (3, 3, 4, 2), (2, 16, 6, 2)))
+    config = UNetConfig(align_corners=align_corners)
+    rows, columns = (upsampling_taps(config, 2 * size, size, 0, 2 * size) for size in (8, 3))
+
+    def trained(strips):
+        y, backward = jax.vjp(lambda *given: by_products(*given, rows, columns, strips), *map(jnp.asarray, (x, kernel)))
+        return y, *backward(jnp.asarray(cotangent))
+
+    assert apart(trained(strips), trained(1)) < 1e-13
+
+
+def test_strips_without_their_neighbours_would_be_seen(x64):
+    x, kernel = (jnp.asarray(np.random.default_rng(0).random(shape)) for shape in ((2, 8, 3, 4), (3, 3, 4, 2)))
+    rows, columns = (upsampling_taps(UNetConfig(), 2 * size, size, 0, 2 * size) for size in (8, 3))
+    alone = [by_products(x[:, part], kernel, rows[part], columns) for part in (slice(0, 4), slice(4, 8))]
+    assert apart(jnp.concatenate(alone, 1), by_products(x, kernel, rows, columns)) > 1e-2
+
+
 @pytest.mark.parametrize("swapped", [(0, 1), (0, 2)])
 def test_swapped_taps_would_be_seen(x64, swapped):
     x, kernel = np.random.default_rng(0).standard_normal((1, 5, 6, 3)), np.random.default_rng(1).random((3, 3, 3, 2))

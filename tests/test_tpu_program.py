@@ -2,23 +2,25 @@
 
 import json
 import math
+import os
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp
-import numpy as np
 from jax import export
-from jax.sharding import AxisType, Mesh
 
 from benchmarks import tpu_aot
 from benchmarks.tpu_program import Collective, buffers, collectives, moves, parse, source_lines
 from unet_core.checkpoint import Checkpoint
 from unet_core.config import UNetConfig
 from unet_core.recipe import Recipe
+from unet_jax.mesh import mesh_of
 from unet_jax.step import updater
 
 RECIPE = Recipe(features=(4, 6, 8), batch=2, crop=16, precision="bfloat16")
@@ -152,6 +154,32 @@ def test_collectives_are_counted():
     }
 
 
+BESIDE = """
+%start (p: f32[4]) -> f32[8] {
+  %p = f32[4]{0:T(128)} parameter(0)
+  ROOT %first = f32[8]{0:T(128)} all-gather(%p), channel_id=7, dimensions={0}
+}
+
+%end (q: f32[4]) -> f32[8] {
+  %q = f32[4]{0:T(128)} parameter(0)
+  ROOT %last = f32[8]{0:T(128)} all-gather(%q), channel_id=CHANNEL, dimensions={0}
+}
+
+ENTRY %main (x: f32[4]) -> f32[8] {
+  %x = f32[4]{0:T(128)} parameter(0)
+  %begun = f32[8]{0:T(128)} fusion(%x), kind=kOutput, calls=%start
+  ROOT %done = f32[8]{0:T(128)} fusion(%x), kind=kOutput, calls=%end
+}
+"""
+
+
+@pytest.mark.parametrize(("channel", "operations"), [(7, 1), (8, 2)])
+def test_a_collective_beside_several_fusions_counts_once(channel, operations):
+    """The control is another channel."""
+    found = collectives(parse(BESIDE.replace("CHANNEL", str(channel))))
+    assert found == {"all-gather": Collective(operations, 16 * operations)}
+
+
 @pytest.mark.parametrize("other", ["all-reduced", "my-all-reduce", "fusion"])
 def test_only_collectives_are_counted(other):
     """The control: the same text with another operation, of which only the name is like theirs."""
@@ -235,6 +263,10 @@ def said(capsys, *arguments):
         (["--topology", "v5e:32x32"], "--topology v5e:32x32: v5e comes in 1 to 256 chips"),
         (["--topology", "v5e:0x4"], "--topology v5e:0x4: v5e comes in 1 to 256 chips"),
         (["--topology"], "--topology: give one or more, for example v5e:2x4"),
+        (["--mesh", "data=3"], "--mesh data=3: is of 3 devices, and v5e:2x4 has 8; give sizes that make 8"),
+        (["--mesh", "fsdp=2", "space=16"], "--mesh space=16: is of 16 devices, and v5e:2x4 has 8"),
+        (["--mesh", "model=8"], "--mesh model=8: give each of data, fsdp, space once at most"),
+        (["--mesh", "space=8", "--size", "64x64"], "--size 64x64 on v5e:2x4 space=8: crop 64: the 8 devices of space"),
         (["--batch", "0"], "--batch 0: give a whole number from 1 up"),
         (["--top", "-1"], "--top -1: give a whole number from 0 up"),
         (["--size", "256"], "--size 256: give height and width as HxW"),
@@ -246,7 +278,7 @@ def said(capsys, *arguments):
         (["--out", "no/folder.json"], "does not exist; make it first"),
     ],
 )
-def test_bad_arguments_are_said_in_one_line(capsys, arguments, message):
+def test_bad_arguments_are_said_in_one_line(capsys, environment, arguments, message):
     code, line = said(capsys, *arguments)
     assert code == 2
     assert message in line
@@ -269,9 +301,8 @@ def test_a_missing_libtpu_is_said_in_one_line(capsys, monkeypatch, environment):
 @pytest.fixture
 def on_cpu(monkeypatch):
     """The command with JAX's own compiler for the CPU in place of libtpu's."""
-    mesh = Mesh(np.array(jax.devices()[:1]), ("data",), axis_types=(AxisType.Auto,))
-    monkeypatch.setattr(tpu_aot, "load_compiler", lambda: None)
-    monkeypatch.setattr(tpu_aot.Topology, "mesh", lambda _: mesh)
+    monkeypatch.setattr(tpu_aot, "load", lambda _: None)
+    monkeypatch.setattr(tpu_aot.Topology, "mesh", lambda _, shape: mesh_of(shape, jax.devices()[:1]))
     monkeypatch.setattr(tpu_aot, "version", lambda _: "1.0")
 
 
@@ -286,6 +317,7 @@ def test_a_run_prints_and_writes_its_figures(capsys, tmp_path, on_cpu):
     report = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
     for figures, program in zip(report["programs"], ("inference", "training"), strict=True):
         assert figures["program"] == program
+        assert figures["mesh"] == {"data": 1, "fsdp": 1, "space": 1}
         assert figures["fits"]
         assert len(figures["top"]) == 2
         slower = max(figures["operations"] / 197e12, figures["bytes_of_memory"] / 819e9)
@@ -300,6 +332,65 @@ def test_a_run_prints_and_writes_its_figures(capsys, tmp_path, on_cpu):
     parts = memory["arguments"] + memory["temporaries"] + memory["code"] + memory["outputs"] - memory["aliased"]
     assert training["bytes_needed"] == parts
     assert inference["memory"]["aliased"] == 0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "groups", "name"),
+    [
+        (None, 8, "v5e:2x4"),
+        ("data=8", 8, "v5e:2x4"),
+        ("fsdp=2", 8, "v5e:2x4 data=4,fsdp=2"),
+        ("space=4", 2, "v5e:2x4 data=2,space=4"),
+        ("space=8", 1, "v5e:2x4 space=8"),
+    ],
+)
+def test_a_batch_has_a_part_for_each_group_of_chips(sizes, groups, name):
+    layout = tpu_aot.Layout.parsed(tpu_aot.Topology.parsed("v5e:2x4"), sizes)
+    assert (layout.groups, layout.name) == (groups, name)
+    assert tpu_aot.TpuAot(batch=3)._recipe(layout).batch == 3 * groups
+    assert tpu_aot.Figures(layout, "training", 3, 1.0).images == 3 * groups / 8
+
+
+ON_EIGHT = """
+import sys
+import jax
+from benchmarks import tpu_aot
+from unet_jax.mesh import mesh_of
+jax.lax.platform_dependent = lambda *operands, default, **_: default(*operands)
+tpu_aot.load, tpu_aot.version = (lambda _: None), (lambda _: "1.0")
+tpu_aot.Topology.mesh = lambda self, shape: mesh_of(shape, jax.devices()[: self.chips])
+sys.exit(tpu_aot.main(sys.argv[1:]))
+"""
+
+
+def test_the_state_is_split_as_in_training(tmp_path):
+    """On eight devices that a CPU simulates: fsdp splits what a chip is given, space the picture, data neither."""
+    meshes = ("data=8", "fsdp=8", "space=8")
+    options = ("--features", "16", "32", "--size", "16x16", "--batch", "1", "--mesh", *meshes, "--markdown")
+    done = subprocess.run(
+        [sys.executable, "-c", ON_EIGHT, *options, "--out", tmp_path / "a.json", "--text", tmp_path / "text"],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| training on v5e:2x4 fsdp=8 | 8 | " in done.stdout
+    assert "With space, so many chips share these images" in done.stdout
+    programs = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)["programs"]
+    found = {(figures["program"], max(figures["mesh"], key=figures["mesh"].get)): figures for figures in programs}
+    given = {key: figures["memory"]["arguments"] for key, figures in found.items()}
+    picture = 16 * 16 * 3 * 4
+    assert given["training", "fsdp"] < given["training", "data"] / 4
+    assert given["inference", "fsdp"] == given["inference", "data"]
+    assert given["inference", "data"] - given["inference", "space"] == picture - picture / 8
+    crossing = {axis: found["training", axis]["collectives"] for axis in ("data", "fsdp", "space")}
+    assert crossing["data"].keys() == {"all-reduce"}
+    assert "all-gather" in crossing["fsdp"]
+    assert crossing["space"].keys() == {"all-reduce", "collective-permute"}, "no map is whole on any chip"
+    assert crossing["space"]["all-reduce"]["size"] == crossing["data"]["all-reduce"]["size"], "gradients and statistics"
+    assert len(list((tmp_path / "text").iterdir())) == 6
 
 
 def test_a_program_that_does_not_fit_gives_code_1(capsys, tmp_path, monkeypatch, on_cpu):
@@ -325,11 +416,11 @@ def test_another_error_of_the_compiler_is_said_in_one_line(capsys, monkeypatch, 
 
 
 def test_the_bound_is_the_longer_time():
-    topology = tpu_aot.Topology.parsed("v5e:2x4")
+    layout = tpu_aot.Layout.parsed(tpu_aot.Topology.parsed("v5e:2x4"), None)
     (copy,) = (move for move in moves(parse(COMPILED), {}) if move.name == "out")
 
     def figures(operations, held):
-        return tpu_aot.Figures(topology, "training", 8, 1.0, operations, moves=(copy._replace(held=held),))
+        return tpu_aot.Figures(layout, "training", 8, 1.0, operations, moves=(copy._replace(held=held),))
 
     assert (figures(197e12, 1).bound_seconds, figures(197e12, 1).bound_by) == (1, "arithmetic")
     assert (figures(1, 2 * 819_000_000_000).bound_seconds, figures(1, 819_000_000_000).bound_by) == (2, "memory")

@@ -32,6 +32,8 @@ class Convolution(nnx.Module):
     """A parameter; once prepared, several."""
     of_skip: "Convolution | None" = None
     """The half for the skip connection, once `split` has taken it out of the kernel."""
+    strips = 1
+    """Parts of a map's rows that lie on devices of their own."""
 
     def __init__(
         self,
@@ -79,7 +81,8 @@ class Convolution(nnx.Module):
             y = self.of_skip(skip)
         if taps is None:
             return self._biased(y + self.apply(x, *kernels))
-        return self._biased(y + convolve_upsampled(x, kernels[0], *taps)[:, : y.shape[1], : y.shape[2]])
+        upsampled = convolve_upsampled(x, kernels[0], *taps, self.strips)
+        return self._biased(y + upsampled[:, : y.shape[1], : y.shape[2]])
 
     def fold(self, scale: Float[Array, " d"], shift: Float[Array, " d"]) -> None:
         """Multiply the answers by `scale` and add `shift`, from now on; in the parameters."""

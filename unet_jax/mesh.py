@@ -8,11 +8,13 @@
 | everything else: vectors, running statistics, counters, rates, losses | | nothing: it is on every device |
 
 XLA derives the rest of the program from these (GSPMD, Xu et al., arXiv:2105.04663): the sums behind the gradients and
-BatchNorm's statistics, and, over `space`, the rows beyond its own that a device needs for a convolution.
+BatchNorm's statistics, and, over `space`, the rows beyond its own that a device needs for a convolution. An upsampling
+by products with matrices is cut into strips of rows before (`unet_jax.upsampled`): XLA would sum up whole maps.
 """
 
 import re
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast, get_args
 
 import jax
 from jax.lax import with_sharding_constraint
@@ -43,26 +45,47 @@ def device_mesh(batch: int, sizes: str | None = None) -> Mesh:
     Raises:
         ConfigError: these are no sizes, or not of so many devices, or they do not divide the batch.
     """
-    given = {} if sizes is None else _parsed(sizes)
-    count = jax.device_count()
-    rest = given.get("fsdp", 1) * given.get("space", 1)
-    shape = {"data": max(count // rest, 1), "fsdp": 1, "space": 1, **given}
-    needed = rest * shape["data"]
-    if needed != count:
-        raise ConfigError(f"--mesh {sizes}: is of {needed} devices, and JAX has {count}; give sizes that make {count}")
+    shape = shape_of(sizes, jax.device_count())
     parts = shape["data"] * shape["fsdp"]
     if batch % parts:
         raise ConfigError(f"batch {batch}: is not divided by the {parts} devices; give a multiple of {parts}")
-    return jax.make_mesh(tuple(shape[axis] for axis in AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return mesh_of(shape)
 
 
-def _parsed(sizes: str) -> dict[str, int]:
-    found: dict[str, int] = {}
+def shape_of(sizes: str | None, count: int, owner: str = "JAX") -> dict[Axis, int]:
+    """How many devices lie along each of `AXES`, in their order.
+
+    Args:
+        sizes: as `device_mesh` takes them.
+        count: of all devices.
+        owner: whose they are, for the message.
+
+    Raises:
+        ConfigError: these are no sizes, or not of so many devices.
+    """
+    given = {} if sizes is None else _parsed(sizes)
+    rest = given.get("fsdp", 1) * given.get("space", 1)
+    shape = {axis: given.get(axis, 1) for axis in AXES} | {"data": given.get("data", max(count // rest, 1))}
+    needed = rest * shape["data"]
+    if needed != count:
+        has = f"{owner} has {count}; give sizes that make {count}"
+        raise ConfigError(f"--mesh {sizes}: is of {needed} devices, and {has}")
+    return shape
+
+
+def mesh_of(shape: Mapping[Axis, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """These devices, or all that JAX has, in a mesh of this shape."""
+    types = (AxisType.Auto,) * len(shape)
+    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=types, devices=devices)
+
+
+def _parsed(sizes: str) -> dict[Axis, int]:
+    found: dict[Axis, int] = {}
     for part in sizes.split(","):
         match = re.fullmatch(r"(\w+)=([1-9]\d{0,6})", part.strip())
         if match is None or match[1] not in AXES or match[1] in found:
             raise ConfigError(f"--mesh {sizes}: give each of {', '.join(AXES)} once at most, as data=4,fsdp=2,space=1")
-        found[match[1]] = int(match[2])
+        found[cast(Axis, match[1])] = int(match[2])
     return found
 
 
@@ -71,7 +94,7 @@ def check_rows(mesh: AnyMesh, recipe: Recipe, config: UNetConfig) -> None:
 
     XLA would pad them, and a device without a row of its own computes in vain.
     """
-    space, least = mesh.shape.get("space", 1), 2**config.depth
+    space, least = strips(mesh), 2**config.depth
     if space > 1 and recipe.crop % (space * least):
         raise ConfigError(
             f"crop {recipe.crop}: the {space} devices of space cannot share its rows evenly at all {config.depth + 1} "
@@ -89,11 +112,16 @@ def share(mesh: Mesh, batch: int) -> tuple[int, int]:
 
     Processes whose devices share the rows of the same pictures read the same part.
     """
-    places = of_batch(mesh).addressable_devices_indices_map((1, batch, mesh.shape.get("space", 1))).values()
+    places = of_batch(mesh).addressable_devices_indices_map((1, batch, strips(mesh))).values()
     ends = [place[1].indices(batch)[:2] for place in places if place is not None]
     first, last = min(start for start, _ in ends), max(stop for _, stop in ends)
     length = last - first
     return (first // length, batch // length) if first % length == batch % length == 0 else (0, 1)
+
+
+def strips(mesh: AnyMesh | None) -> int:
+    """Parts of a picture's rows."""
+    return 1 if mesh is None else mesh.shape.get("space", 1)
 
 
 def everywhere(mesh: AnyMesh) -> NamedSharding:

@@ -20,9 +20,9 @@ from unet_core.hub import check_tensors, in_forward_order
 from unet_core.recipe import Recipe
 from unet_jax.compilation import compiler_options
 from unet_jax.hub import nest, translate
-from unet_jax.layers import BatchNorm
+from unet_jax.layers import BatchNorm, Convolution
 from unet_jax.losses import loss_value
-from unet_jax.mesh import everywhere, gathered, of_batch, of_state, scattered, share
+from unet_jax.mesh import everywhere, gathered, of_batch, of_state, scattered, share, strips
 from unet_jax.model import UNet
 from unet_jax.optimizer_state import placeless
 from unet_jax.optimizers import averaged, clipped, optimizer_of
@@ -162,6 +162,9 @@ def differentiator(recipe: Recipe, model: UNet, mesh: Mesh | None = None) -> Dif
 
     def loss_of(params: Tree, stats: Tree, image: Array, labels: Array) -> tuple[Array, Tree]:
         model = nnx.merge(graphdef, params, stats, copy=True)
+        for _, layer in nnx.iter_modules(model):
+            if isinstance(layer, Convolution):
+                layer.strips = strips(mesh)
         loss = loss_value(recipe.loss, model.logits(image), labels) / recipe.accumulate
         return loss, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 

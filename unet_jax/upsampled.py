@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -17,7 +18,7 @@ _FEW = 64
 
 
 def convolve_upsampled(
-    x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"], rows: Taps, columns: Taps
+    x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"], rows: Taps, columns: Taps, strips: int = 1
 ) -> Float[Array, "n H W d"]:
     """The 3x3 convolution, zero beyond the border, of `x` upsampled, without the upsampled map.
 
@@ -36,12 +37,13 @@ def convolve_upsampled(
         x: the map below.
         kernel: of the convolution.
         rows, columns: how the axes are upsampled; constants (NumPy) let the terms that are zero be left out.
+        strips: as in `by_products`.
     """
     return lax.platform_dependent(
         x,
         kernel,
         cpu=partial(by_shifts, rows=rows, columns=columns),
-        default=partial(by_products, rows=rows, columns=columns),
+        default=partial(by_products, rows=rows, columns=columns, strips=strips),
     )
 
 
@@ -57,15 +59,20 @@ def by_shifts(
 
 
 def by_products(
-    x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"], rows: Taps, columns: Taps
+    x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"], rows: Taps, columns: Taps, strips: int = 1
 ) -> Float[Array, "n H W d"]:
     """`convolve_upsampled` by products with one matrix for each tap and axis.
 
     The matrices have the maps' dtype; in float32 and float64 they are not rounded any further. With few channels the
     columns are upsampled first, and then mixed by a convolution along the row with three times the channels: as many
     operations in all, and in place of nine small maps one (docs/performance.md).
+
+    Args:
+        x, kernel, rows, columns: as there.
+        strips: equal parts of the rows, each on a device of its own. A product with all rows would sum up the whole map
+            on every device; a strip needs its own rows and one of each neighbour's.
     """
-    wide, high = (_matrices(*axis, x.dtype) for axis in ((columns, x.shape[2]), (rows, x.shape[1])))
+    wide = _matrices(columns, x.shape[2], x.dtype)
     if kernel.shape[3] <= _FEW:
         raised = jnp.einsum("Ww,nhwc->nhWc", wide[1], x, precision=lax.Precision.HIGHEST)
         along = kernel.transpose(1, 2, 0, 3).reshape(1, 3, kernel.shape[2], -1)
@@ -74,7 +81,28 @@ def by_products(
     else:
         mixed = jnp.einsum("nhwc,yxcd->nhwyxd", x, kernel)
         across = jnp.einsum("xWw,nhwyxd->nhWyd", wide, mixed, precision=lax.Precision.HIGHEST)
+    if strips > 1 and len(rows) == x.shape[1] and len(rows) % strips == 0:
+        return _raised_in_strips(across, rows, strips)
+    high = _matrices(rows, x.shape[1], x.dtype)
     return jnp.einsum("yHh,nhWyd->nHWd", high, across, precision=lax.Precision.HIGHEST)
+
+
+def _raised_in_strips(maps: Float[Array, "n h W 3 d"], taps: Taps, strips: int) -> Float[Array, "n H W d"]:
+    """The sum of the maps of three taps, each with its rows upsampled and shifted, strip by strip.
+
+    New rows 2p - 1 and 2p draw on the rows p - 1 and p alone, so that a strip needs a row beyond either end.
+    """
+    n, height, *rest = maps.shape
+    size = height // strips
+    parts, zero = maps.reshape(n, strips, size, *rest), jnp.zeros((), maps.dtype)
+    ends = ((parts[:, :, -1:], (1, -1, 0)), (parts[:, :, :1], (-1, 1, 0)))  # of the strips before and after
+    before, after = (lax.pad(end, zero, [(0, 0, 0), move, *[(0, 0, 0)] * (end.ndim - 2)]) for end, move in ends)
+    padded = jnp.pad(taps, ((1, 1), (0, 0), (0, 0)))
+    near = jnp.stack([padded[strip * size : (strip + 1) * size + 2] for strip in range(strips)])
+    high = jax.vmap(lambda taps: _matrices(taps, size + 2, maps.dtype)[:, 2:-2])(near)
+    parts = jnp.concatenate((before, parts, after), 2)
+    raised = jnp.einsum("syHh,nshWyd->nsHWd", high, parts, precision=lax.Precision.HIGHEST)
+    return raised.reshape(n, 2 * height, *raised.shape[3:])
 
 
 def _matrices(taps: Taps, size: int, dtype: DTypeLike) -> Float[Array, "3 l size"]:
