@@ -464,20 +464,10 @@ def network(variant: Variant, checkpoint: Checkpoint, recipe: Recipe) -> Any:
 def training(model: Any, recipe: Recipe, mesh: Any) -> Any:
     """The compiled training step of an abstract model."""
     from unet_jax.mesh import of_state
-    from unet_jax.step import compiled, updater
+    from unet_jax.step import abstract_state, compiled, updater
 
     state = abstract_state(model, recipe)
     return compiled(updater(recipe, model, mesh), placed(state, of_state(mesh, state)), recipe, mesh)
-
-
-def abstract_state(model: Any, recipe: Recipe) -> Any:
-    """The state before the first update, with shapes in place of arrays."""
-    import jax
-    from flax import nnx
-
-    from unet_jax.step import fresh_state
-
-    return jax.eval_shape(lambda tensors: fresh_state(tensors, model, recipe), nnx.to_pure_dict(nnx.state(model)))
 
 
 def inference(model: Any, shape: tuple[int, ...], mesh: Any) -> Any:

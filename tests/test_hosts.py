@@ -11,10 +11,10 @@ import time
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from test_mesh_runs import BOUND, RECIPE, on_one, steps
 
 from unet_cli.main import main
 from unet_core.errors import RunError
-from unet_core.history import read_history
 
 pytest.importorskip("jax")
 pytest.importorskip("grain")
@@ -25,14 +25,11 @@ from unet_jax import hosts as module
 from unet_jax.hosts import started
 from unet_jax.states import training_item
 
-RECIPE = ("--backend", "jax", "--features", "8", "16", "--steps", "4", "--batch", "8", "--crop", "16", "--ema", "0.9")
 OFTEN = ("--precision", "float64", "--save-every", "2", "--validate-every", "2", "--schedule", "plateau")
 LONG = (
     *("--backend", "jax", "--features", "4", "8", "--steps", "60", "--batch", "8", "--crop", "16"),
     *("--precision", "float64", "--save-every", "5", "--validate-every", "60"),
 )
-BOUND = 1e-9
-"""The largest difference, as a part of the largest entry of the array that it is in."""
 NOTICED = 30
 """Seconds in which the others end."""
 
@@ -85,19 +82,11 @@ def trained(folder, count, devices, *arguments):
         return together.text(0)
 
 
-def on_one(*arguments):
-    assert main(["train", *map(str, arguments)]) == 0
-
-
-def losses(run):
-    return [entry for entry in read_history(run / "history.jsonl") if "loss" in entry]
-
-
 def arrays(run):
     """History, best network, and the newest state, whatever devices it was written by."""
     step = max(int(path.name) for path in (run / "states").iterdir())
     state = run / "states" / str(step)
-    history = np.array([[entry["loss"], entry["norm"], entry["rate"]] for entry in losses(run)])
+    history = np.array([[entry["loss"], entry["norm"], entry["rate"]] for entry in steps(run)])
     network, training = unet_jax.checkpoint.read(state).tensors, training_item(state, step)
     return {"history": history, **load_file(run / "best.safetensors"), **network, **training}
 
@@ -149,7 +138,7 @@ def test_another_batch_would_be_seen(cells, whole, tmp_path):
     """The control."""
     run = tmp_path / "run"
     on_one("--data", cells, "--out", run, *RECIPE, *OFTEN, "--seed", "1")
-    assert abs(losses(run)[0]["loss"] - losses(whole)[0]["loss"]) > BOUND
+    assert abs(steps(run)[0]["loss"] - steps(whole)[0]["loss"]) > BOUND
 
 
 def test_a_state_of_two_hosts_holds_the_digests_of_their_parts(two):
@@ -230,10 +219,10 @@ def test_a_signal_to_one_host_stops_all_at_the_same_step(
         assert codes[1] == 0
         assert codes[0] == (code if index == 0 else 0)
         said = together.text(0)
-    steps = len(losses(run))
-    assert steps < 60
-    assert f"after step {steps} of 60; the state is saved: go on with --resume" in said
-    assert (run / "states" / str(steps)).is_dir()
+    made = len(steps(run))
+    assert made < 60
+    assert f"after step {made} of 60; the state is saved: go on with --resume" in said
+    assert (run / "states" / str(made)).is_dir()
     trained(tmp_path, count, devices, "--resume", "--out", run) if count > 1 else on_one("--resume", "--out", run)
     assert distance(run, undisturbed) < BOUND
 
@@ -339,3 +328,21 @@ def test_hosts_that_do_not_find_each_other_are_an_error_of_one_line(monkeypatch)
         started(2, 1, "node1:8476"),
     ):
         pass
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_host_whose_others_do_not_come_ends_with_one_line(index):
+    """JAX itself would abort."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+    script = f"""
+import unet_jax.hosts
+unet_jax.hosts._START = 1
+with unet_jax.hosts.started(2, {index}, "{place}"):
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    advice = "start all of them within 1 seconds, or give --hosts 1 to train on this one alone"
+    assert done.stderr.splitlines()[-1] == f"unet: the hosts are not all there: {advice}"

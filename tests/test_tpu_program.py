@@ -21,7 +21,7 @@ from unet_core.checkpoint import Checkpoint
 from unet_core.config import UNetConfig
 from unet_core.recipe import Recipe
 from unet_jax.mesh import mesh_of
-from unet_jax.step import updater
+from unet_jax.step import abstract_state, updater
 
 RECIPE = Recipe(features=(4, 6, 8), batch=2, crop=16, precision="bfloat16")
 
@@ -54,7 +54,7 @@ def test_training_lowers_for_a_tpu_without_indexing(variant):
     model = network(variant)
     shape, number = (1, RECIPE.batch, RECIPE.crop, RECIPE.crop), jax.ShapeDtypeStruct((), jnp.float32)
     image, labels = jax.ShapeDtypeStruct((*shape, 3), jnp.float32), jax.ShapeDtypeStruct(shape, jnp.uint8)
-    state = tpu_aot.abstract_state(model, RECIPE)
+    state = abstract_state(model, RECIPE)
     text = lowered(updater(RECIPE, model), state, image, labels, (number, number))
     assert "stablehlo.convolution" in text
     assert not indexing(text)

@@ -107,20 +107,23 @@ def started(count: int | None = None, index: int | None = None, coordinator: str
     if count == 1 or (count is None and not _is_one_of_several()):
         yield Hosts()
         return
+    advice = f"start all of them within {_START} seconds, or give --hosts 1 to train on this one alone"
+    late = threading.Timer(_START, _leave, [f"the hosts are not all there: {advice}"])
+    late.daemon = True
+    late.start()
     try:
         jax.distributed.initialize(
             coordinator,
             count,
             index,
-            initialization_timeout=_START,
+            initialization_timeout=_START + _VERDICT,  # at which JAX would abort
             heartbeat_timeout_seconds=_HEARTBEAT,
             shutdown_timeout_seconds=_SHUTDOWN,
         )
     except (RuntimeError, ValueError, OSError) as error:
-        raise RunError(
-            f"the hosts do not find each other: {first_line(error)}; start all of them within {_START} seconds, or "
-            "give --hosts 1 to train on this one alone"
-        ) from error
+        raise RunError(f"the hosts do not find each other: {first_line(error)}; {advice}") from error
+    finally:
+        late.cancel()
     hosts = Hosts(jax.process_index(), jax.process_count())
     if hosts.count == 1:
         yield hosts
@@ -252,9 +255,15 @@ class _Watch:
             return
         line = rest[0] if rest else f"{name} has ended"
         self._end(line)  # the first one passes it on
-        sys.stderr.write(f"unet: {line}; go on with --resume\n")
-        _flush()
-        os._exit(2)
+        _leave(f"{line}; go on with --resume")
+
+
+def _leave(line: str) -> NoReturn:
+    """End this process, whose main thread waits in JAX for what will not come."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"unet: {line}\n")
+    _flush()
+    os._exit(2)
 
 
 def _flush() -> None:

@@ -74,13 +74,13 @@ def translate(tensors: Mapping[str, Any], into: Side, *, whole: bool = True) -> 
     unmatched: list[str] = []
     unused = {row for row in TABLE if whole and not row.optional}
     for key, value in tensors.items():
-        matches = [(row, match) for row in TABLE if (match := _pattern(getattr(row, source)).fullmatch(key))]
+        matches = _matches(key, source)
         if len(matches) != 1:
             unmatched.append(f"{key} ({len(matches)} rows)")
             continue
-        row, match = matches[0]
+        ((row, block),) = matches
         unused.discard(row)
-        name = getattr(row, into).replace("*", match[1] if match.groups() else "")
+        name = getattr(row, into).replace("*", block)
         translated[name] = _relayout(row, key, value, into)
     if unmatched or unused:
         idle = sorted(getattr(row, source) for row in unused)
@@ -97,9 +97,8 @@ def hub_name(key: str) -> str:
     Raises:
         CheckpointError: there is none of this name.
     """
-    for row in TABLE:
-        if match := _pattern(row.jax).fullmatch(key):
-            return row.torch.replace("*", match[1] if match.groups() else "")
+    for row, block in _matches(key, "jax"):
+        return row.torch.replace("*", block)
     raise CheckpointError(f"{key}: is the name of no tensor of the network")
 
 
@@ -157,6 +156,12 @@ def _relayout(row: Row, key: str, value: Any, into: Side) -> Any:
     if row.axes is None:
         return value
     return value.transpose(row.axes if into == "jax" else np.argsort(row.axes))
+
+
+def _matches(key: str, side: Side) -> list[tuple[Row, str]]:
+    """The rows that a name of one side has, each with its block; a sound table has one at most."""
+    found = ((row, _pattern(getattr(row, side)).fullmatch(key)) for row in TABLE)
+    return [(row, match[1] if match.groups() else "") for row, match in found if match]
 
 
 def _pattern(name: str) -> re.Pattern[str]:

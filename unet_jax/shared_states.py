@@ -24,7 +24,7 @@ from unet_jax.hosts import Hosts
 from unet_jax.hub import OIHW_TO_HWIO, hub_name, nest, translate
 from unet_jax.mesh import of_state
 from unet_jax.states import SPARE, States
-from unet_jax.step import TrainState, abstract_state, named_network, named_rest, new_state, state_of
+from unet_jax.step import TrainState, abstract_model, abstract_state, named_network, named_rest, new_state, state_of
 
 _BYTES = 32
 """Of a sha256."""
@@ -68,7 +68,7 @@ class SharedStates(States):
         self, start: Checkpoint, recipe: Recipe, mesh: Mesh, tell: Callable[[str], None]
     ) -> tuple[int, TrainState]:
         """As `States.restored`; a state that is damaged on one host is passed over by all."""
-        shapes = abstract_state(start, recipe)
+        shapes = abstract_state(abstract_model(start, recipe), recipe)
         steps, damaged = self.steps(), list[int]()
         for step in reversed(steps):
             path, problem, state = self.folder / str(step), "another host says why", None

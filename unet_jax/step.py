@@ -85,7 +85,7 @@ def new_state(checkpoint: Checkpoint, recipe: Recipe, mesh: Mesh, saved: Arrays 
         return TrainState(fresh.params, fresh.stats, **rest)
 
     tensors = nest(translate(checkpoint.tensors, "jax"))
-    shapes = jax.eval_shape(create, tensors)
+    shapes = abstract_state(model, recipe)
     places = of_state(mesh, shapes)
     if saved is None:
         made: TrainState = jax.jit(create, out_shardings=places)(tensors)
@@ -98,9 +98,9 @@ def new_state(checkpoint: Checkpoint, recipe: Recipe, mesh: Mesh, saved: Arrays 
     return restored
 
 
-def abstract_state(checkpoint: Checkpoint, recipe: Recipe) -> TrainState:
-    """The shapes of a state."""
-    model, tensors = abstract_model(checkpoint, recipe), nest(translate(checkpoint.tensors, "jax"))
+def abstract_state(model: UNet, recipe: Recipe) -> TrainState:
+    """The state before the first update of an abstract model, with shapes in place of arrays."""
+    tensors = nnx.to_pure_dict(nnx.state(model))
     shapes: TrainState = jax.eval_shape(lambda tensors: fresh_state(tensors, model, recipe), tensors)
     return shapes
 
