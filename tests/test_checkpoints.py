@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unet_core import CheckpointError, UNetConfig, safetensors_file
-from unet_core.checkpoint import Checkpoint, digest, read_record, seal, unseal
+from unet_core.checkpoint import Checkpoint, digest, is_intact, read_record, seal, unseal
 from unet_core.contents import Contents
 from unet_core.reading import read_contents
 
@@ -287,3 +287,23 @@ def test_a_written_file_may_be_read_by_whom_the_umask_says(tmp_path, name):
     finally:
         os.umask(before)
     assert (tmp_path / name).stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize(
+    ("axis", "parts", "intact"),
+    [
+        (1, [slice(0, 2), slice(2, 4)], True),
+        (1, [slice(2, 4), slice(0, 2)], False),
+        (0, [slice(0, 2), slice(2, 4)], False),
+        (1, [slice(0, 4)], True),
+        (1, [], False),
+        (1, [slice(0, 1)] * 3, False),
+        (2, [slice(0, 4)], False),
+        ("1", [slice(0, 4)], False),
+    ],
+)
+def test_a_tensor_is_held_to_the_digests_of_its_parts(axis, parts, intact):
+    tensor = np.arange(8.0).reshape(2, 4)
+    stored = {"axis": axis, "sha256": [digest(tensor[:, part]) for part in parts]}
+    assert is_intact(tensor, stored) == intact
+    assert not is_intact(tensor + 1, stored)
