@@ -36,10 +36,15 @@ def open_arrays(path: Path, item: str = "state") -> dict[str, tensorstore.Tensor
 def _opened(path: Path, item: str) -> tuple[tensorstore.KvStore, set[str]]:
     """What an item's arrays are stored in, and the names of all that is there."""
     state = path / item
-    if not (state / "manifest.ocdbt").is_file():
+    if not _metadata(path, item)["use_ocdbt"] or not (state / "manifest.ocdbt").is_file():
         raise FileNotFoundError(f"its arrays are missing (no manifest.ocdbt in {item})")
     store = tensorstore.KvStore.open(_place(path, item)).result()
     return store, {key.decode() for key in store.list().result()}
+
+
+def _metadata(path: Path, item: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((path / item / "_METADATA").read_text())
+    return found
 
 
 def _place(path: Path, item: str) -> dict[str, Any]:
@@ -50,7 +55,7 @@ def _specs(path: Path, item: str, store: tensorstore.KvStore, stored: set[str]) 
     """What TensorStore opens each array by; they are checked to claim no more than is there."""
     specs: dict[str, dict[str, Any]] = {}
     claimed = 0
-    for entry in json.loads((path / item / "_METADATA").read_text())["tree_metadata"].values():
+    for entry in _metadata(path, item)["tree_metadata"].values():
         parts = [str(part["key"]) for part in entry["key_metadata"]]
         name = ".".join(parts)
         if name in specs or any("." in part for part in parts):
