@@ -1,6 +1,7 @@
 """Tiny networks with statistics that training left behind, and shape checks on every annotated signature."""
 
 import os
+import signal
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -107,3 +108,11 @@ def cells(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "cells"
     write_folder(Synthetic(count=6, size=32), folder)
     return folder
+
+
+@pytest.fixture
+def heeded():
+    """A shell's background job, which the tests may be, ignores Ctrl-C from its start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -210,6 +210,7 @@ def undisturbed(cells, tmp_path_factory):
     return path
 
 
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize(
     ("number", "code", "index", "count", "devices"),
     [

@@ -627,14 +627,6 @@ def test_kill_9_loses_nothing(backend, cells, tmp_path):
     assert history(run) == history(tmp_path / "whole")
 
 
-@pytest.fixture
-def heeded():
-    """A shell's background job, which the tests may be, ignores Ctrl-C from its start."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def test_a_signal_that_was_ignored_stays_so(heeded):
     from unet_core.signals import stop_requests
 
