@@ -28,6 +28,7 @@ import pytest
 from hypothesis import settings
 
 from unet_core.config import UNetConfig
+from unet_core.history import read_history
 from unet_core.hub import tensor_specs
 from unet_core.initial import initial_tensors
 
@@ -97,6 +98,12 @@ def backend(request) -> str:
     """Each framework that is installed."""
     pytest.importorskip(request.param)
     return request.param
+
+
+def validations(run: Path) -> np.ndarray:
+    """What each validation of a run found: its loss, and pixels of each class that were taken for each."""
+    found = [entry["validation"] for entry in read_history(run / "history.jsonl") if "validation" in entry]
+    return np.array([[entry["loss"], *np.ravel(entry["confusion"])] for entry in found])
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import validations
 from safetensors.numpy import load_file
 from test_mesh_runs import BOUND, RECIPE, on_one, steps
 
@@ -89,7 +90,8 @@ def arrays(run):
     state = run / "states" / str(step)
     history = np.array([[entry["loss"], entry["norm"], entry["rate"]] for entry in steps(run)])
     network, training = unet_jax.checkpoint.read(state).tensors, training_item(state, step)
-    return {"history": history, **load_file(run / "best.safetensors"), **network, **training}
+    judged = {"history": history, "validations": validations(run)}
+    return {**judged, **load_file(run / "best.safetensors"), **network, **training}
 
 
 def distance(run, other):

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import validations
 from safetensors.numpy import load_file
 
 from unet_cli.main import main
@@ -21,6 +22,7 @@ pytest.importorskip("tensorboardX")
 import unet_jax.checkpoint
 from conversion import convert
 from unet_core.run import read_settings
+from unet_core.synthetic import Synthetic, write_folder
 from unet_jax.states import training_item
 
 RECIPE = ("--backend", "jax", "--features", "8", "16", "--steps", "4", "--batch", "8", "--crop", "16", "--ema", "0.9")
@@ -68,7 +70,11 @@ def whole(cells, tmp_path_factory):
 def distance(run, other):
     """Of losses and best networks, as a part of the largest entry of each array."""
     ours, theirs = (
-        {**load_file(path / "best.safetensors"), "losses": np.array([entry["loss"] for entry in steps(path)])}
+        {
+            **load_file(path / "best.safetensors"),
+            "losses": np.array([entry["loss"] for entry in steps(path)]),
+            "validations": validations(path),
+        }
         for path in (run, other)
     )
     assert ours.keys() == theirs.keys()
@@ -145,3 +151,13 @@ def test_rows_that_cannot_be_shared_are_refused_before_anything_is_written(cells
     assert main(["train", "--data", str(cells), "--out", str(tmp_path / "run"), *RECIPE, "--mesh", "space=3"]) == 2
     assert "crop 16: the 3 devices of space cannot share its rows" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_tiles_of_a_large_picture_are_validated_on_several_devices(tmp_path):
+    write_folder(Synthetic(count=2, size=1000), tmp_path / "data")
+    recipe = ("--data", tmp_path / "data", *RECIPE, *OFTEN)
+    on_one(*recipe, "--out", tmp_path / "one")
+    done = on_eight(*recipe, "--out", tmp_path / "eight")
+    assert done.returncode == 0, done.stderr
+    assert distance(tmp_path / "eight", tmp_path / "one") < BOUND

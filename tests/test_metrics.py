@@ -1,12 +1,15 @@
 """Metrics against torchmetrics, and the evaluation that sums them over pictures in bands."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from unet_core.evaluation import Evaluation, evaluate
+from unet_core.evaluation import Evaluation, Share, evaluate
 from unet_core.folder import Pair
 from unet_core.losses import sums, value
 from unet_core.metrics import confusion, decided, metrics
@@ -205,6 +208,29 @@ def test_samples_are_the_first_pictures():
     picture, labels = Pictures().pair(0)
     expected = panel(picture, labels, decided(logits_of(picture), "softmax"))
     np.testing.assert_array_equal(found.samples["picture0"], expected)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_processes_that_share_an_evaluation_find_what_one_does(count):
+    """In every bit; four processes share three pictures. The first ones keep the samples that are theirs."""
+    whole = evaluate(bands(4), Pictures(), loss=Loss("cross-entropy+dice"), output="softmax", samples=3)
+    given, barrier = [None] * count, threading.Barrier(count, timeout=30)
+
+    def part(index):
+        def gathered(array):
+            given[index] = array
+            barrier.wait()
+            parts = np.stack(given)
+            barrier.wait()
+            return parts
+
+        share = Share(index, count, gathered)
+        return evaluate(bands(4), Pictures(), loss=Loss("cross-entropy+dice"), output="softmax", samples=3, share=share)
+
+    with ThreadPoolExecutor(count) as pool:
+        found = list(pool.map(part, range(count)))
+    assert all(one.to_dict() == whole.to_dict() for one in found)
+    assert [name for one in found for name in one.samples] == list(whole.samples)
 
 
 def test_a_large_sample_is_cut():

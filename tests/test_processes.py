@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import validations
 from safetensors.numpy import load_file
 
 from unet_core.errors import ConfigError
@@ -69,6 +70,7 @@ def distance(run, other):
         {
             **load_file(path / "best.safetensors"),
             "steps": np.array([[entry["loss"], entry["norm"]] for entry in steps(path)]),
+            "validations": validations(path),
         }
         for path in (run, other)
     )

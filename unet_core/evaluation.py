@@ -1,11 +1,11 @@
 """How good a network is on pictures with masks, band by band, so that large pictures need little memory."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 
 from unet_core.losses import Sums, sums, value
 from unet_core.metrics import Metrics, confusion, decided, metrics
@@ -22,6 +22,35 @@ _SAMPLE = 512
 
 
 @dataclass(frozen=True)
+class Share:
+    """The part of an evaluation that is one process's, of several that make it together."""
+
+    index: int = 0
+    """Of this process, from 0 up."""
+    count: int = 1
+    """Of all."""
+    gathered: Callable[[Shaped[np.ndarray, "..."]], Shaped[np.ndarray, "processes ..."]] = lambda part: part[None]
+    """The arrays of all processes, in every bit, along a new first axis; they have one shape, and all call it."""
+
+    def of(self, size: int) -> range:
+        """Which of so many pictures are this process's: neighbours, and none only where the first ones have one."""
+        first, last = (-(-size * index // self.count) for index in (self.index, self.index + 1))
+        return range(first, last)
+
+    def joined(self, rows: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "all m"]:
+        """The rows of all processes, one after the other; one without any has any number of columns."""
+        shapes = self.gathered(np.array(rows.shape))
+        padded = np.zeros(shapes.max(0))
+        padded[: rows.shape[0], : rows.shape[1]] = rows
+        parts = zip(self.gathered(padded), shapes[:, 0], strict=True)
+        return np.concatenate([part[:length] for part, length in parts])
+
+
+ALONE = Share()
+"""Of the only process."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What the network does on some data."""
 
@@ -29,8 +58,8 @@ class Evaluation:
     metrics: Metrics
     confusion: Int[np.ndarray, "k k"]
     """Pixels of each class (row) that were taken for each class (column)."""
-    samples: dict[str, UInt8[np.ndarray, "h w 3"]]
-    """By name, the first pictures beside their masks and what the network makes of them."""
+    samples: dict[str, UInt8[np.ndarray, "h w 3"]] = field(default_factory=dict)
+    """By name, the first pictures beside their masks and what the network makes of them; those of this process."""
 
     def __str__(self) -> str:
         found = self.metrics
@@ -64,9 +93,12 @@ def evaluate(
     loss: Loss,
     output: str = "sigmoid",
     samples: int = 0,
+    share: Share = ALONE,
     progress: Progress = silent,
 ) -> Evaluation:
     """Loss and metrics over all pictures: every pixel counts the same, whichever picture it is in.
+
+    The numbers are the same in every bit, however many processes share the pictures.
 
     Args:
         bands: the network.
@@ -74,27 +106,34 @@ def evaluate(
         loss: which.
         output: the `UNetConfig.output` of the network.
         samples: of how many pictures to keep one.
-        progress: is told how many pictures are done.
+        share: the processes that make it together; all get its numbers.
+        progress: is told how many of this process's pictures are done.
     """
     classes = len(source.values)
-    matrix = np.zeros((classes, classes), np.int64)
-    total: Sums | None = None
+    rows: list[np.ndarray] = []
     kept: dict[str, np.ndarray] = {}
-    for index in range(len(source)):
+    mine = share.of(len(source))
+    for done, index in enumerate(mine, 1):
         picture, labels = source.pair(index)
+        matrix = np.zeros((classes, classes), np.int64)
+        total: Sums | None = None
         top: list[np.ndarray] = []
         for start, logits in bands(picture):
-            rows = labels[start : start + len(logits)]
+            true = labels[start : start + len(logits)]
             predicted = decided(logits, output)
-            part = sums(loss, logits, rows)
+            part = sums(loss, logits, true)
             total = part if total is None else total.plus(part)
-            matrix += confusion(rows, np.minimum(predicted, classes - 1), classes)
+            matrix += confusion(true, np.minimum(predicted, classes - 1), classes)
             if index < samples and start < _SAMPLE:
                 top.append(predicted[:, :_SAMPLE])
         if index < samples:
             seen = np.concatenate(top)[:_SAMPLE]
             shape = (slice(seen.shape[0]), slice(seen.shape[1]))
             kept[source.names[index]] = panel(picture[shape], labels[shape], seen)
-        progress(f"{index + 1} of {len(source)} pictures", (index + 1) / len(source))
-    assert total is not None  # no source is empty
-    return Evaluation(value(loss, total), metrics(matrix), matrix, kept)
+        assert total is not None  # no picture is empty
+        rows.append(np.concatenate((total.flat(), matrix.ravel())))
+        progress(f"{done} of {len(mine)} pictures", done / len(mine))
+    whole = share.joined(np.array(rows) if rows else np.zeros((0, 0))).sum(0)
+    sums_of_all, pixels = np.split(whole, [-(classes**2)])
+    counted = pixels.astype(np.int64).reshape(classes, classes)  # float64 counts to 2**53
+    return Evaluation(value(loss, Sums.of(sums_of_all)), metrics(counted), counted, kept)

@@ -28,6 +28,16 @@ class Sums(NamedTuple):
             self.both + other.both,
         )
 
+    def flat(self) -> Float[np.ndarray, " n"]:
+        """All in one array; arrays of several pictures add up, too."""
+        return np.array([self.entropy, self.weight, *self.shared, *self.both])
+
+    @classmethod
+    def of(cls, flat: Float[np.ndarray, " n"]) -> "Sums":
+        """What `flat` gave."""
+        shared, both = np.split(flat[2:], 2)
+        return cls(float(flat[0]), float(flat[1]), shared, both)
+
 
 def sums(loss: Loss, logits: Float[np.ndarray, "*n k"], labels: UInt8[np.ndarray, "*n"]) -> Sums:
     """The sums over these pixels, in float64.

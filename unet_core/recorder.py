@@ -49,12 +49,16 @@ class Plan(ABC):
             if not math.isfinite(loss + norm):
                 raise self._diverged(f"the loss of step {step} is {loss}, the norm of its gradients {norm}")
 
+    def _check_validation(self, step: int, found: Evaluation) -> None:
+        if not math.isfinite(found.loss):
+            raise self._diverged(f"the validation loss after step {step} is {found.loss}")
+
     def _diverged(self, what: str) -> RunError:
         return RunError(f"{self.run.path}: {what}; train into a new folder with a smaller --rate, or with --clip 1")
 
 
 class Follower(Plan):
-    """Of a process that writes nothing down: the first one does, and tells it the loss of every validation.
+    """Of a process that writes nothing down, as the first one does.
 
     Args:
         run: whose.
@@ -84,9 +88,15 @@ class Follower(Plan):
         """
         self._check(last, found)
 
-    def heard(self, loss: float) -> None:
-        """The loss of a validation."""
-        self._losses.append(loss)
+    def evaluation(self, step: int, found: Evaluation) -> bool:
+        """Note the loss of a validation; False, for the first process keeps the best network.
+
+        Raises:
+            RunError: its loss is no number.
+        """
+        self._check_validation(step, found)
+        self._losses.append(found.loss)
+        return False
 
     def flush(self) -> None:
         """There is nothing to bring to the disk."""
@@ -162,8 +172,7 @@ class Recorder(Plan):
         Raises:
             RunError: its loss is no number.
         """
-        if not math.isfinite(found.loss):
-            raise self._diverged(f"the validation loss after step {step} is {found.loss}")
+        self._check_validation(step, found)
         self.history.validation(step, found.to_dict())
         self._board.scalars(step, {f"validation/{name}": value for name, value in found.scalars().items()})
         for name, picture in found.samples.items():
@@ -172,9 +181,6 @@ class Recorder(Plan):
         better = found.metrics.mean_iou > self._kept
         self._kept = max(found.metrics.mean_iou, self._kept)
         return better
-
-    def heard(self, loss: float) -> None:
-        """The loss of a validation, which is written down already."""
 
     def flush(self) -> None:
         """Bring everything to the disk."""

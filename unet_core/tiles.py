@@ -77,6 +77,9 @@ class Tiling:
     rows: Line
     columns: Line
 
+    def __len__(self) -> int:
+        return len(self.rows.starts) * len(self.columns.starts)
+
 
 def tiling(config: UNetConfig, size: tuple[int, int], tile: tuple[int, int], overlap: int | None = None) -> Tiling:
     """Tiles that cover a picture.

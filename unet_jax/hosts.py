@@ -44,7 +44,7 @@ _NAME = 256
 
 @dataclass(frozen=True)
 class Hosts:
-    """This process among those that train together. The first one, 0, writes the history, validates and tells."""
+    """This process among those that train together. The first one, 0, writes the history and tells."""
 
     index: int = 0
     count: int = 1
@@ -61,18 +61,15 @@ class Hosts:
 
     def all(self, holds: bool) -> bool:
         """Whether it holds on every host."""
-        return bool(self.gathered(np.array([holds], np.uint8)).all())
-
-    def told(self, number: float) -> float:
-        """The first one's number, in every bit."""
-        known = np.frombuffer(np.float64(number).tobytes(), np.uint8)
-        return float(np.frombuffer(self.gathered(known)[0].tobytes(), np.float64)[0])
+        return bool(self.gathered(np.array(holds)).all())
 
     def gathered(self, part: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "hosts ..."]:
-        """The parts of all hosts, which have the same shape, one after the other along a new first axis."""
+        """The parts of all hosts, in every bit, along a new first axis; they have the same shape and dtype."""
         if self.count == 1:
             return part[None]
-        return np.asarray(multihost_utils.process_allgather(part)).reshape(self.count, *part.shape)
+        plain = np.frombuffer(part.tobytes(), np.uint8)  # JAX would make float32 of float64
+        parts = np.asarray(multihost_utils.process_allgather(plain)).reshape(self.count, -1)
+        return np.frombuffer(parts.tobytes(), part.dtype).reshape(self.count, *part.shape)
 
     def stops(self, step: int, request: Request) -> bool:
         """Whether to stop after this step, because one of the hosts was asked to.
@@ -206,7 +203,7 @@ class _Watch:
         server = socket.create_server(("", 0)) if hosts.first else None
         known = np.frombuffer(name.encode()[:_NAME].ljust(_NAME, b"\0"), np.uint8)
         place = hosts.gathered(known)[0].tobytes().rstrip(b"\0").decode()
-        port = int(hosts.told(server.getsockname()[1] if server else 0))
+        port = int(hosts.gathered(np.array(server.getsockname()[1] if server else 0))[0])
         self._peers: list[socket.socket] = []
         try:
             if server is None:

@@ -5,23 +5,23 @@ has to be exchanged, the sums behind BatchNorm's statistics of the whole batch a
 """
 
 import functools
-import math
 from collections.abc import Callable
 
 import jax
 from jax import Array
 from jax.sharding import Mesh
 
-from unet_core.evaluation import evaluate
+from unet_core.evaluation import Evaluation, Share, evaluate
 from unet_core.files import atomic
 from unet_core.progress import Progress, silent
 from unet_core.recorder import Follower, Outcome, Recorder
 from unet_core.run import BEST, STATES, Run
 from unet_core.safetensors_file import write
 from unet_core.signals import Request, stop_requests
-from unet_core.tiles import default_tile
+from unet_core.tiles import default_tile, tiling
 from unet_jax.hosts import Hosts
 from unet_jax.mesh import check_rows, device_mesh, share
+from unet_jax.model import UNet
 from unet_jax.predict import Predictor
 from unet_jax.shared_states import SharedStates
 from unet_jax.states import States
@@ -52,7 +52,7 @@ def train(
         mesh: the devices, as `unet_jax.mesh.device_mesh` gives them, whatever they were before; None: all that JAX has,
             for the batch to be split over.
         hosts: the processes that train together (`unet_jax.hosts.started`); None: this one alone. The first one writes
-            the history, and validates; all write the states.
+            the history; all validate and write the states.
         progress: is told where the training is.
         tell: is told in a line what happens besides.
 
@@ -75,7 +75,7 @@ def _train(
     if mesh.size > 1:
         among = f" of {hosts.count} hosts" if hosts.count > 1 else ""
         tell(f"on {mesh.size} devices{among}: {', '.join(f'{axis}={size}' for axis, size in mesh.shape.items())}")
-    predictor = Predictor(model, tile=default_tile(start.config, run.validation.sizes))
+    predictor = _predictor(run, model, mesh)
     folder = run.path / STATES
 
     with States(folder, recipe.keep) if hosts.count == 1 else SharedStates(folder, recipe.keep, hosts) as states:
@@ -104,29 +104,33 @@ def _train(
                     pending.clear()
                     rates.clear()
                 if recorder.validates(step):
-                    judged = on_one_device(state.average or (state.params, state.stats), mesh)
-                    recorder.heard(hosts.told(_validated(run, step, judged, predictor, recorder, tell)))
+                    judged: tuple[Tree, Tree] = on_one_device(state.average or (state.params, state.stats), mesh)
+                    found = _evaluation(run, judged, predictor, hosts)
+                    tell(f"step {step}: {found}")
+                    if recorder.evaluation(step, found):
+                        with atomic(run.path / BEST, force=True) as partial:
+                            write(partial, host_network(*judged, start))
                 if recorder.saves(step, stop):
                     recorder.flush()
                     states.keep(step, state, start)
     return recorder.outcome(step, request)
 
 
-def _validated(
-    run: Run,
-    step: int,
-    judged: tuple[Tree, Tree],
-    predictor: Predictor,
-    recorder: Recorder | Follower,
-    tell: Callable[[str], None],
-) -> float:
-    """The loss of a validation, which the first host alone makes; it keeps the network where it is the best so far."""
-    if not isinstance(recorder, Recorder):
-        return math.nan
-    bands = functools.partial(predictor.bands, variables=judged)
-    found = evaluate(bands, run.validation, loss=run.recipe.loss, output=run.start.config.output, samples=4)
-    tell(f"step {step}: {found}")
-    if recorder.evaluation(step, found):
-        with atomic(run.path / BEST, force=True) as partial:
-            write(partial, host_network(*judged, run.start))
-    return found.loss
+def _predictor(run: Run, model: UNet, mesh: Mesh) -> Predictor:
+    """For validations, on as many of this process's devices as a picture has tiles."""
+    config, sizes = run.start.config, run.validation.sizes
+    tile = default_tile(config, sizes)
+    devices = mesh.local_devices[: max(len(tiling(config, size, tile)) for size in sizes)]
+    return Predictor(model, tile=tile, devices=devices if len(devices) > 1 else None)
+
+
+def _evaluation(run: Run, judged: tuple[Tree, Tree], predictor: Predictor, hosts: Hosts) -> Evaluation:
+    """A validation, which all hosts make together."""
+    return evaluate(
+        functools.partial(predictor.bands, variables=judged),
+        run.validation,
+        loss=run.recipe.loss,
+        output=run.start.config.output,
+        samples=4,
+        share=Share(hosts.index, hosts.count, hosts.gathered),
+    )

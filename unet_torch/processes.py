@@ -6,8 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -16,7 +18,7 @@ from unet_core.recipe import Recipe
 from unet_torch.model import UNet
 
 _PATIENCE = timedelta(days=1)
-"""How long the others wait while the first process validates; where one dies, torchrun ends them."""
+"""How long processes wait for the slowest one, as at the end of a validation; where one dies, torchrun ends them."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,21 @@ class Processes:
         numbers = torch.tensor(number, dtype=torch.float64)
         dist.all_reduce(numbers)
         return numbers.item()
+
+    def gathered(self, part: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "processes ..."]:
+        """The arrays of all processes, in every bit, along a new first axis; they have the same shape and dtype."""
+        if self.size == 1:
+            return part[None]
+        mine = torch.from_numpy(part.copy())
+        parts = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(parts, mine)
+        return torch.stack(parts).numpy()
+
+    def align(self, model: nn.Module) -> None:
+        """Give all the first one's buffers: statistics of parts of the batch are each process's own until then."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
 
     def parallel(self, model: UNet) -> Callable[[Tensor], Tensor]:
         """The function from pictures to logits whose gradients are the mean over all processes."""

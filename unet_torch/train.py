@@ -1,15 +1,13 @@
 """Training in PyTorch, from the first step to the last, in one straight line. `unet_jax/train.py` is the twin."""
 
-import math
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
-from unet_core.evaluation import evaluate
+from unet_core.evaluation import Share, evaluate
 from unet_core.progress import Progress, silent
-from unet_core.recorder import Outcome, Recorder
+from unet_core.recorder import Follower, Outcome, Recorder
 from unet_core.run import BEST, STATES, Run
 from unet_core.signals import stop_requests
 from unet_core.tiles import default_tile
@@ -32,7 +30,7 @@ def train(
     Args:
         run: what to train, on what, and where to write; where it has a saved state, that is gone on with.
         processes: those that train together (`unet_torch.processes.started`); None: this one alone, on the first CUDA
-            device where there is one, otherwise on the CPU. The first one writes, and validates.
+            device where there is one, otherwise on the CPU. The first one writes; all validate.
         progress: is told where the training is.
         tell: is told in a line what happens besides.
 
@@ -49,40 +47,41 @@ def train(
     predictor = Predictor(
         judged, tile=default_tile(start.config, run.validation.sizes), bfloat16=recipe.precision == "bfloat16"
     )
+    share = Share(together.rank, together.size, together.gathered)
 
     with stop_requests() as request, States(run.path / STATES, recipe.keep) as states:
         step = states.newest(state.load_state_dict, tell)
-        recorder = Recorder(run, step, progress, tell) if together.rank == 0 else None
+        recorder = Recorder(run, step, progress, tell) if together.rank == 0 else Follower(run, step)
         pending: list[Tensor] = []  # losses and norms that are still on the device
         rates: list[float] = []
-        with recorder or nullcontext(), run.batches(step, (together.rank, together.size)) as batches:
+        with recorder, run.batches(step, (together.rank, together.size)) as batches:
             stop = False
             while step < run.last and not stop:
-                rates.append(together.total(recorder.rate(step) if recorder else 0.0))
+                rates.append(recorder.rate(step))
                 image, labels = placed(next(batches), recipe, device)
                 pending.append(update(image, labels, rates[-1], recipe.renewal(step)))
                 step += 1
                 # Asked once: what is saved below is what was fetched.
                 stop = together.total(float(request.signal is not None)) > 0 or step == run.last
 
-                if recorder is None:
-                    pending.clear()
-                    rates.clear()
-                    continue
                 if recorder.due(step, stop):
                     recorder.steps(step, torch.stack(pending).tolist(), rates)
                     pending.clear()
                     rates.clear()
                 if recorder.validates(step):
+                    together.align(judged)
                     found = evaluate(
-                        predictor.bands, run.validation, loss=recipe.loss, output=start.config.output, samples=4
+                        predictor.bands,
+                        run.validation,
+                        loss=recipe.loss,
+                        output=start.config.output,
+                        samples=4,
+                        share=share,
                     )
                     tell(f"step {step}: {found}")
                     if recorder.evaluation(step, found):
                         save(judged, run.path / BEST, force=True)
-                if recorder.saves(step, stop):
+                if recorder.saves(step, stop) and together.rank == 0:
                     recorder.flush()
                     states.save(step, state.state_dict(step))
-    if recorder is None:
-        return Outcome(step, recipe.steps, math.nan, 0, first=False)
     return recorder.outcome(step, request)
