@@ -247,7 +247,15 @@ def test_a_faithful_conversion_raises_no_alarm():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("features", [(4, 6), (5, 7, 9), (8, 4), (6, 8, 10, 12), (16, 32)], ids=str)
+@pytest.mark.parametrize(
+    "features",
+    [
+        (4, 6),
+        (16, 32),
+        *(pytest.param(widths, marks=pytest.mark.long) for widths in ((5, 7, 9), (8, 4), (6, 8, 10, 12))),
+    ],
+    ids=str,
+)
 def test_fifty_random_networks_raise_no_alarm(features):
     """Ten of each, converted; what compiles alike compiles once."""
     config = UNetConfig(3, 2, features)

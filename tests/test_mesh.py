@@ -66,7 +66,7 @@ def trained(tmp_path_factory):
 
 
 CASES = [pytest.param(QUICK, job, id=f"quick, {job}") for job in list(JOBS)[1:3]] + [
-    pytest.param(FULL, job, id=f"full, {job}", marks=pytest.mark.slow) for job in list(JOBS)[1:-3]
+    pytest.param(FULL, job, id=f"full, {job}", marks=pytest.mark.long) for job in list(JOBS)[1:-3]
 ]
 
 
@@ -83,7 +83,7 @@ def test_a_mesh_trains_as_one_device_does(recipe, job, trained):
     assert distance(trained(recipe, job), trained(recipe, "one")) < BOUND
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_parts_of_a_batch_are_the_same_on_a_mesh(trained):
     """Whose devices have a part each."""
     found = trained(FULL, "parts")
@@ -91,7 +91,7 @@ def test_parts_of_a_batch_are_the_same_on_a_mesh(trained):
     assert distance(found, trained(FULL, "one")) > SEEN, "the control: the whole batch's statistics"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rows_without_their_neighbours_would_be_seen(trained):
     """The control: as if `space` exchanged nothing; the statistics alone are those of all pixels."""
     assert distance(trained(FULL, "strips"), trained(FULL, "one")) > SEEN
@@ -99,7 +99,7 @@ def test_rows_without_their_neighbours_would_be_seen(trained):
 
 @pytest.mark.parametrize(
     ("recipe", "job", "parts"),
-    [(QUICK, "all", 1.9), pytest.param(FULL, "fsdp of all", 7, marks=pytest.mark.slow)],
+    [(QUICK, "all", 1.9), pytest.param(FULL, "fsdp of all", 7, marks=pytest.mark.long)],
 )
 def test_fsdp_leaves_each_device_its_part(recipe, job, parts, trained):
     """Of parameters, moments and average, as they lie there; of all that the program takes, as the compiler says."""
