@@ -30,13 +30,16 @@ def draw(reports: Sequence[CaseReport], path: Path) -> None:
     """
     curves = {kind: (by_size(reports, kind), by_batch(reports, kind)) for kind in _KINDS}
     drawn = {kind: pair for kind, pair in curves.items() if any(pair)}
-    figure = Figure(figsize=(13, 0.4 + 3.4 * max(len(drawn), 1)), layout="constrained")
+    figure = Figure(figsize=(13, 3.8 * max(len(drawn), 1)), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(max(len(drawn), 1), 4, squeeze=False)
-    for row, (kind, (sizes, batches)) in zip(panels, drawn.items(), strict=False):
+    rows = figure.subfigures(max(len(drawn), 1), 1, squeeze=False)[:, 0]
+    for whole, (kind, (sizes, batches)) in zip(rows, drawn.items(), strict=False):
+        row = whole.subplots(1, 4)
         fastest = fastest_of([*sizes.values(), *batches.values()])
         _draw_pair(row[:2], sizes, fastest, f"{kind}, batch {BATCH_OF_SIZES[kind]}", "height and width, pixels")
         _draw_pair(row[2:], batches, fastest, f"{kind}, {SIZE_OF_BATCHES}x{SIZE_OF_BATCHES}", "batch")
+        known = next(panel.get_legend_handles_labels() for panel in row if panel.lines)
+        whole.legend(*known, loc="outside upper center", ncols=2, frameon=False)
     with atomic(path, force=True) as partial:
         figure.savefig(partial, dpi=110, format="png")
 
@@ -91,5 +94,3 @@ def _draw_pair(panels: Sequence[Axes], curve: Curve, fastest: Mapping[Framework,
             axis.set_minor_locator(NullLocator())
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
-    if curve:
-        time.legend(frameon=False, fontsize="small")
