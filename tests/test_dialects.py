@@ -154,7 +154,7 @@ def test_what_went_back_is_read_again_and_is_sealed(foreign, tmp_path):
     [
         pytest.param("milesial bilinear", marks=pytest.mark.slow),
         pytest.param("mateuszbuda", marks=pytest.mark.slow),
-        "attributes",
+        pytest.param("attributes", marks=pytest.mark.slow),
     ],
 )
 def test_the_proof_runs_the_projects_own_code(name):

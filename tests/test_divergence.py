@@ -201,10 +201,11 @@ def test_an_unknown_cause_is_left_open():
 @pytest.mark.parametrize(
     ("place", "broken", "found"),
     [
-        (
+        pytest.param(
             (unet_jax.normalisation, "two_pass"),
             lambda _: lambda x: (x.mean((0, 1, 2)), (x * x).mean((0, 1, 2)) - x.mean((0, 1, 2)) ** 2),
             ("down1.conv.1", MOVED, "float64", "E[x^2] - E[x]^2"),
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             (unet_jax.layers.Convolution, "apply"),

@@ -327,6 +327,7 @@ assert np.abs(found - model.logits(picture[None])[0]).max() < 1e-4
 """
 
 
+@pytest.mark.slow
 def test_several_devices(tmp_path):
     """A network without weights of its own takes those that lie on several, copied or split; tiles are spread."""
     done = subprocess.run([sys.executable, "-c", REPLICATED], cwd=tmp_path, capture_output=True, text=True, timeout=120)

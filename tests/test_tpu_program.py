@@ -363,6 +363,7 @@ sys.exit(tpu_aot.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_the_state_is_split_as_in_training(tmp_path):
     """On eight devices that a CPU simulates: fsdp splits what a chip is given, space the picture, data neither."""
     meshes = ("data=8", "fsdp=8", "space=8")
