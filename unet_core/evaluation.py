@@ -1,7 +1,7 @@
 """How good a network is on pictures with masks, band by band, so that large pictures need little memory."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class Share:
     """The arrays of all processes, in every bit, along a new first axis; they have one shape, and all call it."""
 
     def of(self, size: int) -> range:
-        """Which of so many pictures are this process's: neighbours, and none only where the first ones have one."""
+        """Which of so many pictures are this process's: neighbours; the first process always has some."""
         first, last = (-(-size * index // self.count) for index in (self.index, self.index + 1))
         return range(first, last)
 
@@ -58,7 +58,7 @@ class Evaluation:
     metrics: Metrics
     confusion: Int[np.ndarray, "k k"]
     """Pixels of each class (row) that were taken for each class (column)."""
-    samples: dict[str, UInt8[np.ndarray, "h w 3"]] = field(default_factory=dict)
+    samples: dict[str, UInt8[np.ndarray, "h w 3"]]
     """By name, the first pictures beside their masks and what the network makes of them; those of this process."""
 
     def __str__(self) -> str:

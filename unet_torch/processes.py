@@ -66,12 +66,7 @@ class Processes:
 
     def gathered(self, part: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "processes ..."]:
         """The arrays of all processes, in every bit, along a new first axis; they have the same shape and dtype."""
-        if self.size == 1:
-            return part[None]
-        mine = torch.from_numpy(part.copy())
-        parts = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(parts, mine)
-        return torch.stack(parts).numpy()
+        return self.of_all(torch.from_numpy(part[None])).numpy()
 
     def align(self, model: nn.Module) -> None:
         """Give all the first one's buffers: statistics of parts of the batch are each process's own until then."""
