@@ -6,9 +6,11 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from unet_core.config import UNetConfig
 from unet_core.errors import DataError
+from unet_core.graph import Graph
+from unet_core.hub import Description
 from unet_core.pictures import as_float
+from unet_core.suitability import refusal
 from unet_core.tiles import Line, Tiling
 
 Band = tuple[int, Float[np.ndarray, "rows w k"]]
@@ -22,11 +24,14 @@ _FLIPS = ((False, False), (False, True), (True, False), (True, True))
 _Pending = TypeVar("_Pending")
 
 
-def check_picture(config: UNetConfig, picture: np.ndarray) -> None:
+def check_picture(config: Description, picture: np.ndarray) -> None:
     """Raise DataError where the network cannot take this picture."""
     if picture.ndim != 3:
         shape = "x".join(map(str, picture.shape))
         raise DataError(f"a picture is an array of height, width and channels; this one is {shape or 'a number'}")
+    height, width, _ = picture.shape
+    if isinstance(config, Graph) and (why := refusal(config, (height, width))):
+        raise DataError(f"an input of {height}x{width}: {why}")
     try:
         config.check_input(*picture.shape)
     except ValueError as error:

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from unet_core.config import UNetConfig
+from unet_core.decoding import decoded
 from unet_core.dialects import GENERIC, NAMES, OWN, dialect_of
 from unet_core.errors import CheckpointError, ConfigError, first_line, some
-from unet_core.hub import Tensors, named_by, tensor_specs
+from unet_core.evidence import OURS, Evidence, by_dialect
+from unet_core.graph import Graph
+from unet_core.hub import Description, Tensors, named_by, tensor_specs, under_all_names
 from unet_core.initial import initial_tensors
 
 RECORD_KEY = "unet_twins"
@@ -22,6 +25,9 @@ BLOCK_ORDER = "block_order"
 """In `Reading.unknown`: which block is which, where the shapes fit in several ways."""
 
 _VERSION = 1
+
+LONGEST_RECORD = 20_000_000
+"""Characters; the graph of the largest known networks has a tenth of that."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Reading:
 class Checkpoint:
     """One network's tensors, in the hub's names and layouts, with what describes them."""
 
-    config: UNetConfig
+    config: Description
     tensors: Tensors = field(repr=False)
     origin: Origin = field(default=Origin(), repr=False)
     config_stored: bool = True
@@ -74,6 +80,8 @@ class Checkpoint:
     dialect: str = OWN.name
     """Whose names the tensors have in the file."""
     reading: Reading = Reading()
+    evidence: Evidence = OURS
+    """By what the description is known to be the user's network."""
 
 
 def new_network(config: UNetConfig, seed: int) -> Checkpoint:
@@ -111,21 +119,28 @@ def is_intact(tensor: np.ndarray, stored: Any) -> bool:
 def network_digest(checkpoint: Checkpoint) -> str:
     """The sha256, in hex, of a network whatever file it is in: of its config, and its tensors in forward order.
 
-    Of the config as JSON with sorted keys, and of a line for every tensor: its name in the hub, and its `digest`.
+    Of the config, or of the graph, as JSON with sorted keys, and of a line for every tensor: its name in the hub, and
+    its `digest`.
     """
-    state = hashlib.sha256(json.dumps(dataclasses.asdict(checkpoint.config), sort_keys=True).encode())
+    state = hashlib.sha256(json.dumps(checkpoint.config.to_dict(), sort_keys=True).encode())
     for key in tensor_specs(checkpoint.config):
         state.update(f"\n{key} {digest(checkpoint.tensors[key])}".encode())
     return state.hexdigest()
 
 
-def file_names(config: UNetConfig, dialect: str, origin: Origin) -> dict[str, str]:
+def file_names(config: Description, dialect: str, origin: Origin) -> dict[str, str]:
     """The key of every tensor in a file of this dialect, by the hub's, in the order of the file.
+
+    A network that was read from code has its own names alone.
 
     Raises:
         CheckpointError: the dialect is unknown or generic, and `origin` tells no names.
     """
     table = dialect_of(dialect)
+    if isinstance(config, Graph):
+        if table is not OWN:
+            raise CheckpointError(f"dialect {dialect}: a network that was read from its code has the names of its code")
+        return {key: key for key in _kept(config, counters=origin.counters)}
     if table is None:
         if origin.dialect != GENERIC or origin.names is None:
             raise CheckpointError(
@@ -145,13 +160,14 @@ def exported(checkpoint: Checkpoint, dialect: str) -> tuple[dict[str, np.ndarray
     """
     table = dialect_of(dialect)
     built = dialect == checkpoint.origin.dialect
-    wrong = table.contradictions(checkpoint.config, built=built) if table else []
+    config = checkpoint.config
+    wrong = table.contradictions(config, built=built) if table and isinstance(config, UNetConfig) else []
     if table and wrong:
         raise CheckpointError(
             f"dialect {dialect}: the code of {table.project} runs another network: {'; '.join(wrong)}"
         )
     names = file_names(checkpoint.config, dialect, checkpoint.origin)
-    tensors = {name: checkpoint.tensors[key] for key, name in names.items()}
+    tensors = under_all_names({name: checkpoint.tensors[key] for key, name in names.items()}, config)
     if dialect == OWN.name or dialect != checkpoint.origin.dialect:
         return tensors, {}
     riders = json.loads(checkpoint.origin.riders)
@@ -170,8 +186,9 @@ def seal(checkpoint: Checkpoint, dialect: str = OWN.name, digests: Mapping[str, 
         digests = {key: digest(value) for key, value in checkpoint.tensors.items()}
     record: dict[str, Any] = {
         "version": _VERSION,
-        "config": dataclasses.asdict(checkpoint.config),
+        "graph" if isinstance(checkpoint.config, Graph) else "config": checkpoint.config.to_dict(),
         "sha256": dict(digests),
+        "evidence": dataclasses.asdict(checkpoint.evidence),
     }
     if dialect != OWN.name:
         record["dialect"] = dialect
@@ -184,12 +201,13 @@ def seal(checkpoint: Checkpoint, dialect: str = OWN.name, digests: Mapping[str, 
 class Record:
     """What `seal` stored."""
 
-    config: UNetConfig
+    config: Description
     digests: Mapping[str, Any]
     """As `is_intact` takes them."""
     dialect: str
     """Whose names the file's tensors have."""
     origin: Origin
+    evidence: Evidence
 
 
 def read_record(text: str, source: str) -> Record:
@@ -198,14 +216,19 @@ def read_record(text: str, source: str) -> Record:
     Raises:
         CheckpointError: it is damaged, of a later release, or its config describes no network.
     """
+    if len(text) > LONGEST_RECORD:
+        raise CheckpointError(f"{source}: its record of config and digests has {len(text)} characters; a trap")
     try:
         parsed: Any = json.loads(text)
-        version, config, digests = parsed["version"], parsed["config"], parsed["sha256"]
+        version, digests = parsed["version"], parsed["sha256"]
+        graph, config = parsed.get("graph"), parsed.get("config")
         if version != _VERSION:
             raise CheckpointError(
                 f"{source}: written in format {version!r}, this release reads {_VERSION}; update unet-twins"
             )
         dialect, origin = parsed.get("dialect", OWN.name), _origin(parsed.get("origin", {}))
+        known = parsed.get("evidence")  # which records of earlier releases do not have
+        evidence = by_dialect(origin.dialect, stored=True) if known is None else decoded(Evidence, known, "evidence")
         sound = isinstance(digests, dict) and dialect in NAMES and _is_sound(origin)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
@@ -214,7 +237,8 @@ def read_record(text: str, source: str) -> Record:
     if not sound:
         raise CheckpointError(f"{source}: the stored record of config and digests is damaged")
     try:
-        record = Record(UNetConfig.from_dict(config), digests, dialect, origin)
+        described = UNetConfig.from_dict(config) if graph is None else Graph.from_dict(graph)
+        record = Record(described, digests, dialect, origin, evidence)
     except ConfigError as error:
         raise CheckpointError(f"{source}: the stored config describes no network: {error}") from error
     if origin.names is not None and {key for key, _ in origin.names} != set(
@@ -238,9 +262,9 @@ def unseal(tensors: Tensors, record: Record, source: str) -> None:
         )
 
 
-def _kept(config: UNetConfig, *, counters: bool) -> list[str]:
+def _kept(config: Description, *, counters: bool) -> list[str]:
     """The hub's keys that a file has, with or without BatchNorm's counters."""
-    return [key for key in tensor_specs(config) if counters or not key.endswith(".num_batches_tracked")]
+    return [key for key, spec in tensor_specs(config).items() if counters or spec.kind != "counter"]
 
 
 def _origin(fields: dict[str, Any]) -> Origin:

@@ -105,6 +105,11 @@ class UNetConfig:
         object.__setattr__(self, field, None if widths == default else widths)
 
     @property
+    def title(self) -> str:
+        """What a person calls the network."""
+        return f"a UNet with features {self.features}"
+
+    @property
     def depth(self) -> int:
         """How often the network halves its input."""
         return len(self.features) - 1
@@ -146,9 +151,13 @@ class UNetConfig:
                 f"{self.minimum_size}x{self.minimum_size}"
             )
 
+    def to_dict(self) -> dict[str, Any]:
+        """The config as plain values."""
+        return dataclasses.asdict(self)
+
     def to_json(self) -> str:
         """The config as one line of JSON."""
-        return json.dumps(dataclasses.asdict(self))
+        return json.dumps(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> "UNetConfig":

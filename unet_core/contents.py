@@ -1,6 +1,7 @@
 """What a file holds before anything in it is judged, and the networks among it: under which key, in which wrappers."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,9 @@ LONGEST_NAME = 1000
 
 MOST_TENSORS = 10_000
 """A UNet with its optimiser has a few hundred."""
+
+_DEEPEST_NAME = 40
+"""Modules in modules."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,9 @@ def candidates(contents: Contents, key: str | None = None) -> Iterator[Candidate
     Raises:
         CheckpointError: there are more of them than in any checkpoint.
     """
-    optimisers = tuple(
-        f"{name.removesuffix('param_groups')}state." for name in contents.beside if f".{name}".endswith(".param_groups")
-    )
     work = 0
-    for group, shapes in contents.groups.items():
-        if not any(len(shape) == 4 for shape in shapes.values()) or f"{group}.".startswith(optimisers):
+    for group, shapes in _groups(contents):
+        if not any(len(shape) == 4 for shape in shapes.values()):
             continue
         prefixes = {"", *_wrapped(shapes)}
         if key is not None:
@@ -104,6 +105,50 @@ def candidates(contents: Contents, key: str | None = None) -> Iterator[Candidate
             raise CheckpointError(f"{contents.source}: has tensors in more dicts and wrappers than any checkpoint")
         for prefix in sorted(prefixes, key=lambda prefix: (len(prefix), prefix)):
             yield _candidate(contents.source, group, prefix, shapes)
+
+
+def by_names(contents: Contents, names: Collection[str], key: str | None = None) -> list[Candidate]:
+    """The places where tensors have these names, whatever comes before them; those where most have come first.
+
+    Args:
+        contents: of the file.
+        names: of the network's tensors.
+        key: where a person says that it lies.
+    """
+    wanted = set(names)
+    found: list[tuple[int, Candidate]] = []
+    for group, shapes in _groups(contents):
+        whole: Counter[str] = Counter()
+        bare: Counter[str] = Counter()  # where single layers have wrappers of their own
+        for name in shapes:
+            parts = name.split(".", _DEEPEST_NAME)
+            for count in range(len(parts)):
+                prefix, rest = "".join(f"{part}." for part in parts[:count]), parts[count:]
+                whole[prefix] += ".".join(rest) in wanted
+                bare[prefix] += rest[0] not in INNER and ".".join(part for part in rest if part not in INNER) in wanted
+        for prefix in bare:
+            if bare[prefix] > whole[prefix]:
+                found.append((bare[prefix], _candidate(contents.source, group, prefix, shapes)))
+            elif whole[prefix]:
+                found.append((whole[prefix], _plain(group, prefix, shapes)))
+    if key is not None:
+        found = [(count, place) for count, place in found if f".{key}." in f".{place.label}."]
+    return [place for _, place in sorted(found, key=lambda one: (-one[0], one[1].rank))]
+
+
+def _plain(group: str, prefix: str, shapes: Mapping[str, Shape]) -> Candidate:
+    """The tensors whose names begin so, and are left as they are otherwise."""
+    keys = {name[len(prefix) :]: name for name in shapes if name.startswith(prefix)}
+    wrappers = tuple(f"{part}." for part in prefix.split(".") if part)
+    return Candidate(group, prefix, keys, {name: shapes[key] for name, key in keys.items()}, wrappers)
+
+
+def _groups(contents: Contents) -> Iterator[tuple[str, Mapping[str, Shape]]]:
+    """The dicts of the file that are no optimiser's."""
+    optimisers = tuple(
+        f"{name.removesuffix('param_groups')}state." for name in contents.beside if f".{name}".endswith(".param_groups")
+    )
+    yield from ((group, shapes) for group, shapes in contents.groups.items() if not f"{group}.".startswith(optimisers))
 
 
 def check_names(names: Iterable[str], source: str) -> None:

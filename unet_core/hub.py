@@ -14,13 +14,19 @@ import numpy as np
 
 from unet_core.config import UNetConfig
 from unet_core.errors import CheckpointError, some
+from unet_core.graph import Graph
+from unet_core.graph.graph import Kind
 
 Tensors = Mapping[str, np.ndarray]
+Description = UNetConfig | Graph
+"""What a network is: a config of this project's family, or the graph that was read from code."""
 
 FLOATS = tuple(map(np.dtype, (np.float32, np.float64, ml_dtypes.bfloat16, np.float16)))
 """The dtypes that weights and running statistics may have; they are kept as they are."""
 COUNTER = np.dtype(np.int64)
 """The dtype of `num_batches_tracked`, as in torch."""
+_OTHERS = tuple(map(np.dtype, (np.int64, np.int32, np.uint8, np.bool_)))
+"""Further dtypes that a buffer may have, such as a table of indices."""
 
 
 @dataclass(frozen=True)
@@ -30,27 +36,47 @@ class TensorSpec:
     shape: tuple[int, ...]
     layer: str
     """The layer it belongs to, e.g. `down1.conv.0`."""
-    trained: bool
-    """True for what an optimiser updates, False for BatchNorm's statistics."""
+    kind: Kind
+    """What it is: a parameter, which an optimiser updates, a running statistic, a counter, or another buffer."""
     fan_in: int | None
-    """Inputs to one output of the convolution it belongs to; None in BatchNorm."""
+    """Inputs to one output of the convolution it belongs to; None in BatchNorm, and where nothing is initialised."""
+
+    @property
+    def trained(self) -> bool:
+        """Whether an optimiser updates it."""
+        return self.kind == "parameter"
+
+    @property
+    def dtypes(self) -> tuple[np.dtype, ...]:
+        """Those that it may have."""
+        return {"counter": (COUNTER,), "buffer": (*FLOATS, *_OTHERS)}.get(self.kind, FLOATS)
 
 
-def tensor_specs(config: UNetConfig) -> dict[str, TensorSpec]:
-    """Every tensor of the network, in forward order: the keys of the torch twin's `state_dict`."""
+def tensor_specs(config: Description) -> dict[str, TensorSpec]:
+    """Every tensor of the network, in the order of the `state_dict` of its torch module, whose keys they have.
+
+    Of a config, that is the forward order. Of a tensor that stands there under two names, the first.
+    """
+    if isinstance(config, Graph):
+        return {
+            name: TensorSpec(tensor.shape, name.rpartition(".")[0], tensor.kind, None)
+            for name, tensor in config.tensors.items()
+            if tensor.same_as is None
+        }
     specs: dict[str, TensorSpec] = {}
 
     def convolution(layer: str, shape: tuple[int, ...], channels: int, *, bias: bool) -> None:
         fan_in = math.prod(shape[1:])
-        specs[f"{layer}.weight"] = TensorSpec(shape, layer, True, fan_in)
+        specs[f"{layer}.weight"] = TensorSpec(shape, layer, "parameter", fan_in)
         if bias:
-            specs[f"{layer}.bias"] = TensorSpec((channels,), layer, True, fan_in)
+            specs[f"{layer}.bias"] = TensorSpec((channels,), layer, "parameter", fan_in)
 
     def batch_norm(layer: str, channels: int) -> None:
         for name in ("weight", "bias"):
-            specs[f"{layer}.{name}"] = TensorSpec((channels,), layer, True, None)
-        for name, shape in (("running_mean", (channels,)), ("running_var", (channels,)), ("num_batches_tracked", ())):
-            specs[f"{layer}.{name}"] = TensorSpec(shape, layer, False, None)
+            specs[f"{layer}.{name}"] = TensorSpec((channels,), layer, "parameter", None)
+        for name in ("running_mean", "running_var"):
+            specs[f"{layer}.{name}"] = TensorSpec((channels,), layer, "statistic", None)
+        specs[f"{layer}.num_batches_tracked"] = TensorSpec((), layer, "counter", None)
 
     for block in (*config.encoder_blocks, *config.decoder_blocks):
         if block.up is not None:
@@ -71,7 +97,7 @@ def named_by(layers: Mapping[str, str], config: UNetConfig) -> dict[str, str]:
 
 def check_tensors(
     tensors: Tensors,
-    config: UNetConfig,
+    config: Description,
     source: str,
     *,
     names: Mapping[str, str] | None = None,
@@ -98,9 +124,7 @@ def check_tensors(
         if tensors[key].shape != specs[key].shape
     ]
     mistyped = [
-        f"{names.get(key, key)} is {tensors[key].dtype}"
-        for key in both
-        if tensors[key].dtype not in ((COUNTER,) if key.endswith("num_batches_tracked") else FLOATS)
+        f"{names.get(key, key)} is {tensors[key].dtype}" for key in both if tensors[key].dtype not in specs[key].dtypes
     ]
     problems = [
         f"{word}: {some(found, most=500)}"
@@ -114,8 +138,8 @@ def check_tensors(
     ]
     if problems:
         raise CheckpointError(
-            f"{source}: the tensors are not those of a UNet with features {config.features}, "
-            f"{config.in_channels} channels in and {config.out_channels} out: {'; '.join(problems)}"
+            f"{source}: the tensors are not those of {config.title}, {config.in_channels} channels in and "
+            f"{config.out_channels} out: {'; '.join(problems)}"
         )
 
 
@@ -124,7 +148,35 @@ def contiguous(tensor: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(tensor).reshape(tensor.shape)
 
 
-def in_forward_order(tensors: Tensors, config: UNetConfig) -> dict[str, np.ndarray]:
+def under_one_name(tensors: Tensors, config: Description, source: str) -> dict[str, np.ndarray]:
+    """The tensors of a state_dict, without the later names of those that stand there under several.
+
+    Raises:
+        CheckpointError: under two names of one tensor there are two.
+    """
+    if not isinstance(config, Graph):
+        return dict(tensors)
+    again = {name: tensor.same_as for name, tensor in config.tensors.items() if tensor.same_as in tensors}
+    apart = [name for name, first in again.items() if name in tensors and differ(tensors[name], tensors[str(first)])]
+    if apart:
+        raise CheckpointError(f"{source}: is one tensor in the network, but two here: {some(apart)}")
+    return {name: value for name, value in tensors.items() if name not in again}
+
+
+def under_all_names(tensors: Tensors, config: Description) -> dict[str, np.ndarray]:
+    """The inverse of `under_one_name`, in the order of the state_dict; what has several names is one array there."""
+    if not isinstance(config, Graph):
+        return dict(tensors)
+    first = {name: tensor.same_as or name for name, tensor in config.tensors.items()}
+    return {name: tensors[key] for name, key in first.items() if key in tensors}
+
+
+def differ(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two tensors are not the same in every bit."""
+    return one.dtype != other.dtype or one.shape != other.shape or one.tobytes() != other.tobytes()
+
+
+def in_forward_order(tensors: Tensors, config: Description) -> dict[str, np.ndarray]:
     """The same tensors in the order of `tensor_specs`, which is that of torch's `state_dict`."""
     return {key: tensors[key] for key in tensor_specs(config)}
 

@@ -35,8 +35,14 @@ class _Value:
 _MARK = _Value()
 
 
-def names_in(pickle: bytes, source: str, *, start: int = 0) -> tuple[set[str], int]:
+def names_in(pickle: bytes, source: str, *, start: int = 0, most: int = MOST_VALUES) -> tuple[set[str], int]:
     """The Python names (`module name`) to which a pickle refers, and where it ends.
+
+    Args:
+        pickle: the bytes, and others before and behind.
+        source: for messages.
+        start: where it begins.
+        most: opcodes that it may have.
 
     Raises:
         CheckpointError: it is no sound pickle; or what it makes would be nested deeper, or hold more values, than any
@@ -48,8 +54,10 @@ def names_in(pickle: bytes, source: str, *, start: int = 0) -> tuple[set[str], i
     file = io.BytesIO(pickle)
     file.seek(start)
     try:
-        for opcode, argument, _ in pickletools.genops(file):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
             name = opcode.name
+            if count == most:
+                raise CheckpointError(f"{source}: its pickle has more opcodes than any checkpoint's ({most})")
             if name == "MARK":
                 stack.append(_MARK)
             elif name in ("PUT", "BINPUT", "LONG_BINPUT"):

@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Float
 
 from unet_core.bands import check_picture
-from unet_core.config import UNetConfig
+from unet_core.config import Output
 from unet_core.errors import DataError, some
 from unet_core.evaluation import Bands
 from unet_core.files import atomic
+from unet_core.hub import Description
 from unet_core.metrics import decided
 from unet_core.overlay import overlay
 from unet_core.pictures import SUFFIXES, read_picture
@@ -69,7 +70,14 @@ def _is_picture(path: Path) -> bool:
 
 
 def predict_file(
-    bands: Bands, config: UNetConfig, picture: Path, out: Path, *, wanted: Wanted, values: tuple[int, ...]
+    bands: Bands,
+    config: Description,
+    picture: Path,
+    out: Path,
+    *,
+    wanted: Wanted,
+    values: tuple[int, ...],
+    output: Output | None = None,
 ) -> None:
     """Read a picture and write what is wanted of it.
 
@@ -80,12 +88,14 @@ def predict_file(
         out: the folder for the predictions; it exists.
         wanted: what to write.
         values: what the mask's pixels are to hold, by class.
+        output: what the logits are; None: what the config says.
 
     Raises:
         UNetError: the picture cannot be read or is not for this network, or a prediction cannot be written.
     """
     from PIL import Image
 
+    output = output or config.output
     pixels = read_picture(picture, config.in_channels)
     try:
         check_picture(config, pixels)
@@ -104,13 +114,13 @@ def predict_file(
             np.lib.format.write_array_header_1_0(probabilities, header)
         for start, logits in bands(pixels):
             rows = slice(start, start + len(logits))
-            classes = decided(logits, config.output)
+            classes = decided(logits, output)
             if mask is not None:
                 mask[rows] = np.asarray(values, mask.dtype)[classes]
             if tinted is not None:
                 tinted[rows] = overlay(pixels[rows], classes)
             if probabilities is not None:
-                probabilities.write(probable(logits, config.output).astype("<f4").tobytes())
+                probabilities.write(probable(logits, output).astype("<f4").tobytes())
         if mask is not None:
             Image.fromarray(mask).save(partial["masks"], "PNG")
         if tinted is not None:

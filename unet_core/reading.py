@@ -14,7 +14,18 @@ from unet_core.config import UNetConfig
 from unet_core.contents import Candidate, Contents, candidates
 from unet_core.dialects import DIALECTS, GENERIC, OWN, Dialect, Match, dialect_of, matches
 from unet_core.errors import CheckpointError, ConfigError, shown, some
-from unet_core.hub import COUNTER, check_tensors, in_forward_order, infer_config, named_by, tensor_specs
+from unet_core.evidence import by_dialect
+from unet_core.graph import Graph
+from unet_core.hub import (
+    COUNTER,
+    Description,
+    check_tensors,
+    differ,
+    in_forward_order,
+    infer_config,
+    named_by,
+    tensor_specs,
+)
 from unet_core.structure import read_structure
 
 SEMANTICS = ("align_corners", "skip_first", "fit", "output", "norm_epsilon", "norm_momentum")
@@ -85,16 +96,21 @@ def _sealed(contents: Contents, text: str, hints: Hints) -> Checkpoint:
     """Hold the tensors against the record that was stored with them."""
     source = contents.source
     record = read_record(text, source)
-    stored = {**dataclasses.asdict(record.config), "dialect": record.dialect, "key": None}
+    stored = {**record.config.to_dict(), "dialect": record.dialect, "key": None}
     said = {**hints.semantics, "dialect": hints.dialect, "key": hints.key}
     wrong = [
-        f"{name} {value} (stored: {stored[name]})" for name, value in said.items() if value not in (None, stored[name])
+        f"{name} {value} (stored: {stored.get(name)})"
+        for name, value in said.items()
+        if value not in (None, stored.get(name))
     ]
     if wrong and not hints.where_needed:
         raise CheckpointError(f"{source}: what is stored in the file contradicts what you say: {some(wrong)}")
-    names = file_names(record.config, record.dialect, record.origin)
+    fetched = _fetched(contents, record.config)
+    counted = any(name.endswith(_COUNTER_NAME) for name in fetched)  # an Orbax directory has counters, whatever came
+    names = file_names(
+        record.config, record.dialect, dataclasses.replace(record.origin, counters=counted or record.origin.counters)
+    )
     keys = {name: key for key, name in names.items()}
-    fetched = contents.fetch("", list(contents.groups.get("", {})))
     extra = [name for name in fetched if name not in keys]
     tensors = {keys[name]: value for name, value in fetched.items() if name in keys}
     tensors |= {key: _no_count() for key in tensor_specs(record.config) if key not in names}
@@ -104,7 +120,28 @@ def _sealed(contents: Contents, text: str, hints: Hints) -> Checkpoint:
     beside = tuple(f"{name} {value}{' (kept)' if name in riders else ''}" for name, value in contents.beside.items())
     reading = Reading(passengers=beside, keys=names)
     tensors = in_forward_order(tensors, record.config)
-    return Checkpoint(record.config, tensors, record.origin, reading=reading, dialect=record.dialect)
+    return Checkpoint(
+        record.config, tensors, record.origin, reading=reading, dialect=record.dialect, evidence=record.evidence
+    )
+
+
+def _fetched(contents: Contents, config: Description) -> dict[str, np.ndarray]:
+    """The tensors of a file with a record, each under its first name.
+
+    Raises:
+        CheckpointError: under two names of one tensor there are two.
+    """
+    names = contents.groups.get("", {})
+    if not isinstance(config, Graph):
+        return contents.fetch("", list(names))
+    again = {name: tensor.same_as for name, tensor in config.tensors.items() if name in names}
+    again = {name: first for name, first in again.items() if first in names}
+    fetched = contents.fetch("", [name for name in names if name not in again])
+    # One by one: they may share the memory of the first.
+    apart = [name for name, first in again.items() if differ(contents.fetch("", [name])[name], fetched[str(first)])]
+    if apart:
+        raise CheckpointError(f"{contents.source}: is one tensor in the network, but two here: {some(apart)}")
+    return fetched
 
 
 def _networks(contents: Contents, hints: Hints) -> list[_Network]:
@@ -263,6 +300,7 @@ def _read(network: _Network, contents: Contents, hints: Hints, others: list[Cand
         digests_stored=False,
         dialect=origin.dialect,
         reading=reading,
+        evidence=by_dialect(origin.dialect, stored=False),
     )
 
 

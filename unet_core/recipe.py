@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 from unet_core.config import UNetConfig, Upsampling
 from unet_core.errors import ConfigError
+from unet_core.graph import Graph
 from unet_core.schedule import Schedule
 from unet_core.settings import Augmentation, Loss, Optimizer, check_choice
+from unet_core.suitability import check_training
 
 Precision = Literal["float32", "bfloat16", "float64"]
 
@@ -104,9 +106,12 @@ class Recipe:
         self.check(config, classes)
         return config
 
-    def check(self, config: UNetConfig, classes: int) -> None:
+    def check(self, config: UNetConfig | Graph, classes: int) -> None:
         """Raise ConfigError where the network of `config` cannot be trained by this recipe."""
         self.loss.check(classes)
+        if isinstance(config, Graph):
+            check_training(config, self.batch // self.norm_parts, self.crop)
+            return
         least = config.minimum_size
         if self.crop < least or (self.crop // least) ** 2 * (self.batch // self.norm_parts) < 2:
             raise ConfigError(f"crop {self.crop}: is too small for {config.depth + 1} levels; {2 * least} will do")

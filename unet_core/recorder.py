@@ -206,7 +206,7 @@ class Recorder(Plan):
             return -math.inf
         try:
             read(self.run.path / BEST)
-        except CheckpointError as error:
+        except (CheckpointError, FileNotFoundError) as error:  # a run that was moved may come without
             self.tell(f"the best network is lost ({error}); the next validation writes one")
             return -math.inf
         return self.history.best

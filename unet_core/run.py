@@ -20,12 +20,16 @@ from typing import Any, Literal
 
 from unet_core.batches import Examples, batches
 from unet_core.checkpoint import Checkpoint, new_network
+from unet_core.config import Output
 from unet_core.errors import ConfigError, DataError, RunError, some
 from unet_core.files import atomic
+from unet_core.graph import Graph
+from unet_core.hub import Description
 from unet_core.progress import Progress, silent
 from unet_core.recipe import Recipe
 from unet_core.safetensors_file import read, write
 from unet_core.source import Source, open_source, split
+from unet_core.suitability import refusal
 
 Backend = Literal["jax", "torch"]
 
@@ -135,12 +139,17 @@ class Run:
         """How it trains."""
         return self.settings.recipe
 
+    @property
+    def output(self) -> Output:
+        """What the logits of its network are."""
+        return trained_output(self.start.config)
+
     def __str__(self) -> str:
         network, values = self.start.config, ", ".join(map(str, self.settings.values))
-        levels = "-".join(map(str, network.features))
+        title = network.title if isinstance(network, Graph) else f"UNet {'-'.join(map(str, network.features))}"
         return (
             f"{len(self.training)} pictures to train on, {len(self.validation)} to validate on, {network.in_channels} "
-            f"channel{'s' * (network.in_channels > 1)}; masks hold {values}; UNet {levels}"
+            f"channel{'s' * (network.in_channels > 1)}; masks hold {values}; {title}"
         )
 
     def batches(self, start: int, share: tuple[int, int] = (0, 1)) -> Any:
@@ -223,10 +232,7 @@ def open_run(
         _check_same(path, old, settings)
     network = start_network(start, recipe, source.channels, len(source.values))
     check(network)
-    least = network.config.minimum_size
-    small = [name for name, size in zip(validation.names, validation.sizes, strict=True) if min(size) < least]
-    if small:
-        raise DataError(f"{data}: too small to validate on ({least}x{least} is the least): {some(small)}")
+    _check_sizes(data, network.config, validation)
     if rank:
         yield Run(path, settings, training, validation, network, until)
         return
@@ -258,18 +264,41 @@ def start_network(start: Checkpoint | None, recipe: Recipe, channels: int, class
     """
     if start is None:
         return new_network(recipe.network(channels, classes), recipe.seed)
-    recipe.check(start.config, classes)
-    if recipe.features not in {start.config.features, Recipe.features}:
+    config = start.config
+    recipe.check(config, classes)
+    own = Recipe.features if isinstance(config, Graph) else config.features
+    if recipe.features not in {own, Recipe.features}:
         raise ConfigError("--features: the network of --start has its own; leave that out")
     needed = 1 if classes == 2 else classes
-    if start.config.out_channels not in {needed, classes}:
+    if config.out_channels not in {needed, classes}:
         raise ConfigError(
-            f"{recipe.start}: its network has {start.config.out_channels} output channels; the masks have {classes} "
+            f"{recipe.start}: its network has {config.out_channels} output channels; the masks have {classes} "
             f"classes, which are {needed}"
         )
-    if start.config.out_channels > 1 and start.config.output != "softmax":  # its loss is that of a softmax
-        return dataclasses.replace(start, config=dataclasses.replace(start.config, output="softmax"))
+    # Its loss is that of a softmax. A graph stays that of its code: `Run.output` says how it is judged.
+    if not isinstance(config, Graph) and config.out_channels > 1 and config.output != "softmax":
+        return dataclasses.replace(start, config=dataclasses.replace(config, output="softmax"))
     return start
+
+
+def trained_output(config: Description) -> Output:
+    """What the losses take a network's logits for, whatever the last node of a graph makes of them."""
+    return "softmax" if config.out_channels > 1 else config.output
+
+
+def _check_sizes(data: str, config: Description, validation: Source) -> None:
+    """Raise DataError where pictures are none that the network can be validated on."""
+    named = list(zip(validation.names, validation.sizes, strict=True))
+    if isinstance(config, Graph):
+        whys = {name: why for name, size in named if (why := refusal(config, size))}
+        if whys:
+            why = next(iter(whys.values()))
+            raise DataError(f"{data}: not to be validated on, for {why}: {some(whys)}")
+        return
+    least = config.minimum_size
+    small = [name for name, size in named if min(size) < least]
+    if small:
+        raise DataError(f"{data}: too small to validate on ({least}x{least} is the least): {some(small)}")
 
 
 def versions_of(backend: Backend) -> dict[str, str]:

@@ -36,16 +36,32 @@ def read(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
 
 def examine(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     """As `read`, but whatever its values are, and with what nothing in the file tells left open."""
+    return read_contents(contents(path), hints)
+
+
+def contents(path: Path) -> Contents:
+    """What the file holds, before anything in it is judged.
+
+    Raises:
+        CheckpointError: not such a file, or damaged.
+    """
     shapes = _header(path)
-    metadata = _metadata(path)
-    contents = Contents(
+    return Contents(
         str(path),
         groups={"": shapes},
         fetch=lambda _, keys: _fetch(path, keys),
-        record=metadata.get(RECORD_KEY),
+        record=_metadata(path).get(RECORD_KEY),
         ordered=False,
     )
-    return read_contents(contents, hints)
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """Every tensor of a `.safetensors` file under its own name, whatever network they are of.
+
+    Raises:
+        CheckpointError: not such a file, or damaged.
+    """
+    return _fetch(path, [*_header(path)])
 
 
 def stored_certificate(path: Path) -> str | None:

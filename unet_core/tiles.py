@@ -8,6 +8,8 @@ from jaxtyping import Float
 
 from unet_core.config import UNetConfig
 from unet_core.errors import UNetError
+from unet_core.graph import Graph
+from unet_core.hub import Description
 
 LARGEST_TILE = 896
 """Pixels a side: the full network (64 to 1024 features, float32) then needs less than 2 GB beside its weights."""
@@ -80,13 +82,20 @@ class Tiling:
     def __len__(self) -> int:
         return len(self.rows.starts) * len(self.columns.starts)
 
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Height and width of each tile."""
+        return self.rows.tile, self.columns.tile
 
-def tiling(config: UNetConfig, size: tuple[int, int], tile: tuple[int, int], overlap: int | None = None) -> Tiling:
-    """Tiles that cover a picture.
+
+def tiling(
+    config: Description, size: tuple[int, int], tile: tuple[int, int] | None = None, overlap: int | None = None
+) -> Tiling:
+    """Tiles that cover a picture; of a network that was read from code one, the whole picture.
 
     Args:
         size: height and width of the picture, in pixels.
-        tile: height and width of each tile, multiples of `2**config.depth`.
+        tile: height and width of each tile, multiples of `2**config.depth`; None: the `default_tile`.
         overlap: by how many pixels neighbours overlap at least. None: by as many as it takes that every pixel comes
             from tiles that see all it depends on, and the stitched logits are those of the whole picture. So they are
             for every overlap from `2 * halo(config)` up. With less, neighbours are blended over all of their overlap.
@@ -95,21 +104,35 @@ def tiling(config: UNetConfig, size: tuple[int, int], tile: tuple[int, int], ove
         UNetError: a tile that is no multiple of `2**config.depth`, or not larger than the overlap that it needs.
     """
     check_tile(config, tile, overlap)
+    if isinstance(config, Graph):
+        return Tiling(*(Line(length, length, (0,), (np.ones(length),)) for length in size))
+    tile = tile or default_tile(config, [size], overlap)
     rows, columns = (_line(config, *axis, overlap) for axis in zip(size, tile, strict=True))
     return Tiling(rows, columns)
 
 
-def check_tile(config: UNetConfig, tile: tuple[int, int], overlap: int | None) -> None:
+def check_tile(config: Description, tile: tuple[int, int] | None, overlap: int | None) -> None:
     """Raise UNetError where no picture can be covered with such tiles.
 
     An overlap that leaves nothing of them is no matter to pictures that one tile holds: `tiling` sees to it.
     """
+    if isinstance(config, Graph):
+        if tile is not None or overlap is not None:
+            raise UNetError("a network that was read from its code takes whole pictures: leave tile and overlap out")
+        return
     step = config.minimum_size
-    if any(length % step or length < step for length in tile):
+    if tile is not None and any(length % step or length < step for length in tile):
         near = "x".join(str(max(_up(length, step), step)) for length in tile)
         raise UNetError(f"a tile of {tile[0]}x{tile[1]}: both must be multiples of {step}; give {near}, for example")
     if overlap is not None and overlap < 0:
         raise UNetError(f"an overlap of {overlap} pixels: give 0 or more")
+
+
+def shared_tile(
+    config: Description, sizes: Iterable[tuple[int, int]], overlap: int | None = None
+) -> tuple[int, int] | None:
+    """The `default_tile`; None for a network that takes whole pictures only."""
+    return None if isinstance(config, Graph) else default_tile(config, sizes, overlap)
 
 
 def default_tile(config: UNetConfig, sizes: Iterable[tuple[int, int]], overlap: int | None = None) -> tuple[int, int]:

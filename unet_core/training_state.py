@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from unet_core.checkpoint import Checkpoint, digest
-from unet_core.config import UNetConfig
 from unet_core.errors import CheckpointError, some
-from unet_core.hub import Tensors, tensor_specs
+from unet_core.graph import Graph
+from unet_core.hub import Description, Tensors, tensor_specs
 from unet_core.settings import OptimizerName
 
 MOMENTS: Mapping[OptimizerName, Mapping[str, str]] = {
@@ -88,9 +88,18 @@ class TrainingState:
         return named | {f"average of {key}": value for key, value in (self.average or {}).items()}
 
 
-def parameter_shapes(config: UNetConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of everything that an optimiser updates, in the order of torch's `parameters()`."""
+def parameter_shapes(config: Description) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter, in the order of torch's `parameters()`."""
     return {key: spec.shape for key, spec in tensor_specs(config).items() if spec.trained}
+
+
+def updated_shapes(config: Description) -> dict[str, tuple[int, ...]]:
+    """As `parameter_shapes`, without the parameters on which the logits do not depend.
+
+    torch gives these no gradient, and its optimisers then leave them alone, weight decay included; so do the trainers.
+    """
+    shapes = parameter_shapes(config)
+    return {key: shape for key, shape in shapes.items() if not isinstance(config, Graph) or key in config.trained}
 
 
 def difference(a: TrainingState, b: TrainingState) -> list[str]:

@@ -1,0 +1,422 @@
+"""A network as a graph of operations with PyTorch's meaning: what is computed, in which order, with which tensors."""
+
+import bisect
+import inspect
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Literal
+
+from unet_core.errors import ConfigError, shown
+from unet_core.graph.operations import OPERATIONS, Role, conformed
+from unet_core.graph.sizes import AXES, Shape, Size, evaluate, named
+
+INPUT = "input"
+"""The name of the picture, as an input of nodes."""
+
+MOST_NODES = 20_000
+"""The largest known networks have some two thousand."""
+
+_DEEPEST, _LONGEST = 100, 1000
+"""Modules in modules, and characters, of the name of a tensor."""
+_MOST_AXES = 16
+_LARGEST = 2**48
+"""Of what an answer may have along an axis; a file's graph may claim anything."""
+
+Kind = Literal["parameter", "statistic", "counter", "buffer"]
+"""What a tensor is: trained; a running mean or variance; the batches that were counted; anything else that is kept."""
+
+Output = Literal["sigmoid", "softmax", "logits"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation.
+
+    Raises:
+        ConfigError: there is no such operation, or it takes no such inputs, tensors or attributes.
+    """
+
+    name: str
+    """Of the module that computes it, such as `down1.conv.0`, and more where it computes several."""
+    operation: str
+    """One of `OPERATIONS`."""
+    inputs: tuple[str, ...] = ()
+    """The names of nodes before it, or `INPUT`."""
+    tensors: Mapping[str, str] = field(default_factory=dict)
+    """The state_dict's name of each tensor, by its role."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """Those that the table has; those that are left out have its defaults."""
+
+    def __post_init__(self) -> None:
+        row = OPERATIONS.get(self.operation)
+        if row is None:
+            raise ConfigError(f"node {shown(self.name)}: there is no operation {shown(self.operation)}")
+        least, most = row.inputs
+        roles = {role for role, needed in row.roles.items() if needed}
+        attributes: dict[str, Any] = {}
+        try:
+            if len(self.inputs) < least or (most is not None and len(self.inputs) > most):
+                raise ValueError(f"it takes {least} to {most or 'any number of'} inputs, not {len(self.inputs)}")
+            if not roles <= self.tensors.keys() <= row.roles.keys():
+                raise ValueError(f"it takes the tensors {', '.join(row.roles)}")
+            if not self.attributes.keys() <= row.attributes.keys():
+                raise ValueError(f"it takes the attributes {', '.join(row.attributes)}")
+            for name, (kind, default) in row.attributes.items():
+                if name not in self.attributes and default is inspect.Parameter.empty:
+                    raise ValueError(f"it needs the attribute {name}")
+                attributes[name] = conformed(kind, self.attributes[name]) if name in self.attributes else default
+        except ValueError as error:
+            raise ConfigError(f"node {shown(self.name)}, {self.operation}: {error}") from error
+        object.__setattr__(self, "inputs", tuple(self.inputs))
+        object.__setattr__(
+            self, "tensors", MappingProxyType({role: self.tensors[role] for role in row.roles if role in self.tensors})
+        )
+        object.__setattr__(self, "attributes", MappingProxyType(attributes))
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.operation, self.inputs))
+
+    def at(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        """The attributes, sizes as numbers, for an input of these sizes (`unet_core.graph.sizes.AXES`)."""
+        return {name: _numbers(value, sizes) for name, value in self.attributes.items()}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the state_dict."""
+
+    shape: tuple[int, ...]
+    kind: Kind
+    same_as: str | None = None
+    """The name before it in the state_dict under which the very same tensor stands."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The heights, widths and depths that a network takes, in pixels."""
+
+    multiple: int = 1
+    """Each is a multiple of this."""
+    least: int = 1
+    """Each is this at least."""
+    most: int | None = None
+    """Each is this at most."""
+    only: tuple[tuple[int, ...], ...] = ()
+    """These alone, where there are any: the network was read at them, one by one."""
+
+    def take(self, size: Sequence[int]) -> bool:
+        """Whether the network takes an input of this size."""
+        if self.only:
+            return tuple(size) in self.only
+        return all(length % self.multiple == 0 and self.least <= length <= (self.most or length) for length in size)
+
+    def __str__(self) -> str:
+        if self.only:
+            return f"{' or '.join('x'.join(map(str, size)) for size in self.only)} alone"
+        kind = "any size" if self.multiple == 1 else f"multiples of {self.multiple}"
+        return f"{kind} from {self.least}{' up' if self.most is None else f' to {self.most}'}"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network: one picture in, one map out. Frozen; equal networks compare equal.
+
+    Raises:
+        ConfigError: nodes that take what is not before them, tensors that are not there, shapes that do not fit.
+    """
+
+    in_channels: int
+    """Of the picture."""
+    nodes: tuple[Node, ...]
+    """In the order in which they run; `output` is the last."""
+    tensors: Mapping[str, Tensor]
+    """By name, in the order of the state_dict; those that no node uses among them."""
+    dimensions: int = 2
+    """Of the picture: 2, or 3."""
+    sizes: Sizes = Sizes()
+    training: "Graph | None" = None
+    """What it computes in training mode, where BatchNorm, dropout and the like do not tell that."""
+    untrained: str = ""
+    """Why nothing is known of its training mode; empty where it is known."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nodes", tuple(self.nodes))
+        object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
+        if not 0 < len(self.nodes) <= MOST_NODES:
+            raise ConfigError(f"the graph has {len(self.nodes)} nodes")
+        if self.dimensions not in (2, 3) or self.in_channels < 1:
+            raise ConfigError(f"a picture of {self.in_channels} channels in {self.dimensions} dimensions")
+        known = {INPUT}
+        for node in self.nodes:
+            strange = [name for name in node.inputs if name not in known]
+            strange += [name for name in node.tensors.values() if name not in self.tensors]
+            if strange or node.name in known:
+                why = f"takes {shown(strange[0])}, which is not there" if strange else "is there twice"
+                raise ConfigError(f"node {shown(node.name)}: {why}")
+            known.add(node.name)
+        for name, tensor in self.tensors.items():
+            other = self.tensors.get(tensor.same_as or name)
+            if other is None or other.shape != tensor.shape or (tensor.same_as and other.same_as):
+                raise ConfigError(f"tensor {shown(name)}: is not the same as {shown(tensor.same_as)}")
+        self._check_names()
+        shape = self.shapes[self.nodes[-1].name]
+        if len(shape) != self.dimensions + 2 or not isinstance(shape[1], int):
+            raise ConfigError(f"the network answers {shape}, no map of some channels")
+
+    def __hash__(self) -> int:
+        return hash((self.in_channels, self.nodes))
+
+    def __deepcopy__(self, _: Any) -> "Graph":
+        return self
+
+    def __reduce__(self) -> Any:
+        return Graph.from_json, (self.to_json(),)
+
+    def _check_names(self) -> None:
+        names = sorted(self.tensors)
+        for name in names:
+            below = bisect.bisect_left(names, f"{name}.")
+            is_module = names[below : below + 1] and names[below].startswith(f"{name}.")
+            if is_module or not all(name.split(".")) or name.count(".") > _DEEPEST or len(name) > _LONGEST:
+                raise ConfigError(f"tensor {shown(name)}: no module has one of such a name")
+
+    @cached_property
+    def shapes(self) -> Mapping[str, Shape]:
+        """The shape of every node's answer, and of the input, in torch's layout.
+
+        Raises:
+            ConfigError: some do not fit together.
+        """
+        shapes: dict[str, Shape] = {INPUT: (named(AXES[0]), self.in_channels, *map(named, self.axes))}
+        for node in self.nodes:
+            shapes[node.name] = self.shape_of(node, shapes)
+        return shapes
+
+    def shape_of(self, node: Node, shapes: Mapping[str, Shape]) -> Shape:
+        """The shape of a node's answer, given those of its inputs."""
+        try:
+            shape = OPERATIONS[node.operation].shape(
+                *(shapes[name] for name in node.inputs),
+                **{role: Role(self.tensors[name].shape) for role, name in node.tensors.items()},
+                **node.attributes,
+            )
+            if len(shape) > _MOST_AXES or any(isinstance(size, int) and not 0 <= size <= _LARGEST for size in shape):
+                raise ValueError("it answers what no device holds")
+            return shape
+        except (ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError, RecursionError) as error:
+            raise ConfigError(f"node {shown(node.name)}, {node.operation}: {error}") from error
+
+    @property
+    def title(self) -> str:
+        """What a person calls the network."""
+        return f"a network of {len(self.nodes)} operations"
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The names of the picture's sizes, in torch's order."""
+        return AXES[-self.dimensions :]
+
+    @property
+    def out_channels(self) -> int:
+        """Of the answer."""
+        channels = self.shapes[self.nodes[-1].name][1]
+        assert isinstance(channels, int)
+        return channels
+
+    @cached_property
+    def output(self) -> Output:
+        """What the last node makes of the logits: their sigmoid, their softmax over the channels, or nothing."""
+        last = self.nodes[-1]
+        if last.operation == "sigmoid":
+            return "sigmoid"
+        if last.operation == "softmax" and last.attributes["axis"] in (1, -self.dimensions - 1):
+            return "softmax"
+        return "logits"
+
+    @property
+    def logits(self) -> str:
+        """The name of the node whose answer is the logits."""
+        last = self.nodes[-1]
+        return last.name if self.output == "logits" else last.inputs[0]
+
+    @property
+    def minimum_size(self) -> int:
+        """The smallest height and width, in pixels, that the network takes."""
+        if self.sizes.only:
+            return min(map(min, self.sizes.only))
+        return math.ceil(self.sizes.least / self.sizes.multiple) * self.sizes.multiple
+
+    def sizes_of(self, batch: int, size: Sequence[int]) -> dict[str, int]:
+        """The sizes of such an input by name, for `Node.at` and `unet_core.graph.sizes.evaluate`."""
+        return {AXES[0]: batch, **dict(zip(self.axes, size, strict=True))}
+
+    def answered(self, size: Sequence[int]) -> tuple[int, ...]:
+        """The size of the answer to an input of this size."""
+        sizes = self.sizes_of(1, size)
+        return tuple(evaluate(length, sizes) for length in self.shapes[self.nodes[-1].name][2:])
+
+    def check_input(self, *shape: int) -> None:
+        """Raise ValueError where an input of these sizes and channels, in this order, cannot pass the network."""
+        *size, channels = shape
+        if len(size) != self.dimensions:
+            raise ValueError(f"the input has {len(size)} dimensions, the network takes {self.dimensions}")
+        if channels != self.in_channels:
+            raise ValueError(f"the input has {channels} channels, the network takes {self.in_channels}")
+        if not self.sizes.take(size):
+            raise ValueError(f"an input of {'x'.join(map(str, size))}: the network takes {self.sizes}")
+
+    def uses(self) -> Counter[str]:
+        """How often each answer is taken, by other nodes or as that of the network."""
+        return Counter([name for node in self.nodes for name in node.inputs] + [self.nodes[-1].name])
+
+    @property
+    def averages_batches(self) -> bool:
+        """Whether its answers, or running statistics, depend on all examples of a batch in training mode."""
+        return any(
+            (node.operation == "batch_norm" and not node.attributes["frozen"])
+            or (node.operation == "instance_norm" and "mean" in node.tensors)
+            for node in self.in_mode(training=True).nodes
+        )
+
+    @cached_property
+    def trained(self) -> frozenset[str]:
+        """The parameters on which the logits depend in training mode, by their first names: the others never change."""
+        graph = self.in_mode(training=True)
+        used = {name for node in pruned(graph.nodes, graph.logits) for name in node.tensors.values()}
+        first = {self.tensors[name].same_as or name for name in used}
+        return frozenset(name for name in first if self.tensors[name].kind == "parameter")
+
+    def in_mode(self, *, training: bool) -> "Graph":
+        """What it computes in this mode."""
+        return self.training if training and self.training is not None else self
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        fields: dict[str, Any] = {"in_channels": self.in_channels, "dimensions": self.dimensions}
+        fields["sizes"] = {
+            "multiple": self.sizes.multiple,
+            "least": self.sizes.least,
+            "most": self.sizes.most,
+            "only": [list(size) for size in self.sizes.only],
+        }
+        fields["nodes"] = [_node_fields(node) for node in self.nodes]
+        fields["tensors"] = {
+            name: [list(tensor.shape), tensor.kind, *([tensor.same_as] if tensor.same_as else [])]
+            for name, tensor in self.tensors.items()
+        }
+        if self.training is not None:
+            fields["training"] = [_node_fields(node) for node in self.training.nodes]
+        if self.untrained:
+            fields["untrained"] = self.untrained
+        return fields
+
+    def to_json(self) -> str:
+        """As one line."""
+        return json.dumps(self.to_dict(), separators=(",", ":"))
+
+    @classmethod
+    def from_dict(cls, fields: Any) -> "Graph":
+        """The inverse of `to_dict`.
+
+        Raises:
+            ConfigError: they describe no network.
+        """
+        try:
+            tensors = {str(name): _tensor(entry) for name, entry in fields["tensors"].items()}
+            common: dict[str, Any] = {
+                "in_channels": conformed(int, fields["in_channels"]),
+                "dimensions": conformed(int, fields["dimensions"]),
+                "tensors": tensors,
+                "sizes": _sizes(fields["sizes"]),
+            }
+            training = fields.get("training")
+            return cls(
+                nodes=tuple(map(_node, fields["nodes"])),
+                training=None if training is None else cls(nodes=tuple(map(_node, training)), **common),
+                untrained=conformed(str, fields.get("untrained", "")),
+                **common,
+            )
+        except ConfigError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise ConfigError(f"the graph is damaged: {type(error).__name__}: {shown(error)}") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> "Graph":
+        """The inverse of `to_json`; raises what `from_dict` raises."""
+        try:
+            fields = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"the graph is not JSON: {shown(error)}") from error
+        return cls.from_dict(fields)
+
+
+def _node_fields(node: Node) -> dict[str, Any]:
+    fields: dict[str, Any] = {"name": node.name, "operation": node.operation, "inputs": list(node.inputs)}
+    if node.tensors:
+        fields["tensors"] = dict(node.tensors)
+    defaults = {name: default for name, (_, default) in OPERATIONS[node.operation].attributes.items()}
+    attributes = {name: _plain(value) for name, value in node.attributes.items() if value != defaults[name]}
+    return {**fields, "attributes": attributes} if attributes else fields
+
+
+def _node(fields: Any) -> Node:
+    unknown = fields.keys() - {"name", "operation", "inputs", "tensors", "attributes"}
+    if unknown:
+        raise ValueError(f"a node with {shown(unknown.pop())}")
+    tensors = {conformed(str, role): conformed(str, name) for role, name in fields.get("tensors", {}).items()}
+    return Node(
+        conformed(str, fields["name"]),
+        conformed(str, fields["operation"]),
+        conformed(tuple[str, ...], fields["inputs"]),
+        tensors,
+        dict(fields.get("attributes", {})),
+    )
+
+
+def _tensor(entry: Any) -> Tensor:
+    shape, kind, *same = entry
+    sizes = conformed(tuple[int, ...], shape)
+    if min(sizes, default=0) < 0 or len(same) > 1:
+        raise ValueError("a tensor of a negative size")
+    return Tensor(sizes, conformed(Kind, kind), conformed(str, same[0]) if same else None)
+
+
+def _sizes(fields: Any) -> Sizes:
+    sizes = Sizes(
+        conformed(int, fields["multiple"]),
+        conformed(int, fields["least"]),
+        conformed(int | None, fields["most"]),
+        conformed(tuple[tuple[int, ...], ...], fields["only"]),
+    )
+    if min(sizes.multiple, sizes.least) < 1:
+        raise ValueError("sizes below one")
+    return sizes
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Size) else value
+
+
+def _numbers(value: Any, sizes: Mapping[str, int]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_numbers(item, sizes) for item in value)
+    return evaluate(value, sizes) if isinstance(value, Size) else value
+
+
+def pruned(nodes: Sequence[Node], output: str) -> Iterator[Node]:
+    """Those of the nodes on which the answer of `output` depends, up to it."""
+    needed = {output}
+    kept = []
+    for node in reversed(nodes):
+        if node.name in needed:
+            needed.update(node.inputs)
+            kept.append(node)
+    yield from reversed(kept)

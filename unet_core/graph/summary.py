@@ -1,0 +1,76 @@
+"""A graph as a table: what each of its operations answers at a size, its parameters, and the operations it takes."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from unet_core.graph.graph import Graph, Node
+from unet_core.graph.sizes import evaluate
+
+_SIDE = {2: 256, 3: 64}
+"""Pixels a side, by dimensions, of the picture for which a table is made where nobody says another."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operation, for one picture."""
+
+    name: str
+    operation: str
+    shape: tuple[int, ...]
+    """Of its answer, in torch's layout."""
+    parameters: int
+    """Numbers that are trained, where they were not those of an operation before."""
+    flop: int
+    """Additions and multiplications of convolutions, matrix products and attention; the others take few."""
+
+
+def summary(graph: Graph, size: Sequence[int] | None = None) -> tuple[Row, ...]:
+    """Every operation of a network in eval mode.
+
+    Args:
+        graph: the network.
+        size: height and width (depth before them) of the picture; None: the `usual_size`.
+
+    Raises:
+        ValueError: the network does not take that size.
+    """
+    size = size or usual_size(graph)
+    graph.check_input(*size, graph.in_channels)
+    sizes = graph.sizes_of(1, size)
+    shapes = {name: tuple(evaluate(length, sizes) for length in shape) for name, shape in graph.shapes.items()}
+    seen: set[str] = set()
+    rows = []
+    for node in graph.nodes:
+        own = {graph.tensors[name].same_as or name for name in node.tensors.values()} - seen
+        seen |= own
+        trained = (graph.tensors[name] for name in own if graph.tensors[name].kind == "parameter")
+        parameters = sum(math.prod(tensor.shape) for tensor in trained)
+        rows.append(Row(node.name, node.operation, shapes[node.name], parameters, _flop(graph, node, shapes)))
+    return tuple(rows)
+
+
+def usual_size(graph: Graph) -> tuple[int, ...]:
+    """A size that the network takes, near to that of usual pictures."""
+    if graph.sizes.only:
+        return graph.sizes.only[0]
+    step = graph.sizes.multiple
+    side = min(_SIDE[graph.dimensions], graph.sizes.most or _SIDE[graph.dimensions]) // step * step
+    return (max(side, graph.minimum_size),) * graph.dimensions
+
+
+def _flop(graph: Graph, node: Node, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    inputs = [shapes[name] for name in node.inputs]
+    answer = math.prod(shapes[node.name])
+    kernel = graph.tensors[node.tensors["weight"]].shape if "weight" in node.tensors else ()
+    match node.operation:
+        case "convolution" | "linear":
+            return 2 * answer * math.prod(kernel[1:])
+        case "transposed_convolution":
+            return 2 * math.prod(inputs[0]) * math.prod(kernel[1:])
+        case "matmul":
+            return 2 * answer * inputs[0][-1]
+        case "attention":
+            queries, width = math.prod(inputs[0][:-1]), inputs[0][-1] + inputs[2][-1]
+            return 2 * queries * inputs[1][-2] * width
+    return 0
