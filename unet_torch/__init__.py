@@ -1,7 +1,9 @@
-"""The UNet in PyTorch: the network, and its checkpoints. Imports no JAX."""
+"""The UNet in PyTorch, networks that were read from code, and their checkpoints. Imports no JAX."""
 
 from unet_core import UNetConfig
 from unet_torch.checkpoint import load, save
 from unet_torch.model import DoubleConv, UNet
+from unet_torch.network import Network
+from unet_torch.reading import read
 
-__all__ = ["DoubleConv", "UNet", "UNetConfig", "load", "save"]
+__all__ = ["DoubleConv", "Network", "UNet", "UNetConfig", "load", "read", "save"]

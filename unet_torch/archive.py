@@ -5,14 +5,20 @@ import re
 import struct
 import zipfile
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
+from unet_core.checkpoint import LONGEST_RECORD
 from unet_core.containers import LEGACY_MAGIC
 from unet_core.errors import CheckpointError, first_line, shown, some
 from unet_core.pickles import names_in
 
 _LARGEST_PICKLE = 1_000_000
-"""Bytes; that of a network with its optimiser has some ten thousand. torch reads a million opcodes in seconds."""
+"""Opcodes, and bytes beside a record's; that of a network with its optimiser has some ten thousand. torch reads a
+million opcodes in seconds."""
+
+_LARGEST_WITH_MORE = 10_000_000
+"""The same; a script that logs every epoch in its checkpoint comes to one or two million."""
 
 _MOST_MEMBERS = 20_000
 
@@ -34,29 +40,34 @@ _OTHER_TENSORS = re.compile(r"torch\._utils _rebuild_\w+|torch\.storage \w+|torc
 """What pickles of sparse, quantised, meta and float8 tensors and of subclasses refer to besides."""
 
 
-def check_archive(path: Path) -> None:
+def check_archive(path: Path, also: Collection[str] = ()) -> None:
     """Refuse a file that `torch.load` should not be given.
+
+    Args:
+        path: the file.
+        also: what its pickle may refer to besides, as `module name`; then it may be longer, too.
 
     Raises:
         CheckpointError: it is no PyTorch file, was cut short or damaged, or is not as torch writes it.
     """
+    largest = _LARGEST_WITH_MORE if also else _LARGEST_PICKLE
     with open(path, "rb") as file:
         if file.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC:
             file.seek(0)
             pickles, end = file.read(_LARGEST_PICKLE), 0
             for _ in range(5):  # magic number, protocol, system, the object, the keys of the storages that follow
-                end = _check_pickle(pickles, str(path), start=end)
+                end = _check_pickle(pickles, str(path), also, largest, start=end)
             return
     try:
         _check_directory(path)
         with zipfile.ZipFile(path) as archive:
-            root = _check_members(archive, path)
+            root = _check_members(archive, path, largest + LONGEST_RECORD)
             damaged = archive.testzip()
             if damaged is not None:
                 raise CheckpointError(
                     f"{path}: the file is damaged: its member {shown(damaged)} fails its checksum; get it again"
                 )
-            _check_pickle(archive.read(f"{root}/data.pkl"), str(path))
+            _check_pickle(archive.read(f"{root}/data.pkl"), str(path), also, largest)
             if f"{root}/byteorder" in archive.namelist() and archive.read(f"{root}/byteorder") != b"little":
                 raise CheckpointError(f"{path}: not in little-endian byte order; save it again on a usual machine")
     except CheckpointError:
@@ -67,7 +78,7 @@ def check_archive(path: Path) -> None:
         ) from error
 
 
-def _check_members(archive: zipfile.ZipFile, path: Path) -> str:
+def _check_members(archive: zipfile.ZipFile, path: Path, largest: int) -> str:
     """Refuse members that torch would not have written, or not so; returns the folder that they are all in."""
     members = archive.infolist()
     names = [info.filename for info in members]
@@ -98,8 +109,8 @@ def _check_members(archive: zipfile.ZipFile, path: Path) -> str:
         raise CheckpointError(
             f"{path}: its members claim {claimed} bytes, the file has {size}; it is damaged or a trap"
         )
-    if archive.getinfo(f"{roots[0]}/data.pkl").file_size > _LARGEST_PICKLE:
-        raise CheckpointError(f"{path}: its pickle is longer than any checkpoint's ({_LARGEST_PICKLE} bytes)")
+    if archive.getinfo(f"{roots[0]}/data.pkl").file_size > largest:
+        raise CheckpointError(f"{path}: its pickle is longer than any checkpoint's ({largest} bytes)")
     return roots[0]
 
 
@@ -137,14 +148,14 @@ def _check_directory(path: Path) -> None:
         raise CheckpointError(f"{path}: not as torch writes it: the table of its members is not where it should be")
 
 
-def _check_pickle(pickle: bytes, source: str, *, start: int = 0) -> int:
+def _check_pickle(pickle: bytes, source: str, also: Collection[str], largest: int, *, start: int = 0) -> int:
     """Refuse a pickle that refers to more than dense tensors need; returns where it ends.
 
     Raises:
         CheckpointError: so it does, or what it makes is deeper or larger than any checkpoint's.
     """
-    found, end = names_in(pickle, source, start=start)
-    names = sorted(name for name in found if not _PLAIN.fullmatch(name))
+    found, end = names_in(pickle, source, start=start, most=largest)
+    names = sorted(name for name in found if not _PLAIN.fullmatch(name) and name not in also)
     if names:
         listed = some(name.replace(" ", ".") for name in names)
         if all(_OTHER_TENSORS.fullmatch(name) for name in names):

@@ -10,18 +10,21 @@ from torch import nn
 from unet_core import safetensors_file
 from unet_core.checkpoint import RECORD_KEY, Checkpoint, exported, seal
 from unet_core.containers import Container, container_of, existing_container
+from unet_core.contents import Contents
 from unet_core.dialects import OWN
 from unet_core.errors import CheckpointError
 from unet_core.files import atomic
-from unet_core.hub import check_tensors
+from unet_core.graph import Graph
+from unet_core.hub import check_tensors, under_one_name
 from unet_core.reading import NO_HINTS, Hints, read_contents
 from unet_core.soundness import trusted
 from unet_torch.contents import contents_of, opened, write_pickle
 from unet_torch.hub import as_torch, fill, to_hub, unwrapped
 from unet_torch.model import UNet
+from unet_torch.network import Network
 
 
-def load(path: str | Path, *, hints: Hints = NO_HINTS) -> UNet:
+def load(path: str | Path, *, hints: Hints = NO_HINTS) -> UNet | Network:
     """The network of a `.pt`, `.pth` or `.safetensors` file, in eval mode, on the CPU, its dtypes kept.
 
     Args:
@@ -39,9 +42,9 @@ def load(path: str | Path, *, hints: Hints = NO_HINTS) -> UNet:
 
 
 def save(model: nn.Module, path: str | Path, *, force: bool = False) -> None:
-    """Write a `UNet`, bare or in a wrapper, to a new `.pt`, `.pth` or `.safetensors` file, whole or not at all.
+    """Write a `UNet` or `Network`, bare or in a wrapper, to a new `.pt`, `.pth` or `.safetensors` file.
 
-    A `.pt` holds a plain `state_dict`; config and digests travel in its `_metadata`.
+    It is written whole or not at all. A `.pt` holds a plain `state_dict`; config and digests travel in its `_metadata`.
 
     Raises:
         unet_core.CheckpointError: the file exists (and not `force`), or cannot be written.
@@ -56,18 +59,19 @@ def save(model: nn.Module, path: str | Path, *, force: bool = False) -> None:
 def to_checkpoint(model: nn.Module) -> Checkpoint:
     """What a checkpoint of `model` holds; shares its memory."""
     network = unwrapped(model)
-    if not isinstance(network, UNet):
-        raise CheckpointError(f"a unet_torch.UNet is needed, got {type(network).__name__}")
-    tensors = to_hub(network)
+    if not isinstance(network, UNet | Network):
+        raise CheckpointError(f"a unet_torch.UNet or Network is needed, got {type(network).__name__}")
+    tensors = under_one_name(to_hub(network), network.config, "the model")
     check_tensors(tensors, network.config, "the model")
-    return Checkpoint(network.config, tensors, network.origin)
+    return Checkpoint(network.config, tensors, network.origin, evidence=network.evidence)
 
 
-def from_checkpoint(checkpoint: Checkpoint) -> UNet:
+def from_checkpoint(checkpoint: Checkpoint) -> UNet | Network:
     """The network that a checkpoint holds, in eval mode."""
+    config = checkpoint.config
     with torch.device("meta"):
-        model = UNet.from_config(checkpoint.config)
-    model.origin = checkpoint.origin
+        model = Network(config) if isinstance(config, Graph) else UNet.from_config(config)
+    model.origin, model.evidence = checkpoint.origin, checkpoint.evidence
     fill(model, checkpoint.tensors)
     return model.eval()
 
@@ -83,7 +87,16 @@ def read(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
 
 def examine(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     """As `read`, but whatever its values are, and with what nothing in the file tells left open."""
-    return read_contents(contents_of(opened(path), str(path)), hints)
+    return read_contents(contents(path), hints)
+
+
+def contents(path: Path) -> Contents:
+    """What the file holds, before anything in it is judged; never runs code from it.
+
+    Raises:
+        unet_core.CheckpointError: not such a file, or damaged.
+    """
+    return contents_of(opened(path), str(path))
 
 
 def write(path: Path, checkpoint: Checkpoint, *, dialect: str = OWN.name) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from unet_core.checkpoint import RECORD_KEY
 from unet_core.contents import MOST_TENSORS, Contents, check_names
@@ -24,18 +25,38 @@ _DEEPEST_DICT = 8
 _MOST_KEPT = 10_000
 """Values and letters beside the weights that are kept for the way back; milesial's `mask_values` has a few."""
 
-_DTYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int32, torch.int64}
+_DTYPES = {
+    *(torch.float32, torch.float64, torch.bfloat16, torch.float16),
+    *(torch.int32, torch.int64, torch.uint8, torch.bool),
+}
 
 
-def opened(path: Path) -> dict[Any, Any]:
+class _Nothing:
+    """Stands for a number or an array of NumPy in a pickle, whose real constructors may ask for any memory."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+_NUMPY = tuple(f"numpy.{core}.multiarray {name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct"))
+_NUMPY += ("numpy dtype", "numpy ndarray", "_codecs encode")
+
+
+def opened(path: Path, *, skip_numpy: bool = False) -> dict[Any, Any]:
     """What a `.pt` or `.pth` file holds; never runs code from it.
+
+    Args:
+        path: the file.
+        skip_numpy: let NumPy's numbers and arrays stand in it, such as a log of losses; nothing of them is kept.
 
     Raises:
         unet_core.CheckpointError: not such a file, damaged, or no dict.
     """
-    check_archive(path)
+    names = _NUMPY if skip_numpy else ()
+    check_archive(path, names)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), safe_globals([(_Nothing, name.replace(" ", ".")) for name in names]):
             warnings.simplefilter("ignore")  # of a file's own making, such as its old format
             state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch's reader meets in a damaged file
@@ -112,8 +133,13 @@ def contents_of(state: dict[Any, Any], source: str) -> Contents:
     )
 
 
-def _fetch(tensors: Mapping[str, Tensor], source: str) -> dict[str, np.ndarray]:
-    """The tensors' values; refuses all that do not have memory of their own."""
+def check_dense(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors whose numbers are not all in the file.
+
+    Raises:
+        unet_core.CheckpointError: there are some that are sparse, of a dtype that no checkpoint has, or larger than
+            their memory.
+    """
     unread = [
         f"{key} ({value.dtype}, {value.layout}, {value.device})"
         for key, value in tensors.items()
@@ -126,6 +152,11 @@ def _fetch(tensors: Mapping[str, Tensor], source: str) -> dict[str, np.ndarray]:
     ]
     if spread:
         raise CheckpointError(f"{source}: these tensors claim more numbers than the file holds: {some(spread)}")
+
+
+def _fetch(tensors: Mapping[str, Tensor], source: str) -> dict[str, np.ndarray]:
+    """The tensors' values; refuses all that do not have memory of their own."""
+    check_dense(tensors, source)
     shared = [*(key for key, value in tensors.items() if _overlaps_itself(value)), *_overlapping(tensors)]
     if shared:
         raise CheckpointError(f"{source}: these tensors share memory, within or with one another: {some(shared)}")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from unet_core.checkpoint import Origin
 from unet_core.config import Fit, Output, UNetConfig, Upsampling
+from unet_core.evidence import OURS
 from unet_core.initial import SEEDS, check_seed, initial_tensors
 from unet_torch.hub import as_torch
 from unet_torch.layers import OUTPUTS, batch_norm, convolution, join, max_pool, transposed_convolution
@@ -105,7 +106,7 @@ class UNet(nn.Module):
             norm_epsilon=norm_epsilon,
             norm_momentum=norm_momentum,
         )
-        self.origin = Origin()
+        self.origin, self.evidence = Origin(), OURS
         with torch.device("meta"):
             for name, before, middle, after, up in (*config.encoder_blocks, *config.decoder_blocks):
                 self.add_module(name, DoubleConv(before, after, config=config, middle_channels=middle, up=up))

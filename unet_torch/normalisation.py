@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unet_core.recipe import Recipe
+from unet_torch.network import Network
 from unet_torch.processes import Processes
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -99,6 +100,9 @@ def prepared(model: Model, recipe: Recipe, processes: Processes) -> Model:
         processes: those that share the batch.
     """
     parts = recipe.norm_parts // processes.size
+    if isinstance(model, Network):
+        model.norm_parts = max(parts, 1)
+        return model
     for name, layer in list(model.named_modules()):
         if not isinstance(layer, nn.BatchNorm2d):
             continue

@@ -3,7 +3,7 @@
 torch keys it by the parameters' indices, which count through the parameter groups; here each index gets its name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +63,7 @@ class Saved:
     """What cannot be carried: for each name, what it is."""
 
 
-def read(saved: Any, keys: Mapping[str, str], shapes: Shapes, source: str) -> Saved:
+def read(saved: Any, keys: Mapping[str, str], shapes: Shapes, source: str, *, idle: Collection[str] = ()) -> Saved:
     """Understand what `optimizer.state_dict()` gave, of Adam, AdamW, SGD or RMSprop.
 
     Args:
@@ -71,6 +71,7 @@ def read(saved: Any, keys: Mapping[str, str], shapes: Shapes, source: str) -> Sa
         keys: the hub's key of every parameter by the module's own name, in the order of the module.
         shapes: by the hub's key.
         source: for messages.
+        idle: the hub's keys of parameters that never have moments, for the logits do not depend on them.
 
     Raises:
         CheckpointError: it is of another optimiser or network, or leaves open which parameter is which.
@@ -97,7 +98,7 @@ def read(saved: Any, keys: Mapping[str, str], shapes: Shapes, source: str) -> Sa
     never = [
         parameters[index]
         for index, moving in enumerate(momentum)
-        if index not in entries and (moving or optimizer != "sgd")
+        if index not in entries and (moving or optimizer != "sgd") and parameters[index] not in idle
     ]
     if entries and never:
         left["frozen"] = f"never updated, so without moments: {some(never)}"

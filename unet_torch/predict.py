@@ -1,4 +1,4 @@
-"""Pictures of any size through the network, tile by tile. `unet_jax/predict.py` is the twin."""
+"""Pictures through the network: of any size, tile by tile, or whole. `unet_jax/predict.py` is the twin."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +9,16 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from unet_core.bands import Band, Start, blended, check_picture, cut, gathered, one_ahead
-from unet_core.tiles import check_tile, default_tile, tiling
+from unet_core.tiles import check_tile, tiling
 from unet_core.windows import window
 from unet_torch.hub import unwrapped
 from unet_torch.model import UNet
+from unet_torch.network import Network
 from unet_torch.windows import window_logits
 
 
 class Predictor:
-    """The logits of whole pictures, in the memory of one tile.
+    """The logits of whole pictures, in the memory of one tile; a `Network` takes whole pictures.
 
     With the default overlap they are what `model.logits` answers for the whole picture in eval mode, to rounding.
     The model is neither changed nor copied: each call reads the weights that it then has, on its device.
@@ -44,10 +45,9 @@ class Predictor:
         bfloat16: bool = False,
     ) -> None:
         inner = unwrapped(model)
-        if not isinstance(inner, UNet):
-            raise TypeError(f"a unet_torch.UNet is needed, got {type(model).__name__}")
-        if tile is not None:
-            check_tile(inner.config, tile, overlap)
+        if not isinstance(inner, UNet | Network):
+            raise TypeError(f"a unet_torch.UNet or Network is needed, got {type(model).__name__}")
+        check_tile(inner.config, tile, overlap)
         self.model = inner
         self.tile = tile
         self.overlap = overlap
@@ -70,13 +70,12 @@ class Predictor:
         """
         config = self.model.config
         check_picture(config, picture)
-        size = (picture.shape[0], picture.shape[1])
-        tile = self.tile or default_tile(config, [size], self.overlap)
+        plan = tiling(config, (picture.shape[0], picture.shape[1]), self.tile, self.overlap)
 
         def run(view: np.ndarray, starts: list[Start]) -> Iterator[np.ndarray]:
-            return one_ahead((self._logits(view, start, tile) for start in starts), _fetched)
+            return one_ahead((self._logits(view, start, plan.tile) for start in starts), _fetched)
 
-        return blended(picture, tiling(config, size, tile, self.overlap), run, flips=self.flips)
+        return blended(picture, plan, run, flips=self.flips)
 
     def logits(self, picture: Shaped[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w k"]:
         """All bands in one array. Raises what `bands` raises."""
@@ -84,12 +83,15 @@ class Predictor:
 
     def _logits(self, picture: np.ndarray, start: Start, tile: tuple[int, int]) -> Tensor:
         """Of one tile, NCHW."""
-        weight = self.model.out.weight
-        x = torch.from_numpy(cut(picture, start, tile)).to(weight.device, weight.dtype)
-        part = window(self.model.config, (picture.shape[0], picture.shape[1]), start, tile)
+        weight = next(self.model.parameters())
+        x = torch.from_numpy(cut(picture, start, tile)).to(weight.device, weight.dtype)[None].permute(0, 3, 1, 2)
         autocast = torch.autocast(weight.device.type, torch.bfloat16, enabled=self.bfloat16)
         with _evaluating(self.model), torch.inference_mode(), autocast:
-            logits = window_logits(self.model, x[None].permute(0, 3, 1, 2), part)
+            if isinstance(self.model, Network):
+                logits = self.model.logits(x)
+            else:
+                part = window(self.model.config, (picture.shape[0], picture.shape[1]), start, tile)
+                logits = window_logits(self.model, x, part)
             return logits.to(torch.promote_types(weight.dtype, torch.float32))
 
 

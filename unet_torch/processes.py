@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from unet_core.errors import ConfigError, RunError
+from unet_core.graph import Graph
+from unet_core.hub import Description
 from unet_core.recipe import Recipe
 from unet_torch.model import UNet
+from unet_torch.network import Network
 
 _PATIENCE = timedelta(days=1)
 """How long processes wait for the slowest one, as at the end of a validation; where one dies, torchrun ends them."""
@@ -29,8 +32,8 @@ class Processes:
     rank: int = 0
     size: int = 1
 
-    def check(self, recipe: Recipe) -> None:
-        """Raise ConfigError where they cannot share this training."""
+    def check(self, recipe: Recipe, config: Description) -> None:
+        """Raise ConfigError where they cannot share this training of the network of `config`."""
         if recipe.batch % self.size:
             raise ConfigError(
                 f"batch {recipe.batch}: is not divided by the {self.size} processes; give a multiple of {self.size}"
@@ -42,6 +45,11 @@ class Processes:
             )
         if recipe.compile and self.size > 1:
             raise ConfigError("--compile: is for one process; leave it out")
+        if self.size > 1 and recipe.norm_parts == 1 and isinstance(config, Graph) and config.averages_batches:
+            raise ConfigError(
+                "norm_parts 1: several processes have no statistics of the whole batch of a network that was read from "
+                f"its code; give --norm-parts {self.size}, for those of each process, or train by --backend jax"
+            )
 
     def wait(self) -> None:
         """For the others.
@@ -74,7 +82,7 @@ class Processes:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
 
-    def parallel(self, model: UNet) -> Callable[[Tensor], Tensor]:
+    def parallel(self, model: UNet | Network) -> Callable[[Tensor], Tensor]:
         """The function from pictures to logits whose gradients are the mean over all processes."""
         if self.size == 1:
             return model.logits
@@ -94,7 +102,7 @@ class Processes:
 class _Logits(nn.Module):
     """`logits` as the `forward` that DistributedDataParallel wraps."""
 
-    def __init__(self, model: UNet) -> None:
+    def __init__(self, model: UNet | Network) -> None:
         super().__init__()
         self.model = model
 

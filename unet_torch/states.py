@@ -17,9 +17,9 @@ from torch import nn
 from unet_core.checkpoint import Checkpoint
 from unet_core.errors import CheckpointError, RunError, first_line
 from unet_core.files import atomic, reserve
-from unet_core.hub import check_tensors, contiguous, in_forward_order
+from unet_core.hub import check_tensors, contiguous, in_forward_order, under_all_names, under_one_name
 from unet_core.recipe import Recipe
-from unet_core.training_state import MOMENTS, TrainingState, parameter_shapes
+from unet_core.training_state import MOMENTS, TrainingState, updated_shapes
 from unet_torch import optimizer_state
 from unet_torch.archive import check_archive
 from unet_torch.hub import as_numpy, as_torch
@@ -138,16 +138,17 @@ def hub_form(saved: dict[str, Any], start: Checkpoint, recipe: Recipe, source: s
         if not isinstance(saved.get(name), Mapping):
             raise CheckpointError(f"{source}: is the state of another training: it has no {name}")
         tensors = {key: contiguous(as_numpy(value)) for key, value in saved[name].items()}
+        tensors = under_one_name(tensors, start.config, source)
         check_tensors(tensors, start.config, source)
         networks.append(in_forward_order(tensors, start.config))
-    shapes = parameter_shapes(start.config)
+    shapes = updated_shapes(start.config)
     found = optimizer_state.read(saved.get("optimizer"), {key: key for key in shapes}, shapes, source)
     if found.left or MOMENTS[found.state.optimizer] != MOMENTS[recipe.optimizer.optimizer]:
         raise CheckpointError(f"{source}: holds the optimiser of another training")
     if found.state.step not in (None, saved["step"]):
         raise CheckpointError(f"{source}: its optimiser has made {found.state.step} updates, its run {saved['step']}")
     optimizer = dataclasses.replace(found.state, optimizer=recipe.optimizer.optimizer, step=saved["step"])
-    network = Checkpoint(start.config, networks[0], start.origin)
+    network = Checkpoint(start.config, networks[0], start.origin, evidence=start.evidence)
     optimizer.check(network, source)
     return TrainingState(saved["step"], network, optimizer, networks[1] if recipe.ema is not None else None)
 
@@ -160,13 +161,17 @@ def saved_form(state: TrainingState, recipe: Recipe, rate: float) -> dict[str, A
         recipe: how its run trains.
         rate: the learning rate of its last update.
     """
-    shapes = parameter_shapes(state.network.config)
+    config = state.network.config
+    shapes = updated_shapes(config)
     like = [nn.Parameter(torch.empty(shape, device="meta")) for shape in shapes.values()]
     groups = optimizer_of(recipe.optimizer, like).state_dict()["param_groups"]
     groups = [{**group, "lr": rate} for group in groups]
-    average = None if state.average is None else {key: as_torch(value) for key, value in state.average.items()}
+    model, average = (
+        None if tensors is None else {key: as_torch(value) for key, value in under_all_names(tensors, config).items()}
+        for tensors in (state.network.tensors, state.average)
+    )
     return {
-        "model": {key: as_torch(value) for key, value in state.network.tensors.items()},
+        "model": model,
         "optimizer": optimizer_state.write(optimizer_state.Saved(state.optimizer, tuple(shapes), tuple(groups))),
         "average": average,
         "step": state.step,

@@ -5,28 +5,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from unet_core.batches import Batch
 from unet_core.checkpoint import Checkpoint
+from unet_core.hub import tensor_specs
 from unet_core.recipe import Recipe
+from unet_core.training_state import updated_shapes
 from unet_torch.checkpoint import from_checkpoint
 from unet_torch.losses import loss_value
 from unet_torch.model import UNet
+from unet_torch.network import Network
 from unet_torch.normalisation import prepared
 from unet_torch.optimizers import averaged, clipped, optimizer_of
 from unet_torch.processes import Processes
+
+_DROPOUT = 2
+"""Its stream of a seed, beside those of `unet_core.batches`."""
 
 
 @dataclass
 class TrainState:
     """What an update changes, in place."""
 
-    model: UNet
+    model: UNet | Network
     optimizer: torch.optim.Optimizer
-    average: UNet | None
+    average: UNet | Network | None
     """The moving average of weights and statistics."""
 
     def state_dict(self, step: int) -> dict[str, Any]:
@@ -60,16 +67,21 @@ def new_state(
     model = model.to(device, dtype_of(recipe)).train()
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of nn.Module, as documented
     average = copy.deepcopy(model).eval() if recipe.ema else None
-    return TrainState(model, optimizer_of(recipe.optimizer, model.parameters()), average)
+    if isinstance(model, Network):
+        model.generator = torch.Generator(device)
+    named = dict(model.named_parameters())
+    updated = updated_shapes(checkpoint.config)
+    for name, parameter in named.items():
+        parameter.requires_grad_(name in updated)
+    return TrainState(model, optimizer_of(recipe.optimizer, [named[name] for name in updated]), average)
 
 
-def updater(
-    recipe: Recipe, state: TrainState, processes: Processes | None = None
-) -> Callable[[Tensor, Tensor, float, float], Float[Tensor, "2"]]:
+def updater(recipe: Recipe, state: TrainState, processes: Processes | None = None) -> Callable[..., Float[Tensor, "2"]]:
     """The function that makes one update of `state`, in place.
 
-    It takes `accumulate` batches one after the other, as in `placed`, the learning rate, and the part of the
-    average that it renews; it returns loss and norm of the gradients before clipping, without waiting for them.
+    It takes `accumulate` batches one after the other, as in `placed`, the learning rate, the part of the average that
+    it renews, and the updates before it, which decide what dropout draws; it returns loss and norm of the gradients
+    before clipping, without waiting for them.
 
     Args:
         recipe: how to train.
@@ -79,15 +91,20 @@ def updater(
     together = processes or Processes(next(state.model.parameters()).device)
     logits = torch.compile(state.model.logits) if recipe.compile else together.parallel(state.model)
     batch = recipe.batch // together.size
+    names = tensor_specs(state.model.config)
+    generator = state.model.generator if isinstance(state.model, Network) else None
 
     def update(
-        image: Float[Tensor, "n c h w"], labels: UInt8[Tensor, "n h w"], rate: float, renewal: float
+        image: Float[Tensor, "n c h w"], labels: UInt8[Tensor, "n h w"], rate: float, renewal: float, step: int = 0
     ) -> Float[Tensor, "2"]:
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         state.optimizer.zero_grad()
         loss = image.new_zeros(())
-        for part_image, part_labels in zip(image.split(batch), labels.split(batch), strict=True):
+        parts = zip(image.split(batch), labels.split(batch), strict=True)
+        for number, (part_image, part_labels) in enumerate(parts):
+            if generator is not None:
+                generator.manual_seed(_seed(recipe.seed, step, number, together.rank))
             with torch.autocast(image.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
                 answer = logits(part_image)
             answer = answer.to(torch.promote_types(answer.dtype, torch.float32))
@@ -98,7 +115,11 @@ def updater(
         norm = clipped(state.model.parameters(), recipe.optimizer.clip)
         state.optimizer.step()
         if state.average is not None:
-            averaged(state.average.state_dict(), state.model.state_dict(), renewal)
+            average, current = (
+                {name: tensors[name] for name in names}  # each once
+                for tensors in (state.average.state_dict(), state.model.state_dict())
+            )
+            averaged(average, current, renewal)
         return torch.stack((loss, norm.detach()))
 
     return update
@@ -110,6 +131,11 @@ def placed(batch: Batch, recipe: Recipe, device: torch.device) -> tuple[Tensor, 
     if device.type == "cuda":
         image, labels = image.pin_memory(), labels.pin_memory()
     return image.to(device, dtype_of(recipe), non_blocking=True), labels.to(device, non_blocking=True)
+
+
+def _seed(*numbers: int) -> int:
+    """Of the draws of a part of an update, whatever was drawn before: a resumed training draws the same."""
+    return int(np.random.SeedSequence((_DROPOUT, *numbers)).generate_state(1, np.uint64)[0])
 
 
 def dtype_of(recipe: Recipe) -> torch.dtype:

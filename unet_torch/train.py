@@ -10,7 +10,7 @@ from unet_core.progress import Progress, silent
 from unet_core.recorder import Follower, Outcome, Recorder
 from unet_core.run import BEST, STATES, Run
 from unet_core.signals import stop_requests
-from unet_core.tiles import default_tile
+from unet_core.tiles import shared_tile
 from unet_torch.checkpoint import save
 from unet_torch.predict import Predictor
 from unet_torch.processes import Processes, alone
@@ -39,14 +39,13 @@ def train(
     """
     recipe, start = run.recipe, run.start
     together = processes or alone()
-    together.check(recipe)
+    together.check(recipe, start.config)
     device = together.device
     state = new_state(start, recipe, device, together)
     update = updater(recipe, state, together)
     judged = state.average or state.model
-    predictor = Predictor(
-        judged, tile=default_tile(start.config, run.validation.sizes), bfloat16=recipe.precision == "bfloat16"
-    )
+    tile = shared_tile(start.config, run.validation.sizes)
+    predictor = Predictor(judged, tile=tile, bfloat16=recipe.precision == "bfloat16")
     share = Share(together.rank, together.size, together.gathered)
 
     with stop_requests() as request, States(run.path / STATES, recipe.keep) as states:
@@ -59,7 +58,7 @@ def train(
             while step < run.last and not stop:
                 rates.append(recorder.rate(step))
                 image, labels = placed(next(batches), recipe, device)
-                pending.append(update(image, labels, rates[-1], recipe.renewal(step)))
+                pending.append(update(image, labels, rates[-1], recipe.renewal(step), step))
                 step += 1
                 # Asked once: what is saved below is what was fetched.
                 stop = together.total(float(request.signal is not None)) > 0 or step == run.last
@@ -74,7 +73,7 @@ def train(
                         predictor.bands,
                         run.validation,
                         loss=recipe.loss,
-                        output=start.config.output,
+                        output=run.output,
                         samples=4,
                         share=share,
                     )

@@ -10,14 +10,14 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from unet_core.checkpoint import Checkpoint
 from unet_core.errors import CheckpointError, some
 from unet_core.files import reserve
-from unet_core.reading import NO_HINTS, Hints, read_contents
-from unet_core.soundness import trusted
+from unet_core.graph import Graph
 from unet_core.training_file import Script, TrainingFile, is_plain, merged
 from unet_core.training_state import TrainingState, parameter_shapes
 from unet_torch import optimizer_state
-from unet_torch.contents import contents_of, opened, write_pickle
+from unet_torch.contents import opened, write_pickle
 from unet_torch.hub import as_torch
 
 _COUNTERS = ("global_step", "step", "iteration", "iterations")
@@ -27,27 +27,27 @@ _SCHEDULER, _SCALER = {"last_epoch", "_step_count", "num_bad_epochs"}, {"growth_
 """Keys by which the states of schedulers (torch/optim/lr_scheduler.py) and GradScalers (torch/amp) show."""
 
 
-def understood(path: Path, hints: Hints = NO_HINTS) -> tuple[TrainingFile, dict[str, str]]:
+def understood(path: Path, checkpoint: Checkpoint) -> tuple[TrainingFile, dict[str, str]]:
     """Network and optimiser of a training file; and, by name, what cannot be carried. Never runs code from it.
 
     Args:
         path: the file.
-        hints: what it does not tell of the network.
+        checkpoint: the network in it.
 
     Raises:
-        CheckpointError: damaged; without a network of the family, or without an optimiser; of an optimiser that is not
-            Adam, AdamW, SGD or RMSprop; or it leaves open which parameter is which.
+        CheckpointError: damaged; without an optimiser; of an optimiser that is not Adam, AdamW, SGD or RMSprop; or it
+            leaves open which parameter is which.
     """
     source = str(path)
     contents = opened(path)
-    checkpoint = trusted(read_contents(contents_of(contents, source), hints), source)
     names = checkpoint.reading.keys
     place, network = _network(contents, names.values(), checkpoint.reading.key, source)
     key, listed, optimizer = _optimizer(contents, source)
     shapes = parameter_shapes(checkpoint.config)
     hub = {name: hub for hub, name in names.items()}
+    hub |= _twice(checkpoint)
     ordered = [(hub[name], name) for name in network if name in hub]
-    keys = {name: hub for hub, name in ordered if hub in shapes}
+    keys = {name: hub for hub, name in ordered if hub in shapes and names[hub] == name}
     saved = optimizer_state.read(optimizer, keys, shapes, source)
     saved.state.check(checkpoint, source)
     beside: dict[str, Any] = {}
@@ -93,6 +93,17 @@ def write(path: Path, training: TrainingFile) -> None:
     parts |= {script.network: network} if script.network else network
     reserve(path, sum(value.nbytes for value in state.arrays().values()) * 5 // 4)
     write_pickle(path, {name: parts[name] for name in script.order})
+
+
+def _twice(checkpoint: Checkpoint) -> dict[str, str]:
+    """The later names of tensors that stand in the file under several, each with the hub's."""
+    config, keys = checkpoint.config, checkpoint.reading.keys
+    tensors = config.tensors if isinstance(config, Graph) else {}
+    return {
+        f"{keys[first].removesuffix(first)}{name}": first
+        for name, tensor in tensors.items()
+        if (first := tensor.same_as) is not None
+    }
 
 
 def _network(

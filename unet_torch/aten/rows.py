@@ -1,0 +1,24 @@
+"""The register of ATen's operators that become operations of a graph."""
+
+from collections.abc import Callable
+from typing import Any
+
+Number = int | float
+"""What code may write for a float."""
+
+Row = Callable[..., Any]
+"""Takes the program, then the operator's arguments, those at their defaults left out, and returns its answer."""
+
+ROWS: dict[str, Row] = {}
+"""By the name of the operator, without overload and without the underscore of those that work in place."""
+
+
+def row(*names: str) -> Callable[[Row], Row]:
+    """Register a row under these names."""
+
+    def registered(function: Row) -> Row:
+        for name in names:
+            ROWS[name] = function
+        return function
+
+    return registered
