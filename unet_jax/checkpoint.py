@@ -6,23 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 from jax.typing import DTypeLike
 
 from unet_core import safetensors_file
-from unet_core.checkpoint import RECORD_KEY, Checkpoint, seal
+from unet_core.checkpoint import RECORD_KEY, Checkpoint, read_record, seal
+from unet_core.config import UNetConfig
 from unet_core.containers import Container, container_of, existing_container
 from unet_core.contents import Contents
 from unet_core.errors import CheckpointError, some
 from unet_core.files import atomic, reserve
-from unet_core.hub import check_tensors, contiguous, in_forward_order
+from unet_core.graph import Graph
+from unet_core.hub import COUNTER, check_tensors, contiguous, in_forward_order
 from unet_core.reading import NO_HINTS, Hints, read_contents
 from unet_core.soundness import trusted
 from unet_jax.arrays import read_arrays, reason
 from unet_jax.hub import fill, nest, refuse_narrowing, to_hub, translate
+from unet_jax.layers import BatchNorm
 from unet_jax.model import UNet
+from unet_jax.network import Network
 
 _MARK = "_CHECKPOINT_METADATA"
 
@@ -33,14 +38,14 @@ def load(
     hints: Hints = NO_HINTS,
     dtype: DTypeLike | None = None,
     param_dtype: DTypeLike | None = None,
-) -> UNet:
+) -> UNet | Network:
     """The network of an Orbax directory or a `.safetensors` file, in eval mode, on JAX's default device.
 
     Args:
         path: a directory as `save` writes it; or a file of this project, or of another one whose UNet is of the family
             (`unet_core.dialects`).
         hints: what the file does not tell.
-        dtype: as in `UNet`.
+        dtype: as in `UNet` and `Network`.
         param_dtype: casts the parameters to this dtype; None keeps each tensor's own.
 
     Raises:
@@ -53,7 +58,7 @@ def load(
     return from_checkpoint(checkpoint, dtype=dtype, param_dtype=param_dtype)
 
 
-def save(model: UNet, path: str | Path, *, force: bool = False) -> None:
+def save(model: UNet | Network, path: str | Path, *, force: bool = False) -> None:
     """Write `model` to a new Orbax directory or `.safetensors` file, whole or not at all.
 
     The directory's item `state` is the nested dict of `nnx.to_pure_dict`, which plain Orbax restores; its item
@@ -69,27 +74,53 @@ def save(model: UNet, path: str | Path, *, force: bool = False) -> None:
         (write if container is Container.ORBAX else safetensors_file.write)(partial, to_checkpoint(model))
 
 
-def to_checkpoint(model: UNet) -> Checkpoint:
+def to_checkpoint(model: UNet | Network) -> Checkpoint:
     """What a checkpoint of `model` holds, on the host."""
     tensors = to_hub(model)
     check_tensors(tensors, model.config, "the model")
-    return Checkpoint(model.config, in_forward_order(tensors, model.config), model.origin)
+    tensors = in_forward_order(tensors, model.config)
+    return Checkpoint(model.config, tensors, model.origin, evidence=model.evidence)
 
 
 def from_checkpoint(
     checkpoint: Checkpoint, *, dtype: DTypeLike | None = None, param_dtype: DTypeLike | None = None
-) -> UNet:
+) -> UNet | Network:
     """The network that a checkpoint holds, in eval mode."""
     if param_dtype is not None:
-        refuse_narrowing(jax.numpy.dtype(param_dtype))
-    model = nnx.eval_shape(
-        lambda: UNet.from_config(
-            checkpoint.config, dtype=dtype, param_dtype=param_dtype or jax.numpy.float32, rngs=None
-        )
-    )
-    model.origin = checkpoint.origin
+        refuse_narrowing(jnp.dtype(param_dtype))
+    model = abstract(checkpoint, dtype=dtype, param_dtype=param_dtype or jnp.float32)
     fill(model, checkpoint.tensors, keep_dtypes=param_dtype is None)
     model.eval()
+    return model
+
+
+def abstract(checkpoint: Checkpoint, *, kind: type[UNet] = UNet, norm_parts: int = 1, **options: Any) -> UNet | Network:
+    """The network that a checkpoint describes, in training mode, with shapes in place of arrays.
+
+    Args:
+        checkpoint: gives config or graph, origin and evidence.
+        kind: the class of one of this project's family.
+        norm_parts: as in `Network`.
+        options: `dtype`, `param_dtype` and `remat`, as in both classes.
+    """
+    config = checkpoint.config
+
+    def create() -> UNet | Network:
+        if isinstance(config, Graph):
+            return Network(config, norm_parts=norm_parts, **options)
+        model = kind.from_config(config, **options, rngs=None)
+        for _, layer in nnx.iter_modules(model):
+            if isinstance(layer, BatchNorm):
+                layer.parts = norm_parts
+        return model
+
+    model: UNet | Network = nnx.eval_shape(create)
+    if isinstance(model, Network):  # a buffer may be of integers
+        for name, variable in model.variables():
+            dtype = checkpoint.tensors[name].dtype
+            if not jnp.issubdtype(dtype, jnp.floating):
+                variable.set_value(jax.ShapeDtypeStruct(variable.shape, np.int32 if dtype == COUNTER else dtype))
+    model.origin, model.evidence = checkpoint.origin, checkpoint.evidence
     return model
 
 
@@ -121,20 +152,22 @@ def examine(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
         raise
     except Exception as error:  # whatever Orbax and TensorStore meet in a damaged directory
         raise CheckpointError(f"{path}: not a sound Orbax checkpoint: {reason(error)}") from error
+    text = record.get(RECORD_KEY) if isinstance(record, dict) else None
+    text = text if isinstance(text, str) else None
+    config = UNetConfig() if text is None else read_record(text, str(path)).config  # names do not tell which it is
     try:
-        tensors = translate(found, "torch")
+        tensors = translate(found, "torch", config)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     del found
     for key in tensors:  # one after the other, so that no second copy of them all is ever held
         tensors[key] = contiguous(tensors[key])
-    text = record.get(RECORD_KEY) if isinstance(record, dict) else None
     contents = Contents(
         str(path),
         groups={"": {key: value.shape for key, value in tensors.items()}},
         fetch=lambda _, keys: {key: tensors[key] for key in keys},
         beside={"training": "(an optimiser's state)"} if (path / "training").is_dir() else {},
-        record=text if isinstance(text, str) else None,
+        record=text,
     )
     return read_contents(contents, hints)
 
@@ -165,7 +198,7 @@ def write(
             checkpointer.save(
                 path.resolve(),
                 args=ocp.args.Composite(
-                    state=ocp.args.PyTreeSave(nest(translate(checkpoint.tensors, "jax"))),
+                    state=ocp.args.PyTreeSave(nest(translate(checkpoint.tensors, "jax", checkpoint.config))),
                     metadata=ocp.args.JsonSave({RECORD_KEY: record}),
                     **more,
                 ),

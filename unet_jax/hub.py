@@ -1,4 +1,7 @@
-"""The Flax NNX twin to and from the hub: the one table of names and layouts, read in both directions."""
+"""The networks in Flax NNX to and from the hub: their names and layouts, in both directions.
+
+A `UNet` has names of its own and layouts of JAX, by one table. A `Network` has the hub's.
+"""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +14,10 @@ import numpy as np
 from flax import nnx
 
 from unet_core.errors import CheckpointError, some
-from unet_core.hub import COUNTER, Tensors
+from unet_core.graph import Graph
+from unet_core.graph.graph import Kind
+from unet_core.hub import COUNTER, Description
+from unet_jax.network import name_of, path_of
 
 OIHW_TO_HWIO = (2, 3, 1, 0)
 """The same permutation takes a transposed convolution's kernel from IOHW to HWOI."""
@@ -55,7 +61,7 @@ TABLE = (
 Side = Literal["torch", "jax"]
 
 
-def translate(tensors: Mapping[str, Any], into: Side, *, whole: bool = True) -> dict[str, Any]:
+def translate(tensors: Mapping[str, Any], into: Side, config: Description, *, whole: bool = True) -> dict[str, Any]:
     """Rename and transpose every tensor of one side into the other's names and layouts, in the order given.
 
     NumPy arrays come back as views. The two directions are each other's inverse.
@@ -63,12 +69,17 @@ def translate(tensors: Mapping[str, Any], into: Side, *, whole: bool = True) -> 
     Args:
         tensors: by name.
         into: whose names and layouts they get.
-        whole: whether they are all those of a network; otherwise rows may be left over.
+        config: of the network. Of a config it matters only that it is one: all its family has one table.
+        whole: whether they are all those of a network; otherwise some may be left out.
 
     Raises:
-        CheckpointError: a key that not exactly one row matches, or a row that no key matches (but for the optional
-            ones); all are listed. Or a count that the other side's integer cannot hold.
+        CheckpointError: a name that is none of the network's, or one of its tensors that is not there; all are listed.
+            Or an integer that the other side cannot hold.
     """
+    return _renamed(tensors, into, config, whole) if isinstance(config, Graph) else _by_table(tensors, into, whole)
+
+
+def _by_table(tensors: Mapping[str, Any], into: Side, whole: bool) -> dict[str, Any]:
     source: Side = "jax" if into == "torch" else "torch"
     translated: dict[str, Any] = {}
     unmatched: list[str] = []
@@ -91,30 +102,50 @@ def translate(tensors: Mapping[str, Any], into: Side, *, whole: bool = True) -> 
     return translated
 
 
-def hub_name(key: str) -> str:
-    """Of a tensor of the NNX twin.
+def _renamed(tensors: Mapping[str, Any], into: Side, graph: Graph, whole: bool) -> dict[str, Any]:
+    """As `translate`, between a `Network` and the hub: the same layouts, and names but for those that JAX has taken."""
+    names = {key: key if into == "jax" else name_of(tuple(key.split("."))) for key in tensors}
+    own = {name: tensor for name, tensor in graph.tensors.items() if tensor.same_as is None}
+    unknown = [key for key, name in names.items() if name not in own]
+    missing = own.keys() - names.values() if whole else set[str]()
+    if unknown or missing:
+        raise CheckpointError(
+            f"the tensors are not those of the graph: not of it: {some(unknown) or 'none'}; missing: "
+            f"{some(sorted(missing)) or 'none'}"
+        )
+    return {
+        ".".join(path_of(name)) if into == "jax" else name: _integers(name, tensors[key], into, own[name].kind)
+        for key, name in names.items()
+    }
+
+
+def hub_place(key: str, axis: int, config: Description) -> tuple[str, int]:
+    """What the hub calls a tensor of a network in JAX, and which of its axes there is this one of a kernel.
 
     Raises:
         CheckpointError: there is none of this name.
     """
+    if isinstance(config, Graph):
+        return name_of(tuple(key.split("."))), axis
     for row, block in _matches(key, "jax"):
-        return row.torch.replace("*", block)
+        return row.torch.replace("*", block), OIHW_TO_HWIO[axis]
     raise CheckpointError(f"{key}: is the name of no tensor of the network")
 
 
-def to_hub(model: nnx.Module) -> dict[str, np.ndarray]:
-    """The parameters and statistics of `model` in torch's names and layouts, on the host."""
+def to_hub(model: Any) -> dict[str, np.ndarray]:
+    """The parameters and statistics of a `UNet` or `Network` in torch's names and layouts, on the host."""
     state = nnx.to_flat_state(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
-    return translate({_name(path): np.asarray(jax.device_get(variable[...])) for path, variable in state}, "torch")
+    arrays = {_name(path): np.asarray(jax.device_get(variable[...])) for path, variable in state}
+    return translate(arrays, "torch", model.config)
 
 
-def fill(model: nnx.Module, tensors: Mapping[str, Any], *, keep_dtypes: bool = True) -> None:
+def fill(model: Any, tensors: Mapping[str, Any], *, keep_dtypes: bool = True) -> None:
     """Give `model` the hub's parameters and statistics, their dtypes included (or, if not so asked, its own).
 
     Raises:
         CheckpointError: float64 tensors while JAX has x64 disabled and would round them silently.
     """
-    values = translate(tensors, "jax")
+    values = translate(tensors, "jax", model.config)
     if keep_dtypes:
         for value in values.values():
             refuse_narrowing(value.dtype)
@@ -135,7 +166,7 @@ def refuse_narrowing(dtype: Any) -> None:
         )
 
 
-def nest(tensors: Tensors) -> dict[str, Any]:
+def nest(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """A flat dict of dotted names as the nested dict that `nnx.to_pure_dict` gives."""
     tree: dict[str, Any] = {}
     for key, value in tensors.items():
@@ -145,6 +176,20 @@ def nest(tensors: Tensors) -> dict[str, Any]:
             node = node.setdefault(parent, {})
         node[name] = value
     return tree
+
+
+def _integers(name: str, value: Any, into: Side, kind: Kind) -> Any:
+    """An int64 as int32 and back: JAX has no int64, unless x64 is enabled, and torch makes no int32 unless asked to."""
+    if into == "torch":
+        return value.astype(COUNTER) if value.dtype == np.int32 else value
+    if value.dtype == np.int32:
+        raise CheckpointError(f"{name} is int32, which would come back from JAX as int64; make it int64 before")
+    if value.dtype != COUNTER:
+        return value
+    least, most = 0 if kind == "counter" else np.iinfo(np.int32).min, np.iinfo(np.int32).max
+    if value.size and not least <= value.min() <= value.max() <= most:
+        raise CheckpointError(f"{name} holds {value.min()} to {value.max()}; JAX holds {least} to {most}")
+    return value.astype(np.int32)
 
 
 def _relayout(row: Row, key: str, value: Any, into: Side) -> Any:

@@ -4,7 +4,7 @@
 |---|---|---|
 | pictures `[accumulate, n, h, w, c]`, masks `[accumulate, n, h, w]` | `n` | `data` and `fsdp` |
 | | `h` | `space` |
-| kernels `[k, k, c, d]`: parameters, their gradients, moments and average | the last that `fsdp` divides | `fsdp` |
+| kernels (4 axes or more): parameters, their gradients, moments and average | the last that `fsdp` divides | `fsdp` |
 | everything else: vectors, running statistics, counters, rates, losses | | nothing: it is on every device |
 
 XLA derives the rest of the program from these (GSPMD, Xu et al., arXiv:2105.04663): the sums behind the gradients and
@@ -20,8 +20,9 @@ import jax
 from jax.lax import with_sharding_constraint
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from unet_core.config import UNetConfig
 from unet_core.errors import ConfigError
+from unet_core.graph import Graph
+from unet_core.hub import Description
 from unet_core.recipe import Recipe
 
 Axis = Literal["data", "fsdp", "space"]
@@ -31,7 +32,7 @@ AXES: tuple[Axis, ...] = get_args(Axis)
 _EXAMPLES: tuple[Axis, ...] = ("data", "fsdp")
 """The axes over which a batch is split."""
 _KERNEL = 4
-"""Dimensions of a kernel, and of no other array of a state."""
+"""Dimensions of a kernel, or more, and of hardly another array of a state."""
 
 
 def device_mesh(batch: int, sizes: str | None = None) -> Mesh:
@@ -89,12 +90,20 @@ def _parsed(sizes: str) -> dict[Axis, int]:
     return found
 
 
-def check_rows(mesh: AnyMesh, recipe: Recipe, config: UNetConfig) -> None:
+def check_rows(mesh: AnyMesh, recipe: Recipe, config: Description) -> None:
     """Raise ConfigError where some level of the network has rows that `space` does not divide.
 
-    XLA would pad them, and a device without a row of its own computes in vain.
+    XLA would pad them, and a device without a row of its own computes in vain. Of a network that was read from code
+    nobody knows its levels.
     """
-    space, least = strips(mesh), 2**config.depth
+    space = strips(mesh)
+    if isinstance(config, Graph):
+        if space > 1:
+            raise ConfigError(
+                f"--mesh space={space}: rows are shared for networks of this project's family alone; use data and fsdp"
+            )
+        return
+    least = 2**config.depth
     if space > 1 and recipe.crop % (space * least):
         raise ConfigError(
             f"crop {recipe.crop}: the {space} devices of space cannot share its rows evenly at all {config.depth + 1} "
@@ -150,7 +159,7 @@ def scattered(mesh: AnyMesh | None, gradients: Any) -> Any:
 
 def _of_array(mesh: AnyMesh, shape: tuple[int, ...]) -> NamedSharding:
     divided = [axis for axis, length in enumerate(shape) if length % _size(mesh) == 0]
-    if _size(mesh) == 1 or len(shape) != _KERNEL or not divided:
+    if _size(mesh) == 1 or len(shape) < _KERNEL or not divided:
         return everywhere(mesh)
     return NamedSharding(mesh, PartitionSpec(*(None,) * divided[-1], "fsdp"))
 

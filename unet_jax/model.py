@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from unet_core.checkpoint import Origin
 from unet_core.config import Fit, Output, UNetConfig, Upsampling
+from unet_core.evidence import OURS
 from unet_core.windows import upsampling_taps
 from unet_jax.hub import fill
 from unet_jax.initial import initial_tensors
@@ -147,7 +148,7 @@ class UNet(nnx.Module):
             norm_epsilon=norm_epsilon,
             norm_momentum=norm_momentum,
         )
-        self.origin = Origin()
+        self.origin, self.evidence = Origin(), OURS
         self.remat = remat
         kinds: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
         for name, before, middle, after, up in (*config.encoder_blocks, *config.decoder_blocks):

@@ -13,9 +13,10 @@ import jax
 import numpy as np
 
 from unet_core.errors import CheckpointError, some
+from unet_core.hub import Description
 from unet_core.settings import OptimizerName
-from unet_core.training_state import MOMENTS, OptimizerState
-from unet_jax.hub import translate
+from unet_core.training_state import MOMENTS, OptimizerState, updated_shapes
+from unet_jax.hub import hub_place, translate
 
 Role = Literal["moment", "count", "setting", "between", "chain"]
 """What a field is: remembered gradients; counted updates; a setting; empty between two updates; a chain inside."""
@@ -56,11 +57,12 @@ class _Leaf:
     """Whether it is inside `MultiSteps`, where an update is several steps of what is outside."""
 
 
-def to_hub(state: Any, step: int | None = None) -> tuple[OptimizerState, dict[str, str]]:
+def to_hub(state: Any, config: Description, step: int | None = None) -> tuple[OptimizerState, dict[str, str]]:
     """What an optax state holds; and, by name, what of it torch's optimisers do not have.
 
     Args:
-        state: of any chain over the parameters of a `unet_jax.UNet`, plain or in an `nnx.Optimizer`.
+        state: of any chain over the parameters of a `unet_jax.UNet` or `Network`, plain or in an `nnx.Optimizer`.
+        config: of the network.
         step: updates made, where no transformation counts them.
 
     Raises:
@@ -78,7 +80,7 @@ def to_hub(state: Any, step: int | None = None) -> tuple[OptimizerState, dict[st
     optimizer = _kind(found)
     names = {theirs: ours for ours, theirs in MOMENTS[optimizer].items()}
     left |= dict.fromkeys(found.keys() - names.keys(), f"which {optimizer} in torch does not remember")
-    moments = {names[field]: translate(found[field], "torch", whole=False) for field in names if field in found}
+    moments = {names[field]: translate(found[field], "torch", config, whole=False) for field in names if field in found}
     return OptimizerState(optimizer, counts.pop() if counts else None, moments), left
 
 
@@ -87,10 +89,11 @@ def others(state: Any) -> dict[str, str]:
     return _others(_leaves(state))
 
 
-def fill(state: Any, saved: OptimizerState) -> tuple[Any, list[str]]:
-    """The same optax state with the moments and the count of `saved`, as NumPy arrays.
+def fill(state: Any, saved: OptimizerState, config: Description) -> tuple[Any, list[str]]:
+    """The same optax state with the moments and the count of `saved`, of a network of `config`, as NumPy arrays.
 
-    Its `others` stay as they are, and so do the moments of parameters of which `saved` has none; these are named.
+    Its `others` stay as they are, and so do the moments of parameters of which `saved` has none; these are named, but
+    for those that no optimiser of torch's updates, as the logits do not depend on them.
 
     Raises:
         CheckpointError: a moment of `saved` has no place in it, or none of its shape and dtype; or the one remembers
@@ -107,15 +110,16 @@ def fill(state: Any, saved: OptimizerState) -> tuple[Any, list[str]]:
     waiting = {
         (field, name): value
         for field, tensors in fields.items()
-        for name, value in translate(tensors, "jax", whole=False).items()
+        for name, value in translate(tensors, "jax", config, whole=False).items()
     }
     missing: list[str] = []
+    updated = updated_shapes(config)
     filled = []
     for leaf in leaves:
         value = leaf.value
         if leaf.role == "moment" and (leaf.field, leaf.name) in waiting:
             value = _fitting(waiting.pop((leaf.field, leaf.name)), leaf)
-        elif leaf.role == "moment":
+        elif leaf.role == "moment" and hub_place(leaf.name, 0, config)[0] in updated:
             missing.append(leaf.name)
         elif leaf.role == "count":
             value = _counted(saved.step, leaf)

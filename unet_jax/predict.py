@@ -1,4 +1,4 @@
-"""Pictures of any size through the network, tile by tile. `unet_torch/predict.py` is the twin."""
+"""Pictures through the network: of any size, tile by tile, or whole. `unet_torch/predict.py` is the twin."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -14,20 +14,22 @@ from jaxtyping import Float, Shaped
 
 from unet_core.bands import Band, Start, blended, check_picture, cut, gathered, one_ahead
 from unet_core.errors import UNetError
-from unet_core.tiles import check_tile, default_tile, tiling
+from unet_core.graph import Graph
+from unet_core.tiles import check_tile, tiling
 from unet_core.windows import Window, window
 from unet_jax.compilation import compiler_options
 from unet_jax.layers import BatchNorm, Convolution, TransposedConvolution
 from unet_jax.model import UNet
+from unet_jax.network import Network
 from unet_jax.windows import window_logits
 
 
 class Predictor:
-    """The logits of whole pictures, in the memory of one tile.
+    """The logits of whole pictures, in the memory of one tile; a `Network` takes whole pictures.
 
     With the default overlap they are what `model.logits` answers for the whole picture in eval mode, to rounding.
     The model is not changed: each call reads the weights that it then has, or those that it is given, on their device,
-    and folds them (`UNet.fold`) where it has not just done so. One compilation serves all tiles of one shape, whatever
+    and folds them (`fold`) where it has not just done so. One compilation serves all tiles of one shape, whatever
     the pictures' sizes and the weights.
 
     Args:
@@ -47,7 +49,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: UNet,
+        model: UNet | Network,
         *,
         tile: tuple[int, int] | None = None,
         overlap: int | None = None,
@@ -56,8 +58,7 @@ class Predictor:
         batch: int = 1,
         devices: Sequence[jax.Device] | None = None,
     ) -> None:
-        if tile is not None:
-            check_tile(model.config, tile, overlap)
+        check_tile(model.config, tile, overlap)
         if batch < 1:
             raise UNetError(f"batch {batch}: at least one tile is computed at a time")
         self.model = model
@@ -70,7 +71,9 @@ class Predictor:
         if devices is not None:
             mesh = Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
             self._whole, self._split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
-        double = jnp.float64 in (model.out.dtype, model.out.kernel.dtype)
+        kinds = [getattr(part, "dtype", None) for _, part in nnx.iter_modules(model)]
+        kinds += [leaf.dtype for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
+        double = jnp.float64 in kinds
         self._dtype = jnp.dtype(jnp.float64 if double else jnp.float32)
         self._graphdef = _evaluating(model, bfloat16)
         self._folded: tuple[list[Array], Any] = ([], None)
@@ -101,16 +104,15 @@ class Predictor:
         """
         config = self.model.config
         check_picture(config, picture)
-        size = (picture.shape[0], picture.shape[1])
-        tile = self.tile or default_tile(config, [size], self.overlap)
+        plan = tiling(config, (picture.shape[0], picture.shape[1]), self.tile, self.overlap)
         weights = self._weights(variables or (nnx.state(self.model, nnx.Param), nnx.state(self.model, nnx.BatchStat)))
 
         def run(view: np.ndarray, starts: list[Start]) -> Iterator[np.ndarray]:
             groups = (starts[first : first + self.batch] for first in range(0, len(starts), self.batch))
-            logits = one_ahead((self._logits(weights, view, group, tile) for group in groups), np.asarray)
+            logits = one_ahead((self._logits(weights, view, group, plan.tile) for group in groups), np.asarray)
             return itertools.islice(itertools.chain.from_iterable(logits), len(starts))
 
-        return blended(picture, tiling(config, size, tile, self.overlap), run, flips=self.flips)
+        return blended(picture, plan, run, flips=self.flips)
 
     def logits(
         self, picture: Shaped[np.ndarray, "h w c"], variables: tuple[Any, Any] | None = None
@@ -133,8 +135,11 @@ class Predictor:
         starts = starts + starts[-1:] * (self.batch - len(starts))
         size = (picture.shape[0], picture.shape[1])
         x = np.stack([cut(picture, start, tile) for start in starts]).astype(self._dtype)
-        parts = [window(self.model.config, size, start, tile) for start in starts]
-        inputs: Any = x, jax.tree.map(lambda *values: np.stack(values), *parts)
+        config, parts = self.model.config, None
+        if not isinstance(config, Graph):
+            windows = [window(config, size, start, tile) for start in starts]
+            parts = jax.tree.map(lambda *values: np.stack(values), *windows)
+        inputs: Any = x, parts
         if self._split is not None:
             inputs = jax.device_put(inputs, self._split)
         return self._program(weights)(weights, *inputs)
@@ -144,8 +149,10 @@ class Predictor:
         if platform not in self._programs:
             graph, dtype = self._graph, self._dtype
 
-            def logits_of_tiles(weights: Any, x: Array, parts: Window) -> Array:
+            def logits_of_tiles(weights: Any, x: Array, parts: Window | None) -> Array:
                 model = nnx.merge(graph, weights)
+                if isinstance(model, Network):
+                    return model.logits(x).astype(dtype)
                 each = jax.vmap(lambda x, part: window_logits(model, x[None], part)[0])
                 return each(x, parts).astype(dtype)
 
@@ -154,12 +161,12 @@ class Predictor:
         return self._programs[platform]
 
 
-def _evaluating(model: UNet, bfloat16: bool) -> Any:
+def _evaluating(model: UNet | Network, bfloat16: bool) -> Any:
     """The graph of `model` in eval mode, without its weights; `model` stays as it is."""
     twin = nnx.merge(*nnx.split(model))
     twin.eval()
     for _, layer in nnx.iter_modules(twin):
-        if bfloat16 and isinstance(layer, Convolution | TransposedConvolution | BatchNorm):
+        if bfloat16 and isinstance(layer, Convolution | TransposedConvolution | BatchNorm | Network):
             layer.dtype = jnp.bfloat16
     return nnx.split(twin, nnx.Param, nnx.BatchStat)[0]
 

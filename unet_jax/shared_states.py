@@ -4,6 +4,7 @@ The directories are those of `unet_jax.states`, which any one process reads whol
 devices the sha256 of each part is stored, so that no host needs it whole, neither to write nor to check it.
 """
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,10 +19,11 @@ from jax.sharding import Mesh, Sharding
 from unet_core.checkpoint import RECORD_KEY, Checkpoint, digest, read_record, seal
 from unet_core.errors import CheckpointError, some
 from unet_core.files import reserve
+from unet_core.hub import Description
 from unet_core.recipe import Recipe
 from unet_jax.arrays import open_arrays, reason
 from unet_jax.hosts import Hosts
-from unet_jax.hub import OIHW_TO_HWIO, hub_name, nest, translate
+from unet_jax.hub import hub_place, nest, translate
 from unet_jax.mesh import of_state
 from unet_jax.states import SPARE, States
 from unet_jax.step import TrainState, abstract_model, abstract_state, named_network, named_rest, new_state, state_of
@@ -51,10 +53,12 @@ class SharedStates(States):
         """
         self._settle()
         network, training = named_network(state), named_rest(state)
-        record = {
-            hub_name(name): value if isinstance(value, str) else {**value, "axis": OIHW_TO_HWIO[value["axis"]]}
-            for name, value in self._digests(network, _in_the_hub).items()
-        }
+        record = {}
+        stored = functools.partial(_in_the_hub, config=start.config)
+        for name, value in self._digests(network, stored).items():
+            split = isinstance(value, dict)
+            key, axis = hub_place(name, value["axis"] if split else 0, start.config)
+            record[key] = {**value, "axis": axis} if split else value
         digests = self._digests(training, lambda _, part: part)
         try:
             if self._hosts.first:
@@ -117,8 +121,8 @@ def _split(sharding: Sharding, shape: tuple[int, ...]) -> tuple[int, int]:
     return 0, 1
 
 
-def _in_the_hub(name: str, part: np.ndarray) -> np.ndarray:
-    (value,) = translate({name: part}, "torch", whole=False).values()
+def _in_the_hub(name: str, part: np.ndarray, config: Description) -> np.ndarray:
+    (value,) = translate({name: part}, "torch", config, whole=False).values()
     found: np.ndarray = value
     return found
 
@@ -134,8 +138,8 @@ def _read(path: Path, step: int, start: Checkpoint, shapes: TrainState, places: 
         trained = json.loads((path / "digests" / "metadata").read_text())
         if record.config != start.config or trained["step"] != step:
             raise CheckpointError(f"{path}: is the state of another network, or of another step")
-        network = _Item(path, "state", record.digests, in_the_hub=True)
-        training = _Item(path, "training", trained["sha256"], in_the_hub=False)
+        network = _Item(path, "state", record.digests, start.config)
+        training = _Item(path, "training", trained["sha256"], None)
         tensors = network.placed(named_network(shapes), named_network(places))
         rest = training.placed(named_rest(shapes), named_rest(places))
     except CheckpointError:
@@ -152,11 +156,12 @@ class _Item:
         path: of the state.
         item: its name.
         digests: what is stored of each array, or of its parts.
-        in_the_hub: whether these are of the arrays in the hub's names and layouts.
+        config: of the network whose arrays these are, and whose digests are of its tensors in the hub's names and
+            layouts; None: other arrays.
     """
 
-    def __init__(self, path: Path, item: str, digests: Mapping[str, Any], *, in_the_hub: bool) -> None:
-        self.path, self._digests, self._in_the_hub = path, digests, in_the_hub
+    def __init__(self, path: Path, item: str, digests: Mapping[str, Any], config: Description | None) -> None:
+        self.path, self._digests, self._config = path, digests, config
         self._arrays = open_arrays(path, item)
 
     def placed(self, shapes: Mapping[str, Any], places: Mapping[str, Sharding]) -> dict[str, Array]:
@@ -176,10 +181,11 @@ class _Item:
         return (tuple(array.shape), array.dtype.numpy_dtype) == (tuple(like.shape), np.dtype(like.dtype))
 
     def _parts(self, name: str, array: tensorstore.TensorStore) -> Callable[[tuple[slice, ...] | None], np.ndarray]:
-        stored = self._digests[hub_name(name) if self._in_the_hub else name]
+        config = self._config
+        stored = self._digests[name if config is None else hub_place(name, 0, config)[0]]
         axis, digests = (stored["axis"], stored["sha256"]) if isinstance(stored, dict) else (0, [stored])
-        if self._in_the_hub and len(digests) > 1:
-            axis = OIHW_TO_HWIO.index(axis)
+        if config is not None and len(digests) > 1:
+            axis = next(own for own in range(len(array.shape)) if hub_place(name, own, config)[1] == axis)
         length = array.shape[axis] // len(digests) if array.shape else 1
         known: dict[int, np.ndarray] = {}
 
@@ -187,7 +193,7 @@ class _Item:
             if number not in known:
                 window = (slice(None),) * axis + (slice(number * length, (number + 1) * length),)
                 value = np.asarray(array[window if array.shape else ()].read().result())
-                if digest(_in_the_hub(name, value) if self._in_the_hub else value) != digests[number]:
+                if digest(value if config is None else _in_the_hub(name, value, config)) != digests[number]:
                     raise CheckpointError(f"{self.path}: the sha256 of {name} is not the stored one")
                 known[number] = value
             return known[number]

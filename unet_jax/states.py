@@ -29,7 +29,7 @@ from unet_jax import optimizer_state
 from unet_jax.arrays import read_arrays, reason
 from unet_jax.hub import nest, translate
 from unet_jax.optimizer_state import placeless
-from unet_jax.step import TrainState, abstract_model, fresh_state, host_arrays, host_network, new_state, subtree
+from unet_jax.step import TrainState, abstract_model, abstract_state, host_arrays, host_network, new_state, subtree
 
 Arrays = dict[str, np.ndarray]
 
@@ -101,7 +101,8 @@ class States:
             reserve(self.folder / str(step), size * 5 // 4 + SPARE)
             with ThreadPoolExecutor() as pool:
                 digests = dict(zip(training, pool.map(digest, training.values()), strict=True))
-            self._write(step, nest(translate(model.tensors, "jax")), nest(training), seal(model), digests)
+            network = nest(translate(model.tensors, "jax", model.config))
+            self._write(step, network, nest(training), seal(model), digests)
         except (OSError, ValueError) as error:
             raise self._unwritten(step, error) from error
 
@@ -257,7 +258,9 @@ def hub_form(network: Checkpoint, arrays: Arrays, step: int, recipe: Recipe, sou
     average = {name.split(".", 2)[2]: value for name, value in arrays.items() if name.startswith("average.")}
     if bool(average) != (recipe.ema is not None):
         raise CheckpointError(f"{source}: is the state of another training; only one of the two has an average")
-    tensors = _contiguous(translate(average, "torch"), network.tensors) if average else None
+    tensors = None
+    if average:
+        tensors = _contiguous(translate(average, "torch", network.config), network.tensors)
     return TrainingState(step, network, optimizer, tensors)
 
 
@@ -278,8 +281,12 @@ def moments_of(
     names = {theirs: ours for ours, theirs in MOMENTS[optimizer].items()}
     if slots.keys() - names.keys():
         raise CheckpointError(f"{source}: holds the optimiser of another training")
-    order = parameter_shapes(network.config)
-    return {names[field]: _contiguous(translate(found, "torch", whole=False), order) for field, found in slots.items()}
+    config = network.config
+    order = parameter_shapes(config)
+    return {
+        names[field]: _contiguous(translate(found, "torch", config, whole=False), order)
+        for field, found in slots.items()
+    }
 
 
 def saved_form(state: TrainingState, recipe: Recipe) -> Arrays:
@@ -293,17 +300,15 @@ def saved_form(state: TrainingState, recipe: Recipe) -> Arrays:
         CheckpointError: some parameters have moments, and others have none.
     """
     with jax.enable_x64(True):  # else the shapes of float64 arrays would be those of float32 ones
-        network = nest(translate(state.network.tensors, "jax"))
-        fresh = jax.eval_shape(
-            lambda tensors: fresh_state(tensors, abstract_model(state.network, recipe), recipe), network
-        )
-        slots, missing = optimizer_state.fill(fresh.slots, state.optimizer)
+        config = state.network.config
+        fresh = abstract_state(abstract_model(state.network, recipe), recipe)
+        slots, missing = optimizer_state.fill(fresh.slots, state.optimizer, config)
         if missing:
             raise CheckpointError(f"the state of a run has no moments of {some(missing)}")
         average = None
         if state.average is not None:
-            tree = nest(translate(state.average, "jax"))
-            average = tuple(subtree(tree, like) for like in (fresh.params, fresh.stats))
+            tree = nest(translate(state.average, "jax", config))
+            average = subtree(tree, fresh.params), subtree(tree, fresh.stats)
         filled = fresh._replace(slots=jax.tree.map(_array, slots), average=average)
     return host_arrays(filled)
 

@@ -11,19 +11,22 @@ import optax
 from flax import nnx
 from jax import Array
 from jax.sharding import Mesh
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt8, UInt32
 
 from unet_core.batches import Batch
 from unet_core.checkpoint import Checkpoint
 from unet_core.errors import CheckpointError
-from unet_core.hub import check_tensors, in_forward_order
+from unet_core.graph import Graph
+from unet_core.hub import Description, check_tensors, in_forward_order
 from unet_core.recipe import Recipe
+from unet_jax.checkpoint import abstract
 from unet_jax.compilation import compiler_options
 from unet_jax.hub import nest, translate
-from unet_jax.layers import BatchNorm, Convolution
+from unet_jax.layers import Convolution
 from unet_jax.losses import loss_value
 from unet_jax.mesh import everywhere, gathered, of_batch, of_state, scattered, share, strips
 from unet_jax.model import UNet
+from unet_jax.network import Network, name_of
 from unet_jax.optimizer_state import placeless
 from unet_jax.optimizers import averaged, clipped, optimizer_of
 
@@ -39,27 +42,19 @@ class TrainState(NamedTuple):
     """What an update changes."""
 
     params: Tree
+    """What the optimiser updates."""
     stats: Tree
-    """BatchNorm's running statistics and counters."""
+    """The rest of the network: running statistics, counters, and parameters on which its logits do not depend."""
     slots: optax.OptState
     average: tuple[Tree, Tree] | None
     """The moving average of parameters and statistics."""
 
 
-def abstract_model(checkpoint: Checkpoint, recipe: Recipe, kind: type[UNet] = UNet) -> UNet:
-    """The network, of this class, in training mode, with shapes in place of arrays."""
+def abstract_model(checkpoint: Checkpoint, recipe: Recipe, kind: type[UNet] = UNet) -> UNet | Network:
+    """The network, one of a config of this class, in training mode, with shapes in place of arrays."""
     kinds: dict[str, Any] = {"float64": {"param_dtype": jnp.float64}, "bfloat16": {"dtype": jnp.bfloat16}}
-
-    def create() -> UNet:
-        model = kind.from_config(checkpoint.config, **kinds.get(recipe.precision, {}), remat=recipe.remat, rngs=None)
-        model.origin = checkpoint.origin
-        for _, layer in nnx.iter_modules(model):
-            if isinstance(layer, BatchNorm):
-                layer.parts = recipe.norm_parts
-        return model
-
-    model: UNet = nnx.eval_shape(create)
-    return model
+    options = kinds.get(recipe.precision, {})
+    return abstract(checkpoint, kind=kind, norm_parts=recipe.norm_parts, remat=recipe.remat, **options)
 
 
 def new_state(checkpoint: Checkpoint, recipe: Recipe, mesh: Mesh, saved: Arrays | None = None) -> TrainState:
@@ -84,7 +79,7 @@ def new_state(checkpoint: Checkpoint, recipe: Recipe, mesh: Mesh, saved: Arrays 
         rest = jax.tree.unflatten(jax.tree.structure(_rest(fresh)), leaves)
         return TrainState(fresh.params, fresh.stats, **rest)
 
-    tensors = nest(translate(checkpoint.tensors, "jax"))
+    tensors = nest(translate(checkpoint.tensors, "jax", checkpoint.config))
     shapes = abstract_state(model, recipe)
     places = of_state(mesh, shapes)
     if saved is None:
@@ -98,21 +93,28 @@ def new_state(checkpoint: Checkpoint, recipe: Recipe, mesh: Mesh, saved: Arrays 
     return restored
 
 
-def abstract_state(model: UNet, recipe: Recipe) -> TrainState:
+def abstract_state(model: UNet | Network, recipe: Recipe) -> TrainState:
     """The state before the first update of an abstract model, with shapes in place of arrays."""
     tensors = nnx.to_pure_dict(nnx.state(model))
     shapes: TrainState = jax.eval_shape(lambda tensors: fresh_state(tensors, model, recipe), tensors)
     return shapes
 
 
-def fresh_state(tensors: Tree, model: UNet, recipe: Recipe) -> TrainState:
+def fresh_state(tensors: Tree, model: UNet | Network, recipe: Recipe) -> TrainState:
     """The state before the first update, of the tensors of a network; to be traced."""
-    trees = (nnx.to_pure_dict(nnx.state(model, kind)) for kind in (nnx.Param, nnx.BatchStat))
+    trees = map(nnx.to_pure_dict, nnx.state(model, _updated(model.config), ...))
     params, stats = (
         jax.tree.map(lambda array, like: array.astype(like.dtype), subtree(tensors, tree), tree) for tree in trees
     )
     slots = optimizer_of(recipe.optimizer).init(params)
     return TrainState(params, stats, slots, (params, stats) if recipe.ema else None)
+
+
+def _updated(config: Description) -> Any:
+    """The filter of NNX for what an optimiser updates."""
+    if not isinstance(config, Graph):
+        return nnx.Param
+    return nnx.All(nnx.Param, lambda path, _: name_of(path) in config.trained)
 
 
 def host_arrays(state: TrainState) -> Arrays:
@@ -121,11 +123,12 @@ def host_arrays(state: TrainState) -> Arrays:
 
 
 def host_network(params: Tree, stats: Tree, checkpoint: Checkpoint) -> Checkpoint:
-    """A copy of the network on the host, with the config and origin of `checkpoint`."""
+    """A copy of the network on the host, with the config, origin and evidence of `checkpoint`."""
+    config = checkpoint.config
     flat = {name: np.array(value) for name, value in _flat(params, stats).items()}
-    tensors = translate(flat, "torch")
-    check_tensors(tensors, checkpoint.config, "the model")
-    return Checkpoint(checkpoint.config, in_forward_order(tensors, checkpoint.config), checkpoint.origin)
+    tensors = translate(flat, "torch", config)
+    check_tensors(tensors, config, "the model")
+    return Checkpoint(config, in_forward_order(tensors, config), checkpoint.origin, evidence=checkpoint.evidence)
 
 
 def on_one_device(tree: Any, mesh: Mesh) -> Any:
@@ -140,18 +143,19 @@ def _same(tree: Any) -> Any:
     return tree
 
 
-Controls = tuple[Float[Array, ""], Float[Array, ""]]
-"""The learning rate of an update, and the part of the average that it renews."""
+Controls = tuple[Float[Array, ""], Float[Array, ""], UInt32[Array, ""]]
+"""The learning rate of an update, the part of the average that it renews, and the updates before it."""
 Update = Callable[[TrainState, Array, Array, Controls], tuple[TrainState, Float[Array, "2"]]]
 
 
-Differentiate = Callable[[Tree, Tree, Array, Array], tuple[Tree, Tree, Array]]
+Differentiate = Callable[..., tuple[Tree, Tree, Array]]
 
 
-def differentiator(recipe: Recipe, model: UNet, mesh: Mesh | None = None) -> Differentiate:
-    """The function that takes parameters, statistics and `accumulate` batches as in `placed`.
+def differentiator(recipe: Recipe, model: UNet | Network, mesh: Mesh | None = None) -> Differentiate:
+    """The function that takes parameters, statistics, `accumulate` batches as in `placed`, and the updates before.
 
-    It returns the gradients of the loss, the new statistics, and the loss; batches come one after the other.
+    It returns the gradients of the loss, the new statistics, and the loss; batches come one after the other. Dropout
+    draws by the seed and the number of updates, whatever was drawn before: a resumed training draws the same.
 
     Args:
         recipe: how to train.
@@ -160,32 +164,41 @@ def differentiator(recipe: Recipe, model: UNet, mesh: Mesh | None = None) -> Dif
     """
     graphdef = nnx.graphdef(model)
 
-    def loss_of(params: Tree, stats: Tree, image: Array, labels: Array) -> tuple[Array, Tree]:
+    def loss_of(params: Tree, stats: Tree, image: Array, labels: Array, key: Array | None) -> tuple[Array, Tree]:
         model = nnx.merge(graphdef, params, stats, copy=True)
         for _, layer in nnx.iter_modules(model):
             if isinstance(layer, Convolution):
                 layer.strips = strips(mesh)
-        loss = loss_value(recipe.loss, model.logits(image), labels) / recipe.accumulate
-        return loss, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+        logits = model.logits(image, rngs=key) if isinstance(model, Network) else model.logits(image)
+        loss = loss_value(recipe.loss, logits, labels) / recipe.accumulate
+        return loss, nnx.to_pure_dict(nnx.state(model, _updated(model.config), ...)[1])
 
-    def gradient(params: Tree, stats: Tree, image: Array, labels: Array) -> tuple[Tree, Tree, Array]:
+    def gradient(params: Tree, stats: Tree, image: Array, labels: Array, key: Array | None) -> tuple[Tree, Tree, Array]:
         params = gathered(mesh, params)
-        (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, stats, image, labels)
+        (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, stats, image, labels, key)
         return scattered(mesh, gradients), stats, loss
 
     def differentiate(
-        params: Tree, stats: Tree, image: Float[Array, "a n h w c"], labels: UInt8[Array, "a n h w"]
+        params: Tree,
+        stats: Tree,
+        image: Float[Array, "a n h w c"],
+        labels: UInt8[Array, "a n h w"],
+        step: UInt32[Array, ""] | int = 0,
     ) -> tuple[Tree, Tree, Array]:
-        gradients, stats, loss = gradient(params, stats, image[0], labels[0])
+        keys: list[Array | None] = [None] * recipe.accumulate
+        if isinstance(model, Network):
+            key = jax.random.fold_in(jax.random.key(recipe.seed), step)
+            keys = [jax.random.fold_in(key, number) for number in range(recipe.accumulate)]
+        gradients, stats, loss = gradient(params, stats, image[0], labels[0], keys[0])
         for number in range(1, recipe.accumulate):
-            more, stats, part = gradient(params, stats, image[number], labels[number])
+            more, stats, part = gradient(params, stats, image[number], labels[number], keys[number])
             gradients, loss = jax.tree.map(jnp.add, gradients, more), loss + part
         return gradients, stats, loss
 
     return differentiate
 
 
-def updater(recipe: Recipe, model: UNet, mesh: Mesh | None = None) -> Update:
+def updater(recipe: Recipe, model: UNet | Network, mesh: Mesh | None = None) -> Update:
     """The function that makes one update; to be compiled with its first argument donated.
 
     It takes the state, `accumulate` batches as in `placed`, and the controls; it returns the new state, and loss and
@@ -205,21 +218,28 @@ def updater(recipe: Recipe, model: UNet, mesh: Mesh | None = None) -> Update:
         labels: UInt8[Array, "a n h w"],
         controls: Controls,
     ) -> tuple[TrainState, Float[Array, "2"]]:
-        rate, renewal = controls
-        gradients, stats, loss = differentiate(state.params, state.stats, image, labels)
+        rate, renewal, step = controls
+        gradients, stats, loss = differentiate(state.params, state.stats, image, labels, step)
         gradients, norm = clipped(gradients, recipe.optimizer.clip)
-        steps, slots = optimizer.update(gradients, state.slots, state.params)
-        params = jax.tree.map(lambda param, step: param - rate.astype(param.dtype) * step, state.params, steps)
+        ways, slots = optimizer.update(gradients, state.slots, state.params)
+        params = jax.tree.map(lambda param, way: param - rate.astype(param.dtype) * way, state.params, ways)
         average = None if state.average is None else averaged(state.average, (params, stats), renewal)
         return TrainState(params, stats, slots, average), jnp.stack((loss, norm.astype(loss.dtype)))
 
     return update
 
 
-def compiled(update: Update, state: TrainState, recipe: Recipe, mesh: Mesh) -> Update:
-    """`update` for these devices, compiled once and for all; it takes no other shapes, and donates the state."""
+def compiled(update: Update, state: TrainState, recipe: Recipe, mesh: Mesh, channels: int) -> Update:
+    """`update` for these devices, compiled once and for all; it takes no other shapes, and donates the state.
+
+    Args:
+        update: what `updater` gave.
+        state: of the shapes and places that it is to take.
+        recipe: how large the batches are.
+        mesh: the devices.
+        channels: of the pictures.
+    """
     shape = (recipe.accumulate, recipe.batch, recipe.crop, recipe.crop)
-    channels = state.params["down1"]["conv1"]["kernel"].shape[2]
     split, whole = of_batch(mesh), everywhere(mesh)
     number = jax.ShapeDtypeStruct((), jnp.result_type(float), sharding=whole)
     image = jax.ShapeDtypeStruct((*shape, channels), jnp.result_type(float), sharding=split)
@@ -227,7 +247,8 @@ def compiled(update: Update, state: TrainState, recipe: Recipe, mesh: Mesh) -> U
     options = compiler_options(mesh.devices.flat[0].platform, wide=recipe.precision == "float64")
     places = of_state(mesh, state), whole
     program = jax.jit(update, donate_argnums=0, out_shardings=places, compiler_options=options)
-    made: Any = program.lower(state, image, labels, (number, number)).compile()
+    step = jax.ShapeDtypeStruct((), jnp.uint32, sharding=whole)
+    made: Any = program.lower(state, image, labels, (number, number, step)).compile()
     return made
 
 
@@ -263,13 +284,14 @@ def placed(batches: Iterator[Batch], recipe: Recipe, mesh: Mesh) -> Iterator[tup
     yield from waiting
 
 
-def controls_of(rate: float, renewal: float, mesh: Mesh) -> Controls:
-    """Two numbers on every device."""
+def controls_of(rate: float, renewal: float, mesh: Mesh, step: int = 0) -> Controls:
+    """These numbers on every device."""
     kind = jnp.result_type(float)
-    rates, renewals = (
-        jax.make_array_from_process_local_data(everywhere(mesh), np.asarray(value, kind)) for value in (rate, renewal)
+    rates, renewals, steps = (
+        jax.make_array_from_process_local_data(everywhere(mesh), value)
+        for value in (np.asarray(rate, kind), np.asarray(renewal, kind), np.asarray(step, np.uint32))
     )
-    return rates, renewals
+    return rates, renewals, steps
 
 
 def named_network(state: TrainState) -> dict[str, Any]:

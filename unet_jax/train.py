@@ -18,10 +18,11 @@ from unet_core.recorder import Follower, Outcome, Recorder
 from unet_core.run import BEST, STATES, Run
 from unet_core.safetensors_file import write
 from unet_core.signals import Request, stop_requests
-from unet_core.tiles import default_tile, tiling
+from unet_core.tiles import shared_tile, tiling
 from unet_jax.hosts import Hosts
 from unet_jax.mesh import check_rows, device_mesh, share
 from unet_jax.model import UNet
+from unet_jax.network import Network
 from unet_jax.predict import Predictor
 from unet_jax.shared_states import SharedStates
 from unet_jax.states import States
@@ -81,7 +82,7 @@ def _train(
     with States(folder, recipe.keep) if hosts.count == 1 else SharedStates(folder, recipe.keep, hosts) as states:
         step, state = states.restored(start, recipe, mesh, tell)
         progress(f"compiling for {mesh.size} x {mesh.devices.flat[0].device_kind}", 0)
-        update = compiled(updater(recipe, model, mesh), state, recipe, mesh)
+        update = compiled(updater(recipe, model, mesh), state, recipe, mesh, start.config.in_channels)
         recorder = Recorder(run, step, progress, tell) if hosts.first else Follower(run, step)
         pending: list[Array] = []  # losses and norms that are still on the devices
         rates: list[float] = []
@@ -91,7 +92,7 @@ def _train(
             while step < run.last and not stop:
                 rates.append(recorder.rate(step))
                 image, labels = next(ahead)
-                controls = controls_of(rates[-1], recipe.renewal(step), mesh)
+                controls = controls_of(rates[-1], recipe.renewal(step), mesh, step)
                 with jax.transfer_guard("disallow"):
                     state, values = update(state, image, labels, controls)
                 pending.append(values)
@@ -116,10 +117,10 @@ def _train(
     return recorder.outcome(step, request)
 
 
-def _predictor(run: Run, model: UNet, mesh: Mesh) -> Predictor:
+def _predictor(run: Run, model: UNet | Network, mesh: Mesh) -> Predictor:
     """For validations, on as many of this process's devices as a picture has tiles."""
     config, sizes = run.start.config, run.validation.sizes
-    tile = default_tile(config, sizes)
+    tile = shared_tile(config, sizes)
     devices = mesh.local_devices[: max(len(tiling(config, size, tile)) for size in sizes)]
     return Predictor(model, tile=tile, devices=devices if len(devices) > 1 else None)
 
@@ -130,7 +131,7 @@ def _evaluation(run: Run, judged: tuple[Tree, Tree], predictor: Predictor, hosts
         functools.partial(predictor.bands, variables=judged),
         run.validation,
         loss=run.recipe.loss,
-        output=run.start.config.output,
+        output=run.output,
         samples=4,
         share=Share(hosts.index, hosts.count, hosts.gathered),
     )

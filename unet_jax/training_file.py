@@ -57,7 +57,7 @@ def write(path: Path, training: TrainingFile) -> None:
     slots = {
         f"slots.{MOMENTS[state.optimizer.optimizer][moment]}.{name}": value
         for moment, tensors in state.optimizer.moments.items()
-        for name, value in translate(tensors, "jax", whole=False).items()
+        for name, value in translate(tensors, "jax", state.network.config, whole=False).items()
     }
     slots["slots.count"] = np.asarray(state.step, np.int64)  # Orbax writes no empty tree
     record = {

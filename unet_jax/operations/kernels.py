@@ -1,0 +1,141 @@
+"""The convolution and its transpose, channels last, kernels spatial axes first: as XLA has them, and in other ways.
+
+XLA's own are many times slower on a CPU than need be: convolutions in groups, transposed ones in three dimensions, and
+the gradients of kernels in three dimensions or of an even size.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from unet_core.graph.operations import Ints, Pairs
+
+_AXES = "DHW"
+
+
+class Plan(NamedTuple):
+    """How a kernel goes over a map."""
+
+    stride: Ints
+    padding: Pairs
+    dilation: Ints
+    groups: int
+
+
+def convolved(x: Array, kernel: Array, plan: Plan, apart: Ints | None = None) -> Array:
+    """XLA's own; of `x` with zeros between its elements, which then lie so far `apart`."""
+    axes = _AXES[-len(plan.stride) :]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        plan.stride,
+        plan.padding,
+        lhs_dilation=apart,
+        rhs_dilation=plan.dilation,
+        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
+        feature_group_count=plan.groups,
+    )
+
+
+def convolved_on_cpu(x: Array, kernel: Array, plan: Plan, apart: Ints | None = None) -> Array:
+    """The same; in groups as the sum of products with its taps, in float32 at least."""
+    if plan.groups == 1:
+        return convolved(x, kernel, plan, apart)
+    dtype, exact = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
+    x, kernel = x.astype(exact), kernel.astype(exact)
+    *window, each, out = kernel.shape
+    y: Array | None = None
+    parts = kernel.reshape(-1, each, plan.groups, out // plan.groups)
+    for tap, part in zip(_taps(x, window, plan, apart), parts, strict=True):
+        grouped = tap.reshape(*tap.shape[:-1], plan.groups, each)
+        products = grouped * part[0] if each == 1 else jnp.einsum("...gi,igo->...go", grouped, part)
+        y = products if y is None else y + products
+    assert y is not None
+    return y.reshape(*y.shape[:-2], out).astype(dtype)
+
+
+def spread(x: Array, kernel: Array, plan: Plan, size: Ints, convolve: Callable[..., Array] = convolved) -> Array:
+    """The transpose of the convolution of a map of this size, as a convolution of what lies `stride` apart."""
+    window = kernel.shape[:-2]
+    amounts = []
+    for n, k, length, step, (pad, _), far in zip(
+        x.shape[1:-1], window, size, plan.stride, plan.padding, plan.dilation, strict=True
+    ):
+        before = far * (k - 1) - pad
+        amounts.append((before, length + far * (k - 1) - (n - 1) * step - 1 - before))
+    still = plan._replace(stride=(1,) * len(window), padding=tuple(amounts))
+    return convolve(x, jnp.flip(_swapped(kernel, plan.groups), range(len(window))), still, plan.stride)
+
+
+def spread_on_cpu(x: Array, kernel: Array, plan: Plan, size: Ints) -> Array:
+    """The same."""
+    if len(size) == 3 and max(plan.stride) > 1 and set(plan.dilation) == {1} and plan.groups == 1:
+        return in_phases(x, kernel, plan, size)
+    return spread(x, kernel, plan, size, convolved_on_cpu)
+
+
+def _swapped(kernel: Array, groups: int) -> Array:
+    """In each group, what goes in as what comes out."""
+    *window, each, out = kernel.shape
+    return jnp.swapaxes(kernel.reshape(*window, each, groups, -1), -1, -3).reshape(*window, out // groups, -1)
+
+
+def in_phases(x: Array, kernel: Array, plan: Plan, size: Ints) -> Array:
+    """The same, if not dilated: what lies between two of `x` are channels of one convolution, and then moved apart."""
+    kernel = kernel.mT
+    *window, channels, out = kernel.shape
+    count = len(window)
+    reach = [-(-k // step) for k, step in zip(window, plan.stride, strict=True)]
+    kernel = jnp.pad(
+        kernel, [(0, n * step - k) for n, step, k in zip(reach, plan.stride, window, strict=True)] + [(0, 0)] * 2
+    )
+    kernel = kernel.reshape(*(part for pair in zip(reach, plan.stride, strict=True) for part in pair), channels, out)
+    far, near = range(0, 2 * count, 2), range(1, 2 * count, 2)
+    kernel = kernel.transpose(*far, 2 * count, *near, 2 * count + 1).reshape(*reach, channels, -1)
+    kernel = jnp.flip(kernel, range(count))
+    whole = tuple((n - 1, n - 1) for n in reach)
+    if max(reach) == 1:
+        y = jnp.matmul(x, kernel.reshape(channels, -1))
+    else:
+        y = convolved(x, kernel, Plan((1,) * count, whole, (1,) * count, 1))
+    places = y.shape[1:-1]
+    y = y.reshape(y.shape[0], *places, *plan.stride, out)
+    y = y.transpose(0, *(axis for at in range(1, count + 1) for axis in (at, at + count)), 2 * count + 1)
+    lengths = [n * step for n, step in zip(places, plan.stride, strict=True)]
+    y = y.reshape(y.shape[0], *lengths, out)
+    cut = [(-pad, want - (n - pad), 0) for (pad, _), want, n in zip(plan.padding, size, lengths, strict=True)]
+    return lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), *cut, (0, 0, 0)])
+
+
+def kernel_gradient(x: Array, gradient: Array, window: Sequence[int], plan: Plan) -> Array:
+    """As one product of matrices for each tap."""
+    grouped = gradient.reshape(-1, plan.groups, gradient.shape[-1] // plan.groups)
+    taps = [tap.reshape(-1, plan.groups, x.shape[-1] // plan.groups) for tap in _taps(x, window, plan)]
+    if taps[0].shape[-1] == grouped.shape[-1] == 1:
+        exact = jnp.promote_types(x.dtype, jnp.float32)
+        products = [(tap.astype(exact) * grouped.astype(exact)).sum(0)[None].astype(x.dtype) for tap in taps]
+    else:
+        products = [jnp.einsum("pgi,pgo->igo", tap, grouped) for tap in taps]
+    return jnp.stack(products).reshape(*window, taps[0].shape[-1], gradient.shape[-1])
+
+
+def _taps(x: Array, window: Sequence[int], plan: Plan, apart: Ints | None = None) -> list[Array]:
+    """What each tap of the kernel is multiplied by."""
+    between = [step - 1 for step in apart or (1,) * len(window)]
+    amounts = [(*pad, zeros) for pad, zeros in zip(plan.padding, between, strict=True)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *amounts, (0, 0, 0)])
+    lengths = [
+        (n - far * (k - 1) - 1) // step + 1
+        for n, k, step, far in zip(x.shape[1:-1], window, plan.stride, plan.dilation, strict=True)
+    ]
+    stops = [(n - 1) * step + 1 for n, step in zip(lengths, plan.stride, strict=True)]
+
+    def part(place: Ints) -> Array:
+        firsts = [at * far for at, far in zip(place, plan.dilation, strict=True)]
+        ends = [first + stop for first, stop in zip(firsts, stops, strict=True)]
+        return lax.slice(x, (0, *firsts, 0), (len(x), *ends, x.shape[-1]), (1, *plan.stride, 1))
+
+    return [part(place) for place in product(*map(range, window))]

@@ -1,0 +1,80 @@
+"""BatchNorm, as it predicts, as a part of the convolution before it.
+
+Exact but for rounding: scale * (kernel * x + bias - mean) + shift is the convolution of x with the scaled kernel.
+"""
+
+from collections import Counter
+
+import jax.numpy as jnp
+from jax import Array
+
+from unet_core.graph import Graph, Node, Tensor
+from unet_jax.execution import Tensors
+
+_CHANNELS = {"convolution": 0, "transposed_convolution": 1}
+"""The axis of the kernel that the answer's channels lie along; in groups, of a transposed one, not alone."""
+
+
+def folded(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:
+    """The network in eval mode, with the BatchNorms that follow a convolution alone folded into its kernel and bias.
+
+    A BatchNorm stays where others take the convolution's answer as well, or other nodes the same kernel.
+    """
+    takers = Counter(name for node in graph.nodes for name in node.inputs)
+    users = Counter(name for node in graph.nodes for name in node.tensors.values())
+    before = {node.name: node for node in graph.nodes}
+    found = dict(tensors)
+    specs = dict(graph.tensors)
+    gone: set[str] = set()
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        source = before.get(node.inputs[0]) if node.inputs else None
+        if (
+            node.operation != "batch_norm"
+            or source is None
+            or "mean" not in node.tensors
+            or not _alone(source, takers, users)
+        ):
+            nodes.append(node)
+            continue
+        weight, bias = source.tensors["weight"], source.tensors.get("bias")
+        scale, shift = _predicting(node, found, specs)
+        kernel = found[weight].astype(scale.dtype)
+        along = [1] * kernel.ndim
+        along[_CHANNELS[source.operation]] = -1
+        if bias is not None:
+            shift = shift + found[bias].astype(scale.dtype) * scale
+        name = f"{node.name}.folded"
+        found[weight] = (kernel * scale.reshape(along)).astype(found[weight].dtype)
+        found[name] = shift.astype(found[weight].dtype)
+        specs[name] = Tensor(tuple(shift.shape), "parameter")
+        gone.add(source.name)
+        nodes.append(
+            Node(node.name, source.operation, source.inputs, {"weight": weight, "bias": name}, source.attributes)
+        )
+    nodes = [node for node in nodes if node.name not in gone]
+    kept = {name for node in nodes for name in node.tensors.values()}
+    kept |= {specs[name].same_as or name for name in kept}
+    specs = {name: tensor for name, tensor in specs.items() if name in kept}
+    small = Graph(graph.in_channels, tuple(nodes), specs, graph.dimensions, graph.sizes)
+    return small, {name: array for name, array in found.items() if name in kept}
+
+
+def _alone(source: Node, takers: Counter[str], users: Counter[str]) -> bool:
+    """Whether the BatchNorm behind a convolution is the only one that takes its answer, and it its kernel."""
+    if source.operation not in _CHANNELS or takers[source.name] != 1:
+        return False
+    if source.operation == "transposed_convolution" and source.attributes["groups"] != 1:
+        return False
+    return all(users[name] == 1 for name in source.tensors.values())
+
+
+def _predicting(norm: Node, tensors: Tensors, specs: dict[str, Tensor]) -> tuple[Array, Array]:
+    """What a BatchNorm multiplies by, and adds, in eval mode; in float32 at least."""
+    of = {role: tensors[specs[name].same_as or name] for role, name in norm.tensors.items() if role != "count"}
+    kind = jnp.promote_types(jnp.float32, of["mean"].dtype)
+    scale = 1 / jnp.sqrt(of["variance"].astype(kind) + norm.attributes["epsilon"])
+    if "weight" in of:
+        scale = scale * of["weight"].astype(kind)
+    shift = -of["mean"].astype(kind) * scale
+    return scale, shift + of["bias"].astype(kind) if "bias" in of else shift
