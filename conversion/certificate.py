@@ -22,17 +22,22 @@ from unet_core.config import UNetConfig
 from unet_core.containers import Container
 from unet_core.decoding import decoded, parsed
 from unet_core.errors import CheckpointError, first_line, printable, some
+from unet_core.evidence import OURS, Evidence
 from unet_core.files import sha256_of
 from unet_core.safetensors_file import stored_certificate
 from unet_core.training_state import TrainingState, state_digest
 from unet_core.version import VERSION
 
-SCHEMA = 1
+SCHEMA = 2
+_EARLIER = 1
+"""Of earlier releases: it did not say by what the network is known."""
 SUFFIX = ".certificate.json"
 """What follows the name of the file that was written, in the name of its certificate."""
 
 RUN = "training run"
 """What a person calls the folder of a run; files have the names of their `Container`."""
+SOURCE = "model with its own code"
+"""And what it calls a source that names its own code (`conversion.sources`)."""
 
 _LARGEST = 1_000_000
 """Bytes; a certificate has some five thousand."""
@@ -85,8 +90,12 @@ class Certificate:
     verdict: str
     source: Party
     destination: Party
+    evidence: Evidence | None
+    """By what it is known that the network is the user's; None: a certificate of an earlier release."""
+    untrained: str
+    """Why the networks were compared in eval mode alone; empty where they were in training mode too."""
     config: dict[str, Any]
-    """Of the network, which is one for both."""
+    """Of the network, which is one for both; of one that was read from code, what it is and the sha256 of its graph."""
     tensors: int
     """How many tensors the network has, or the training state."""
     identical: int
@@ -120,9 +129,13 @@ class Certificate:
             if not isinstance(fields, dict) or "schema" not in fields:
                 raise ValueError("it has no schema")
             schema, seal = fields.pop("schema"), fields.pop("seal", None)
-            if type(schema) is not int or schema != SCHEMA:
+            if type(schema) is not int or schema not in (_EARLIER, SCHEMA):
                 said = printable(repr(schema))[:20]
                 raise CheckpointError(f"{source}: is of schema {said}, this release reads {SCHEMA}; update unet-twins")
+            later = {"evidence": None, "untrained": ""}
+            if (schema == _EARLIER) == bool(later.keys() & fields.keys()):
+                raise ValueError("it says otherwise than its schema by what the network is known")
+            fields = {**fields, **later} if schema == _EARLIER else fields
             certificate: Certificate = decoded(cls, fields)
             _check(certificate)
             if seal != _seal(_fields(certificate)):
@@ -203,6 +216,8 @@ def certify(proof: Proof, source: Party, destination: Party, *, when: datetime) 
         verdict=proof.verdict,
         source=source,
         destination=destination,
+        evidence=proof.evidence,
+        untrained=proof.untrained,
         config=json.loads(json.dumps(proof.a.config)),
         tensors=proof.tensors,
         identical=proof.identical,
@@ -264,7 +279,10 @@ def write_certificate(certificate: Certificate, partial: Path, written: Path) ->
 
 def _fields(certificate: Certificate) -> dict[str, Any]:
     fields: dict[str, Any] = finite(dataclasses.asdict(certificate))
-    return {"schema": SCHEMA, **fields}
+    if certificate.evidence is not None:
+        return {"schema": SCHEMA, **fields}
+    later = ("evidence", "untrained")
+    return {"schema": _EARLIER, **{name: value for name, value in fields.items() if name not in later}}
 
 
 def _seal(fields: dict[str, Any]) -> str:
@@ -277,17 +295,21 @@ def _check(certificate: Certificate) -> None:
     a, b = certificate.source, certificate.destination
     if datetime.strptime(certificate.when, _TIME).strftime(_TIME) != certificate.when:
         raise ValueError("its time is none")
-    config = UNetConfig.from_dict(certificate.config)
-    if json.loads(config.to_json()) != certificate.config:
+    graph = certificate.config.get("graph")
+    if graph is None and json.loads(UNetConfig.from_dict(certificate.config).to_json()) != certificate.config:
         raise ValueError("its config is incomplete")
+    if graph is not None and certificate.config.keys() != {"network", "graph"}:
+        raise ValueError("its network is none that was read from code")
+    if certificate.evidence is not None and certificate.evidence.by == "nothing":
+        raise ValueError("nothing tells that the network is the user's")
     for one in (a, b):
         if one.name in ("", ".", "..") or "/" in one.name:
             raise ValueError("a name that is none of a file")
-        if one.kind not in (RUN, *(container.value for container in Container)):
+        if one.kind not in (RUN, SOURCE, *(container.value for container in Container)):
             raise ValueError("a kind that is none")
         if (one.kind == RUN) != (one.step is not None):
             raise ValueError("a step that is none")
-    digests = [a.network, b.network, a.training, b.training, a.sha256, b.sha256]
+    digests = [a.network, b.network, a.training, b.training, a.sha256, b.sha256, graph]
     digests += [given.sha256 for given in certificate.inputs]
     wrong = [value for value in digests if value is not None and not re.fullmatch("[0-9a-f]{64}", value)]
     if wrong or a.sha256 is None:
@@ -299,5 +321,6 @@ def _check(certificate: Certificate) -> None:
         raise ValueError(f"over its budget: {some(failed)}" if failed else "nothing was checked")
     if certificate.identical > certificate.tensors:
         raise ValueError("more tensors are the same than there are")
-    if certificate.verdict != agreement(certificate.subject, certificate.checks):
+    known = certificate.evidence or OURS
+    if certificate.verdict != agreement(certificate.subject, certificate.checks, known, certificate.untrained):
         raise ValueError("its verdict is not that of its checks")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from conversion.certificate import RUN, Certificate, Party, read_certificate
-from conversion.containers import read
+from conversion.certificate import RUN, SOURCE, Certificate, Party, read_certificate
+from conversion.code import Known, known_of
+from conversion.containers import read, tells
 from conversion.proof import Proof
 from conversion.runs import state_at, state_path
 from conversion.scripts import understood_training
@@ -98,7 +99,7 @@ def confirm(
     *,
     hints: Hints = NO_HINTS,
     again: bool = False,
-    size: tuple[int, int] | None = None,
+    size: tuple[int, ...] | None = None,
     images: Sequence[str | Path] = (),
     progress: Progress = silent,
 ) -> Confirmation:
@@ -160,7 +161,13 @@ def _found(path: Path, certificate: Certificate, party: Party, hints: Hints) -> 
         if not os.path.lexists(proven):
             return Finding(path, State.GONE, f"the run has no state of step {party.step} any more")
         same = party.sha256 is not None and sha256_of(proven) == party.sha256
-        network, training = _digests(path, party, _hints(certificate, party, hints))
+        said = _hints(certificate, party, hints)
+        told = party.kind in (RUN, SOURCE) or said.module is not None
+        if "graph" in certificate.config and not told and not tells(path):
+            if same:
+                return Finding(path, State.UNREAD, "to read it, name its code, --module FILE.py:Class")
+            raise CheckpointError("to see what is in it, name its code, --module FILE.py:Class")
+        network, training = _digests(path, party, said)
     except MissingFrameworkError as error:
         if not same:
             raise
@@ -181,7 +188,8 @@ def _found(path: Path, certificate: Certificate, party: Party, hints: Hints) -> 
 def _proven(path: Path, party: Party) -> Path:
     """The file or directory whose digest the certificate has."""
     if party.kind != RUN or party.step is None:
-        existing_container(path)  # refuses what would be read without end
+        if party.kind != SOURCE:
+            existing_container(path)  # refuses what would be read without end
         return path
     return state_path(path, read_settings(path), party.step)
 
@@ -194,11 +202,12 @@ def _digests(path: Path, party: Party, hints: Hints) -> tuple[str, str | None]:
     return network_digest(state.network), state_digest(state)
 
 
-def _hints(certificate: Certificate, party: Party, hints: Hints) -> Hints:
+def _hints(certificate: Certificate, party: Party, hints: Hints) -> Known:
     """What nothing in a file tells, from the certificate; what a person says comes first."""
-    if party.kind == RUN:
-        return hints
-    known = {name: certificate.config[name] for name in SEMANTICS} | {"key": party.key or None}
-    known["dialect"] = GENERIC if party.dialect == GENERIC else None
-    said = {name: value for name in known if (value := getattr(hints, name)) is not None}
-    return dataclasses.replace(hints, **{**known, **said}, where_needed=not said)
+    given = known_of(hints)
+    if party.kind == RUN or given.module is not None:
+        return given
+    known = {name: certificate.config[name] for name in SEMANTICS if name in certificate.config}
+    known |= {"key": party.key or None, "dialect": GENERIC if party.dialect == GENERIC else None}
+    said = {name: value for name in known if (value := getattr(given, name)) is not None}
+    return dataclasses.replace(given, **{**known, **said}, where_needed=not said, unchecked=True)

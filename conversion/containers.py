@@ -1,18 +1,51 @@
-"""Which module reads and writes which kind of checkpoint; each is imported when it is first needed."""
+"""Files of any kind, opened as the networks that they hold; each kind's module is imported when it is first needed."""
 
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conversion.certificate import SOURCE
+from conversion.code import Known, Live, build, known_of
+from conversion.example import Example, held, read_example, settled
 from conversion.frameworks import needed
-from unet_core.checkpoint import Checkpoint
+from conversion.loading import contents_of, load
+from conversion.modules import read_module
+from conversion.runners import Framework, framework_of_kind, runner_of_code
+from conversion.sources import NamedCode, named_code
+from unet_core.checkpoint import Checkpoint, Origin, Reading
 from unet_core.containers import Container, existing_container
+from unet_core.errors import CheckpointError, some
+from unet_core.hub import check_tensors, in_forward_order
 from unet_core.reading import NO_HINTS, Hints
+from unet_core.soundness import trusted
 
 _MODULES = {
     Container.TORCH: "unet_torch.checkpoint",
     Container.SAFETENSORS: "unet_core.safetensors_file",
     Container.ORBAX: "unet_jax.checkpoint",
 }
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A network in a file."""
+
+    checkpoint: Checkpoint
+    live: Live | None = None
+    """Its own code with these tensors, where that is known."""
+    container: Container | None = None
+    """None: a source that names its own code (`conversion.sources`)."""
+
+    @property
+    def kind(self) -> str:
+        """What a person calls it."""
+        return SOURCE if self.container is None else self.container.value
+
+    @property
+    def framework(self) -> Framework | None:
+        """In which it runs; None: in either."""
+        return "torch" if self.live is not None or self.container is None else framework_of_kind(self.container)
 
 
 def module_of(container: Container) -> Any:
@@ -25,11 +58,102 @@ def module_of(container: Container) -> Any:
 
 
 def read(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
-    """Read and check a checkpoint of any kind.
+    """Read and check a checkpoint of any kind; raises what `opened` raises."""
+    return opened(path, hints).checkpoint
+
+
+def opened(path: Path, hints: Hints = NO_HINTS) -> Opened:
+    """As `examined`, and nothing in it is left to guess.
 
     Raises:
-        CheckpointError: it is missing, damaged, of another network, or not sound; one line says which.
-        MissingFrameworkError: the kind needs a framework that is not installed.
+        UNetError: or its values are none of a network, or nothing tells what it computes.
     """
-    checkpoint: Checkpoint = module_of(existing_container(path)).read(path, hints)
-    return checkpoint
+    found = examined(path, hints)
+    checkpoint = trusted(found.checkpoint, str(path))
+    unchecked = isinstance(hints, Known) and hints.unchecked
+    if checkpoint.evidence.by == "nothing" and not (checkpoint.config_stored or unchecked):
+        raise CheckpointError(
+            f"{path}: only the shapes of its tensors tell what it computes: name its code (--module FILE.py:Class) or "
+            "what that answered (--example FILE.npz); or say --unchecked"
+        )
+    return found
+
+
+def examined(path: Path, hints: Hints = NO_HINTS) -> Opened:
+    """Read a network of any kind: by its own code where that is named, or else by the names of its tensors.
+
+    Args:
+        path: the file or directory; or a source that names its own code (`conversion.sources`).
+        hints: what it does not tell; may be a `Known`.
+
+    Raises:
+        UNetError: it is missing, damaged or of another network; its code fails, or is not of these tensors; or it
+            answers otherwise than was recorded. One line says which.
+        MissingFrameworkError: the kind, or the code, needs a framework that is not installed.
+    """
+    known = known_of(hints)
+    example = None if known.example is None else read_example(known.example)
+    named = named_code(path, trust=known.trust, fold=known.fold) if known.module is None else None
+    if named is not None:
+        return _of_source(named, known, example)
+    container = existing_container(path)
+    if known.module is not None and not (known.where_needed and tells(path)):
+        return _by_code(path, container, known, example)
+    checkpoint: Checkpoint = module_of(container).examine(path, known)
+    if example is not None and not (known.where_needed and checkpoint.config_stored):
+        checkpoint = settled(checkpoint, example, str(path), known)
+    return Opened(checkpoint, None, container)
+
+
+def tells(path: Path) -> bool:
+    """Whether a file tells its network itself, by a record of ours."""
+    module = module_of(existing_container(path))
+    return not hasattr(module, "contents") or module.contents(path).record is not None
+
+
+def _by_code(path: Path, container: Container, known: Known, example: Example | None) -> Opened:
+    source, module, title = str(path), module_of(container), known.title
+    _refuse_semantics(known, f"--module {title}")
+    live = Live(build(known), known.out)
+    stored: Checkpoint | None = module.examine(path, Hints(key=known.key)) if tells(path) else None
+    contents = module.contents(path) if stored is None else contents_of(stored, source, live.module)
+    loaded = load(live.module, contents, title, known.key)
+    found = read_module(live.module, title, sizes=known.sizes, out=known.out)
+    check_tensors(loaded.tensors, found.config, source)
+    assumed = found.reading.assumed
+    checkpoint = dataclasses.replace(
+        found,
+        tensors=in_forward_order(loaded.tensors, found.config),
+        origin=Origin(counters=loaded.counters),
+        config_stored=False,
+        digests_stored=stored is not None and stored.digests_stored,
+        reading=dataclasses.replace(loaded.reading, sure="certain: read from its code", assumed=assumed),
+    )
+    return Opened(_held(checkpoint, live, example, title), live, container)
+
+
+def _of_source(named: NamedCode, known: Known, example: Example | None) -> Opened:
+    _refuse_semantics(known, named.name)
+    live = Live(named.module, known.out)
+    found = read_module(
+        named.module, named.source, size=named.size, channels=named.in_channels, sizes=known.sizes, out=known.out
+    )
+    assumed = (*found.reading.assumed, *named.notes)
+    reading = Reading(sure="certain: read from the code that it names", assumed=assumed)
+    checkpoint = dataclasses.replace(found, config_stored=False, digests_stored=False, reading=reading)
+    return Opened(_held(checkpoint, live, example, named.source), live)
+
+
+def _refuse_semantics(known: Known, code: str) -> None:
+    given = [*known.semantics, *(["dialect"] if known.dialect else [])]
+    if given:
+        raise CheckpointError(f"{code}: the code tells {some(given)}; leave that out")
+
+
+def _held(checkpoint: Checkpoint, live: Live, example: Example | None, title: str) -> Checkpoint:
+    """The same checkpoint, its code held against what it answered when that was recorded."""
+    if example is None:
+        return checkpoint
+    found = held(example, runner_of_code(live, checkpoint, title), title)
+    detail = f"{checkpoint.evidence.detail}; {example.name}: {found}"
+    return dataclasses.replace(checkpoint, evidence=dataclasses.replace(checkpoint.evidence, detail=detail))

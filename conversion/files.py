@@ -1,27 +1,32 @@
 """A checkpoint from one file or directory into another, of the same kind or not."""
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conversion.certificate import certificate_path, certify, party, unchanged, write_certificate
-from conversion.containers import module_of
+from conversion.code import Known, known_of
+from conversion.containers import Opened, module_of, opened
 from conversion.frameworks import needed
 from conversion.outcome import Conversion, DifferentError
+from conversion.pairs import paired
 from conversion.proof import verify_runners
-from conversion.runners import Framework, frameworks_of, runner_of_checkpoint
+from conversion.runners import Framework, framework_of_kind, frameworks_of
 from conversion.runs import convert_run
 from conversion.scripts import convert_training
 from unet_core.checkpoint import Checkpoint, exported, network_digest
-from unet_core.containers import Container, container_of, existing_container
+from unet_core.containers import Container, container_of
 from unet_core.dialects import OWN
 from unet_core.errors import CheckpointError, MissingFrameworkError
 from unet_core.files import atomic, check_target
 from unet_core.progress import Progress, silent
 from unet_core.reading import NO_HINTS, Hints
 from unet_core.run import BEST, is_run
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def convert(
@@ -31,6 +36,12 @@ def convert(
     to: Framework | None = None,
     drop: Collection[str] = (),
     hints: Hints = NO_HINTS,
+    module: "str | nn.Module | None" = None,
+    kwargs: Mapping[str, Any] | None = None,
+    out: int | str | None = None,
+    sizes: Sequence[tuple[int, ...]] | None = None,
+    example: str | Path | None = None,
+    unchecked: bool | None = None,
     dialect: str = OWN.name,
     force: bool = False,
     verify: bool = True,
@@ -49,6 +60,13 @@ def convert(
             directory, which `optimizer_to_optax` reads, or the other way round.
         drop: of a training file, the names of what cannot be carried and may be left behind, as the error lists them.
         hints: what `src` does not tell: whose names it has, where in it the network lies, what no shape shows.
+        module: the network's own code, which is run: its class, or a function that builds it, as FILE.py:Name or
+            package.module:Name; or a module that is built. The network is read from it, and proven against it.
+        kwargs: what the class is called with.
+        out: which of several answers is the network's, by index or key; None: the first.
+        sizes: to read it at, where its code cannot be followed for sizes in general, or takes some alone.
+        example: an .npz with an `input` and the `output` that the network's own code answered, NCHW.
+        unchecked: convert even where nothing but `hints` tells what is computed. It is not called verified.
         dialect: whose names the tensors get in a `.pt`, `.pth` or `.safetensors`: one of `unet_core.dialects.NAMES`.
             An Orbax directory always has the NNX names; it remembers those that the network came with.
         force: replace `dst` where it exists.
@@ -66,6 +84,7 @@ def convert(
         MissingFrameworkError: a kind, or the proof, needs a framework that is not installed.
     """
     src, dst = Path(src), Path(dst)
+    hints = known_of(hints, module=module, kwargs=kwargs, out=out, sizes=sizes, example=example, unchecked=unchecked)
     options: dict[str, Any] = {"force": force, "verify": verify, "certificate": certificate and verify}
     options |= {"progress": progress}
     earlier = certificate_path(dst)
@@ -77,7 +96,7 @@ def convert(
             raise CheckpointError(f"{dst}: a training file goes back under its own names; leave --dialect out")
         done = convert_training(src, dst, to=to, hints=hints, drop=drop, **options)
     elif to is not None:
-        if hints != NO_HINTS or dialect != OWN.name:
+        if hints != Known() or dialect != OWN.name:
             raise CheckpointError(f"{src}: is a run, which tells all of its network; leave dialects and the like out")
         done = convert_run(src, dst, to=to, tell=tell, **options)
     elif is_run(src):
@@ -102,20 +121,20 @@ def _convert_network(
     certificate: bool,
     progress: Progress,
 ) -> Conversion:
-    kind = existing_container(src)
     target = container_of(dst)
     if target is Container.ORBAX and dialect != OWN.name:
         raise CheckpointError(f"{dst}: an Orbax directory has the NNX names, not those of the dialect {dialect}")
-    reader, writer = module_of(kind), module_of(target)
-    frameworks = frameworks_of(kind, target)
-    if verify:
-        _require(frameworks)
+    writer = module_of(target)
     place: dict[str, Any] = {"force": force, "companion": certificate_path(dst)}
     place["replaces"] = writer.is_orbax if target is Container.ORBAX else None
     check_target(dst, **place)
     progress(f"reading {src.name}", 0.0)
     with unchanged(src, certificate) as sha256:
-        checkpoint: Checkpoint = reader.read(src, hints)
+        found = opened(src, hints)
+    checkpoint = found.checkpoint
+    if verify:
+        _require(frameworks_of(found.framework, framework_of_kind(target)))
+    certificate = certificate and checkpoint.evidence.by != "nothing"
     names = {} if target is Container.ORBAX else {"dialect": dialect}
     if names:
         try:
@@ -130,14 +149,13 @@ def _convert_network(
             progress(f"reading {dst.name} back", 0.1)
             back: Checkpoint = writer.read(partial)
             proof = verify_runners(
-                runner_of_checkpoint(checkpoint, frameworks[0], str(src)),
-                runner_of_checkpoint(back, frameworks[1], str(dst)),
+                *paired(found, Opened(back, container=target), (str(src), str(dst))),
                 progress=lambda text, done: progress(text, 0.15 + 0.85 * done),
             )
             if not proof.equal:
                 raise DifferentError(f"{dst}: not written: {proof.verdict}", proof)
             if certificate:
-                source = party(src, proof.a, checkpoint, kind=kind.value, sha256=sha256)
+                source = party(src, proof.a, checkpoint, kind=found.kind, sha256=sha256)
                 destination = party(dst, proof.b, back, kind=target.value, sha256=None)
                 issued = certify(proof, source, destination, when=datetime.now(UTC))
                 if target is Container.SAFETENSORS:  # the same tensors, and the certificate beside the record of them

@@ -8,18 +8,19 @@ from typing import Literal
 
 import numpy as np
 
-from conversion.containers import read
+from conversion.containers import Opened, opened
 from conversion.frameworks import needed
 from unet_core.checkpoint import Checkpoint
-from unet_core.config import UNetConfig
-from unet_core.containers import Container, existing_container
+from unet_core.config import Output
 from unet_core.errors import DataError, MissingFrameworkError, some
 from unet_core.evaluation import Bands
+from unet_core.graph import Graph
+from unet_core.hub import Description
 from unet_core.progress import Progress, silent
 from unet_core.reading import NO_HINTS, Hints
-from unet_core.run import BEST, Backend, Settings, is_run, read_settings
+from unet_core.run import BEST, Backend, Settings, is_run, read_settings, trained_output
 from unet_core.source import Source, open_source
-from unet_core.tiles import default_tile, tiling
+from unet_core.tiles import check_tile, default_tile, tiling
 
 Part = Literal["training", "validation"]
 
@@ -36,9 +37,14 @@ class Network:
     """Of the run that it comes from."""
 
     @property
-    def config(self) -> UNetConfig:
+    def config(self) -> Description:
         """The network's."""
         return self.checkpoint.config
+
+    @property
+    def output(self) -> Output:
+        """What its logits are: what its run was trained on, or else what calling it makes of them."""
+        return trained_output(self.config) if self.settings else self.config.output
 
     def bands(
         self,
@@ -62,16 +68,7 @@ class Network:
             unet_core.UNetError: tiles that do not fit the network.
         """
         model = needed(f"unet_{self.backend}.checkpoint").from_checkpoint(self.checkpoint)
-        tiles = default_tile(self.config, sizes, overlap)
-        if tile is not None:
-            unit = 2**self.config.depth  # no larger than the largest picture
-            tiles = (
-                min(tile, -(-max(height for height, _ in sizes) // unit) * unit),
-                min(tile, -(-max(width for _, width in sizes) // unit) * unit),
-            )
-        for size in sizes:
-            if min(size) >= self.config.minimum_size:
-                tiling(self.config, size, tiles, overlap)
+        tiles = self._tiles(sizes, tile, overlap)
         devices = needed("jax").local_devices() if self.backend == "jax" else []
         every = {"devices": devices} if len(devices) > 1 else {}
         predictor = needed(f"unet_{self.backend}.predict").Predictor(
@@ -79,6 +76,24 @@ class Network:
         )
         bands: Bands = predictor.bands
         return bands
+
+    def _tiles(self, sizes: Sequence[tuple[int, int]], tile: int | None, overlap: int | None) -> tuple[int, int] | None:
+        """One size of tiles for pictures of all these sizes, as `bands` takes them; None: each whole."""
+        config = self.config
+        if isinstance(config, Graph):
+            check_tile(config, None if tile is None else (tile, tile), overlap)
+            return None
+        tiles = default_tile(config, sizes, overlap)
+        if tile is not None:
+            unit = 2**config.depth  # no larger than the largest picture
+            tiles = (
+                min(tile, -(-max(height for height, _ in sizes) // unit) * unit),
+                min(tile, -(-max(width for _, width in sizes) // unit) * unit),
+            )
+        for size in sizes:
+            if min(size) >= config.minimum_size:
+                tiling(config, size, tiles, overlap)
+        return tiles
 
     def source(self, data: str, *, only: Part | None = None, progress: Progress = silent) -> Source:
         """Pictures with masks to hold the network against.
@@ -127,7 +142,8 @@ def open_network(path: str | Path, *, backend: Backend | None = None, hints: Hin
         path = path / BEST
         if not path.is_file():
             raise DataError(f"{path}: is not there yet; it comes with the run's first validation")
-    checkpoint = read(path, hints)
+    found = opened(path, hints)
+    checkpoint = found.checkpoint
     config = checkpoint.config
     classes = 2 if config.out_channels == 1 else config.out_channels + (config.output == "sigmoid")
     values = settings.values if settings else (0, 255) if classes == 2 else tuple(range(classes))
@@ -135,16 +151,13 @@ def open_network(path: str | Path, *, backend: Backend | None = None, hints: Hin
         key: value.astype(np.float32) if value.dtype == np.float64 else value
         for key, value in checkpoint.tensors.items()
     }
-    backend = backend or (settings.backend if settings else _backend(path))
+    backend = backend or (settings.backend if settings else _backend(found))
     return Network(dataclasses.replace(checkpoint, tensors=tensors), backend, values, settings)
 
 
-def _backend(path: Path) -> Backend:
-    container = existing_container(path)
-    if container is Container.TORCH:
-        return "torch"
-    if container is Container.ORBAX:
-        return "jax"
+def _backend(found: Opened) -> Backend:
+    if found.framework is not None:
+        return found.framework
     try:
         needed("unet_jax.predict")
     except MissingFrameworkError:

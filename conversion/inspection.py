@@ -6,15 +6,16 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from conversion.containers import module_of
-from unet_core.checkpoint import Checkpoint
-from unet_core.config import UNetConfig
-from unet_core.containers import Container, existing_container
-from unet_core.hub import tensor_specs
+from conversion.code import known_of
+from conversion.containers import examined
+from unet_core.evidence import Evidence
+from unet_core.graph import Graph
+from unet_core.graph.summary import Row, summary, usual_size
+from unet_core.hub import FLOATS, Description, tensor_specs
 from unet_core.reading import NO_HINTS, Hints
-from unet_core.soundness import oddities, poison
+from unet_core.soundness import masks, oddities, poison
 
-_FRAMEWORKS = {Container.TORCH: "PyTorch", Container.ORBAX: "JAX", Container.SAFETENSORS: "either"}
+_FRAMEWORKS = {"torch": "PyTorch", "jax": "JAX", None: "either"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,12 @@ class Inspection:
     """Whose names the network first came with."""
     sure: str
     """How sure dialect and config are, and why."""
-    config: UNetConfig
+    evidence: Evidence
+    """By what it is known that this is the user's network."""
+    config: Description
+    layers: tuple[Row, ...]
+    """Of a network that was read from code, its operations, for a picture of `size`."""
+    size: tuple[int, ...]
     config_stored: bool
     """False where the config was read off the tensors' names and shapes."""
     unknown: tuple[str, ...]
@@ -67,32 +73,39 @@ class Inspection:
 
     def to_json(self) -> str:
         """Everything, for machines; what is unknown in the config is null."""
-        fields = dataclasses.asdict(self)
+        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        fields |= {"evidence": dataclasses.asdict(self.evidence), "known_by": str(self.evidence)}
+        fields["layers"] = [dataclasses.asdict(row) for row in self.layers]
+        fields["config"] = self.config.to_dict()
         fields["config"].update((name, None) for name in self.unknown if name in fields["config"])
         return json.dumps(fields, indent=2)
 
 
 def inspect(path: str | Path, *, hints: Hints = NO_HINTS) -> Inspection:
-    """Say what the checkpoint at `path` is; never runs code from it.
+    """Say what the checkpoint at `path` is; runs no code but that which `hints`, a `conversion.code.Known`, name.
 
     Raises:
-        CheckpointError: it cannot be read; one line says why.
+        UNetError: it cannot be read; one line says why.
         MissingFrameworkError: its kind needs a framework that is not installed.
     """
     path = Path(path)
-    container = existing_container(path)
-    checkpoint: Checkpoint = module_of(container).examine(path, hints)
+    found = examined(path, hints)
+    checkpoint = found.checkpoint
     tensors, config, reading = checkpoint.tensors, checkpoint.config, checkpoint.reading
+    size = (*known_of(hints).sizes[:1], usual_size(config))[0] if isinstance(config, Graph) else ()
     specs = tensor_specs(config)
-    poisoned = tuple(poison(tensors, reading.keys))
+    poisoned = tuple(poison(tensors, reading.keys, free=masks(checkpoint)))
     return Inspection(
         path=str(path),
-        framework=_FRAMEWORKS[container],
-        container=container.value,
+        framework=_FRAMEWORKS[found.framework],
+        container=found.kind,
         dialect=checkpoint.dialect,
         origin=checkpoint.origin.dialect,
         sure=reading.sure,
+        evidence=checkpoint.evidence,
         config=config,
+        layers=summary(config, size) if isinstance(config, Graph) else (),
+        size=size,
         config_stored=checkpoint.config_stored,
         unknown=reading.unknown,
         assumed=reading.assumed,
@@ -106,8 +119,8 @@ def inspect(path: str | Path, *, hints: Hints = NO_HINTS) -> Inspection:
         parameters=sum(value.size for key, value in tensors.items() if specs[key].trained),
         bytes=sum(value.nbytes for value in tensors.values()),
         file_bytes=sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file()),
-        dtypes=dict(Counter(value.dtype.name for value in tensors.values() if value.dtype.kind != "i")),
-        batches_tracked=max(int(value) for key, value in tensors.items() if key.endswith("num_batches_tracked")),
+        dtypes=dict(Counter(value.dtype.name for value in tensors.values() if value.dtype in FLOATS)),
+        batches_tracked=max((int(value) for key, value in tensors.items() if specs[key].kind == "counter"), default=0),
         sound=not poisoned,
-        problems=poisoned or tuple(oddities(tensors, reading.keys)),
+        problems=poisoned or tuple(oddities(tensors, reading.keys, config)),
     )

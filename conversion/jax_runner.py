@@ -1,5 +1,6 @@
 """Runs a JAX UNet for the proof, under `jax.jit`."""
 
+import copy
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from conversion.runners import (
     Step,
     Trace,
     Tracer,
+    draws,
     in_precision,
     input_name,
     layers_of,
@@ -27,14 +29,15 @@ from conversion.runners import (
 from unet_core.batches import Batch
 from unet_core.checkpoint import Checkpoint
 from unet_core.errors import UNetError
-from unet_core.hub import Tensors, check_tensors, in_forward_order, tensor_specs
+from unet_core.hub import Tensors, in_forward_order, tensor_specs
 from unet_core.recipe import Recipe
 from unet_core.settings import Optimizer
 from unet_core.training_state import TrainingState
-from unet_jax.checkpoint import from_checkpoint
+from unet_jax.checkpoint import from_checkpoint, to_checkpoint
 from unet_jax.hub import TABLE, fill, to_hub
 from unet_jax.layers import BatchNorm, Convolution, TransposedConvolution
 from unet_jax.model import UNet
+from unet_jax.network import Network
 from unet_jax.optimizers import clipped, optimizer_of
 from unet_jax.states import hub_form, saved_form
 from unet_jax.step import (
@@ -62,19 +65,19 @@ class JaxRunner:
 
     framework: Framework = "jax"
 
-    def __init__(self, model: nnx.Module, name: str) -> None:
-        if not isinstance(model, UNet):
-            raise UNetError(f"a JAX UNet is needed, got {type(model).__name__}")
+    def __init__(self, model: UNet | Network, name: str) -> None:
+        checkpoint = to_checkpoint(model)
         self.name = name
-        self.config = model.config
-        self.output: str = model.config.output
-        self.odd_sizes = True
+        self.config, self.tensors = checkpoint.config, checkpoint.tensors
+        self.origin, self.evidence = checkpoint.origin, checkpoint.evidence
+        self.output: str = checkpoint.config.output
+        self.whole = False
         self.versions = {"jax": jax.__version__, "flax": flax.__version__}
         self.flags = _flags()
         self.device = jax.devices()[0].device_kind
-        tensors = to_hub(model)
-        check_tensors(tensors, self.config, name)
-        self.tensors = in_forward_order(tensors, self.config)
+        if isinstance(model, Network) and model.rngs is not None:
+            model = nnx.clone(model)
+            model.rngs = None
         self._model = model
 
     @classmethod
@@ -86,13 +89,20 @@ class JaxRunner:
         with jax.enable_x64(True):
             model = nnx.clone(self._model)
             fill(model, tensors)
-            return JaxRunner(model, self.name)
+            other = JaxRunner(model, self.name)
+            other.whole = self.whole
+            return other
+
+    def answering_whole(self) -> "JaxRunner":
+        other = copy.copy(self)
+        other.whole = True
+        return other
 
     def predict(self, x: np.ndarray, precision: Precision) -> np.ndarray:
         with parity(precision):
             graphdef, state = nnx.split(self._copy(precision, training=False))
-            logits = jax.jit(lambda state, x: nnx.merge(graphdef, state).logits(x))
-            return np.asarray(logits(state, _input(x, precision)))
+            answer = jax.jit(lambda state, x: self._answer(nnx.merge(graphdef, state), x))
+            return np.asarray(answer(state, _input(x, precision)))
 
     def step(self, x: np.ndarray, cotangent: np.ndarray, precision: Precision) -> Step:
         with parity(precision):
@@ -104,17 +114,17 @@ class JaxRunner:
             def differentiate(parameters: Any, rest: Any, x: Any, cotangent: Any) -> Any:
                 def loss(parameters: Any) -> Any:
                     model = nnx.merge(graphdef, parameters, rest, copy=True)
-                    logits = model.logits(x)
-                    return (logits * cotangent).mean(), (logits, nnx.state(model, nnx.BatchStat))
+                    answer = self._answer(model, x)
+                    return (answer * cotangent).mean(), (answer, nnx.state(model, nnx.BatchStat))
 
                 return jax.grad(loss, has_aux=True)(parameters)
 
-            gradients, (logits, rest) = differentiate(
+            gradients, (answer, rest) = differentiate(
                 parameters, rest, _input(x, precision), _input(cotangent, precision)
             )
             hub = self._named(gradients, rest)
             return Step(
-                np.asarray(logits),
+                np.asarray(answer),
                 {key: value for key, value in hub.items() if self._trained(key)},
                 {key: value for key, value in hub.items() if not self._trained(key)},
             )
@@ -125,9 +135,13 @@ class JaxRunner:
             graphdef, parameters, rest = split
 
         def forward(parameters: Any, probes: Any, rest: Any, forced: Any, x: Any) -> Any:
-            with _Taps(nnx.merge(graphdef, parameters, rest, copy=True), probes, forced) as taps:
-                logits = taps.model.logits(x)
-            return logits, taps.answers, nnx.state(taps.model, nnx.BatchStat)
+            model, taps = nnx.merge(graphdef, parameters, rest, copy=True), _Taps(probes, forced)
+            if isinstance(model, Network):
+                logits = model.logits(x, rngs=drawn, tap=taps.of_node)
+            else:
+                with taps.in_layers_of(model):
+                    logits = model.logits(x)
+            return logits, taps.answers, nnx.state(model, nnx.BatchStat)
 
         @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
         def differentiate(parameters: Any, probes: Any, rest: Any, forced: Any, x: Any, cotangent: Any) -> Any:
@@ -140,7 +154,7 @@ class JaxRunner:
             with parity(precision):
                 given = _input(x, precision)
                 _, shapes, _ = jax.eval_shape(forward, parameters, None, rest, None, given)
-                zeros = {name: np.zeros(shapes[name].shape, precision) for name in layers_of(self.config)}
+                zeros = {name: np.zeros(shapes[name].shape, precision) for name in layers_of(self.config, shapes)}
                 force = _force(forced, zeros, precision)
                 if cotangent is None:
                     _, answers, after = predict(parameters, zeros, rest, force, given)
@@ -150,7 +164,7 @@ class JaxRunner:
                         parameters, zeros, rest, force, given, _input(cotangent, precision)
                     )
                 hub = self._named(gradients, after)
-            order = [name for layer in zeros for name in (input_name(layer), layer) if name is not None]
+            order = [name for layer in zeros for name in (input_name(layer), layer) if name and name in answers]
             return Trace(
                 {name: np.asarray(answers[name]) for name in order},
                 {name: np.asarray(cotangents[name]) for name in zeros if cotangents},
@@ -177,20 +191,35 @@ class JaxRunner:
 
     def _named(self, gradients: Any, statistics: Any) -> Tensors:
         """Both in the hub's names and layouts: those of a model whose parameters are the gradients."""
-        model = nnx.merge(nnx.graphdef(self._model), gradients, statistics)
+        model: Any = nnx.merge(nnx.graphdef(self._model), gradients, statistics)
         return in_forward_order(to_hub(model), self.config)
 
     def _trained(self, key: str) -> bool:
         return tensor_specs(self.config)[key].trained
 
-    def _copy(self, precision: Precision, *, training: bool) -> UNet:
+    def _answer(self, model: Any, x: Any) -> Any:
+        draws = {"rngs": drawn} if isinstance(model, Network) else {}
+        return model(x, **draws) if self.whole else model.logits(x, **draws)
+
+    def _copy(self, precision: Precision, *, training: bool) -> UNet | Network:
         model = nnx.clone(self._model)
         for _, layer in nnx.iter_modules(model):
-            if isinstance(layer, Convolution | TransposedConvolution | BatchNorm):
+            if isinstance(layer, Convolution | TransposedConvolution | BatchNorm | Network):
                 layer.dtype = None  # computes in the precision that is asked for
         fill(model, {key: in_precision(value, precision) for key, value in self.tensors.items()})
         model.train() if training else model.eval()
         return model
+
+
+def runner_of(model: Any, name: str) -> JaxRunner:
+    """A runner of a live model.
+
+    Raises:
+        UNetError: it is none of this project's.
+    """
+    if not isinstance(model, UNet | Network):
+        raise UNetError(f"a unet_jax.UNet or Network is needed, got {type(model).__name__}")
+    return JaxRunner(model, name)
 
 
 def update(
@@ -211,7 +240,8 @@ def update(
         gradients, loss = differentiate(live.params, live.stats)
         named = host_network(gradients, live.stats, state.network).tensors
         numbers = controls_of(*controls, mesh)
-        live, _ = compiled(updater(recipe, model), live, recipe, mesh)(live, image, labels, numbers)
+        program = compiled(updater(recipe, model), live, recipe, mesh, state.network.config.in_channels)
+        live, _ = program(live, image, labels, numbers)
         network = host_network(live.params, live.stats, state.network)
         after = hub_form(network, host_arrays(live), state.step + 1, recipe, "the state after an update")
     specs = tensor_specs(state.network.config)
@@ -219,48 +249,51 @@ def update(
 
 
 class _Taps:
-    """Notes, inside one trace of a model, what each of its layers takes in and answers; and may force what it hands on.
+    """Notes, inside one trace of a model, what its layers take in and answer; and may force what they hand on.
 
     Args:
-        model: its layers are stood in for until the end of the `with`.
         probes: zeros for each layer; the gradient by them is that by the layer's answer. None: nothing is forced.
         forced: whether to force; and with what, forward and backward.
     """
 
-    def __init__(self, model: UNet, probes: Any, forced: Any) -> None:
+    def __init__(self, probes: Any, forced: Any) -> None:
         self.answers: dict[str, Any] = {}
-        self.model = model
         self._probes, self._forced = probes, forced
-        self._before: list[tuple[Any, str, Any]] = []
 
-    def __enter__(self) -> "_Taps":
-        for block in (*self.model.config.encoder_blocks, *self.model.config.decoder_blocks):
-            module = getattr(self.model, block.name)
-            for name, layer in _LAYERS.items():
-                if getattr(module, name, None) is not None:
-                    self._tap(module, name, f"{block.name}.{layer}")
-        self._tap(self.model, "out", "out")
-        return self
+    @contextmanager
+    def in_layers_of(self, model: UNet) -> Iterator[None]:
+        """Stand in for the layers of a UNet until the end of the `with`."""
+        places = [(model, "out", "out")]
+        for block in (*model.config.encoder_blocks, *model.config.decoder_blocks):
+            module = getattr(model, block.name)
+            places += [
+                (module, name, f"{block.name}.{layer}")
+                for name, layer in _LAYERS.items()
+                if getattr(module, name, None) is not None
+            ]
+        before = [(parent, attribute, getattr(parent, attribute)) for parent, attribute, _ in places]
+        try:
+            for parent, attribute, name in places:
+                object.__setattr__(parent, attribute, _Tap(getattr(parent, attribute), self, name))
+            yield
+        finally:
+            for parent, attribute, layer in before:
+                object.__setattr__(parent, attribute, layer)
 
-    def __exit__(self, *_: object) -> None:
-        for parent, attribute, layer in self._before:
-            object.__setattr__(parent, attribute, layer)
+    def of_node(self, name: str, answer: Any) -> Any:
+        """A tap of a graph; what is no number is passed by."""
+        return self.noted(name, None, answer) if jnp.issubdtype(answer.dtype, jnp.floating) else answer
 
     def noted(self, name: str, x: Any, y: Any) -> Any:
         """Note a layer's input and answer, and return what it hands on."""
         before = input_name(name)
-        if before is not None:
+        if before is not None and x is not None:
             self.answers[before] = x
         self.answers[name] = y
         if self._forced is None:
             return y
         whether, outputs, cotangents = self._forced
         return _handed_on(y, self._probes[name], outputs[name], cotangents[name], whether)
-
-    def _tap(self, parent: Any, attribute: str, name: str) -> None:
-        layer = getattr(parent, attribute)
-        self._before.append((parent, attribute, layer))
-        object.__setattr__(parent, attribute, _Tap(layer, self, name))
 
 
 class _Tap:
@@ -311,6 +344,11 @@ def _force(forced: Forced | None, zeros: dict[str, np.ndarray], precision: Preci
         for of in (forced.outputs, forced.cotangents)
     )
     return np.array(True), outputs, cotangents
+
+
+def drawn(shape: tuple[int, ...]) -> jax.Array:
+    """What a proof's networks draw at random."""
+    return jnp.asarray(draws(shape))
 
 
 def _input(x: np.ndarray, precision: Precision) -> jax.Array:

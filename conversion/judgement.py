@@ -5,7 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conversion.differences import UNITS, largest_difference, norm_difference, tensor_differences
+from conversion.differences import (
+    UNITS,
+    distance,
+    largest_difference,
+    measures,
+    norm_difference,
+    tensor_differences,
+)
 from conversion.runners import Precision, Runner
 from conversion.samples import Sample
 from conversion.suspects import (
@@ -17,7 +24,8 @@ from conversion.suspects import (
     statistics_trials,
 )
 from unet_core.config import UNetConfig
-from unet_core.hub import Tensors, tensor_specs
+from unet_core.graph import Graph, Node
+from unet_core.hub import FLOATS, Description, Tensors
 
 EVAL, TRAINING, GRADIENTS, STATISTICS = "eval logits", "training logits", "gradients", "statistics"
 
@@ -91,22 +99,36 @@ class Departure:
 
 
 def answer(runner: Runner, sample: Sample, precision: Precision, *, seed: int) -> Answers:
-    """Run one network on one input, in eval and in training mode."""
-    shape = (*sample.x.shape[:3], runner.config.out_channels)
-    cotangent = np.random.default_rng(seed + 1).standard_normal(shape, np.float32)
-    step = runner.step(sample.x, cotangent, precision)
+    """Run one network on one input, in eval mode, and in training mode where that is known."""
+    evaluated = {EVAL: {"": runner.predict(sample.x, precision)}}
+    if isinstance(runner.config, Graph) and runner.config.untrained:
+        return evaluated
+    step = runner.step(sample.x, cotangent_of(runner.config, sample, seed), precision)
     return {
-        EVAL: {"": runner.predict(sample.x, precision)},
+        **evaluated,
         TRAINING: {"": step.logits},
         GRADIENTS: step.gradients,
         STATISTICS: step.statistics,
     }
 
 
+def cotangent_of(config: Description, sample: Sample, seed: int) -> np.ndarray:
+    """By what each answer in training mode is multiplied in the loss of a proof."""
+    batch, *size, _ = sample.x.shape
+    channels = config.out_channels
+    if isinstance(config, Graph):
+        program = config.in_mode(training=True)
+        size, channels = list(program.answered(size)), program.out_channels
+    return np.random.default_rng(seed + 1).standard_normal((batch, *size, channels), np.float32)
+
+
 def float64_checks(sample: str, a: Answers, b: Answers) -> Iterator[Check]:
     """The two networks in float64, where rounding hides no difference."""
+    measured = measures(a.get(GRADIENTS, {}))
     for quantity, budget in FLOAT64_BUDGETS.items():
-        errors = tensor_differences(b[quantity], a[quantity])
+        errors = tensor_differences(b[quantity], a[quantity], measured) if a.get(quantity) else {}
+        if not errors:
+            continue
         tensor = max(errors, key=lambda key: np.nan_to_num(errors[key], nan=np.inf))
         yield Check(sample, quantity, "float64", errors[tensor], budget, tensor, None)
 
@@ -119,12 +141,13 @@ def float32_errors(reference: Answers, torch: Answers, other: Answers) -> Float3
             norm_difference(_floats(other[quantity]), reference[quantity]),
         )
         for quantity in FLOAT64_BUDGETS
+        if _floats(reference.get(quantity, {}))
     }
 
 
 def float32_checks(sample: str, errors: Sequence[Float32Errors]) -> Iterator[Check]:
     """The other network may err little more than torch does, over all the inputs whose errors are given."""
-    for quantity in FLOAT64_BUDGETS:
+    for quantity in errors[0]:
         own, others = np.sqrt(np.mean(np.square([found[quantity] for found in errors]), axis=0)).tolist()
         budget = FLOAT32_FACTOR * max(own, FLOAT32_UNIT) if quantity in FLOAT32_JUDGED else None
         yield Check(sample, quantity, "float32", others, budget, "", own)
@@ -132,7 +155,7 @@ def float32_checks(sample: str, errors: Sequence[Float32Errors]) -> Iterator[Che
 
 def misshaped(a: Runner, b: Runner) -> Departure | None:
     """The first tensor whose shape differs, or the output function: such networks cannot answer alike."""
-    shapes = [{key: spec.shape for key, spec in tensor_specs(runner.config).items()} for runner in (a, b)]
+    shapes = [{key: value.shape for key, value in runner.tensors.items()} for runner in (a, b)]
     for key in (*shapes[0], *shapes[1]):
         one, other = (side.get(key) for side in shapes)
         if one != other:
@@ -161,45 +184,107 @@ def locate(
             found = _first_layer(a, b, sample, failed.precision, training=training)
             if found is not None:
                 return found
-        return Departure("out", failed.quantity, failed.error, None)
+        last = a.config.nodes[-1].name if isinstance(a.config, Graph) else "out"
+        return Departure(last, failed.quantity, failed.error, None)
     ours, theirs, exact = (side[failed.quantity] for side in (*answers, reference))
     if failed.precision == "float64":
-        errors = tensor_differences(theirs, ours)
+        measured = measures(exact) if failed.quantity == GRADIENTS else {}
+        errors = tensor_differences(theirs, ours, measured)
         budgets = dict.fromkeys(errors, FLOAT64_BUDGETS[failed.quantity])
     else:
         errors = {key: norm_difference({key: value}, exact) for key, value in theirs.items()}
         budgets = {key: FLOAT32_FACTOR * max(norm_difference({key: ours[key]}, exact), FLOAT32_UNIT) for key in errors}
-    parted = [key for key in ours if not errors[key] <= budgets[key]] or [max(errors, key=lambda key: errors[key])]
+    parted = [key for key in _in_order(ours, a.config) if not errors[key] <= budgets[key]]
+    parted = parted or [max(errors, key=lambda key: errors[key])]
     key = parted[-1] if failed.quantity == GRADIENTS else parted[0]
     layer = key.rpartition(".")[0]
     cause = parameter_cause(layer, a.tensors, b.tensors)
-    if cause is None and failed.quantity == STATISTICS and failed.precision == "float64":
+    tracked = failed.quantity == STATISTICS and failed.precision == "float64"
+    if cause is None and tracked and isinstance(a.config, UNetConfig):
         count = values_per_channel(layer, sample.x.shape, a.config)
         cause = cause_of(statistics_trials(layer, a, ours, theirs, count, FLOAT64_BUDGETS[STATISTICS]))
+    if cause is None and isinstance(a.config, Graph):
+        cause = next((cause for node in _owners(key, a.config) if (cause := node_cause(node, a, b))), None)
     quantity = failed.quantity if failed.precision == "float64" else f"{failed.quantity} in float32"
     return Departure(layer, quantity, errors[key], cause)
+
+
+def _in_order(tensors: Tensors, config: Description) -> list[str]:
+    """The keys in forward order."""
+    if not isinstance(config, Graph):
+        return list(tensors)
+    used = (config.tensors[name].same_as or name for node in config.nodes for name in node.tensors.values())
+    return [key for key in dict.fromkeys((*used, *tensors)) if key in tensors]
+
+
+def _owners(key: str, graph: Graph) -> Iterator[str]:
+    """The nodes that have a tensor."""
+    for node in graph.nodes:
+        if any((graph.tensors[name].same_as or name) == key for name in node.tensors.values()):
+            yield node.name
 
 
 def _first_layer(a: Runner, b: Runner, sample: Sample, precision: Precision, *, training: bool) -> Departure | None:
     reference = a.tracer("float64", training=training)(sample.x).outputs
     theirs = b.tracer(precision, training=training)(sample.x).outputs
+    ours = a.tracer(precision, training=training)(sample.x).outputs if precision == "float32" else {}
     quantity = TRAINING if training else EVAL
-    if precision == "float64":
-        for layer, value in reference.items():
-            error, budget = largest_difference(theirs[layer], value), FLOAT64_BUDGETS[quantity]
-            if not error <= budget:
-                scene = Scene(a, b, layer, reference, sample.x, value, theirs[layer], precision, training, budget)
-                return Departure(layer, quantity, error, forward_cause(scene))
-        return None
-    ours = a.tracer(precision, training=training)(sample.x).outputs
-    for layer, value in reference.items():
-        own, error = (norm_difference({"": side[layer]}, {"": value}) for side in (ours, theirs))
-        budget = FLOAT32_FACTOR * max(own, FLOAT32_UNIT)
+    for layer in [layer for layer in reference if layer in theirs]:
+        value, answer = reference[layer], theirs[layer]
+        if precision == "float64":
+            error = largest_difference(answer, value) if answer.shape == value.shape else np.inf
+            budget = FLOAT64_BUDGETS[quantity]
+        else:
+            own, error = distance(ours[layer], value), distance(answer, value)
+            budget = FLOAT32_FACTOR * max(own, FLOAT32_UNIT)
         if not error <= budget:
-            scene = Scene(a, b, layer, reference, sample.x, value, theirs[layer], precision, training, budget)
-            cause = forward_cause(scene) or precision_cause(error)
-            return Departure(layer, f"{quantity} in float32", error, cause)
+            if isinstance(a.config, UNetConfig):
+                scene = Scene(a, b, layer, reference, sample.x, value, answer, precision, training, budget)
+                cause = forward_cause(scene)
+            else:
+                cause = node_cause(layer, a, b)
+            if precision == "float32":
+                return Departure(layer, f"{quantity} in float32", error, cause or precision_cause(error))
+            return Departure(layer, quantity, error, cause)
     return None
+
+
+def node_cause(name: str, a: Runner, b: Runner) -> str | None:
+    """How two networks of graphs differ at a node, or right before it; None where they do not."""
+    if not (isinstance(a.config, Graph) and isinstance(b.config, Graph)):
+        return None
+    ours, theirs = ({node.name: node for node in graph.nodes} for graph in (a.config, b.config))
+    if name not in ours or name not in theirs:
+        return None
+    one = ours[name]
+    for layer in dict.fromkeys(tensor.rpartition(".")[0] for tensor in one.tensors.values()):
+        cause = parameter_cause(layer, a.tensors, b.tensors)
+        if cause is not None:
+            return cause
+    pairs, seen = [(name, name)], {name}
+    while pairs:  # back to the nodes that have tensors, whose answers are the same
+        one, other = (nodes[called] for nodes, called in zip((ours, theirs), pairs.pop(0), strict=True))
+        if one.operation != other.operation:
+            return f"where A has {one.operation}, B has {other.operation}"
+        for attribute, value in one.attributes.items():
+            if value != other.attributes[attribute]:
+                return f"{attribute} of {one.operation} is {value} in A, {other.attributes[attribute]} in B"
+        owners = [_owner(taken, ours) for taken in one.inputs], [_owner(taken, theirs) for taken in other.inputs]
+        if owners[0] != owners[1] and sorted(owners[0]) == sorted(owners[1]):
+            return f"{one.operation} takes its inputs in another order"
+        for pair in zip(one.inputs, other.inputs, strict=False):
+            plain = pair[0] in ours and pair[1] in theirs and not (ours[pair[0]].tensors or theirs[pair[1]].tensors)
+            if plain and pair[0] not in seen:
+                seen.add(pair[0])
+                pairs.append(pair)
+    return None
+
+
+def _owner(name: str, nodes: Mapping[str, Node]) -> str:
+    """The node with tensors, or the picture, from which an answer comes in the first place."""
+    while name in nodes and nodes[name].inputs and not nodes[name].tensors:
+        name = nodes[name].inputs[0]
+    return name
 
 
 def _described(shape: tuple[int, ...] | None) -> str:
@@ -207,7 +292,7 @@ def _described(shape: tuple[int, ...] | None) -> str:
 
 
 def _floats(tensors: Tensors) -> dict[str, np.ndarray]:
-    return {key: value for key, value in tensors.items() if value.dtype.kind != "i"}
+    return {key: value for key, value in tensors.items() if value.dtype in FLOATS}
 
 
 def values_per_channel(layer: str, shape: tuple[int, ...], config: UNetConfig) -> int:

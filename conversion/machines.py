@@ -66,4 +66,8 @@ def machine_of(backend: Backend, recipe: Recipe, mesh: str | None, cluster: Clus
     if mesh is not None or cluster != AS_STARTED:
         raise ConfigError(f"--{'hosts' if mesh is None else 'mesh'} is for --backend jax")
     with needed("unet_torch.processes").started() as processes:
-        yield Machine(lambda _: processes.check(recipe), {"processes": processes}, processes.rank, processes.wait)
+
+        def check(network: Checkpoint) -> None:
+            processes.check(recipe, network.config)
+
+        yield Machine(check, {"processes": processes}, processes.rank, processes.wait)

@@ -1,14 +1,11 @@
 """Live models across the frameworks."""
 
-import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from conversion.frameworks import needed
 from conversion.modules import read_module
-from unet_core.config import UNetConfig
 from unet_core.errors import UNetError
-from unet_core.hub import check_tensors
-from unet_core.reading import NO_HINTS, SEMANTICS, Hints
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,18 +14,21 @@ if TYPE_CHECKING:
     import unet_torch
 
 
-def to_jax(torch_model: "nn.Module", *, config: UNetConfig | None = None, hints: Hints = NO_HINTS) -> "unet_jax.UNet":
+def to_jax(
+    torch_model: "nn.Module", *, sizes: Sequence[tuple[int, ...]] = (), out: int | str | None = None
+) -> "unet_jax.UNet | unet_jax.Network":
     """The same network in JAX, in the same mode (training or eval), dtypes kept, sharing no memory.
 
+    The module is read from its code, and run in both frameworks. A network of this project's family comes back as a
+    `unet_jax.UNet`, any other as a `unet_jax.Network`.
+
     Args:
-        torch_model: `unet_torch.UNet`, or any module whose `state_dict` has the names or the shapes of a dialect
-            (`unet_core.dialects`).
-        config: of a foreign module, where it is another than its names and shapes tell.
-        hints: of a foreign module, what these do not tell.
+        torch_model: any torch module that takes a picture and answers a map.
+        sizes: heights and widths (depths) to read it at, where its code cannot be followed for sizes in general.
+        out: which of several answers is the network's, by index or key; None: the first.
 
     Raises:
-        CheckpointError: the module's tensors are not those of a network of the family (all are listed), they leave a
-            question open, or they are float64 while JAX has x64 disabled.
+        UNetError: its code cannot be read; or its tensors are float64 while JAX has x64 disabled.
         MissingFrameworkError: JAX is not installed.
     """
     if not hasattr(torch_model, "state_dict"):
@@ -36,19 +36,14 @@ def to_jax(torch_model: "nn.Module", *, config: UNetConfig | None = None, hints:
             f"a torch module is needed, got {type(torch_model).__name__}; load a state_dict into its module"
         )
     inner = needed("unet_torch.hub").unwrapped(torch_model)
-    if config is not None:
-        hints = dataclasses.replace(hints, **{name: getattr(config, name) for name in SEMANTICS})
-    checkpoint = read_module(inner, hints)
-    if config is not None:
-        check_tensors(checkpoint.tensors, config, type(inner).__name__)
-        checkpoint = dataclasses.replace(checkpoint, config=config)
-    model: unet_jax.UNet = needed("unet_jax.checkpoint").from_checkpoint(checkpoint)
+    checkpoint = read_module(inner, sizes=sizes, out=out)
+    model: unet_jax.UNet | unet_jax.Network = needed("unet_jax.checkpoint").from_checkpoint(checkpoint)
     if torch_model.training:
         model.train()
     return model
 
 
-def to_torch(jax_model: "unet_jax.UNet") -> "unet_torch.UNet":
+def to_torch(jax_model: "unet_jax.UNet | unet_jax.Network") -> "unet_torch.UNet | unet_torch.Network":
     """The same network in PyTorch, on the CPU, in the same mode (training or eval), dtypes kept, sharing no memory.
 
     Raises:
@@ -56,5 +51,5 @@ def to_torch(jax_model: "unet_jax.UNet") -> "unet_torch.UNet":
         MissingFrameworkError: PyTorch is not installed.
     """
     checkpoint = needed("unet_jax.checkpoint").to_checkpoint(jax_model)
-    model: unet_torch.UNet = needed("unet_torch.checkpoint").from_checkpoint(checkpoint)
+    model: unet_torch.UNet | unet_torch.Network = needed("unet_torch.checkpoint").from_checkpoint(checkpoint)
     return model.train(jax_model.training)

@@ -1,39 +1,102 @@
-"""A torch module of any project, read as the network that it holds."""
+"""A torch module of any project, read from its code as the network that it is."""
 
-from typing import TYPE_CHECKING
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from conversion.code import Live
+from conversion.differences import largest_difference
 from conversion.frameworks import needed
-from unet_core.checkpoint import Checkpoint, Origin, Reading
-from unet_core.config import UNetConfig
-from unet_core.contents import Contents
-from unet_core.hub import check_tensors, in_forward_order
-from unet_core.reading import NO_HINTS, Hints, read_contents
-from unet_core.soundness import answered
+from conversion.runners import runner_of_checkpoint, runner_of_code
+from unet_core.checkpoint import Checkpoint, Reading
+from unet_core.errors import MissingFrameworkError, UNetError
+from unet_core.graph.family import config_of
+from unet_core.hub import check_tensors, in_forward_order, under_one_name
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def read_module(module: "nn.Module", hints: Hints = NO_HINTS, name: str | None = None) -> Checkpoint:
-    """The network of a module: a `unet_torch.UNet`, or one whose `state_dict` has the names or the shapes of a dialect.
+_BUDGET = 1e-10
+"""The largest difference of JAX's answer from the code's, relative to the largest value; proofs are stricter."""
 
-    `reading.keys` tells which tensor is which; the tensors share the module's memory.
+
+def read_module(
+    module: "nn.Module",
+    name: str | None = None,
+    *,
+    size: tuple[int, ...] | None = None,
+    channels: int | None = None,
+    sizes: Sequence[tuple[int, ...]] = (),
+    out: int | str | None = None,
+) -> Checkpoint:
+    """The network of a module, which shares its tensors.
+
+    The names of its tensors are not trusted: whatever is no module of this project's own classes, or one of them with
+    parts that were changed, is read from its code.
+
+    Args:
+        module: the module.
+        name: of it or its code, for messages and reports.
+        size: of a picture that it takes, where that is known.
+        channels: of the picture.
+        sizes: to read it at, where its code cannot be followed for sizes in general.
+        out: which of several answers is the network's.
 
     Raises:
-        CheckpointError: its tensors are those of no network of the family, or leave a question open.
+        UNetError: its code cannot be read, or what was read does not answer as it does.
     """
-    hub = needed("unet_torch.hub")
+    own = _own(module)
+    if own is not None:
+        return own
     source = name or type(module).__name__
-    tensors = hub.to_hub(module)
-    config = getattr(module, "config", None)
-    if isinstance(config, UNetConfig):
-        check_tensors(tensors, config, source)
-        origin = getattr(module, "origin", Origin())
-        reading = Reading(keys={key: key for key in tensors})
-        return Checkpoint(config, in_forward_order(tensors, config), origin, reading=reading)
-    contents = Contents(
-        source,
-        groups={"": {key: value.shape for key, value in tensors.items()}},
-        fetch=lambda _, keys: {key: tensors[key] for key in keys},
-    )
-    return answered(read_contents(contents, hints), source)
+    found = needed("unet_torch.reading").read(module, size, channels=channels, name=source, sizes=sizes, out=out)
+    config = config_of(found.graph) or found.graph
+    tensors = under_one_name(needed("unet_torch.hub").to_hub(module), config, source)
+    check_tensors(tensors, config, source)
+    tensors = in_forward_order(tensors, config)
+    checkpoint = Checkpoint(config, tensors, reading=Reading(assumed=found.notes), evidence=found.evidence)
+    seen = sorted({check.size for check in found.checks}, key=math.prod)
+    some = dict.fromkeys((seen[0], seen[len(seen) // 2], seen[-1]))
+    return _in_jax(checkpoint, Live(module, out), source, list(some))
+
+
+def _in_jax(checkpoint: Checkpoint, live: Live, source: str, sizes: Sequence[tuple[int, ...]]) -> Checkpoint:
+    """The same checkpoint, run in JAX, too, against the module, where that is installed; in float64.
+
+    Raises:
+        UNetError: JAX answers otherwise.
+    """
+    try:
+        ours = runner_of_checkpoint(checkpoint, "jax", source).answering_whole()
+    except MissingFrameworkError:
+        return checkpoint
+    theirs = runner_of_code(live, checkpoint, source)
+    worst = 0.0
+    for size in sizes:
+        shape = (1, *size, checkpoint.config.in_channels)
+        x = np.random.default_rng(0).standard_normal(shape, np.float32)
+        apart = largest_difference(ours.predict(x, "float64"), theirs.predict(x, "float64"))
+        if not apart <= _BUDGET:
+            raise UNetError(f"{source}: in JAX it answers {apart:.1e} beside its code, at {'x'.join(map(str, size))}")
+        worst = max(worst, apart)
+    detail = f"{checkpoint.evidence.detail}; in JAX {worst:.1e}"
+    return dataclasses.replace(checkpoint, evidence=dataclasses.replace(checkpoint.evidence, detail=detail))
+
+
+def _own(module: "nn.Module") -> Checkpoint | None:
+    """What a module of this project's classes holds, as they build it; None where it is none, or was changed."""
+    model: Any = needed("unet_torch.model").UNet
+    if isinstance(module, model) and type(module) is model:
+        with needed("torch").device("meta"):
+            fresh = model.from_config(module.config)
+        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+        if hooked or repr(module) != repr(fresh):
+            return None
+    elif type(module) is not needed("unet_torch.network").Network:
+        return None
+    found: Checkpoint = needed("unet_torch.checkpoint").to_checkpoint(module)
+    return found

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from conversion.frameworks import needed
 from conversion.modules import read_module
 from conversion.scripts import understood_training
+from unet_core.checkpoint import Checkpoint
 from unet_core.errors import CheckpointError, some
+from unet_core.hub import Tensors
 from unet_core.reading import NO_HINTS, Hints
 from unet_core.training_file import merged, refuse
 from unet_core.training_state import OptimizerState, parameter_shapes
@@ -41,7 +43,7 @@ def optimizer_to_optax(
         model: the torch module whose parameters `optimizer` has; not of a path.
         step: updates made, where torch does not tell: its SGD counts none.
         drop: the names of what cannot be carried and may be left behind, as the error lists them.
-        hints: of a foreign module or file, what it does not tell.
+        hints: of a file of another project, what it does not tell.
 
     Returns:
         A state like `state`, its arrays where those of `state` are.
@@ -56,14 +58,14 @@ def optimizer_to_optax(
         if model is not None:
             raise CheckpointError(f"{optimizer}: a training file has its network in it; leave model out")
         training, left = understood_training(Path(optimizer), hints)
-        saved = training.state.optimizer
+        saved, config = training.state.optimizer, training.state.network.config
     elif model is None:
         raise CheckpointError("which parameter is which, only the module tells: give model")
     else:
-        found = _read(optimizer, model, hints)
-        saved, left = found.state, dict(found.left)
+        found, network = _read(optimizer, model)
+        saved, left, config = found.state, dict(found.left), network.config
     saved = _counted(saved, step)
-    filled, missing = target.fill(state, saved)
+    filled, missing = target.fill(state, saved, config)
     left.pop("frozen", None)  # where the chain, too, leaves such parameters out
     if missing:
         left["frozen"] = f"in the chain, and without moments in torch: {some(missing)}"
@@ -78,7 +80,6 @@ def optimizer_to_torch(
     *,
     step: int | None = None,
     drop: Collection[str] = (),
-    hints: Hints = NO_HINTS,
 ) -> dict[str, Any]:
     """What `optimizer.load_state_dict` takes, to go on where an optax state stands, every moment bit for bit.
 
@@ -86,19 +87,18 @@ def optimizer_to_torch(
         state: of an optax chain over the parameters of a `unet_jax.UNet`, plain or in an `nnx.Optimizer`.
         optimizer: a `torch.optim` Adam, AdamW, SGD or RMSprop over the parameters of `model`; its settings stay, and it
             is not changed.
-        model: the torch module: `unet_torch.UNet`, or one whose `state_dict` has the names or shapes of a dialect.
+        model: the torch module, of any class.
         step: updates made, where no transformation counts them.
         drop: the names of what cannot be carried and may be left behind, as the error lists them.
-        hints: of a foreign module, what it does not tell.
 
     Raises:
         CheckpointError: something cannot be carried; or the two are not of one network or optimiser.
         MissingFrameworkError: PyTorch is not installed.
     """
-    found = _read(optimizer, model, hints)
+    found, network = _read(optimizer, model)
     if step is not None and step < 0:
         raise CheckpointError(f"step {step}: give a whole number from 0 up")
-    saved, left = needed("unet_jax.optimizer_state").to_hub(state, step)
+    saved, left = needed("unet_jax.optimizer_state").to_hub(state, network.config, step)
     remembered = [set(tensors) for tensors in saved.moments.values()]
     absent = [key for key in found.parameters if saved.step != 0 and any(key not in keys for keys in remembered)]
     if absent:
@@ -115,7 +115,7 @@ def optimizer_to_torch(
         )
     if saved.step is None and found.state.optimizer != "sgd":
         raise CheckpointError("torch counts updates, the optax state does not: give step, how many were made")
-    _check_parameters(saved, found.parameters, model, hints)
+    _check_parameters(saved, found.parameters, network.tensors)
     state_dict = needed("unet_torch.optimizer_state").write(dataclasses.replace(found, state=saved))
     groups = optimizer.state_dict()["param_groups"]
     return {"state": state_dict["state"], "param_groups": groups}
@@ -132,16 +132,15 @@ def _counted(saved: OptimizerState, step: int | None) -> OptimizerState:
     return dataclasses.replace(saved, step=step)
 
 
-def _read(optimizer: Any, model: "torch.nn.Module", hints: Hints) -> Any:
-    """The state of an optimiser, or of its `state_dict`, over the parameters of a module."""
+def _read(optimizer: Any, model: "torch.nn.Module") -> tuple[Any, Checkpoint]:
+    """The state of an optimiser, or of its `state_dict`, over the parameters of a module; and what that holds."""
     source = needed("unet_torch.optimizer_state")
     module = needed("unet_torch.hub").unwrapped(model)
-    checkpoint = read_module(module, hints)
-    hub = {name: key for key, name in checkpoint.reading.keys.items()}
-    keys = {name: hub[name] for name, _ in module.named_parameters() if name in hub}
-    shapes = parameter_shapes(checkpoint.config)
+    network = read_module(module)
+    shapes = parameter_shapes(network.config)
+    keys = {name: name for name, _ in module.named_parameters() if name in shapes}
     if isinstance(optimizer, Mapping):
-        return source.read(optimizer, keys, shapes, "the optimiser")
+        return source.read(optimizer, keys, shapes, "the optimiser"), network
     if not hasattr(optimizer, "param_groups"):
         raise CheckpointError(f"a torch optimiser, its state_dict or a path is needed, got {type(optimizer).__name__}")
     saved = optimizer.state_dict()
@@ -151,14 +150,11 @@ def _read(optimizer: Any, model: "torch.nn.Module", hints: Hints) -> Any:
         raise CheckpointError(f"the optimiser has {len(foreign)} parameters that are not the module's")
     for group, live in zip(saved["param_groups"], optimizer.param_groups, strict=True):
         group["param_names"] = [names[id(parameter)] for parameter in live["params"]]
-    return source.read(saved, keys, shapes, "the optimiser")
+    return source.read(saved, keys, shapes, "the optimiser"), network
 
 
-def _check_parameters(
-    saved: OptimizerState, parameters: Collection[str], model: "torch.nn.Module", hints: Hints
-) -> None:
+def _check_parameters(saved: OptimizerState, parameters: Collection[str], tensors: Tensors) -> None:
     """The moments must be of the optimiser's parameters and dtypes: `load_state_dict` would cast them silently."""
-    tensors = read_module(needed("unet_torch.hub").unwrapped(model), hints).tensors
     wrong = [
         f"{moment} of {key} ({value.dtype}, {'x'.join(map(str, value.shape))})"
         for moment, found in saved.moments.items()

@@ -1,12 +1,13 @@
 """The proof that two networks are the same: both run on the same inputs, judged against float64."""
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from conversion.judgement import (
 )
 from conversion.runners import Framework, Precision, Runner
 from conversion.samples import Input, Sample, neighbour, repeated, samples
+from unet_core.evidence import OURS, By, Evidence
+from unet_core.graph import Graph
+from unet_core.hub import Description
 from unet_core.progress import Progress, silent
 
 NEIGHBOURS = 4
@@ -61,6 +65,10 @@ class Proof:
     """What both were run on."""
     seed: int = 0
     """Of what is random among that."""
+    evidence: Evidence = OURS
+    """By what the networks are known to be the user's."""
+    untrained: str = ""
+    """Why they were compared in eval mode alone; empty where they were in training mode too."""
 
     @property
     def equal(self) -> bool:
@@ -72,27 +80,30 @@ class Proof:
         """One sentence."""
         if self.departure is not None:
             return f"the {self.subject} differ: {self.departure}"
-        return agreement(self.subject, self.checks)
+        return agreement(self.subject, self.checks, self.evidence, self.untrained)
 
     def to_json(self) -> str:
         """Everything, for machines; a number that is not finite is written as a string."""
         fields = dataclasses.asdict(self)
         for entry, check in zip(fields["checks"], self.checks, strict=True):
             entry["ok"] = check.ok
-        return json.dumps(finite({"equal": self.equal, "verdict": self.verdict, **fields}), indent=2, allow_nan=False)
+        said = {"equal": self.equal, "verdict": self.verdict, "known_by": str(self.evidence)}
+        return json.dumps(finite({**said, **fields}), indent=2, allow_nan=False)
 
 
-def agreement(subject: str, checks: Iterable[Check]) -> str:
-    """The verdict on what is the same."""
+def agreement(subject: str, checks: Iterable[Check], evidence: Evidence = OURS, untrained: str = "") -> str:
+    """The verdict on what is the same: of networks that nothing of the user's was run against, that they agree."""
     judged = sum(check.budget is not None for check in checks)
-    return f"the {subject} are the same: all {judged} checks are within their budgets"
+    said = "are the same" if evidence.proves else "agree with each other"
+    mode = f", in eval mode alone ({untrained})" if untrained else ""
+    return f"the {subject} {said}{mode}: all {judged} checks are within their budgets"
 
 
 def verify_runners(
     a: Runner,
     b: Runner,
     *,
-    size: tuple[int, int] | None = None,
+    size: tuple[int, ...] | None = None,
     images: Sequence[str | Path] = (),
     seed: int = 0,
     progress: Progress = silent,
@@ -104,8 +115,8 @@ def verify_runners(
     by_torch = (b, a) if b.framework == "torch" != a.framework else (a, b)
     batches: tuple[Sample, ...] = ()
     if departure is None:
-        odd_sizes = a.odd_sizes and b.odd_sizes
-        batches = samples(a.config, size=size, images=images, seed=seed, odd_sizes=odd_sizes)
+        config = a.config if isinstance(a.config, Graph) else b.config  # a graph may not take all sizes
+        batches = samples(config, size=size, images=images, seed=seed)
     for number, sample in enumerate(batches):
         begun = number / len(batches)
         inputs.append(Input.of(sample.name, sample.x))
@@ -131,8 +142,18 @@ def verify_runners(
             progress("looking for the first layer that departs", (number + 1) / len(batches))
             departure = locate(*judges, sample, failed, answers, wide[0])
             break
-    sides, same = (side_of(a), side_of(b)), identical(a, b)
-    return Proof(*sides, len(a.tensors), same, tuple(checks), departure, inputs=tuple(inputs), seed=seed)
+    return Proof(
+        side_of(a),
+        side_of(b),
+        len(a.tensors),
+        identical(a, b),
+        tuple(checks),
+        departure,
+        inputs=tuple(inputs),
+        seed=seed,
+        evidence=min(a.evidence, b.evidence, key=lambda one: get_args(By).index(one.by)),
+        untrained=a.config.untrained if isinstance(a.config, Graph) else "",
+    )
 
 
 def _answers(a: Runner, b: Runner, sample: Sample, precision: Precision, seed: int) -> tuple[Answers, Answers]:
@@ -153,8 +174,16 @@ def _neighbouring_errors(a: Runner, b: Runner, near: Iterable[Sample], seed: int
 
 def side_of(runner: Runner) -> Side:
     """One of the two, for the report."""
-    config = dataclasses.asdict(runner.config)
-    return Side(runner.name, runner.framework, runner.device, dict(runner.versions), config, dict(runner.flags))
+    config, flags = described(runner.config), dict(runner.flags)
+    return Side(runner.name, runner.framework, runner.device, dict(runner.versions), config, flags)
+
+
+def described(config: Description) -> dict[str, Any]:
+    """What a report says of a network: all of a config; of a graph, what it is and the sha256 of its JSON."""
+    if isinstance(config, Graph):
+        text = json.dumps(config.to_dict(), sort_keys=True)
+        return {"network": config.title, "graph": hashlib.sha256(text.encode()).hexdigest()}
+    return dataclasses.asdict(config)
 
 
 def identical(a: Runner, b: Runner) -> int:

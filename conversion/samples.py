@@ -1,6 +1,7 @@
-"""The inputs of the proof: random ones and a real photograph, odd sizes among them, NHWC."""
+"""The inputs of the proof: random ones and a real photograph, odd sizes among them, channels last."""
 
 import importlib.util
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,15 @@ from jaxtyping import Float
 from unet_core.checkpoint import digest
 from unet_core.config import UNetConfig
 from unet_core.errors import MissingFrameworkError, UNetError
-from unet_core.hub import COUNTER, Tensors
+from unet_core.graph import Graph
+from unet_core.graph.sizes import Size, evaluate
+from unet_core.hub import FLOATS, Description, Tensors
 
 _LARGEST = 4096 * 4096
 """Pixels of an input; its activations in float64 would fill most memories."""
+_WIDEST = 1024
+"""Pixels a side; no network halves its maps more often than that."""
+_OF_PIXELS = ("batch_norm", "instance_norm")
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class Sample:
     """One batch with the name that reports give it."""
 
     name: str
-    x: Float[np.ndarray, "n h w c"]
+    x: Float[np.ndarray, "n *size c"]
     """float32, so that both precisions and both frameworks see the very same numbers."""
 
 
@@ -43,21 +49,20 @@ class Input:
 
 
 def samples(
-    config: UNetConfig,
+    config: Description,
     *,
-    size: tuple[int, int] | None = None,
+    size: tuple[int, ...] | None = None,
     images: Sequence[str | Path] = (),
     seed: int = 0,
-    odd_sizes: bool = True,
 ) -> tuple[Sample, ...]:
     """The batches on which two networks of this config are compared.
 
     Args:
+        config: of the network.
         size: height and width in pixels; None: for the full network an odd 75x91 in a batch of 3 and 128x96 of a
-            photograph, and for others as much above their `minimum_size`.
-        images: files to use in place of the photograph that matplotlib ships.
+            photograph, and for others as much above the size at which little is left of a map; of those that they take.
+        images: files to use in place of the photograph that matplotlib ships; in two dimensions.
         seed: of the random batches.
-        odd_sizes: False for networks that take multiples of their `minimum_size` only, such as mateuszbuda's.
 
     Raises:
         UNetError: a size that the network cannot train on, or an image that cannot be read.
@@ -65,16 +70,51 @@ def samples(
     """
     if size is not None:
         check_size(config, *size)
-    least = config.minimum_size
-    more = 11 if odd_sizes else 0
-    shape = (3, *(size or (4 * least + more, 5 * least + more)), config.in_channels)
-    real = size or (8 * least, 6 * least)
+    first, real = (size, size) if size is not None else usual_sizes(config)
+    shape = (3, *first, config.in_channels)
     random = np.random.default_rng(seed).standard_normal(shape, np.float32)
-    batches = [Sample(f"random {shape[0]}x{shape[1]}x{shape[2]}", random)]
-    for path in images or [photograph_path()]:
-        x = load_image(path, real, config.in_channels)
-        batches.append(Sample(f"{Path(path).stem[:12]} {real[0]}x{real[1]}", x))
+    batches = [Sample(f"random {'x'.join(map(str, shape[:-1]))}", random)]
+    if len(real) == 2:
+        for path in images or [photograph_path()]:
+            x = load_image(path, (real[0], real[1]), config.in_channels)
+            if isinstance(config, Graph):  # what is pooled to one pixel is normalised over several pictures alone
+                x = np.concatenate((x, x[:, :, ::-1]))
+            batches.append(Sample(f"{Path(path).stem[:12]} {real[0]}x{real[1]}", x))
     return tuple(batches)
+
+
+def usual_sizes(config: Description) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes of a random batch, odd ones where the network takes such, and of a photograph."""
+    if isinstance(config, UNetConfig):
+        least = config.minimum_size
+        return (4 * least + 11, 5 * least + 11), (8 * least, 6 * least)
+    if config.sizes.only:
+        return config.sizes.only[0], config.sizes.only[-1]
+    unit, step = _unit(config), config.sizes.multiple
+    most = config.sizes.most or math.inf
+
+    def near(length: float) -> int:
+        return int(min(length, most) // step * step)
+
+    more = 11 if step == 1 else 0
+    if config.dimensions == 3:
+        return (near(unit), near(unit + step + more), near(unit + more)), (near(unit),) * 3
+    return (near(2 * unit + more), near(2.5 * unit + step - 1 + more)), (near(4 * unit), near(3 * unit))
+
+
+def _unit(graph: Graph) -> int:
+    """The smallest size a side at which every map that is normalised over its pixels has two a side at least."""
+    program = graph.in_mode(training=True)
+    step = graph.sizes.multiple
+    side = graph.minimum_size
+    while side + step <= (graph.sizes.most or _WIDEST):
+        sizes = graph.sizes_of(3, (side,) * graph.dimensions)
+        shapes = [program.shapes[node.name] for node in program.nodes if node.operation in _OF_PIXELS]
+        lengths = (part for shape in shapes for part in shape[2:] if isinstance(part, Size))
+        if all(evaluate(length, sizes) > 1 for length in lengths):
+            break
+        side += step
+    return side
 
 
 def repeated(sample: Sample, count: int, *, seed: int) -> Iterator[Sample]:
@@ -90,7 +130,7 @@ def neighbour(tensors: Tensors, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng((seed, 2))
     moved = {}
     for key, value in tensors.items():
-        if value.dtype == COUNTER:
+        if value.dtype not in FLOATS:
             moved[key] = value
         else:
             unit = max(2.0**-23, float(ml_dtypes.finfo(value.dtype).eps))
@@ -99,13 +139,18 @@ def neighbour(tensors: Tensors, seed: int) -> dict[str, np.ndarray]:
     return moved
 
 
-def check_size(config: UNetConfig, height: int, width: int) -> None:
+def check_size(config: Description, *size: int) -> None:
     """A single image must leave BatchNorm a few values per channel at the bottom: of two it makes +1 and -1."""
+    shown = "x".join(map(str, size))
+    if math.prod(size) > _LARGEST:
+        raise UNetError(f"size {shown}: too large for a proof; {_LARGEST} pixels are the most")
+    if isinstance(config, Graph):
+        if len(size) != config.dimensions or not config.sizes.take(size):
+            raise UNetError(f"size {shown}: the network takes {config.sizes}, in {config.dimensions} dimensions")
+        return
     least = config.minimum_size
-    if (height // least) * (width // least) < 4:
-        raise UNetError(f"size {height}x{width}: too small to train on; {2 * least}x{2 * least} will do")
-    if height * width > _LARGEST:
-        raise UNetError(f"size {height}x{width}: too large for a proof; {_LARGEST} pixels are the most")
+    if len(size) != 2 or math.prod(length // least for length in size) < 4:
+        raise UNetError(f"size {shown}: too small to train on; {2 * least}x{2 * least} will do")
 
 
 def photograph_path() -> Path:

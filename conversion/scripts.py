@@ -1,15 +1,20 @@
 """Training files of PyTorch scripts, carried over to JAX and back with the state of their optimiser."""
 
+import dataclasses
 from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from conversion.certificate import certificate_path, certify, party, unchanged, write_certificate
+from conversion.code import Live
+from conversion.containers import Opened, module_of, opened
 from conversion.frameworks import needed
 from conversion.outcome import Conversion, DifferentError
+from conversion.pairs import paired
 from conversion.proof import verify_runners
-from conversion.runners import Framework, runner_of_checkpoint
+from conversion.runners import Framework
+from unet_core.checkpoint import Reading
 from unet_core.containers import Container, container_of, existing_container
 from unet_core.errors import CheckpointError
 from unet_core.files import atomic, check_target
@@ -31,19 +36,32 @@ def understood_training(path: Path, hints: Hints = NO_HINTS) -> tuple[TrainingFi
         CheckpointError: there is none, or it is damaged.
         MissingFrameworkError: the framework of its kind is not installed.
     """
+    training, left, _ = _opened(path, hints)
+    return training, left
+
+
+def _opened(path: Path, hints: Hints) -> tuple[TrainingFile, dict[str, str], Live | None]:
+    """As `understood_training`; and the network's own code, where that was named."""
     container = existing_container(path)
     if container is Container.TORCH:
-        of_script: tuple[TrainingFile, dict[str, str]] = needed("unet_torch.training_file").understood(path, hints)
-        return of_script
+        found = opened(path, hints)
+        return *needed("unet_torch.training_file").understood(path, found.checkpoint), found.live
     if container is Container.ORBAX:
-        return needed("unet_jax.training_file").read(path), {}
+        return needed("unet_jax.training_file").read(path), {}, None
     raise CheckpointError(f"{path}: a .safetensors file holds a network alone, no training; leave --to out")
 
 
-def read_training(path: Path, hints: Hints = NO_HINTS, drop: Collection[str] = ()) -> TrainingFile:
-    """As `understood_training`, but refuses what cannot be carried and is not in `drop`."""
-    training, left = understood_training(path, hints)
-    refuse(left, drop, str(path))
+def _back(path: Path, written: TrainingFile) -> TrainingFile:
+    """What was written, read again; a script's file does not tell its network, which is the one that was written."""
+    if existing_container(path) is Container.ORBAX:
+        training: TrainingFile = needed("unet_jax.training_file").read(path)
+        return training
+    script, network = written.script, written.state.network
+    names = dict(reversed(script.names))  # of each tensor the first
+    found = module_of(Container.TORCH).contents(path).fetch(script.network, list(names.values()))
+    tensors = {key: found[names[key]] if key in names else value for key, value in network.tensors.items()}
+    again = dataclasses.replace(network, tensors=tensors, reading=Reading(key=script.network, keys=names))
+    training, _ = needed("unet_torch.training_file").understood(path, again)
     return training
 
 
@@ -70,32 +88,32 @@ def convert_training(
     check_target(dst, **place)
     progress(f"reading {src.name}", 0.0)
     with unchanged(src, certificate) as sha256:
-        training = read_training(src, hints, drop)
+        training, left, live = _opened(src, hints)
+        refuse(left, drop, str(src))
+    network = training.state.network
+    certificate = certificate and network.evidence.by != "nothing"
     with atomic(dst, **place) as partial:
         progress(f"writing {dst.name}", 0.05)
         modules[to].write(partial, training)
         progress(f"reading {dst.name} back", 0.1)
-        back, _ = understood_training(partial, hints)
+        back = _back(partial, training)
         changed = difference(training.state, back.state)
         if changed:  # a bug of ours, or a disk that does not keep what is written
             raise CheckpointError(f"{dst}: not written: {len(changed)} arrays came back otherwise, {changed[0]} first")
         proof = issued = None
         if verify:
-            other: Framework = "torch" if to == "jax" else "jax"
+            ends = Opened(network, live, kind), Opened(back.state.network, container=_OWNERS[to])
             proof = verify_runners(
-                runner_of_checkpoint(training.state.network, other, str(src)),
-                runner_of_checkpoint(back.state.network, to, str(dst)),
+                *paired(*ends, (str(src), str(dst))),
                 progress=lambda text, done: progress(text, 0.15 + 0.85 * done),
             )
             if not proof.equal:
                 raise DifferentError(f"{dst}: not written: {proof.verdict}", proof)
             if certificate:
-                source = party(
-                    src, proof.a, training.state.network, kind=kind.value, sha256=sha256, state=training.state
-                )
+                source = party(src, proof.a, network, kind=kind.value, sha256=sha256, state=training.state)
                 destination = party(
                     dst, proof.b, back.state.network, kind=_OWNERS[to].value, sha256=None, state=back.state
                 )
                 issued = certify(proof, source, destination, when=datetime.now(UTC))
                 issued = write_certificate(issued, partial, partial)
-    return Conversion(src, dst, training.state.network, proof, training.state, tuple(drop), issued)
+    return Conversion(src, dst, network, proof, training.state, tuple(drop), issued)

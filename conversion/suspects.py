@@ -150,6 +150,7 @@ def statistics_trials(
         count: values per channel that the layer saw.
         budget: as in `Scene`.
     """
+    assert isinstance(a.config, UNetConfig)
     momentum = a.config.norm_momentum
     names = [f"{layer}.running_{name}" for name in ("mean", "var")]
     old, expected, found = ([_wide(source[name]) for name in names] for source in (a.tensors, ours, theirs))
@@ -186,6 +187,7 @@ class _Layer:
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self.block, _, place = scene.layer.partition(".")
+        assert isinstance(scene.a.config, UNetConfig)
         self.config = scene.a.config
         if scene.layer == "out":
             place = "out"

@@ -1,99 +1,102 @@
-"""Runs a torch module for the proof: the twin, or any `nn.Module` whose `state_dict` is that of a dialect."""
+"""Runs networks in PyTorch for the proof: a twin, and any module by its own code."""
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from conversion.code import Live, of_theirs
 from conversion.modules import read_module
-from conversion.runners import Controls, Forced, Framework, Precision, Step, Trace, Tracer, input_name
+from conversion.runners import (
+    Controls,
+    Forced,
+    Framework,
+    Precision,
+    Step,
+    Trace,
+    Tracer,
+    draws,
+    input_name,
+    layers_of,
+)
 from unet_core.batches import Batch
 from unet_core.checkpoint import Checkpoint
-from unet_core.errors import UNetError, first_line
-from unet_core.hub import Tensors, contiguous, tensor_specs
-from unet_core.reading import NO_HINTS, Hints
+from unet_core.hub import Tensors, contiguous, tensor_specs, under_all_names
 from unet_core.recipe import Recipe
 from unet_core.settings import Optimizer
 from unet_core.training_state import TrainingState
 from unet_torch.checkpoint import from_checkpoint
+from unet_torch.draws import Drawn, Draws
 from unet_torch.hub import as_numpy, as_torch, fill, to_hub, unwrapped
-from unet_torch.layers import OUTPUTS
 from unet_torch.model import UNet
+from unet_torch.network import Network
 from unet_torch.optimizers import optimizer_of
 from unet_torch.states import hub_form, saved_form
 from unet_torch.step import new_state, placed, updater
+from unet_torch.tracing import float64, quiet
 
 _DTYPES: dict[Precision, torch.dtype] = {"float64": torch.float64, "float32": torch.float32}
 
 
 class TorchRunner:
-    """See `conversion.runners.Runner`. The module itself is never touched: every call runs a copy."""
+    """See `conversion.runners.Runner`. The model itself is never touched: every call runs a copy."""
 
     framework: Framework = "torch"
 
-    def __init__(self, model: nn.Module, name: str, hints: Hints = NO_HINTS) -> None:
-        model = unwrapped(model)
-        checkpoint = read_module(model, hints, name)
+    def __init__(self, model: nn.Module, checkpoint: Checkpoint, name: str, *, whole: bool = False) -> None:
+        """Of a `unet_torch.UNet` or `Network`, and what it holds."""
         self.name = name
-        self.config = checkpoint.config
-        self.tensors = checkpoint.tensors
+        self.config, self.tensors = checkpoint.config, checkpoint.tensors
+        self.origin, self.evidence = checkpoint.origin, checkpoint.evidence
+        self.output: str = checkpoint.config.output
+        self.whole = whole
         self.versions = {"torch": torch.__version__}
         self.flags = _flags()
-        parameter = next(model.parameters())
-        self.device = _device_name(parameter.device)
         self._model = model
-        self._hints = hints
-        self._device = parameter.device
-        self._keys = checkpoint.reading.keys
-        self.output: str = checkpoint.config.output
-        self._layers = {key.rpartition(".")[0]: hub.rpartition(".")[0] for hub, key in self._keys.items()}
-        self.odd_sizes = True
-        if not isinstance(model, UNet):
-            self.output, self.odd_sizes = self._tried()
+        self._device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        self.device = _device_name(self._device)
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Checkpoint, name: str) -> "TorchRunner":
-        return cls(from_checkpoint(checkpoint), name)
+        return TorchRunner(from_checkpoint(checkpoint), checkpoint, name)
 
     def with_tensors(self, tensors: Tensors) -> "TorchRunner":
         model = copy.deepcopy(self._model)
-        named = {self._keys[key]: value for key, value in tensors.items() if key in self._keys}
-        fill(model, {**to_hub(model), **named})
-        return TorchRunner(model.to(self._device), self.name, self._hints)
+        fill(model, {**self.tensors, **tensors})
+        return self._like(model.to(self._device), tensors, whole=self.whole)
+
+    def answering_whole(self) -> "TorchRunner":
+        return self._like(self._model, self.tensors, whole=True)
 
     def predict(self, x: np.ndarray, precision: Precision) -> np.ndarray:
-        with torch.inference_mode(), parity():
-            return _nhwc(self._logits(self._copy(precision).eval(), x, precision))
+        with torch.no_grad(), parity():
+            return _last(self._answer(self._copy(precision).eval(), x, precision))
 
     def step(self, x: np.ndarray, cotangent: np.ndarray, precision: Precision) -> Step:
         model = self._copy(precision).train().requires_grad_(True)  # frozen ones too: the network is judged
         with torch.enable_grad(), parity():
-            logits = self._logits(model, x, precision)
-            loss = (logits * self._nchw(cotangent, precision)).mean()
+            answer = self._answer(model, x, precision)
+            loss = (answer * self._first(cotangent, precision)).mean()
             loss.backward()
-        return Step(_nhwc(logits), self._gradients(model), self._statistics(model))
+        return Step(_last(answer), self._gradients(model), self._statistics(model))
 
     def tracer(self, precision: Precision, *, training: bool) -> Tracer:
         def trace(x: np.ndarray, cotangent: np.ndarray | None = None, forced: Forced | None = None) -> Trace:
             model = self._copy(precision).train(training).requires_grad_(cotangent is not None)
-            if isinstance(model, UNet):
-                model.low_resolution = False  # makes no `join`, and calls not every layer
             outputs: dict[str, np.ndarray] = {}
             cotangents: dict[str, np.ndarray] = {}
-            for name, module in model.named_modules():
-                if name in self._layers:
-                    module.register_forward_hook(_Noter(self._layers[name], outputs, cotangents, forced))
             with torch.set_grad_enabled(cotangent is not None), parity():
-                logits = self._logits(model, x, precision)
+                logits = self._traced(model, x, precision, _Notes(outputs, cotangents, forced))
                 if cotangent is not None:
-                    (logits * self._nchw(cotangent, precision)).mean().backward()
+                    (logits * self._first(cotangent, precision)).mean().backward()
             if cotangent is None:
                 return Trace(outputs, {}, {}, self._statistics(model))
-            tapped = set(self._layers.values())  # what the loss does not depend on has the gradient 0
+            tapped = layers_of(self.config, outputs)
+            # What the loss does not depend on has the gradient 0.
             backward = {name: cotangents.get(name, 0 * y) for name, y in outputs.items() if name in tapped}
             return Trace(outputs, backward, self._gradients(model), self._statistics(model))
 
@@ -109,59 +112,93 @@ class TorchRunner:
             optimizer.step()
         return {key: as_numpy(owner) - before[key] for key, owner in owners.items()}
 
-    def _tried(self) -> tuple[str, bool]:
-        """What a foreign module really makes of its logits, and whether it takes odd sizes, by trying."""
-        side = 2 * self.config.minimum_size
-        x = np.random.default_rng(0).standard_normal((1, side + 1, side + 1, self.config.in_channels), np.float32)
-        model = self._copy("float64").eval()
-        returned: list[Any] = []
-        with torch.inference_mode(), parity():
-            try:
-                self._logits(model, x, "float64")
-                odd_sizes = True
-            except UNetError:
-                odd_sizes = False
-            handle = model.register_forward_hook(lambda _module, _inputs, output: returned.append(output))
-            logits = self._logits(model, x[:, :side, :side], "float64")
-            handle.remove()
-        for name, function in OUTPUTS.items():
-            if isinstance(returned[0], Tensor) and torch.equal(returned[0], function(logits)):
-                return name, odd_sizes
-        return "something else than sigmoid, softmax or logits", odd_sizes
+    def _like(self, model: nn.Module, tensors: Tensors, *, whole: bool) -> "TorchRunner":
+        """The same network with this model."""
+        other = copy.copy(self)
+        other._model, other.tensors, other.whole = model, tensors, whole
+        return other
+
+    def _answer(self, model: Any, x: np.ndarray, precision: Precision) -> Tensor:
+        given = self._first(x, precision)
+        if isinstance(model, Network):
+            model._draw = _drawn  # type: ignore[method-assign]
+        answer: Tensor = model(given) if self.whole else model.logits(given)
+        return answer
+
+    def _traced(self, model: Any, x: np.ndarray, precision: Precision, notes: "_Notes") -> Tensor:
+        """The logits, with what lies before them noted."""
+        if isinstance(model, Network):
+            model._draw = _drawn  # type: ignore[method-assign]
+            return model.logits(self._first(x, precision), tap=notes.of_node)
+        model.low_resolution = False  # makes no `join`, and calls not every layer
+        for name in layers_of(self.config):
+            model.get_submodule(name).register_forward_hook(notes.of_layer(name))
+        logits: Tensor = model.logits(self._first(x, precision))
+        return logits
 
     def _gradients(self, model: nn.Module) -> Tensors:
         parameters, specs = dict(model.named_parameters()), tensor_specs(self.config)
-        return {key: as_numpy(_gradient(parameters[name])) for key, name in self._keys.items() if specs[key].trained}
+        return {key: as_numpy(_gradient(parameters[key])) for key, spec in specs.items() if spec.trained}
 
     def _statistics(self, model: nn.Module) -> Tensors:
         after, specs = to_hub(model), tensor_specs(self.config)
-        return {key: after[name] for key, name in self._keys.items() if not specs[key].trained}
+        return {key: after[key] for key, spec in specs.items() if not spec.trained}
 
     def _copy(self, precision: Precision) -> nn.Module:
         return copy.deepcopy(self._model).to(_DTYPES[precision])
 
-    def _nchw(self, x: np.ndarray, precision: Precision) -> Tensor:
-        return torch.from_numpy(x).to(self._device, _DTYPES[precision]).permute(0, 3, 1, 2)
+    def _first(self, x: np.ndarray, precision: Precision) -> Tensor:
+        """In torch's layout."""
+        return torch.from_numpy(x).to(self._device, _DTYPES[precision]).movedim(-1, 1)
 
-    def _logits(self, model: nn.Module, x: np.ndarray, precision: Precision) -> Tensor:
-        """What the last layer answers: the logits of any class, whatever its `forward` makes of them."""
-        answers: list[Tensor] = []
-        head = next(name for name, layer in self._layers.items() if layer == "out")
-        handle = model.get_submodule(head).register_forward_hook(
-            lambda _module, _inputs, output: answers.append(output.clone())  # an in-place sigmoid may come next
-        )
-        try:
-            model(self._nchw(x, precision))
-        except RuntimeError as error:  # torch's own word for shapes that do not fit
-            size = "x".join(map(str, x.shape[1:3]))
-            least = self.config.minimum_size
-            raise UNetError(
-                f"{self.name}: does not run on {size} pixels ({first_line(error)}); "
-                f"choose a size of which {least} is a divisor, such as {4 * least}x{6 * least}"
-            ) from error
-        finally:
-            handle.remove()
-        return answers[0]
+
+class ModuleRunner(TorchRunner):
+    """A torch module of anybody's, run by its own code; layer by layer, the graph that was read from it."""
+
+    def __init__(self, live: Live, checkpoint: Checkpoint, name: str) -> None:
+        super().__init__(live.module, checkpoint, name, whole=True)
+        self._live = live
+
+    def with_tensors(self, tensors: Tensors) -> "TorchRunner":
+        model = copy.deepcopy(self._model).double()
+        state = {name: as_torch(value) for name, value in under_all_names(tensors, self.config).items()}
+        model.load_state_dict({**model.state_dict(), **state})
+        return self._like(model, tensors, whole=True)
+
+    def tracer(self, precision: Precision, *, training: bool) -> Tracer:
+        twin = Checkpoint(self.config, self.tensors, evidence=self.evidence)
+        return TorchRunner.of_checkpoint(twin, self.name).tracer(precision, training=training)
+
+    def _answer(self, model: Any, x: np.ndarray, precision: Precision) -> Tensor:
+        with of_theirs(self.name), drawing_alike(precision):
+            return self._live.picked(model(self._first(x, precision)))
+
+
+def runner_of(model: nn.Module, name: str) -> TorchRunner:
+    """A runner of a live module: by its own code, where it is none of this project's classes."""
+    model = unwrapped(model)
+    checkpoint = read_module(model, name)
+    if type(model) in (UNet, Network):
+        return TorchRunner(model, checkpoint, name)
+    return ModuleRunner(Live(model), checkpoint, name)
+
+
+@contextmanager
+def drawing_alike(precision: Precision = "float64") -> Iterator[None]:
+    """Run a module's own code so that what it drops at random are the `draws` of a proof."""
+    with quiet(), float64() if precision == "float64" else nullcontext(), Drawn(_Same(0)):
+        yield
+
+
+class _Same(Draws):
+    """Draws what a graph draws, whatever was drawn before."""
+
+    def __call__(self, shape: Sequence[int]) -> Tensor:
+        return _drawn(shape)
+
+
+def _drawn(shape: Sequence[int]) -> Tensor:
+    return torch.from_numpy(draws(shape))
 
 
 def update(
@@ -182,20 +219,32 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
-class _Noter:
-    """A forward hook that notes what a layer takes in and answers, and the gradient by that; and may force both."""
+class _Notes:
+    """Notes what layers take in and answer, and the gradient by that; and may force both."""
 
     def __init__(
-        self, layer: str, outputs: dict[str, np.ndarray], cotangents: dict[str, np.ndarray], forced: Forced | None
+        self, outputs: dict[str, np.ndarray], cotangents: dict[str, np.ndarray], forced: Forced | None
     ) -> None:
-        self.layer, self.outputs, self.cotangents, self.forced = layer, outputs, cotangents, forced
+        self.outputs, self.cotangents, self.forced = outputs, cotangents, forced
 
-    def __call__(self, _module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        before = input_name(self.layer)
-        if before is not None:
-            self.outputs[before] = _nhwc(inputs[0])
-        self.outputs[self.layer] = _nhwc(output)
-        handed_on: Tensor = _HandedOn.apply(output, self)
+    def of_layer(self, layer: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+        """A forward hook of a layer of a UNet."""
+
+        def hook(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+            before = input_name(layer)
+            if before is not None:
+                self.outputs[before] = _last(inputs[0])
+            return self._noted(layer, output, last=True)
+
+        return hook
+
+    def of_node(self, name: str, answer: Tensor) -> Tensor:
+        """A tap of a graph; what is no number is passed by."""
+        return self._noted(name, answer, last=False) if answer.is_floating_point() else answer
+
+    def _noted(self, name: str, answer: Tensor, *, last: bool) -> Tensor:
+        self.outputs[name] = _kept(answer, last=last)
+        handed_on: Tensor = _HandedOn.apply(answer, self, name, last)
         return handed_on
 
 
@@ -203,25 +252,32 @@ class _HandedOn(torch.autograd.Function):
     """What a layer hands on to the next, and what it hands back to the one before."""
 
     @staticmethod
-    def forward(context: Any, y: Tensor, noter: _Noter) -> Tensor:
-        context.noter = noter
-        return (_like(y, noter.forced.outputs[noter.layer]) if noter.forced else y).clone()
+    def forward(context: Any, y: Tensor, notes: _Notes, name: str, last: bool) -> Tensor:
+        context.given = notes, name, last
+        return (_like(y, notes.forced.outputs[name], last=last) if notes.forced else y).clone()
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        noter = context.noter
-        noter.cotangents[noter.layer] = _nhwc(gradient)
-        return (_like(gradient, noter.forced.cotangents[noter.layer]) if noter.forced else gradient), None
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        notes, name, last = context.given
+        notes.cotangents[name] = _kept(gradient, last=last)
+        forced = _like(gradient, notes.forced.cotangents[name], last=last) if notes.forced else gradient
+        return forced, None, None, None
 
 
-def _like(tensor: Tensor, values: np.ndarray) -> Tensor:
-    """The values, NHWC, as such a tensor, NCHW."""
-    return torch.tensor(values, device=tensor.device, dtype=tensor.dtype).permute(0, 3, 1, 2)
+def _like(tensor: Tensor, values: np.ndarray, *, last: bool) -> Tensor:
+    """The values, channels last or as they are, as such a tensor."""
+    moved = torch.tensor(values, device=tensor.device, dtype=tensor.dtype)
+    return moved.movedim(-1, 1) if last else moved
 
 
-def _nhwc(x: Tensor) -> np.ndarray:
+def _kept(x: Tensor, *, last: bool) -> np.ndarray:
     # A copy: an in-place ReLU comes next.
-    return np.array(as_numpy(x.permute(0, 2, 3, 1)), order="C")
+    return np.array(as_numpy(x.movedim(1, -1) if last else x), order="C")
+
+
+def _last(x: Tensor) -> np.ndarray:
+    """With the channels last."""
+    return _kept(x, last=True)
 
 
 def _device_name(device: torch.device) -> str:

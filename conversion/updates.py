@@ -7,16 +7,19 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from conversion.differences import largest_difference, tensor_differences
+from conversion.differences import largest_difference, measures, tensor_differences
 from conversion.frameworks import needed
 from conversion.judgement import Check, Departure
 from conversion.runners import Controls, Framework
 from conversion.samples import Input
 from unet_core.batches import Batch
-from unet_core.errors import some
-from unet_core.hub import Tensors, tensor_specs
+from unet_core.errors import ConfigError, some
+from unet_core.graph import Graph
+from unet_core.graph.chance import settled
+from unet_core.hub import FLOATS, Description, Tensors, tensor_specs
 from unet_core.recipe import Recipe
-from unet_core.training_state import TrainingState, difference
+from unet_core.suitability import check_training, refusal
+from unet_core.training_state import TrainingState, difference, updated_shapes
 
 LOSS, GRADIENTS, MOMENTS, PARAMETERS = "loss", "gradients", "moments", "parameters"
 STATISTICS, AVERAGE = "statistics", "average"
@@ -83,23 +86,23 @@ def compare(a: Continuation, b: Continuation, *, seed: int = 0) -> tuple[tuple[C
     told = _told_apart(a, b)
     batch, recipes = _batch(a, seed), [_small(side.recipe, a) for side in (a, b)]
     (loss, gradients, after), (other_loss, other_gradients, other) = (
-        _update_of(side.framework)(_wide(side.state), recipe, batch, side.controls)
-        for side, recipe in zip((a, b), recipes, strict=True)
+        _updated(side, recipe, batch) for side, recipe in zip((a, b), recipes, strict=True)
     )
+    measured = measures(gradients)
     errors: dict[str, dict[str, float]] = {
         LOSS: {"": largest_difference(np.array(other_loss), np.array(loss))},
-        GRADIENTS: tensor_differences(other_gradients, gradients),
-        MOMENTS: _moment_differences(other, after),
+        GRADIENTS: tensor_differences(other_gradients, gradients, measured),
+        MOMENTS: _moment_differences(other, after, measured),
     }
     specs = tensor_specs(a.state.network.config)
     trained, tracked = (
         {key: value for key, value in after.network.tensors.items() if specs[key].trained == wanted}
         for wanted in (True, False)
     )
-    errors[PARAMETERS] = tensor_differences(other.network.tensors, trained)
+    errors[PARAMETERS] = tensor_differences(other.network.tensors, trained, measured)
     errors[STATISTICS] = tensor_differences(other.network.tensors, tracked)
     if after.average is not None and other.average is not None:
-        errors[AVERAGE] = tensor_differences(other.average, after.average)
+        errors[AVERAGE] = tensor_differences(other.average, after.average, measured)
     checks = tuple(_checks(sample, errors))
     failed = next((check for check in checks if not check.ok), None)
     if failed is None and told is None:
@@ -126,7 +129,9 @@ def _checks(sample: str, errors: Mapping[str, Mapping[str, float]]) -> Iterator[
             yield Check(sample, quantity, "float64", found[tensor], BUDGETS[quantity], tensor, None)
 
 
-def _moment_differences(found: TrainingState, reference: TrainingState) -> dict[str, float]:
+def _moment_differences(
+    found: TrainingState, reference: TrainingState, measured: Mapping[str, str]
+) -> dict[str, float]:
     """Of every moment; one that only one side has differs without bound."""
     ours, theirs = reference.optimizer.moments, found.optimizer.moments
     if ours.keys() != theirs.keys():
@@ -134,7 +139,7 @@ def _moment_differences(found: TrainingState, reference: TrainingState) -> dict[
     return {
         f"{moment} of {key}": error
         for moment in ours
-        for key, error in tensor_differences(theirs[moment], ours[moment]).items()
+        for key, error in tensor_differences(theirs[moment], ours[moment], measured).items()
     }
 
 
@@ -183,9 +188,7 @@ def _equal(a: Tensors, b: Tensors) -> bool:
 def _small(recipe: Recipe, shape: Continuation) -> Recipe:
     """The same training in float64, on as few and as small pictures as show what an update does."""
     like = shape.recipe
-    least = shape.state.network.config.minimum_size
-    side = min(like.crop, max(_SIDE, 2 * least))
-    batch = min(like.batch, _BATCH) if side >= 2 * least else like.batch
+    batch, side = _size(like, shape.state.network.config)
     return dataclasses.replace(
         recipe,
         precision="float64",
@@ -198,6 +201,22 @@ def _small(recipe: Recipe, shape: Continuation) -> Recipe:
     )
 
 
+def _size(recipe: Recipe, config: Description) -> tuple[int, int]:
+    """Pictures in a batch, and pixels a side of each: as few as the network can be trained on."""
+    batch = min(recipe.batch, _BATCH)
+    if not isinstance(config, Graph):
+        least = config.minimum_size
+        side = min(recipe.crop, max(_SIDE, 2 * least))
+        return batch if side >= 2 * least else recipe.batch, side
+    sides = range(min(_SIDE, recipe.crop), recipe.crop)
+    side = next((side for side in sides if not refusal(config, (side, side), training=True)), recipe.crop)
+    try:
+        check_training(config, 1, side)
+    except ConfigError:  # too few values for its BatchNorms
+        return recipe.batch, recipe.crop
+    return batch, side
+
+
 def _batch(side: Continuation, seed: int) -> Batch:
     recipe = _small(side.recipe, side)
     rng = np.random.default_rng((seed, 3))
@@ -206,21 +225,26 @@ def _batch(side: Continuation, seed: int) -> Batch:
     return Batch(image, rng.integers(side.classes, size=shape).astype(np.uint8))
 
 
-def _update_of(framework: Framework) -> Update:
-    update: Update = needed(f"conversion.{framework}_runner").update
-    return update
+def _updated(side: Continuation, recipe: Recipe, batch: Batch) -> tuple[float, Tensors, TrainingState]:
+    """What `Update` gives, with the gradients of what is updated alone."""
+    update: Update = needed(f"conversion.{side.framework}_runner").update
+    loss, gradients, after = update(_wide(side.state), recipe, batch, side.controls)
+    return loss, {name: gradients[name] for name in updated_shapes(after.network.config)}, after
 
 
 def _wide(state: TrainingState) -> TrainingState:
-    """The same state in float64."""
+    """The same state in float64; of a network that drops nothing, for the frameworks do not draw alike."""
+    network, config = state.network, state.network.config
+    if isinstance(config, Graph):
+        network = dataclasses.replace(network, config=settled(config))
 
     def wide(tensors: Tensors) -> dict[str, np.ndarray]:
-        return {key: value if value.dtype.kind == "i" else value.astype(np.float64) for key, value in tensors.items()}
+        return {key: value.astype(np.float64) if value.dtype in FLOATS else value for key, value in tensors.items()}
 
     moments = {name: wide(tensors) for name, tensors in state.optimizer.moments.items()}
     return dataclasses.replace(
         state,
-        network=dataclasses.replace(state.network, tensors=wide(state.network.tensors)),
+        network=dataclasses.replace(network, tensors=wide(network.tensors)),
         optimizer=dataclasses.replace(state.optimizer, moments=moments),
         average=None if state.average is None else wide(state.average),
     )

@@ -1,16 +1,20 @@
 """Whether two checkpoints, models or training runs are the same: the public face of the proof."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from conversion.code import known_of
+from conversion.pairs import runners_of
 from conversion.proof import Proof, verify_runners
-from conversion.runners import runners_of
 from conversion.runs import read_run, verify_runs
 from unet_core.errors import CheckpointError
 from unet_core.progress import Progress, silent
 from unet_core.reading import NO_HINTS, Hints
 from unet_core.run import BEST, is_run
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def verify(
@@ -18,7 +22,13 @@ def verify(
     b: Any,
     *,
     hints: Hints = NO_HINTS,
-    size: tuple[int, int] | None = None,
+    module: "str | nn.Module | None" = None,
+    kwargs: Mapping[str, Any] | None = None,
+    out: int | str | None = None,
+    sizes: Sequence[tuple[int, ...]] | None = None,
+    example: str | Path | None = None,
+    unchecked: bool | None = None,
+    size: tuple[int, ...] | None = None,
     images: Sequence[str | Path] = (),
     seed: int = 0,
     progress: Progress = silent,
@@ -34,9 +44,11 @@ def verify(
     looked for, and no further input is tried.
 
     Args:
-        a, b: paths of checkpoints, torch modules (`unet_torch.UNet`, or any whose `state_dict` has the names or shapes
-            of a dialect) or `unet_jax.UNet`s; or the folders of two runs; neither is changed.
-        hints: what a file or module of another project does not tell. `key` and `dialect` are on `a`.
+        a, b: paths of checkpoints, torch modules of any class, or models of `unet_jax`; or the folders of two runs;
+            neither is changed.
+        hints: what a file of another project does not tell. `key` and `dialect` are on `a`.
+        module, kwargs, out, sizes, example, unchecked: of the file `a`, as in `conversion.convert`; with its code, that
+            is run and `b` is judged by it.
         size, images, seed: the inputs, see `conversion.samples.samples`.
         progress: called before each stage with a few words and the fraction that is done.
         tell: is told in a line of every state of a run that is damaged and passed over.
@@ -45,6 +57,7 @@ def verify(
         UNetError: a checkpoint or a run cannot be read or trusted, or a size or an image cannot be used.
         MissingFrameworkError: a framework is not installed.
     """
+    hints = known_of(hints, module=module, kwargs=kwargs, out=out, sizes=sizes, example=example, unchecked=unchecked)
     inputs: dict[str, Any] = {"size": size, "images": images, "seed": seed}
     runs = [isinstance(side, str | Path) and is_run(Path(side)) for side in (a, b)]
     if all(runs):

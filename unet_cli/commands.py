@@ -12,15 +12,15 @@ from unet_core.dialects import NAMES
 from unet_core.errors import CheckpointError, UNetError, printable
 
 if TYPE_CHECKING:
+    from conversion.code import Known
     from conversion.proof import Proof
-    from unet_core.reading import Hints
 
     Dialect = str
 else:
     Dialect = Literal[NAMES]
 
 
-def _option(metavar: str) -> Any:
+def option(metavar: str) -> Any:
     """How an option without a default stands in the help."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
@@ -29,40 +29,84 @@ def _option(metavar: str) -> Any:
 class Source:
     """What a person knows of a checkpoint of another project that nothing in the file tells."""
 
-    key: Annotated[str | None, _option("KEY")] = None
+    module: Annotated[str | None, option("FILE.py:Class")] = None
+    """The network's own code, which is run: its class, or a function that builds it, in a file, or package.module:Class
+    for one that can be imported. The network is read from it and held against it; what else there is to say, it tells.
+    """
+    kwargs: Annotated[tuple[str, ...], option("NAME=VALUE ...")] = ()
+    """What --module is called with, e.g. n_channels=3 n_classes=2. Python's literals; other words are strings."""
+    out_index: Annotated[int | None, option("N")] = None
+    """With --module: which of several answers is the network's; by default the first, 0."""
+    out_key: Annotated[str | None, option("KEY")] = None
+    """With --module: the key of the answer that is the network's."""
+    size: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], option("HxW")] = ()
+    """With --module: height and width (DxHxW) at which the code is read, where it cannot be followed for sizes in
+    general. May be given several times; the network may then take these sizes only."""
+    example: Annotated[Path | None, option("FILE.npz")] = None
+    """What the network's own code answered: an input and its output, NCHW, by numpy.savez(FILE, input=..., output=...).
+    The network is held against it, and without --module found by it."""
+    unchecked: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Take the options below on trust, where neither names nor code nor an example tell what is computed."""
+    trust: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Run the code that the file itself brings along: a module that was pickled whole, a TorchScript file."""
+    fold: Annotated[int | None, option("N")] = None
+    """Of a model folder of nnU-Net, which fold; by default the first."""
+    key: Annotated[str | None, option("KEY")] = None
     """Where in the file the network lies, if it holds several, e.g. ema."""
-    skip_first: Annotated[bool | None, _option("True|False")] = None
+    skip_first: Annotated[bool | None, option("True|False")] = None
     """Whether its decoder concatenates [skip, upsampled] (True) or [upsampled, skip] (False)."""
-    align_corners: Annotated[bool | None, _option("True|False")] = None
+    align_corners: Annotated[bool | None, option("True|False")] = None
     """The align_corners of its bilinear upsampling."""
-    fit: Annotated[Fit | None, _option("resize|pad")] = None
+    fit: Annotated[Fit | None, option("resize|pad")] = None
     """How an upsampled map gets the size of an odd skip connection."""
-    output: Annotated[Output | None, _option("sigmoid|softmax|logits")] = None
+    output: Annotated[Output | None, option("sigmoid|softmax|logits")] = None
     """What its code makes of the logits."""
-    norm_epsilon: Annotated[float | None, _option("NUMBER")] = None
+    norm_epsilon: Annotated[float | None, option("NUMBER")] = None
     """Its BatchNorm's eps, if it is not torch's 1e-5."""
-    norm_momentum: Annotated[float | None, _option("NUMBER")] = None
+    norm_momentum: Annotated[float | None, option("NUMBER")] = None
     """Its BatchNorm's momentum, if it is not torch's 0.1."""
 
-    def hints(self, dialect: str | None) -> "Hints":
+    def hints(self, dialect: str | None) -> "Known":
         """The same, for the readers."""
-        from unet_core.reading import SEMANTICS, Hints
+        from conversion.code import Known, values_of
+        from unet_core.reading import SEMANTICS
 
-        return Hints(self.key, dialect, **{name: getattr(self, name) for name in SEMANTICS})
+        given = {"kwargs": self.kwargs, "out-index": self.out_index is not None, "out-key": self.out_key is not None}
+        idle = [f"--{name}" for name, value in given.items() if value and self.module is None]
+        if idle or (self.out_index is not None and self.out_key is not None):
+            raise UNetError(f"{' '.join(idle)}: is for --module" if idle else "--out-index and --out-key: give one")
+        return Known(
+            self.key,
+            dialect,
+            **{name: getattr(self, name) for name in SEMANTICS},
+            module=self.module,
+            kwargs=values_of(self.kwargs),
+            out=self.out_key if self.out_index is None else self.out_index,
+            sizes=tuple(map(parse_size, self.size)),
+            example=self.example,
+            unchecked=self.unchecked,
+            trust=self.trust,
+            fold=self.fold,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect(Source):
     """Say what a checkpoint is, whose it is, how sure that is, and what looks wrong with it. Never runs code from it.
 
+    Of a network that was read from code, or that --module names, also its operations: what each answers at a size
+    (--size), its parameters, and the work that it makes.
+
     Exit code 1 where no network runs on its values (NaN, a negative variance).
 
     Example: unet inspect model.pt
+
+    Example: unet inspect model.pt --module their/unet.py:UNet --kwargs n_channels=3 n_classes=2
     """
 
     checkpoint: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="CKPT")]]
     """A .pt, .pth or .safetensors file, or an Orbax directory."""
-    dialect: Annotated[Dialect | None, _option("NAME")] = None
+    dialect: Annotated[Dialect | None, option("NAME")] = None
     """Whose names the tensors have: own, milesial, milesial-2019, mateuszbuda or generic; by default this is
     recognised."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -85,14 +129,18 @@ class Inspect(Source):
 class Convert(Source):
     """Convert a checkpoint, prove that it is the same network, and only then give it its name.
 
-    The kinds go by suffix: .pt, .pth, .safetensors, or none for an Orbax directory. SRC may come from another project;
-    its dialect is recognised, and stays known, so that --dialect brings the network back into it.
+    The kinds go by suffix: .pt, .pth, .safetensors, or none for an Orbax directory. SRC may come from any project: name
+    its code (--module), or what that answered (--example), and the network is the one that was run. Without them, the
+    names of the tensors may be those of a known project; its dialect then stays known, so that --dialect brings the
+    network back into it. The last line says by what the network is known.
 
     With --to, SRC is the folder of a training run: all of it is carried over to the other framework, in which unet
     train --resume goes on. Or SRC is what a PyTorch script saved (a .pt with model and optimizer) and DST an Orbax
     directory with the optimiser's moments beside the network, or the other way round.
 
-    Example: unet convert model.pt model_jax
+    Example: unet convert model.pt model_jax --module their/unet.py:UNet --kwargs n_channels=3 n_classes=2
+
+    Example: unet convert model_jax back.pt
 
     Example: unet convert run run_jax --to jax
     """
@@ -101,14 +149,14 @@ class Convert(Source):
     """The checkpoint to read."""
     dst: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DST")]]
     """The checkpoint to write."""
-    to: Annotated[Literal["jax", "torch"] | None, _option("jax|torch")] = None
+    to: Annotated[Literal["jax", "torch"] | None, option("jax|torch")] = None
     """Carry a whole training over to this framework: SRC is the folder of a run, or a script's training file."""
     drop: tuple[Annotated[str, tyro.conf.arg(metavar="NAME")], ...] = ()
     """With --to, what cannot be carried and may be left behind, by the names that the refusal lists."""
-    dialect: Annotated[Dialect | None, _option("NAME")] = None
+    dialect: Annotated[Dialect | None, option("NAME")] = None
     """Whose names the tensors of a .pt or .safetensors DST get: own (the default), milesial, milesial-2019,
     mateuszbuda or generic. An Orbax directory has names of its own: where DST is one, whose names SRC has."""
-    source_dialect: Annotated[Dialect | None, _option("NAME")] = None
+    source_dialect: Annotated[Dialect | None, option("NAME")] = None
     """Whose names the tensors of SRC have; by default this is recognised."""
     force: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace DST where it exists."""
@@ -153,6 +201,8 @@ class Convert(Source):
 class Verify(Source):
     """Run two checkpoints on the same inputs and compare logits, gradients and running statistics.
 
+    With --module, A is run by its own code, and B is judged by that.
+
     Of the folders of two training runs, the newest states; their next updates are compared as well: loss, gradients,
     moments, and parameters after it.
 
@@ -161,6 +211,8 @@ class Verify(Source):
 
     Exit code 1, and the first layer that departs, where they are not the same network or training; or where a file is
     not the one of the certificate, or gone.
+
+    Example: unet verify model.pt model_jax --module their/unet.py:UNet --kwargs n_channels=3 n_classes=2
 
     Example: unet verify model.pt model_jax --size 75x91
 
@@ -171,15 +223,16 @@ class Verify(Source):
     """The checkpoint whose float64 answers are the reference."""
     b: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="[B]", help_behavior_hint="")]] = None
     """The checkpoint to compare with it."""
-    certificate: Annotated[Path | None, _option("FILE")] = None
+    certificate: Annotated[Path | None, option("FILE")] = None
     """What unet convert wrote as DST.certificate.json; or a .safetensors file, which has it in its metadata."""
     again: tyro.conf.FlagCreatePairsOff[bool] = False
     """With --certificate, make the proof again too."""
-    dialect: Annotated[Dialect | None, _option("NAME")] = None
+    dialect: Annotated[Dialect | None, option("NAME")] = None
     """Whose names the tensors of A have; by default this is recognised. It and --key are on A; the other options on
     what nothing in a file tells go for B too, where it stores no config."""
-    size: Annotated[str | None, tyro.conf.arg(metavar="HxW")] = None
-    """Height and width of the inputs, in pixels; by default an odd and an even size."""
+    size: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], option("HxW")] = ()
+    """Height and width of the inputs, in pixels; by default an odd and an even size. With --module, where the code is
+    read as well; the first, of several."""
     image: tuple[Annotated[Path, tyro.conf.arg(metavar="IMAGE")], ...] = ()
     """Real images to use instead of a photograph."""
     seed: int = 0
@@ -199,6 +252,11 @@ class Verify(Source):
             with atomic(self.json, force=True) as partial:
                 partial.write_text(proof.to_json() + "\n", encoding="utf-8")
         return code
+
+    @property
+    def pixels(self) -> tuple[int, ...] | None:
+        """Of the inputs."""
+        return next(map(parse_size, self.size), None)
 
     def _check(self) -> None:
         """Refuse what does not go together."""
@@ -229,7 +287,7 @@ class Verify(Source):
                 self.a,
                 self.b,
                 hints=self.hints(self.dialect),
-                size=parse_size(self.size),
+                size=self.pixels,
                 images=self.image,
                 seed=self.seed,
                 progress=progress,
@@ -248,7 +306,7 @@ class Verify(Source):
                 self.b,
                 hints=self.hints(self.dialect),
                 again=self.again,
-                size=parse_size(self.size),
+                size=self.pixels,
                 images=self.image,
                 progress=progress,
             )
@@ -258,11 +316,8 @@ class Verify(Source):
         return found.proof, 0 if found.confirmed else 1
 
 
-def parse_size(size: str | None) -> tuple[int, int] | None:
-    """Height and width, of HxW."""
-    if size is None:
-        return None
-    match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", size)
-    if match is None:
+def parse_size(size: str) -> tuple[int, ...]:
+    """Height and width, of HxW; depth, height and width, of DxHxW."""
+    if re.fullmatch(r"[1-9]\d{0,5}(x[1-9]\d{0,5}){1,2}", size) is None:
         raise UNetError(f"--size {size}: give height and width as HxW, for example 75x91")
-    return int(match[1]), int(match[2])
+    return tuple(map(int, size.split("x")))

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from comparison.effort import Effort
-from unet_cli.commands import Source, parse_size
+from unet_cli.commands import Source, option, parse_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,9 @@ class Compare(Source):
     """The folder for report.html and report.json."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR")] = "synthetic"
     """A folder with images/ and masks/, matching by name; or synthetic, for the built-in pictures."""
-    size: Annotated[str | None, tyro.conf.arg(metavar="HxW", help_behavior_hint="")] = None
-    """Height and width of what is traced layer by layer, in pixels; by default an odd size."""
+    size: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], option("HxW")] = ()
+    """Height and width of what is traced layer by layer, in pixels; by default an odd size. With --module, where the
+    code is read as well; the first, of several."""
     force: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace the report in REPORT."""
     effort: Effort = field(default_factory=Effort)
@@ -57,7 +58,7 @@ class Compare(Source):
                 self.b,
                 data=self.data,
                 hints=self.hints(None),
-                size=parse_size(self.size),
+                size=next(map(parse_size, self.size), None),
                 effort=self.effort,
                 progress=progress,
             )
@@ -69,10 +70,15 @@ class Compare(Source):
 
 def _options(part: Compare | Effort) -> Iterator[str]:
     """Those that are not as they would be anyway."""
-    for option in dataclasses.fields(part):
-        value = getattr(part, option.name)
-        if option.name == "effort":
+    for item in dataclasses.fields(part):
+        value = getattr(part, item.name)
+        if item.name == "effort":
             yield from _options(value)
-        elif option.name not in ("a", "b") and value != option.default:
-            name = "--" + option.name.replace("_", "-")
-            yield from (name,) if value is True and option.name == "force" else (name, str(value))
+        elif item.name not in ("a", "b") and value != item.default:
+            name = "--" + item.name.replace("_", "-")
+            if item.name in ("force", "unchecked", "trust"):
+                yield name
+            elif item.name == "size":
+                yield from (word for size in value for word in (name, size))
+            else:
+                yield from (name, *map(str, value if isinstance(value, tuple) else (value,)))

@@ -85,7 +85,15 @@ class Predict(Computing):
                     progress(picture.name, number / len(good))
                     self.out.mkdir(parents=True, exist_ok=True)
                     try:
-                        predict_file(bands, network.config, picture, self.out, wanted=wanted, values=network.values)
+                        predict_file(
+                            bands,
+                            network.config,
+                            picture,
+                            self.out,
+                            wanted=wanted,
+                            values=network.values,
+                            output=network.output,
+                        )
                         done += 1
                     except DataError as error:
                         bad.append(str(error))
@@ -125,7 +133,7 @@ class Eval(Computing):
             source = network.source(self.data, only=self.only, progress=progress)
             bands = self.bands(network, source.sizes)
             loss = network.settings.recipe.loss if network.settings else Loss()
-            found = evaluate(bands, source, loss=loss, output=network.config.output, progress=progress)
+            found = evaluate(bands, source, loss=loss, output=network.output, progress=progress)
         if self.json:
             print(json.dumps(found.to_dict()))
         else:

@@ -21,11 +21,14 @@ from conversion.proof import Proof, Side
 from unet_core.dialects import dialect_of
 from unet_core.errors import printable, shown, some
 from unet_core.evaluation import Evaluation
+from unet_core.graph import Graph
 from unet_core.progress import Progress as Report
 from unet_core.soundness import CHOICES
 
 _TRIALS = 6
 """Switches that are listed, at most."""
+_LAYERS = 150
+"""Operations that are listed, at most; of more, those that have parameters."""
 
 
 @contextmanager
@@ -66,7 +69,38 @@ def print_inspection(found: Inspection) -> None:
     table.add_column(overflow="fold")
     for name, value in _findings(found):
         table.add_row(name, escape(value))
-    _console().print(table)
+    console = _console()
+    console.print(table)
+    if found.layers:
+        console.print(_layers(found))
+
+
+def _layers(found: Inspection) -> Table:
+    """The operations of a network; of many, those that have parameters."""
+    rows = [row for row in found.layers if len(found.layers) <= _LAYERS or row.parameters]
+    table = _table()
+    table.add_column("layer", overflow="fold")
+    table.add_column("operation", no_wrap=True)
+    picture = "x".join(map(str, found.size))
+    for heading in (f"answer to {picture}", "parameters", "GFLOP"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        work = f"{row.flop / 1e9:.3f}" if row.flop else ""
+        shape = "x".join(map(str, row.shape[1:]))
+        table.add_row(
+            escape(shown(row.name)), row.operation, shape, f"{row.parameters:,}" if row.parameters else "", work
+        )
+    parameters, flop = sum(row.parameters for row in found.layers), sum(row.flop for row in found.layers)
+    left = len(found.layers) - len(rows)
+    table.add_section()
+    table.add_row(
+        "all" + (f", {left} without parameters among them" if left else ""),
+        "",
+        "",
+        f"{parameters:,}",
+        f"{flop / 1e9:.3f}",
+    )
+    return table
 
 
 def _findings(found: Inspection) -> Iterator[tuple[str, str]]:
@@ -75,7 +109,8 @@ def _findings(found: Inspection) -> Iterator[tuple[str, str]]:
     of = {"either": " (of either framework)", "JAX": " (JAX)"}
     yield "file", f"{found.path}, {_size(found.file_bytes)}"
     yield "kind", f"{found.container}{of.get(found.framework, '')}"
-    yield "dialect", f"{found.dialect}: {table.project if table else 'names that no table has'}"
+    if not isinstance(found.config, Graph):
+        yield "dialect", f"{found.dialect}: {table.project if table else 'names that no table has'}"
     if found.origin != found.dialect:
         yield "came from", found.origin
     yield "sure", found.sure
@@ -87,7 +122,9 @@ def _findings(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "other networks", f"{some(found.others)} (choose with --key)"
     if found.passengers:
         yield "beside it", _lines(map(shown, found.passengers))
-    yield "config", "stored in the file" if found.config_stored else "read off names and shapes"
+    yield "known by", str(found.evidence)
+    read = "read from its code" if isinstance(found.config, Graph) else "read off names and shapes"
+    yield "config", "stored in the file" if found.config_stored else read
     yield from ((f"  {name}", text) for name, text in _config(found))
     yield "tensors", f"{found.tensors}, {_size(found.bytes)}"
     yield "parameters", f"{found.parameters:,}"
@@ -100,6 +137,12 @@ def _findings(found: Inspection) -> Iterator[tuple[str, str]]:
 
 def _config(found: Inspection) -> Iterator[tuple[str, str]]:
     config = found.config
+    if isinstance(config, Graph):
+        yield "network", config.title
+        yield "channels", f"{config.in_channels} in, {config.out_channels} out"
+        yield "sizes", f"{config.sizes}, in {config.dimensions} dimensions"
+        yield "output", config.output
+        return
     meanings = {
         "align_corners": "align_corners" if config.align_corners else "half-pixel corners",
         "skip_first": "[skip, upsampled]" if config.skip_first else "[upsampled, skip]",
@@ -154,7 +197,8 @@ def print_conversion(done: Conversion) -> None:
     checkpoint, reading = done.checkpoint, done.checkpoint.reading
     console = _console()
     if not checkpoint.config_stored:
-        lines = [f"read as {checkpoint.origin.dialect}: {reading.sure}"]
+        by_graph = isinstance(checkpoint.config, Graph)
+        lines = [f"read as {checkpoint.config.title if by_graph else checkpoint.origin.dialect}: {reading.sure}"]
         if reading.key:
             others = f"; also there: {some(reading.others)} (choose with --key)" if reading.others else ""
             lines.append(f"from {shown(reading.key)}{others}")
@@ -167,7 +211,8 @@ def print_conversion(done: Conversion) -> None:
             lines.append(f"overruled: {', '.join(reading.overruled)}: as you say")
         for line in lines:
             console.print(escape(line), soft_wrap=True)
-    proven = "not verified" if done.proof is None else "verified"
+    proves = checkpoint.evidence.proves
+    proven = "not verified" if done.proof is None else "verified" if proves else "alike in both frameworks"
     arrays = f"{len(checkpoint.tensors)} tensors"
     if done.state is not None:
         count = done.state.optimizer.step
@@ -175,6 +220,7 @@ def print_conversion(done: Conversion) -> None:
     console.print(f"{escape(str(done.src))} -> {escape(str(done.dst))}: {arrays}, {proven}", soft_wrap=True)
     if done.certificate is not None:
         console.print(f"certificate: {escape(str(certificate_path(done.dst)))}", soft_wrap=True)
+    console.print(f"known by {escape(str(checkpoint.evidence))}", soft_wrap=True)
 
 
 def print_confirmation(found: Confirmation) -> None:
@@ -205,7 +251,10 @@ def print_proof(proof: Proof) -> None:
         largest = FLOAT64_BUDGETS[EVAL], FLOAT64_BUDGETS[GRADIENTS]
         wide = f"float64 {largest[0]:.0e}, gradients {largest[1]:.0e}"
         console.print(f"budgets: {wide}; float32 ratio {FLOAT32_FACTOR} (in brackets: not judged)\n", soft_wrap=True)
-    console.print(f"[bold]{'SAME' if proof.equal else 'DIFFERENT'}[/bold]: {escape(proof.verdict)}", soft_wrap=True)
+    word = "DIFFERENT" if not proof.equal else "SAME" if proof.evidence.proves else "ALIKE"
+    console.print(f"[bold]{word}[/bold]: {escape(proof.verdict)}", soft_wrap=True)
+    if not proof.evidence.proves:
+        console.print(f"known by {escape(str(proof.evidence))}", soft_wrap=True)
 
 
 def print_comparison(found: Comparison, page: Path) -> None:

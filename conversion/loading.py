@@ -1,0 +1,135 @@
+"""A file's tensors in a module of anybody's, strictly: every key and every shape, and the file's dtypes are kept."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from conversion.frameworks import needed
+from unet_core.checkpoint import Checkpoint, Reading, exported
+from unet_core.contents import Candidate, Contents, Shape, by_names
+from unet_core.dialects import OWN
+from unet_core.errors import CheckpointError, some
+from unet_core.hub import COUNTER, contiguous, differ
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a file has for a module."""
+
+    tensors: Mapping[str, np.ndarray] = field(repr=False)
+    """By the names of the module's state_dict; of one that has several names there, the first."""
+    reading: Reading
+    counters: bool
+    """Whether it has the batches that BatchNorms have counted, which are 0 otherwise."""
+
+
+def load(module: "nn.Module", contents: Contents, code: str, key: str | None = None) -> Loaded:
+    """Put the tensors of a file into a module, which then computes in float64, as `load_state_dict(strict=True)` does.
+
+    Args:
+        module: is filled.
+        contents: of the file.
+        code: where the module is from, for messages.
+        key: where in the file the network lies.
+
+    Raises:
+        CheckpointError: keys are missing, left over or of other shapes; all are listed.
+    """
+    hub, source = needed("unet_torch.hub"), contents.source
+    live = {name: value for name, value in module.state_dict(keep_vars=True).items() if hasattr(value, "shape")}
+    first: dict[int, str] = {}
+    names = {name: first.setdefault(id(value), name) for name, value in live.items()}
+    shapes = {name: tuple(value.shape) for name, value in live.items()}
+    places = by_names(contents, shapes, key)
+    if not places:
+        raise CheckpointError(f"{source}: has none of the tensors of {code}: {some(shapes)}")
+    place = places[0]
+    counted = {name for name in shapes if name.rpartition(".")[2] == _COUNTER}
+    counters = not counted or any(name in place.shapes for name in counted)
+    twice = {name for name, one in names.items() if name != one}
+    optional = twice if counters else twice | counted
+    problems = list(_problems(place.shapes, shapes, optional))
+    if problems:
+        raise CheckpointError(f"{source}: the tensors are not those of {code}: {'; '.join(problems)}")
+    whole = [one for one in places if not list(_problems(one.shapes, shapes, optional))]
+    if len(whole) > 1 and whole[0].rank == whole[1].rank:
+        labels = [one.label or "the file's outermost dict" for one in whole]
+        raise CheckpointError(f"{source}: holds several networks: {some(labels)}; choose one with --key")
+    tensors = _fetched(contents, place, names)
+    module.double().load_state_dict(
+        {**module.state_dict(), **{name: hub.as_torch(tensors[one]) for name, one in names.items()}}, strict=True
+    )
+    beside = tuple(f"{name} {value}" for name, value in contents.beside.items() if "." not in name)
+    reading = Reading(
+        key=place.label,
+        wrappers=place.wrappers,
+        others=tuple(one.label for one in whole if one is not place),
+        passengers=tuple(name for name in beside if not f"{place.group}.".startswith(f"{name.split(' ')[0]}.")),
+        keys={name: place.keys[name] for name in tensors if name in place.keys},
+    )
+    return Loaded(tensors, reading, counters)
+
+
+def contents_of(checkpoint: Checkpoint, source: str, module: "nn.Module") -> Contents:
+    """What a file with a record of ours holds, under the names of those it may have that fit a module best."""
+    wanted = module.state_dict().keys()
+    dialects = dict.fromkeys((OWN.name, checkpoint.origin.dialect))
+    found = [exported(checkpoint, dialect)[0] for dialect in dialects]
+    tensors = max(found, key=lambda one: len(one.keys() & wanted))
+    return Contents(
+        source,
+        groups={"": {name: value.shape for name, value in tensors.items()}},
+        fetch=lambda _, keys: {key: tensors[key] for key in keys},
+    )
+
+
+def _problems(found: Mapping[str, Shape], wanted: Mapping[str, Shape], optional: set[str]) -> Iterator[str]:
+    """What a strict loading refuses."""
+    missing = [name for name in wanted if name not in found and name not in optional]
+    misshaped = [
+        f"{name} is {_shape(found[name])}, not {_shape(shape)}"
+        for name, shape in wanted.items()
+        if name in found and found[name] != shape
+    ]
+    extra = [name for name in found if name not in wanted]
+    for word, names in (("missing", missing), ("not of this network", extra), ("wrong shape", misshaped)):
+        if names:
+            yield f"{word}: {some(names, most=500)}"
+
+
+def _fetched(contents: Contents, place: Candidate, names: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Every tensor once.
+
+    Raises:
+        CheckpointError: under two names of one tensor there are two.
+    """
+    there = {name: place.keys[name] for name in names if name in place.keys}
+    owner = {
+        one: next((name for name in names if names[name] == one and name in there), None) for one in names.values()
+    }
+    keys = {one: there[name] for one, name in owner.items() if name is not None}
+    fetched = contents.fetch(place.group, list(keys.values()))
+    apart = [
+        name  # fetched one by one: they may share the memory of the first
+        for name, one in names.items()
+        if name in there
+        and there[name] != keys[one]
+        and differ(contents.fetch(place.group, [there[name]])[there[name]], fetched[keys[one]])
+    ]
+    if apart:
+        raise CheckpointError(f"{contents.source}: is one tensor in the code, but two in the file: {some(apart)}")
+    return {
+        one: contiguous(fetched[keys[one]]) if one in keys else np.zeros((), COUNTER)
+        for one in dict.fromkeys(names.values())
+    }
+
+
+def _shape(sizes: Shape) -> str:
+    return "x".join(map(str, sizes)) or "a scalar"

@@ -1,0 +1,151 @@
+"""Which kind of source a path is, found without running or importing anything that it names."""
+
+import io
+import pickletools
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from conversion.frameworks import needed
+from conversion.sources.configs import read_settings
+from conversion.sources.named import NamedCode
+from unet_core.containers import LEGACY_MAGIC
+from unet_core.errors import CheckpointError, shown
+
+_HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_LARGEST_PICKLE = 10_000_000
+
+_MODULE = [re.compile(rb"(\x8c.|X...\x00)" + name) for name in (b"_modules", b"_parameters", b"_buffers")]
+"""How a pickle writes the names that every module has, and no state_dict."""
+
+
+def named_code(path: Path, *, trust: bool = False, fold: int | str | None = None) -> NamedCode | None:
+    """The network of a source that names its own code, or None where this path names none, as a plain checkpoint does.
+
+    Args:
+        path: a folder of segmentation_models_pytorch (`save_pretrained`), a model folder of nnU-Net v2, a MONAI
+            bundle, or the file of weights in one of them; a `torch.export` archive; with `trust`, a module that was
+            pickled whole, or a TorchScript file.
+        trust: run code that the source brings along. Without it none is run: classes come from the packages named
+            here only, and arguments are plain values.
+        fold: of nnU-Net, which fold; None: the first.
+
+    Raises:
+        CheckpointError: the source is damaged, or needs `trust`; one line says what it is.
+        MissingFrameworkError: a package that has the code is not installed.
+    """
+    found = _folder(path) if path.is_dir() else _inside_folder(path) if path.is_file() else None
+    kind, options = found if found is not None else (_archive(path) if path.is_file() else None, {})
+    if kind is None:
+        return None
+    if fold is not None and kind != "nnunet":
+        raise CheckpointError(f"{path}: has no folds; leave --fold out")
+    if kind in _RUNS and not trust:
+        raise CheckpointError(
+            f"{path}: is {_RUNS[kind].format(shown(_class_in(path)))}; where you trust the file add --trust, or save "
+            "model.state_dict() and name its code with --module"
+        )
+    if kind in ("bundle", "exported"):
+        options |= {"trust": trust}
+    if kind == "nnunet":
+        options |= {"fold": fold}
+    named: NamedCode = needed(f"conversion.sources.{kind}").read(options.pop("folder", path), **options)
+    return named
+
+
+_RUNS = {
+    "pickled": "a module that was pickled whole ({}), and loading it runs whatever code is in it",
+    "scripted": "a TorchScript file, which is a program",
+}
+"""The kinds that are code themselves."""
+
+
+def _folder(folder: Path) -> tuple[str, dict[str, Any]] | None:
+    if (folder / "config.json").is_file() and any((folder / name).is_file() for name in _HUB_WEIGHTS):
+        return "segmentation_models", {"folder": folder}
+    if (folder / "plans.json").is_file() and (folder / "dataset.json").is_file():
+        return "nnunet", {"folder": folder}
+    if _is_bundle(folder):
+        return "bundle", {"folder": folder}
+    return None
+
+
+def _inside_folder(file: Path) -> tuple[str, dict[str, Any]] | None:
+    """Of a file of weights, the source that it is a part of."""
+    near, above = file.parent, file.parent.parent
+    if file.name in _HUB_WEIGHTS and (near / "config.json").is_file() and "_model_class" in _settings(near):
+        return "segmentation_models", {"folder": near}
+    if file.suffix == ".pth" and near.name.startswith("fold_") and (above / "plans.json").is_file():
+        return "nnunet", {"folder": above, "checkpoint": file}
+    if file.suffix == ".pt" and near.name == "models" and _is_bundle(above):
+        return "bundle", {"folder": above, "checkpoint": file}
+    return None
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    try:
+        return read_settings(folder / "config.json")
+    except CheckpointError:  # then the file is read for what it holds itself
+        return {}
+
+
+def _is_bundle(folder: Path) -> bool:
+    return (folder / "models").is_dir() and any(path.is_file() for path in (folder / "configs").glob("*.*"))
+
+
+def _archive(path: Path) -> str | None:
+    """What a file is that brings its own code along."""
+    if zipfile.is_zipfile(path):
+        names = _members(path)
+        if any(name.count("/") == 1 and name.endswith("/archive_format") for name in names):
+            return "exported"
+        if any(re.fullmatch(r"[^/]+/(constants\.pkl|code/.*)", name) for name in names):
+            return "scripted"
+    if path.suffix.lower() == ".pt2":
+        raise CheckpointError(f"{path}: is no torch.export archive as this torch writes them; export it anew")
+    pickle = _pickle(path)
+    return "pickled" if all(name.search(pickle) for name in _MODULE) else None
+
+
+def _members(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return []
+
+
+def _pickle(path: Path) -> bytes:
+    """The pickle in a file of torch's, or its beginning; empty where there is none."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC:
+                return file.read(_LARGEST_PICKLE)
+        if not zipfile.is_zipfile(path):
+            return b""
+        with zipfile.ZipFile(path) as archive:
+            name = next((name for name in archive.namelist() if re.fullmatch(r"[^/]+/data\.pkl", name)), None)
+            if name is None:
+                return b""
+            with archive.open(name) as member:
+                return member.read(_LARGEST_PICKLE)
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError, EOFError):
+        return b""
+
+
+def _class_in(path: Path) -> str:
+    """The first class that the pickle in a file names."""
+    strings: list[str] = []
+    file = io.BytesIO(_pickle(path))
+    try:
+        while True:  # an old file has several pickles; at the end of the last one genops raises
+            for opcode, argument, _ in pickletools.genops(file):
+                if opcode.name == "GLOBAL":
+                    return str(argument).replace(" ", ".")
+                if opcode.name == "STACK_GLOBAL":
+                    return ".".join(strings[-2:])
+                if isinstance(argument, str):
+                    strings.append(argument)
+    except ValueError:
+        return "of some class"
