@@ -9,24 +9,30 @@ from typing import Any
 import numpy as np
 
 from comparison.cost import cost
-from comparison.crops import centre_crops
+from comparison.crops import centre_crops, taken
 from comparison.divergence import divergence
 from comparison.effort import Effort
 from comparison.findings import Comparison, Picture
 from comparison.ladder import Answers, answers, ladder
 from comparison.trajectories import trajectories
 from conversion.judgement import misshaped
+from conversion.pairs import converted, runners_of
 from conversion.proof import identical, side_of
-from conversion.runners import Runner, converted, runners_of
-from conversion.samples import Sample, check_size
+from conversion.runners import Runner
+from conversion.samples import Sample, check_size, usual_sizes
 from unet_core.config import UNetConfig
-from unet_core.errors import CheckpointError, DataError, some
+from unet_core.errors import CheckpointError, ConfigError, DataError, UNetError, some
+from unet_core.graph import Graph
+from unet_core.graph.chance import draws
+from unet_core.hub import Description
 from unet_core.pictures import as_float
 from unet_core.progress import Progress, silent
 from unet_core.reading import NO_HINTS, Hints
 from unet_core.run import BEST, is_run
 from unet_core.source import SYNTHETIC, Source, open_source
+from unet_core.suitability import check_training, refusal
 
+_NOTHING = "No pictures were predicted and nothing was trained"
 SIDE = 192
 """Height and width of the pictures that both predict, in pixels, at most: the centres of larger ones."""
 CROP = 128
@@ -39,7 +45,7 @@ def compare(
     *,
     data: str = SYNTHETIC,
     hints: Hints = NO_HINTS,
-    size: tuple[int, int] | None = None,
+    size: tuple[int, ...] | None = None,
     effort: Effort | None = None,
     progress: Progress = silent,
 ) -> Comparison:
@@ -65,27 +71,35 @@ def compare(
     progress("reading", 0.0)
     a, b = _best(a), _best(b)
     first, second = converted(a, hints) if b is None else runners_of(a, b, hints)
+    if isinstance(first.config, Graph) != isinstance(second.config, Graph):
+        raise UNetError(
+            "one of the two was read from its code, the other one was not: their layers have no common names; read "
+            "both from code (--module), or compare either with its own conversion"
+        )
     apart = misshaped(first, second)
     if apart is not None:
         return _comparison(first, second, begun, incomparable=str(apart))
-    source = open_source(data, channels=first.config.in_channels)
-    notes = tuple(_notes(source, first.config, data))
-    shown, trained = (effort.pictures, effort.steps) if not notes else (0, 0)
+    config = first.config
+    source = open_source(data, channels=config.in_channels)
+    notes = tuple(_notes(source, config, data))
+    pictured = not any(note.startswith(_NOTHING) for note in notes)
+    shown, trained = (effort.pictures, effort.steps) if pictured else (0, 0)
     if shown or trained:
-        _check_sizes(source, first.config, data)
-    why = _untrained(source, first.config) if trained else None
+        _check_sizes(source, config, data)
+    crop = max(CROP, 2 * config.minimum_size)
+    why = _untrained(source, config, crop) if trained else None
     if why is not None:
         notes, trained = (f"Nothing was trained: {why}.",), 0
     with _part(progress, 0.02, 0.35) as report:
-        sample = _sample(source, first, second, size)
+        sample = _sample(source, first, size)
         found = divergence(first, second, sample, seed=effort.seed, progress=report)
     parts: dict[str, Any] = {"divergence": found}
     if shown:
         with _part(progress, 0.35, 0.5) as report:
-            side = max(SIDE, first.config.minimum_size)
-            crops = centre_crops(source, first.config, count=shown, side=side)
+            side = max(SIDE, config.minimum_size)
+            crops = centre_crops(source, config, count=shown, side=side)
             predicted = answers(first, second, crops, progress=report)
-            parts |= {"pictures": tuple(_pictures(predicted, first.config)), "ladder": ladder(predicted)}
+            parts |= {"pictures": tuple(_pictures(predicted, config)), "ladder": ladder(predicted)}
     if trained:
         with _part(progress, 0.5, 0.75) as report:
             parts["trajectories"] = trajectories(
@@ -94,15 +108,15 @@ def compare(
                 source=source,
                 data=data,
                 steps=trained,
-                crop=max(CROP, 2 * first.config.minimum_size),
+                crop=taken(crop, config),
                 band=effort.band,
                 perturbation=effort.perturbation,
                 seed=effort.seed,
                 progress=report,
             )
-    if effort.rounds:
+    if effort.rounds and isinstance(config, UNetConfig):
         with _part(progress, 0.75, 1.0) as report:
-            parts["cost"] = cost(first.config, rounds=effort.rounds, progress=report)
+            parts["cost"] = cost(config, rounds=effort.rounds, progress=report)
     return _comparison(first, second, begun, notes=notes, **parts)
 
 
@@ -126,13 +140,15 @@ def _best(network: Any) -> Any:
     return best
 
 
-def _sample(source: Source, a: Runner, b: Runner, size: tuple[int, int] | None) -> Sample:
-    """The centres of the first and the last picture; smaller ones go on as in a mirror."""
-    least = a.config.minimum_size
-    more = 11 if a.odd_sizes and b.odd_sizes else 0
+def _sample(source: Source, a: Runner, size: tuple[int, ...] | None) -> Sample:
+    """The centres of the first and the last picture; smaller ones go on as in a mirror. In 3-D, random numbers."""
     if size is not None:
         check_size(a.config, *size)
-    height, width = size or (4 * least + more, 5 * least + more)
+    size = size or usual_sizes(a.config)[0]
+    if len(size) != 2:
+        x = np.random.default_rng(0).standard_normal((2, *size, a.config.in_channels), np.float32)
+        return Sample(f"random {'x'.join(map(str, size))}", x)
+    height, width = size
     crops = []
     for index in dict.fromkeys((0, len(source) - 1)):
         image, _ = source.pair(index)
@@ -145,22 +161,38 @@ def _sample(source: Source, a: Runner, b: Runner, size: tuple[int, int] | None) 
     return Sample(f"{names}, {height}x{width}", np.stack(crops))
 
 
-def _notes(source: Source, config: UNetConfig, data: str) -> Iterator[str]:
+def _notes(source: Source, config: Description, data: str) -> Iterator[str]:
     """Why the pictures tell nothing of the network's answers, if they do not.
 
     Raises:
         DataError: so it is, and the pictures were chosen.
     """
+    if isinstance(config, Graph):
+        yield (
+            "The network was read from its code: its operations have no switches to try one by one, and its time is "
+            "measured by unet bench alone."
+        )
+        side = (taken(max(SIDE, config.minimum_size), config),) * config.dimensions
+        if refused := refusal(config, side):
+            yield f"{_NOTHING}: {refused}."
+            return
     classes = {2} if config.out_channels == 1 else {config.out_channels, config.out_channels + 1}
     if len(source.values) not in classes:
         why = f"the pictures have {len(source.values)} classes, the network answers {config.out_channels} logits"
         if data != SYNTHETIC:
             raise DataError(f"{data}: {why}")
-        yield f"No pictures were predicted and nothing was trained: {why}; --data names others."
+        yield f"{_NOTHING}: {why}; --data names others."
 
 
-def _untrained(source: Source, config: UNetConfig) -> str | None:
-    """Why the trainers would not take these pictures, if they would not."""
+def _untrained(source: Source, config: Description, crop: int) -> str | None:
+    """Why the trainers would not take the network or these pictures, if they would not."""
+    if isinstance(config, Graph):
+        if draws(config, training=True):
+            return "it drops at random, and the frameworks draw other numbers"
+        try:
+            check_training(config, 2, taken(crop, config))
+        except ConfigError as error:
+            return str(error)
     classes = len(source.values)
     if len(source) < 2:
         return "that takes two pictures, one of them to validate on"
@@ -169,7 +201,7 @@ def _untrained(source: Source, config: UNetConfig) -> str | None:
     return None
 
 
-def _check_sizes(source: Source, config: UNetConfig, data: str) -> None:
+def _check_sizes(source: Source, config: Description, data: str) -> None:
     """Raise DataError where a picture is smaller than the network takes: before any time is spent."""
     least = config.minimum_size
     small = [name for name, size in zip(source.names, source.sizes, strict=True) if min(size) < least]
@@ -180,7 +212,7 @@ def _check_sizes(source: Source, config: UNetConfig, data: str) -> None:
         )
 
 
-def _pictures(found: Answers, config: UNetConfig) -> Iterator[Picture]:
+def _pictures(found: Answers, config: Description) -> Iterator[Picture]:
     one, other, exact = (
         _foreground(found.logits[key].astype(np.float64), config)
         for key in (("A", "float32"), ("B", "float32"), ("A", "float64"))
@@ -190,7 +222,7 @@ def _pictures(found: Answers, config: UNetConfig) -> Iterator[Picture]:
         yield Picture(name, truth.image, truth.labels, one[number], other[number], rounding)
 
 
-def _foreground(logits: np.ndarray, config: UNetConfig) -> np.ndarray:
+def _foreground(logits: np.ndarray, config: Description) -> np.ndarray:
     """The probability of the first class that is not the background."""
     if config.out_channels == 1 or config.output == "sigmoid":
         return np.asarray(np.exp(-np.logaddexp(0, -logits[..., 0])))

@@ -7,11 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from unet_core.config import UNetConfig
 from unet_core.errors import DataError
+from unet_core.graph import Graph
+from unet_core.hub import Description
 from unet_core.metrics import Metrics, confusion, decided, metrics
 from unet_core.pictures import as_float
 from unet_core.source import Source
+from unet_core.suitability import refusal
 
 
 class Truth(NamedTuple):
@@ -29,7 +31,7 @@ class Crops:
     pairs: tuple[Truth, ...]
     classes: int
     output: str
-    """The `UNetConfig.output` of the networks that are to see them."""
+    """What calling the networks that are to see them makes of their logits."""
 
     @property
     def images(self) -> tuple[Float[np.ndarray, "h w c"], ...]:
@@ -50,7 +52,12 @@ class Crops:
         return metrics(matrix)
 
 
-def centre_crops(source: Source, config: UNetConfig, *, count: int, side: int) -> Crops:
+def taken(length: int, config: Description) -> int:
+    """The largest length up to this one, in pixels, that is of the kind that the network takes."""
+    return length // config.sizes.multiple * config.sizes.multiple if isinstance(config, Graph) else length
+
+
+def centre_crops(source: Source, config: Description, *, count: int, side: int) -> Crops:
     """The centres of pictures that lie evenly among all.
 
     Args:
@@ -71,9 +78,12 @@ def centre_crops(source: Source, config: UNetConfig, *, count: int, side: int) -
         )
     chosen = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int)).tolist()
     sizes = [source.sizes[index] for index in chosen]
-    height, width = (min(side, *lengths) for lengths in zip(*sizes, strict=True))
+    height, width = (taken(min(side, *lengths), config) for lengths in zip(*sizes, strict=True))
     if min(height, width) < config.minimum_size:
         raise DataError(f"crops of {height}x{width}: the network takes {config.minimum_size} pixels a side at least")
+    why = refusal(config, (height, width)) if isinstance(config, Graph) else ""
+    if why:
+        raise DataError(f"crops of {height}x{width}: {why}")
     pairs = []
     for index in chosen:
         image, labels = source.pair(index)

@@ -19,7 +19,9 @@ from conversion.judgement import values_per_channel
 from conversion.runners import Forced, Precision, Runner, Trace
 from conversion.samples import Sample
 from conversion.suspects import Scene, Trial, cause_of, parameter_cause, statistics_trials, trials
-from unet_core.hub import COUNTER, Tensors
+from unet_core.config import UNetConfig
+from unet_core.graph import Graph
+from unet_core.hub import FLOATS, Description, Tensors
 from unet_core.progress import Progress, silent
 from unet_core.settings import Optimizer
 
@@ -73,7 +75,7 @@ def divergence(a: Runner, b: Runner, sample: Sample, *, seed: int = 0, progress:
         seed: of the gradient that is sent backward.
         progress: called before each stage with a few words and the fraction that is done.
     """
-    shape = (*sample.x.shape[:3], a.config.out_channels)
+    shape = a.predict(sample.x, "float32").shape
     cotangent = np.random.default_rng(seed + 1).standard_normal(shape, np.float32)
     progress("layer by layer, eval", 0.0)
     predicted = _traced(a, b, sample.x, None, seed)
@@ -83,11 +85,12 @@ def divergence(a: Runner, b: Runner, sample: Sample, *, seed: int = 0, progress:
     tables: list[Table] = []
     for mode in _MODES:
         traces = trained[mode]
-        alone, tied = (_moved(trained["odd"]), _tied(trained["odd"])) if mode == "isolated" else ([], [])
+        special = mode == "isolated" and "odd" in trained
+        alone, tied = (_moved(trained["odd"]), _tied(trained["odd"])) if special else ([], [])
         tables += [
             Table("eval", mode, tuple(_outputs(predicted[mode]))),
             Table("training", mode, (*_outputs(traces), *_statistics(traces), *alone)),
-            Table("backward", mode, (*_backward(traces, mode), *tied)),
+            Table("backward", mode, (*_backward(traces, mode, a.config), *tied)),
             Table("update", mode, tuple(_steps(a, b, traces, mode, seed))),
         ]
     tables.sort(key=lambda table: _PASSES.index(table.pass_))  # each alone first, then what has travelled
@@ -95,13 +98,16 @@ def divergence(a: Runner, b: Runner, sample: Sample, *, seed: int = 0, progress:
     if part is None:
         return Divergence(sample.name, tuple(tables), None, None, None, None, (), None)
     table, row = part
+    error = row.other if row.wide_ok else row.wide
+    parted: Precision = "float32" if row.wide_ok else "float64"
+    if isinstance(a.config, Graph) or isinstance(b.config, Graph):  # whose operations have no switches
+        return Divergence(sample.name, tuple(tables), row.layer, row.quantity, parted, error, (), None)
     progress(f"switching what {row.layer} means", 0.95)
-    precision: Precision = "float32" if row.wide_ok else "float64"
+    precision = parted
     special = row.quantity in (MOVED, TIED)
     traces = (predicted if table.pass_ == "eval" else trained)["odd" if special else table.mode]
-    tried = _trials(a, b, sample, table.pass_, row, traces, precision, seed)
+    tried = _trials(a, b, a.config, sample, table.pass_, row, traces, precision, seed)
     cause = parameter_cause(row.layer, a.tensors, b.tensors) or cause_of(tried)
-    error = row.other if row.wide_ok else row.wide
     return Divergence(sample.name, tuple(tables), row.layer, row.quantity, precision, error, tried, cause)
 
 
@@ -127,8 +133,10 @@ def _traced(a: Runner, b: Runner, x: np.ndarray, cotangent: np.ndarray | None, s
     plain = all_of(None)
     forced = Forced.of(plain.exact, a.config)
     found = {"cumulative": plain, "isolated": all_of(forced)}
+    if cotangent is None or isinstance(a.config, Graph):  # the odd input is made for the layers of a UNet
+        return found
     norms = {name for name in forced.outputs if name.endswith(_NORMS)}
-    return found if cotangent is None else {**found, "odd": all_of(_odd(forced), still=norms)}
+    return {**found, "odd": all_of(_odd(forced), still=norms)}
 
 
 def _odd(forced: Forced) -> Forced:
@@ -200,21 +208,22 @@ def _tied(odd: _Traces) -> list[Row]:
 
 def _statistics(traces: _Traces) -> list[Row]:
     """The means and variances; a layer's counter is exact, and no part of it."""
-    tracked = {name: value for name, value in traces.exact.statistics.items() if value.dtype != COUNTER}
+    tracked = {name: value for name, value in traces.exact.statistics.items() if value.dtype in FLOATS}
     return [_row(layer, STATISTICS, names, "statistics", traces) for layer, names in _by_layer(tracked).items()]
 
 
-def _backward(traces: _Traces, mode: Mode) -> list[Row]:
+def _backward(traces: _Traces, mode: Mode, config: Description) -> list[Row]:
     """From the last layer to the first.
 
     In float32, errors that have travelled are shown and not judged: a ReLU that rounding tips over moves a gradient by
     a jump, in either framework.
     """
-    names, judged = _by_layer(traces.exact.gradients), _BOTH if mode == "isolated" else ("float64",)
+    names, judged = _by_place(traces.exact.gradients, config), _BOTH if mode == "isolated" else ("float64",)
     rows: list[Row] = []
     for layer in reversed(traces.exact.cotangents):
         rows.append(_row(layer, COTANGENT, [layer], "cotangents", traces, judged=judged))
-        rows.append(_row(layer, GRADIENT, names[layer], "gradients", traces, judged=judged))
+        if layer in names:
+            rows.append(_row(layer, GRADIENT, names[layer], "gradients", traces, judged=judged))
     return rows
 
 
@@ -260,12 +269,20 @@ def _first(tables: Iterable[Table]) -> tuple[Table, Row] | None:
 
 
 def _trials(
-    a: Runner, b: Runner, sample: Sample, pass_: Pass, row: Row, traces: _Traces, precision: Precision, seed: int
+    a: Runner,
+    b: Runner,
+    config: UNetConfig,
+    sample: Sample,
+    pass_: Pass,
+    row: Row,
+    traces: _Traces,
+    precision: Precision,
+    seed: int,
 ) -> tuple[Trial, ...]:
     theirs, budget = (traces.wide, row.wide_budget) if precision == "float64" else (traces.other, row.budget)
     layer, exact = row.layer, traces.exact
     if row.quantity == STATISTICS:
-        count = values_per_channel(layer, sample.x.shape, a.config)
+        count = values_per_channel(layer, sample.x.shape, config)
         return statistics_trials(layer, a, exact.statistics, theirs.statistics, count, budget)
     if row.quantity == STEP:
         given = _given(_narrow(exact.gradients), seed)
@@ -276,10 +293,25 @@ def _trials(
     if row.quantity in (OUTPUT, MOVED):
         ours, answer = exact.outputs[layer], theirs.outputs[layer]
         return trials(Scene(a, b, layer, traces.handed, sample.x, ours, answer, precision, pass_ != "eval", budget))
-    scene = adjoints.Scene(a.config, a.tensors, layer, sample.x, traces.handed, traces.back, precision)
+    scene = adjoints.Scene(config, a.tensors, layer, sample.x, traces.handed, traces.back, precision)
     if row.quantity == GRADIENT:
         return adjoints.parameter_trials(scene, exact.gradients, theirs.gradients, budget)
     return adjoints.output_trials(scene, exact.cotangents[layer], theirs.cotangents[layer], budget)
+
+
+def _by_place(tensors: Tensors, config: Description) -> dict[str, list[str]]:
+    """The names of the tensors by the layer that they belong to; in a graph, by the first node that has them."""
+    if not isinstance(config, Graph):
+        return _by_layer(tensors)
+    left = set(tensors)
+    places: dict[str, list[str]] = {}
+    for node in config.in_mode(training=True).nodes:
+        own = [config.tensors[name].same_as or name for name in node.tensors.values()]
+        found = [name for name in dict.fromkeys(own) if name in left]
+        left -= set(found)
+        if found:
+            places[node.name] = found
+    return places
 
 
 def _by_layer(tensors: Tensors) -> dict[str, list[str]]:

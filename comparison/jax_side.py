@@ -13,6 +13,7 @@ from comparison.sides import Pictures, Precision, in_dtype
 from conversion.jax_runner import parity
 from unet_core.batches import Batch
 from unet_core.checkpoint import Checkpoint
+from unet_core.hub import Description
 from unet_core.recipe import Recipe
 from unet_jax.checkpoint import from_checkpoint
 from unet_jax.compilation import compiler_options
@@ -37,27 +38,33 @@ class Trainer:
             state = new_state(checkpoint, self.recipe, self.mesh)
             if self._programs is None:
                 model = abstract_model(checkpoint, self.recipe)
-                update = compiled(updater(self.recipe, model), state, self.recipe, self.mesh)
+                channels = checkpoint.config.in_channels
+                update = compiled(updater(self.recipe, model), state, self.recipe, self.mesh, channels)
                 self._programs = update, Predictor(model)
-        return Training(self, state, *self._programs)
+        return Training(self, checkpoint.config, state, *self._programs)
 
 
 class Training:
     """See `comparison.sides.Training`."""
 
-    def __init__(self, trainer: Trainer, state: TrainState, update: Update, predictor: Predictor) -> None:
-        self._recipe, self._mesh = trainer.recipe, trainer.mesh
+    def __init__(
+        self, trainer: Trainer, config: Description, state: TrainState, update: Update, predictor: Predictor
+    ) -> None:
+        self._recipe, self._mesh, self._config = trainer.recipe, trainer.mesh, config
         self._state, self._update, self._predictor = state, update, predictor
+        self._made = 0
 
     def step(self, batch: Batch, rate: float) -> tuple[float, float]:
         with parity("float32"):
             ((image, labels),) = placed(iter([batch]), self._recipe, self._mesh)
-            self._state, values = self._update(self._state, image, labels, controls_of(rate, 1.0, self._mesh))
+            controls = controls_of(rate, 1.0, self._mesh, self._made)
+            self._state, values = self._update(self._state, image, labels, controls)
             loss, norm = values.tolist()
+        self._made += 1
         return loss, norm
 
     def tensors(self) -> dict[str, np.ndarray]:
-        return translate({name: np.asarray(value) for name, value in self._leaves()}, "torch")
+        return translate({name: np.asarray(value) for name, value in self._leaves()}, "torch", self._config)
 
     def logits(self, pictures: Pictures) -> list[np.ndarray]:
         with parity("float32"):

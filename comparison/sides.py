@@ -10,9 +10,8 @@ from conversion.frameworks import needed
 from conversion.runners import Framework
 from unet_core.batches import Batch
 from unet_core.checkpoint import Checkpoint
-from unet_core.config import UNetConfig
 from unet_core.errors import UNetError
-from unet_core.hub import COUNTER, Tensors, tensor_specs
+from unet_core.hub import FLOATS, Description, Tensors, tensor_specs
 from unet_core.recipe import Recipe
 
 Precision = Literal["float64", "float32", "tf32", "bfloat16"]
@@ -34,7 +33,7 @@ class Network(Protocol):
     def framework(self) -> Framework: ...
 
     @property
-    def config(self) -> UNetConfig: ...
+    def config(self) -> Description: ...
 
     @property
     def tensors(self) -> Tensors: ...
@@ -92,12 +91,12 @@ def side(framework: Framework) -> Side:
 def in_dtype(checkpoint: Checkpoint, dtype: str) -> Checkpoint:
     """The same network with weights and statistics of this dtype."""
     tensors = {
-        key: value if value.dtype == COUNTER else value.astype(dtype) for key, value in checkpoint.tensors.items()
+        key: value.astype(dtype) if value.dtype in FLOATS else value for key, value in checkpoint.tensors.items()
     }
     return Checkpoint(checkpoint.config, tensors)
 
 
-def check_alike(a: UNetConfig, b: UNetConfig) -> None:
+def check_alike(a: Description, b: Description) -> None:
     """Raise UNetError where two networks have tensors of other shapes, and nothing of theirs can be compared."""
     one, other = ({key: spec.shape for key, spec in tensor_specs(config).items()} for config in (a, b))
     if one != other:

@@ -34,10 +34,12 @@ class Training:
         self._recipe, self._device = recipe, _device()
         self._state = new_state(checkpoint, recipe, self._device)
         self._update = updater(recipe, self._state)
+        self._made = 0
 
     def step(self, batch: Batch, rate: float) -> tuple[float, float]:
         with parity():
-            loss, norm = self._update(*placed(batch, self._recipe, self._device), rate, 1.0).tolist()
+            loss, norm = self._update(*placed(batch, self._recipe, self._device), rate, 1.0, self._made).tolist()
+        self._made += 1
         self._state.optimizer.zero_grad()  # the other trainings need the memory
         return loss, norm
 

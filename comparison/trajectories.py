@@ -17,9 +17,8 @@ from conversion.runners import Framework
 from conversion.samples import neighbour
 from unet_core.batches import Batch, Examples
 from unet_core.checkpoint import Checkpoint
-from unet_core.config import UNetConfig
 from unet_core.errors import UNetError
-from unet_core.hub import COUNTER, Tensors, tensor_specs
+from unet_core.hub import FLOATS, Description, Tensors, tensor_specs
 from unet_core.progress import Progress, silent
 from unet_core.recipe import Recipe
 from unet_core.run import start_network
@@ -227,7 +226,7 @@ def distance(one: Tensors, other: Tensors, keys: Sequence[str]) -> float:
 
 
 def _is_float(tensor: np.ndarray) -> bool:
-    return tensor.dtype != COUNTER
+    return tensor.dtype in FLOATS
 
 
 def _start(network: Network, recipe: Recipe, source: Source) -> Checkpoint:
@@ -247,7 +246,7 @@ def _runs(
     perturbation: Perturbation,
 ) -> tuple[_Run, ...]:
     """A, B, and the band."""
-    trainers: dict[tuple[Framework, UNetConfig], Trainer] = {}
+    trainers: dict[tuple[Framework, Description], Trainer] = {}
 
     def start(framework: Framework, checkpoint: Checkpoint) -> Training:
         key = framework, checkpoint.config
@@ -306,7 +305,7 @@ class _Part:
         return math.inf if math.isnan(found) else found
 
 
-def _parts(runs: Sequence[_Run], config: UNetConfig) -> tuple[_Part, _Part]:
+def _parts(runs: Sequence[_Run], config: Description) -> tuple[_Part, _Part]:
     """The weights and the statistics."""
     count = sum(math.prod(spec.shape) for spec in tensor_specs(config).values() if spec.trained)
     turned = 2 * math.sqrt(TURNED / count)

@@ -79,7 +79,7 @@ class Job:
 
         def run(image: Array, labels: Array) -> Array:
             nonlocal state, program
-            program = program or compiled(update, state, recipe, self.mesh)
+            program = program or compiled(update, state, recipe, self.mesh, start.config.in_channels)
             state, values = program(state, image, labels, controls)
             return values
 
