@@ -93,9 +93,8 @@ def _jax(run: Run, batches: Iterator[Any]) -> tuple[Callable[[Any], None], Itera
     recipe = run.recipe
     mesh = device_mesh(recipe.batch)
     state = jax_step.new_state(run.start, recipe, mesh)
-    update = jax_step.compiled(
-        jax_step.updater(recipe, jax_step.abstract_model(run.start, recipe)), state, recipe, mesh
-    )
+    update = jax_step.updater(recipe, jax_step.abstract_model(run.start, recipe))
+    update = jax_step.compiled(update, state, recipe, mesh, run.start.config.in_channels)
     controls = jax_step.controls_of(1e-3, 0.0, mesh)
 
     def step(batch: Any) -> None:

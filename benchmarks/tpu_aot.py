@@ -467,7 +467,8 @@ def training(model: Any, recipe: Recipe, mesh: Any) -> Any:
     from unet_jax.step import abstract_state, compiled, updater
 
     state = abstract_state(model, recipe)
-    return compiled(updater(recipe, model, mesh), placed(state, of_state(mesh, state)), recipe, mesh)
+    placed_state, channels = placed(state, of_state(mesh, state)), model.config.in_channels
+    return compiled(updater(recipe, model, mesh), placed_state, recipe, mesh, channels)
 
 
 def inference(model: Any, shape: tuple[int, ...], mesh: Any) -> Any:

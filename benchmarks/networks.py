@@ -1,0 +1,164 @@
+"""Networks that others wrote, read from their code and proven against it: `python -m benchmarks.networks`.
+
+It prints the README's table, a row for each network as soon as it is proven; names choose some of them. The figures are
+the largest differences between the network's own module and what was read from it, in JAX, both in float64, relative to
+the largest value; then those after 20 updates by Adam in both.
+"""
+
+import copy
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+from flax import nnx
+from torch import nn
+
+import conversion
+from benchmarks.public_networks import NETWORKS, built
+from conversion.differences import largest_difference
+from conversion.jax_runner import drawn
+from conversion.judgement import EVAL, GRADIENTS, STATISTICS, TRAINING
+from conversion.samples import usual_sizes
+from conversion.torch_runner import drawing_alike
+from unet_core.evidence import Evidence
+from unet_core.hub import FLOATS
+from unet_jax.hub import fill, to_hub
+from unet_jax.network import Network
+from unet_torch.hub import as_numpy
+
+UPDATES = 20
+UPDATED = "20 updates"
+BUDGETS = {EVAL: 1e-12, TRAINING: 1e-12, GRADIENTS: 1e-11, STATISTICS: 1e-12, UPDATED: 1e-9}
+"""The largest differences: those of the proof, and of a trajectory."""
+
+_RATE = 1e-3
+_EPSILON = 1e-6
+"""Adam's: with less, it makes steps of the rounding in a gradient that is zero, as that of a bias before a norm."""
+
+
+@dataclass(frozen=True)
+class Proven:
+    """A network, and how far JAX is from its code."""
+
+    name: str
+    package: str
+    parameters: int
+    operations: int
+    sizes: str
+    evidence: Evidence
+    errors: dict[str, float]
+    seconds: float
+    """That reading took, checks included."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every difference is within its budget."""
+        return all(error <= BUDGETS[name] for name, error in self.errors.items())
+
+    def row(self) -> str:
+        """In Markdown."""
+        figures = " | ".join(f"{self.errors[name]:.0e}" if name in self.errors else "" for name in BUDGETS)
+        return (
+            f"| {self.name} | {self.package} | {self.parameters / 1e6:.2f} M | {self.operations} | {self.sizes} "
+            f"| {figures} |"
+        )
+
+
+def prove(name: str) -> Proven:
+    """Read a network from its code, and hold it against that."""
+    public = NETWORKS[name]
+    module = built(name)
+    begun = time.monotonic()
+    model: Any = conversion.to_jax(module)
+    seconds = time.monotonic() - begun
+    proof = conversion.verify(module, model)
+    errors: dict[str, float] = {}
+    for check in proof.checks:
+        if check.precision == "float64":
+            errors[check.quantity] = max(check.error, errors.get(check.quantity, 0.0))
+    if not proof.equal:
+        raise SystemExit(f"{name}: {proof.verdict}")
+    errors[UPDATED] = updated(module, model)
+    package = public.package.replace("_", "-")
+    return Proven(
+        name.partition(".")[2],
+        f"{package} {version(package)}",
+        sum(parameter.numel() for parameter in module.parameters()),
+        len(model.graph.nodes),
+        str(model.graph.sizes),
+        model.evidence,
+        errors,
+        seconds,
+    )
+
+
+def updated(module: nn.Module, model: Network, *, momentum: float = 0.9) -> float:
+    """How far all tensors are apart after 20 updates by Adam in float64.
+
+    Args:
+        module: the network's own.
+        model: what was read from it.
+        momentum: Adam's first beta in JAX; another one than torch's is a control.
+    """
+    rng = np.random.default_rng(0)
+    graph = model.graph
+    size = usual_sizes(graph)[0]
+    x, wanted = rng.standard_normal((2, *size, graph.in_channels)), rng.standard_normal((2, *graph.answered(size), 1))
+    theirs = copy.deepcopy(module).double().train()
+    optimizer = torch.optim.Adam(theirs.parameters(), lr=_RATE, eps=_EPSILON)
+    given, target = (torch.from_numpy(array).movedim(-1, 1) for array in (x, wanted))
+    for _ in range(UPDATES):
+        optimizer.zero_grad()
+        with drawing_alike():
+            answer = theirs(given)
+        answer = answer if isinstance(answer, torch.Tensor) else answer[0]
+        (answer - target).square().mean().backward()
+        optimizer.step()
+    with ExitStack() as stack:
+        stack.enter_context(jax.enable_x64(True))
+        stack.enter_context(jax.default_matmul_precision("highest"))
+        ours = nnx.clone(model)
+        wide = {
+            key: value.astype(np.float64) if value.dtype in FLOATS else value for key, value in to_hub(ours).items()
+        }
+        fill(ours, wide)
+        ours.train()
+        after = _updated_in_jax(ours, jnp.asarray(x), jnp.asarray(wanted), momentum)
+    state = theirs.state_dict()
+    return max(largest_difference(value, as_numpy(state[key])) for key, value in after.items() if value.dtype in FLOATS)
+
+
+def _updated_in_jax(model: Network, x: Any, wanted: Any, momentum: float) -> dict[str, np.ndarray]:
+    optimizer = nnx.Optimizer(model, optax.adam(_RATE, b1=momentum, eps=_EPSILON), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model: Network, optimizer: Any) -> None:
+        def loss(model: Network) -> Any:
+            return jnp.square(model(x, rngs=drawn) - wanted).mean()
+
+        optimizer.update(model, nnx.grad(loss)(model))
+
+    for _ in range(UPDATES):
+        step(model, optimizer)
+    return to_hub(model)
+
+
+def main(names: list[str]) -> None:
+    """Print the table."""
+    heads = ["network", "package", "parameters", "operations", "sizes", *BUDGETS]
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
+    for name in names or NETWORKS:
+        found = prove(name)
+        print(found.row() + ("" if found.ok else "  <- over its budget"), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

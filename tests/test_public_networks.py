@@ -1,0 +1,36 @@
+"""Networks that others wrote, at small widths: read from their code, and proven against it in JAX."""
+
+import pytest
+
+pytest.importorskip("jax")
+torch = pytest.importorskip("torch")
+
+from benchmarks import networks
+from benchmarks.public_networks import NETWORKS, built
+
+QUICK = "nnunet.PlainConvUNet"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == QUICK else pytest.mark.long) for name in NETWORKS]
+)
+def test_it_is_proven_against_its_code(name):
+    pytest.importorskip(NETWORKS[name].package)
+    found = networks.prove(name)
+    assert found.evidence.by == "code"
+    tracks = any(key.endswith("running_mean") for key in built(name).state_dict())
+    assert found.errors.keys() == networks.BUDGETS.keys() - (set() if tracks else {networks.STATISTICS})
+    assert found.ok, found.errors
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_another_momentum_is_seen_after_twenty_updates():
+    import conversion
+
+    pytest.importorskip(NETWORKS[QUICK].package)
+    module = built(QUICK)
+    apart = networks.updated(module, conversion.to_jax(module), momentum=0.89)
+    assert apart > 1e3 * networks.BUDGETS[networks.UPDATED]
