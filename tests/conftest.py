@@ -19,6 +19,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
+import jaxtyping
 from jaxtyping import install_import_hook
 
 install_import_hook(["unet_core.resize", "unet_torch", "unet_jax", "conversion"], "beartype.beartype")
@@ -35,6 +36,14 @@ from unet_core.initial import initial_tensors
 # The same examples every time, so that a red run can be repeated; no deadline on a machine that others use too.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+
+def pytest_sessionfinish(session):
+    """Where everything that the tests need has been installed, one that is skipped is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
 
 TINY = UNetConfig(in_channels=3, out_channels=2, features=(4, 6, 8))
 
@@ -72,6 +81,14 @@ def x64():
         yield
 
 
+@pytest.fixture
+def unchecked_shapes():
+    """While code is exported, its sizes are symbols, which annotations of plain integers refuse."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """Torch's threads wait for each other longer than a tiny network takes."""
@@ -80,6 +97,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def one_thread_at_most(request):
+    """The same, where torch is installed."""
+    if find_spec("torch"):
+        request.getfixturevalue("one_thread")
 
 
 @pytest.fixture
@@ -123,3 +147,14 @@ def heeded():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def small_graph_proof(monkeypatch):
+    """Proofs of networks that were read from code run on one small input of random numbers instead of two."""
+    import conversion.proof
+
+    samples = conversion.proof.samples
+    monkeypatch.setattr(
+        conversion.proof, "samples", lambda config, **given: samples(config, **{**given, "size": (16, 12)})[:1]
+    )

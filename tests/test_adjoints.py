@@ -33,10 +33,11 @@ SAMPLE = Sample("random", np.random.default_rng(0).standard_normal((2, 11, 13, 2
 
 def in_torch(name=None, kind=None, runner=TorchRunner, config=CONFIG):
     """A runner of a network, one of whose layers is of another class."""
-    model = from_checkpoint(Checkpoint(config, trained_tensors(config)))
+    checkpoint = Checkpoint(config, trained_tensors(config))
+    model = from_checkpoint(checkpoint)
     if name is not None:
         model.get_submodule(name).__class__ = kind
-    return runner(model, "B")
+    return runner(model, checkpoint, "B")
 
 
 A = in_torch()

@@ -143,7 +143,8 @@ def test_a_conversion_leaves_what_it_proved(tmp_path, capsys):
     assert names(tmp_path) == ["a.pt", "b", "b.certificate.json"]
     text = (tmp_path / "b.certificate.json").read_text()
     found = json.loads(text)
-    assert (found["schema"], found["version"], found["subject"]) == (1, VERSION, "networks")
+    assert (found["schema"], found["version"], found["subject"]) == (2, VERSION, "networks")
+    assert found["evidence"] == {"by": "code", "source": "unet_torch.UNet", "detail": ""}
     assert begun <= datetime.fromisoformat(found["when"]) <= datetime.now(UTC)
     assert str(tmp_path) not in text
     assert found["config"]["features"] == [3, 4]
@@ -344,7 +345,15 @@ DAMAGED = {
     "a name twice": lambda text: text.replace('"seed": 3', '"seed": 3, "seed": 3'),
     "another error": lambda text: text.replace("1e-16", "1e-15"),
     "no seal": lambda text: json.dumps({**json.loads(text), "seal": None}),
-    "a later schema": lambda text: resealed(text, schema=2),
+    "a later schema": lambda text: resealed(text, schema=3),
+    "an earlier schema": lambda text: resealed(text, schema=1),
+    "no evidence": lambda text: resealed(text, evidence=None),
+    "other evidence": within("evidence", by="faith"),
+    "evidence that is none": within("evidence", by="nothing"),
+    "a verdict that says more than the evidence": within("evidence", by="names"),
+    "eval mode alone": lambda text: resealed(text, untrained="its code branches"),
+    "a graph of no digest": lambda text: resealed(text, config={"network": "a network", "graph": "0" * 63}),
+    "a graph and more": lambda text: resealed(text, config={"network": "a", "graph": "0" * 64, "more": 1}),
     "an odd schema": lambda text: resealed(text, schema="\x1b[31m"),
     "an unknown field": lambda text: resealed(text, more=1),
     "an unknown field within": within("source", more=1),
@@ -402,6 +411,17 @@ def test_a_resealed_certificate_alone_would_be_taken(kept):
     path = certificate_path(kept)
     path.write_text(resealed(path.read_text(), seed=4))
     assert confirm(path).confirmed
+
+
+def test_a_certificate_of_an_earlier_release_is_read(kept):
+    path = certificate_path(kept)
+    fields = {key: value for key, value in json.loads(path.read_text()).items() if key not in ("evidence", "untrained")}
+    earlier = resealed(json.dumps(fields), schema=1)
+    path.write_text(earlier)
+    certificate = confirm(path).certificate
+    assert confirm(path).confirmed
+    assert certificate.evidence is None
+    assert json.loads(certificate.to_json()) == json.loads(earlier)
 
 
 OBJECTS = {

@@ -159,7 +159,9 @@ def test_inspect_names_what_looks_wrong(tmp_path, capsys, make, problem):
 def test_convert_says_what_it_wrote(checkpoint, tmp_path, capsys):
     pytest.importorskip("torch")
     assert main(["convert", str(checkpoint), str(tmp_path / "b.pt"), "--no-verify"]) == 0
-    assert capsys.readouterr().out == f"{checkpoint} -> {tmp_path / 'b.pt'}: 62 tensors, not verified\n"
+    assert capsys.readouterr().out == (
+        f"{checkpoint} -> {tmp_path / 'b.pt'}: 62 tensors, not verified\nknown by code: run against unet_torch.UNet\n"
+    )
 
 
 @pytest.mark.parametrize(

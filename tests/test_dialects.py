@@ -66,7 +66,7 @@ def assert_same_answers(model, in_jax, size):
 def test_the_same_answers_in_jax(foreign, tmp_path, x64):
     model, dialect, hints, size = foreign
     torch.save(model.double().state_dict(), tmp_path / "a.pt")
-    done = conversion.convert(tmp_path / "a.pt", tmp_path / "a", hints=hints, verify=False)
+    done = conversion.convert(tmp_path / "a.pt", tmp_path / "a", hints=hints, unchecked=True, verify=False)
     assert done.checkpoint.origin.dialect == dialect
     assert_same_answers(model, unet_jax.load(tmp_path / "a"), size)
 
@@ -109,9 +109,9 @@ def test_the_projects_networks_at_full_size(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["milesial bilinear with biases", "mateuszbuda", "flat names"])
 def test_a_live_module_crosses_over_in_training_mode(name, x64):
-    make, _, hints, size = FOREIGN[name]
+    make, _, _, size = FOREIGN[name]
     model = trained(make()).double().train()
-    in_jax = conversion.to_jax(model, hints=hints)
+    in_jax = conversion.to_jax(model)
     assert in_jax.training
     assert_same_answers(model, in_jax, size)
 
@@ -119,7 +119,7 @@ def test_a_live_module_crosses_over_in_training_mode(name, x64):
 def test_back_under_its_own_names(foreign, tmp_path):
     model, dialect, hints, _ = foreign
     torch.save(model.state_dict(), tmp_path / "a.pt")
-    conversion.convert(tmp_path / "a.pt", tmp_path / "a", hints=hints, verify=False)
+    conversion.convert(tmp_path / "a.pt", tmp_path / "a", hints=hints, unchecked=True, verify=False)
     for name in ("back.pt", "back.safetensors"):
         conversion.convert(tmp_path / "a", tmp_path / name, dialect=dialect, verify=False)
     state = torch.load(tmp_path / "back.pt", weights_only=True)
@@ -132,7 +132,7 @@ def test_back_under_its_own_names(foreign, tmp_path):
 def test_the_command_brings_it_back(foreign, tmp_path):
     model, dialect, hints, _ = foreign
     torch.save(model.state_dict(), tmp_path / "a.pt")
-    conversion.convert(tmp_path / "a.pt", tmp_path / "a", hints=hints, verify=False)
+    conversion.convert(tmp_path / "a.pt", tmp_path / "a", hints=hints, unchecked=True, verify=False)
     command = ["convert", str(tmp_path / "a"), str(tmp_path / "back.pt"), "--no-verify", "--dialect", dialect]
     assert main(command) == 0
     assert same(torch.load(tmp_path / "back.pt", weights_only=True), model.state_dict())
@@ -142,7 +142,9 @@ def test_what_went_back_is_read_again_and_is_sealed(foreign, tmp_path):
     """The record travels with the foreign names: config, digests and origin are stored."""
     model, dialect, hints, _ = foreign
     torch.save(model.state_dict(), tmp_path / "a.pt")
-    first = conversion.convert(tmp_path / "a.pt", tmp_path / "b.pt", hints=hints, dialect=dialect, verify=False)
+    first = conversion.convert(
+        tmp_path / "a.pt", tmp_path / "b.pt", hints=hints, unchecked=True, dialect=dialect, verify=False
+    )
     found = conversion.inspect(tmp_path / "b.pt")
     assert found.digests
     assert found.config == first.checkpoint.config
@@ -157,24 +159,28 @@ def test_what_went_back_is_read_again_and_is_sealed(foreign, tmp_path):
         pytest.param("attributes", marks=pytest.mark.slow),
     ],
 )
-def test_the_proof_runs_the_projects_own_code(name):
-    make, _, hints, size = FOREIGN[name]
-    model = trained(make())
-    proof = conversion.verify(
-        model, conversion.to_jax(model, hints=hints), hints=hints, size=(2 * size[0], 2 * size[1])
-    )
+def test_the_proof_runs_the_projects_own_code(name, tmp_path):
+    model, read = by_names(tmp_path, *FOREIGN[name][::2])
+    size = FOREIGN[name][3]
+    proof = conversion.verify(model, read, size=(2 * size[0], 2 * size[1]))
     assert proof.equal, proof.verdict
 
 
-def test_another_reading_does_not_pass_the_proof():
+def by_names(folder, make, hints):
+    """A project's own module, and what its weights are read as by names, shapes and hints, in JAX."""
+    model = trained(make())
+    torch.save(model.state_dict(), folder / "a.pt")
+    conversion.convert(folder / "a.pt", folder / "a", hints=hints, unchecked=True, verify=False)
+    return model, folder / "a"
+
+
+def test_another_reading_does_not_pass_the_proof(tmp_path):
     """The control: under the other concatenation order the project's own code answers something else."""
-    model = trained(AttributeUNet())
-    wrong = Hints(skip_first=True, output="sigmoid")
     proof = conversion.verify(
-        model, conversion.to_jax(model, hints=wrong), hints=FOREIGN["attributes"][2], size=(40, 56)
+        *by_names(tmp_path, AttributeUNet, Hints(skip_first=True, output="sigmoid")), size=(40, 56)
     )
-    assert proof.departure.layer == "up2.join"
-    assert "the concatenation order is swapped: [skip, upsampled]" in proof.departure.cause
+    assert proof.departure.layer == "d1.conv1"
+    assert proof.departure.cause == "concatenate takes its inputs in another order"
 
 
 QUESTIONS = {
@@ -195,13 +201,14 @@ def test_what_nothing_tells_is_asked_not_guessed(tmp_path, capsys, name, asked):
     answers = [
         part for option in asked for part in (f"--{option.replace('_', '-')}", str(getattr(FOREIGN[name][2], option)))
     ]
-    assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "a"), "--no-verify", *answers]) == 0
+    command = ["convert", str(tmp_path / "a.pt"), str(tmp_path / "a"), "--no-verify", "--unchecked"]
+    assert main([*command, *answers]) == 0
 
 
 def test_an_answer_is_stored(tmp_path):
     torch.save(trained(AttributeUNet()).state_dict(), tmp_path / "a.pt")
     hints = Hints(skip_first=True, output="softmax", norm_epsilon=1e-3)
-    conversion.convert(tmp_path / "a.pt", tmp_path / "a", hints=hints, verify=False)
+    conversion.convert(tmp_path / "a.pt", tmp_path / "a", hints=hints, unchecked=True, verify=False)
     config = conversion.inspect(tmp_path / "a").config
     assert (config.skip_first, config.output, config.norm_epsilon) == (True, "softmax", 1e-3)
 
@@ -301,10 +308,10 @@ def test_an_extra_tensor_may_have_a_name_of_the_hubs(tmp_path):
         unet_torch.load(tmp_path / "a.pt")
 
 
-def test_a_size_that_the_projects_code_does_not_take_is_said():
-    model = trained(MateuszBuda(init_features=2))
-    with pytest.raises(UNetError, match=r"does not run on 33x47 pixels .*; choose a size of which 16 is a divisor"):
-        conversion.verify(model, conversion.to_jax(model), size=(33, 47))
+def test_a_size_that_the_projects_code_does_not_take_is_said(tmp_path):
+    model, read = by_names(tmp_path, lambda: MateuszBuda(init_features=2), Hints())
+    with pytest.raises(UNetError, match="size 33x47: the network takes multiples of 16 from 16 up"):
+        conversion.verify(model, read, size=(33, 47))
 
 
 @pytest.mark.parametrize("name", ["module lists", "milesial bilinear"])
@@ -313,7 +320,7 @@ def test_a_network_trained_on_in_jax_still_goes_back(tmp_path, name):
     make, dialect, hints, _ = FOREIGN[name]
     state = {**trained(make()).state_dict(), **({"mask_values": [0, 1]} if dialect == "milesial" else {})}
     torch.save(state, tmp_path / "a.pt")
-    conversion.convert(tmp_path / "a.pt", tmp_path / "a", hints=hints, verify=False)
+    conversion.convert(tmp_path / "a.pt", tmp_path / "a", hints=hints, unchecked=True, verify=False)
     model = unet_jax.load(tmp_path / "a")
     model.out.bias[...] += 1
     unet_jax.save(conversion.to_jax(conversion.to_torch(nnx.clone(model))), tmp_path / "b")
@@ -413,50 +420,54 @@ def test_blocks_of_equal_widths_are_asked_for(tmp_path, capsys):
         state[f"layer{layers.setdefault(layer, len(layers))}.{name}"] = value
     torch.save(state, tmp_path / "a.pt")
     answers = ["--skip-first", "False", "--output", "sigmoid", "--align-corners", "True"]
-    command = ["convert", str(tmp_path / "a.pt"), str(tmp_path / "b.safetensors"), "--no-verify", *answers]
+    command = [
+        "convert",
+        str(tmp_path / "a.pt"),
+        str(tmp_path / "b.safetensors"),
+        "--no-verify",
+        *answers,
+        "--unchecked",
+    ]
     assert main(command) == 2
     assert "nothing in it tells block_order" in capsys.readouterr().err
     assert main([*command, "--source-dialect", "generic"]) == 0
     assert torch.equal(unet_torch.load(tmp_path / "b.safetensors").up1.conv[0].weight, model.up1.conv[0].weight)
 
 
-def test_the_proof_sees_what_a_projects_code_makes_of_its_logits():
-    model = trained(Milesial2019(3, 1, width=2))
-    wrong = Hints(output="logits")
-    proof = conversion.verify(model, conversion.to_jax(model, hints=wrong), hints=wrong, size=(64, 64))
+def test_the_proof_sees_what_a_projects_code_makes_of_its_logits(tmp_path):
+    model, read = by_names(tmp_path, lambda: Milesial2019(3, 1, width=2), Hints(output="logits"))
+    proof = conversion.verify(model, read, size=(64, 64))
     assert "the network answers sigmoid in A, logits in B" in proof.verdict
 
 
 @pytest.mark.parametrize(
     ("wrong", "cause"),
     [
-        ({"skip_first": True}, "in A, the concatenation order is swapped: [upsampled, skip]"),
+        ({"skip_first": True}, "concatenate takes its inputs in another order"),
         pytest.param(
             {"align_corners": True},
-            "in A, the upsampling uses half-pixel corners instead of align_corners",
+            "align_corners of interpolate is False in A, True in B",
             marks=pytest.mark.slow,
         ),
-        pytest.param({"norm_epsilon": 1e-3}, "epsilon is 1e-05 instead of 0.001", marks=pytest.mark.slow),
+        pytest.param({"norm_epsilon": 1e-3}, "epsilon of batch_norm is 1e-05 in A, 0.001 in B", marks=pytest.mark.slow),
     ],
     ids=["order", "corners", "epsilon"],
 )
-def test_the_proof_names_what_a_projects_code_does_otherwise_than_was_said(wrong, cause):
-    model = trained(FlatUNet(width=2))
+def test_the_proof_names_what_a_projects_code_does_otherwise_than_was_said(tmp_path, wrong, cause):
     hints = dataclasses.replace(FOREIGN["flat names"][2], **wrong)
-    proof = conversion.verify(model, conversion.to_jax(model, hints=hints), hints=hints, size=(32, 48))
-    assert cause in proof.departure.cause
+    proof = conversion.verify(*by_names(tmp_path, lambda: FlatUNet(width=2), hints), size=(32, 48))
+    assert proof.departure.cause == cause
 
 
 @pytest.mark.slow
-def test_by_default_a_network_is_run_on_a_size_that_it_takes():
-    model, hints = trained(AttributeUNet(width=2)), FOREIGN["attributes"][2]
-    proof = conversion.verify(model, conversion.to_jax(model, hints=hints), hints=hints)
+def test_by_default_a_network_is_run_on_a_size_that_it_takes(tmp_path):
+    proof = conversion.verify(*by_names(tmp_path, lambda: AttributeUNet(width=2), FOREIGN["attributes"][2]))
     assert proof.equal, proof.verdict
     assert {check.sample.split(" +")[0] for check in proof.checks} == {"random 3x16x20", "grace_hopper 32x24"}
 
 
 @pytest.mark.slow
-def test_a_sigmoid_in_place_does_not_hide_the_logits():
+def test_a_sigmoid_in_place_is_read_as_one(tmp_path):
     class InPlace(AttributeUNet):
         def forward(self, x):
             s1 = self.e1(x)
@@ -464,16 +475,17 @@ def test_a_sigmoid_in_place_does_not_hide_the_logits():
             x = self.b(torch.nn.functional.max_pool2d(s2, 2))
             return self.outputs(self.d2(self.d1(x, s2), s1)).sigmoid_()
 
-    model, hints = trained(InPlace()), FOREIGN["attributes"][2]
-    assert conversion.verify(model, conversion.to_jax(model, hints=hints), hints=hints, size=(16, 16)).equal
+    model, read = by_names(tmp_path, InPlace, FOREIGN["attributes"][2])
+    assert conversion.verify(model, read, size=(16, 16)).equal
 
 
 def test_hints_go_for_both_sides_that_store_no_config(tmp_path):
     make, _, hints, _ = FOREIGN["attributes"]
     model = trained(make())
     torch.save(model.state_dict(), tmp_path / "a.pt")
-    conversion.convert(tmp_path / "a.pt", tmp_path / "b.pt", hints=hints, verify=False)
-    assert conversion.verify(tmp_path / "b.pt", tmp_path / "a.pt", hints=hints, size=(16, 16)).equal
+    conversion.convert(tmp_path / "a.pt", tmp_path / "b.pt", hints=hints, unchecked=True, verify=False)
+    proof = conversion.verify(tmp_path / "b.pt", tmp_path / "a.pt", hints=hints, unchecked=True, size=(16, 16))
+    assert proof.equal
 
 
 def test_a_state_dict_is_no_module():

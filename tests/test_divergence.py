@@ -23,7 +23,7 @@ from conversion.jax_runner import JaxRunner
 from conversion.runners import Forced
 from conversion.samples import Sample
 from conversion.suspects import _bfloat16, _tf32
-from conversion.torch_runner import TorchRunner
+from conversion.torch_runner import TorchRunner, runner_of
 from unet_torch.checkpoint import from_checkpoint
 
 CONFIG = UNetConfig(2, 2, (6, 8))
@@ -35,10 +35,11 @@ def checkpoint(config=CONFIG, seed=0, **changed):
 
 
 def in_torch(config=CONFIG, change=None, **changed):
-    model = from_checkpoint(checkpoint(config, **changed))
+    given = checkpoint(config, **changed)
+    model = from_checkpoint(given)
     if change is not None:
         change(model)
-    return TorchRunner(model, "B")
+    return TorchRunner(model, given, "B")
 
 
 A = in_torch()
@@ -277,7 +278,7 @@ def test_another_order_of_sums_raises_no_alarm(seed):
     one, other = (from_checkpoint(checkpoint(config, seed)) for _ in range(2))
     other = other.to(memory_format=torch.channels_last)
     x = np.random.default_rng(seed).standard_normal((2, 21, 18, 3), np.float32)
-    result = divergence(TorchRunner(one, "A"), TorchRunner(other, "B"), Sample("random", x), seed=seed)
+    result = divergence(runner_of(one, "A"), runner_of(other, "B"), Sample("random", x), seed=seed)
     assert result.layer is None, f"{result.layer} {result.quantity} {result.error}"
 
 

@@ -69,7 +69,7 @@ def test_a_twin_trains_and_predicts_alone(tmp_path, needs, blocked):
     ("module", "unwanted"),
     [
         ("unet_core.checkpoint, unet_core.safetensors_file, unet_core.initial", ("torch", *JAX)),
-        ("conversion", ("torch", *JAX)),
+        ("conversion, conversion.sources", ("torch", *JAX)),
         ("unet_cli.main", ("torch", *JAX, "numpy")),
     ],
 )

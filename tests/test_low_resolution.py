@@ -182,10 +182,10 @@ def test_bfloat16_errs_no_more(everywhere):
 
 
 def test_every_layer_is_traced_all_the_same(everywhere):
-    from conversion.torch_runner import TorchRunner
+    from conversion.torch_runner import runner_of
 
     x = drawn(1, 8, 8, 3).numpy()
     ours, plain = (
-        TorchRunner(model.eval(), "a").tracer("float64", training=False)(x).outputs for model in both(FAMILY[0])
+        runner_of(model.eval(), "a").tracer("float64", training=False)(x).outputs for model in both(FAMILY[0])
     )
     assert list(ours) == list(plain)

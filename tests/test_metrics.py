@@ -31,13 +31,20 @@ def total(pairs, classes):
     return sum(confusion(labels, predicted, classes) for labels, predicted in pairs)
 
 
+def imported_torchmetrics():
+    """It imports torchvision, where that is installed."""
+    register_torchvision = pytest.importorskip("benchmarks.torchvision_operators").register_torchvision
+    register_torchvision()
+    return pytest.importorskip("torchmetrics")
+
+
 @pytest.mark.parametrize("classes", [2, 3, 5])
 @pytest.mark.parametrize(
     ("name", "theirs"),
     [("iou", "JaccardIndex"), ("dice", "F1Score"), ("precision", "Precision"), ("recall", "Recall")],
 )
 def test_metrics_over_several_pictures_are_torchmetrics(classes, name, theirs):
-    torch, torchmetrics = pytest.importorskip("torch"), pytest.importorskip("torchmetrics")
+    torch, torchmetrics = pytest.importorskip("torch"), imported_torchmetrics()
     oracle = getattr(torchmetrics.classification, f"Multiclass{theirs}")(classes, average=None)
     pairs = list(pictures(classes))
     for labels, predicted in pairs:
@@ -51,7 +58,7 @@ def test_metrics_over_several_pictures_are_torchmetrics(classes, name, theirs):
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_accuracy_is_torchmetrics(classes):
-    torch, torchmetrics = pytest.importorskip("torch"), pytest.importorskip("torchmetrics")
+    torch, torchmetrics = pytest.importorskip("torch"), imported_torchmetrics()
     micro, macro = (
         torchmetrics.classification.MulticlassAccuracy(classes, average=kind) for kind in ("micro", "macro")
     )
@@ -65,7 +72,7 @@ def test_accuracy_is_torchmetrics(classes):
 
 
 def test_the_confusion_matrix_is_torchmetrics():
-    torch, torchmetrics = pytest.importorskip("torch"), pytest.importorskip("torchmetrics")
+    torch, torchmetrics = pytest.importorskip("torch"), imported_torchmetrics()
     oracle = torchmetrics.classification.MulticlassConfusionMatrix(4)
     pairs = list(pictures(4))
     for labels, predicted in pairs:

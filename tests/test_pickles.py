@@ -78,3 +78,10 @@ def test_what_would_become_endless_is_refused(value):
 def test_broken_pickles_are_refused(data):
     with pytest.raises(CheckpointError, match="not a sound PyTorch file: its pickle"):
         names_in(data, "x")
+
+
+def test_more_opcodes_than_any_checkpoint_has_are_refused():
+    data = pickle.dumps(list(range(100)), 2)
+    assert names_in(data, "x", most=1000)[1] == len(data)
+    with pytest.raises(CheckpointError, match=r"x: its pickle has more opcodes than any checkpoint's \(50\)"):
+        names_in(data, "x", most=50)

@@ -253,7 +253,7 @@ def test_torch_predicts_with_the_network_inside_a_wrapper():
     picture = pixels(TINY, 20, 30)
     found = unet_torch.predict.Predictor(torch.nn.DataParallel(model)).logits(picture)
     np.testing.assert_array_equal(found, unet_torch.predict.Predictor(model).logits(picture))
-    with pytest.raises(TypeError, match="UNet is needed, got Linear"):
+    with pytest.raises(TypeError, match="UNet or Network is needed, got Linear"):
         unet_torch.predict.Predictor(torch.nn.Linear(1, 1))
 
 

@@ -12,6 +12,7 @@ import pytest
 from conftest import validations
 from safetensors.numpy import load_file
 
+from unet_core.config import UNetConfig
 from unet_core.errors import ConfigError
 from unet_core.history import read_history
 from unet_core.recipe import Recipe
@@ -161,13 +162,13 @@ def test_what_two_processes_cannot_train_is_refused(cells, tmp_path):
 )
 def test_what_processes_cannot_share_is_refused(changes, message):
     with pytest.raises(ConfigError) as error:
-        Processes(CPU, 1, 4).check(dataclasses.replace(RECIPE, **changes))
+        Processes(CPU, 1, 4).check(dataclasses.replace(RECIPE, **changes), UNetConfig())
     assert str(error.value) == message
 
 
 @pytest.mark.parametrize("recipe", [RECIPE, dataclasses.replace(RECIPE, batch=8, norm_parts=8)])
 def test_what_processes_can_share_is_not(recipe):
-    Processes(CPU, 1, 4).check(recipe)
+    Processes(CPU, 1, 4).check(recipe, UNetConfig())
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import trained_tensors
 
@@ -18,6 +19,24 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+THEIRS = """
+import torch
+from torch import nn
+
+
+class UNet(nn.Module):
+    def __init__(self, n_channels, n_classes):
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(n_channels, 4, 3, padding=1), nn.BatchNorm2d(4), nn.LeakyReLU(0.1))
+        self.out = nn.Conv2d(8, n_classes, 1)
+
+    def forward(self, x):
+        skip = self.down(x)
+        y = nn.functional.interpolate(nn.functional.avg_pool2d(skip, 2), skip.shape[2:], mode="nearest")
+        return self.out(torch.cat((skip, y), 1))
+"""
+
+
 def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
@@ -27,7 +46,7 @@ def commands():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("small_proof", "one_thread")
+@pytest.mark.usefixtures("small_graph_proof", "one_thread")
 def test_unet_commands_run(tmp_path, monkeypatch):
     """In the order given, on a small network: they are the same for every size."""
     torch = pytest.importorskip("torch")
@@ -48,6 +67,15 @@ def test_unet_commands_run(tmp_path, monkeypatch):
     }
     unknown = {f"{layers[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}": value for key, value in named.items()}
     torch.save(unknown, tmp_path / "other.pt")
+    x = torch.randn(1, 3, 16, 20)
+    with torch.no_grad():
+        answer = from_checkpoint(foreign).eval()(x)
+    np.savez(tmp_path / "pair.npz", input=x.numpy(), output=answer.numpy())
+    (tmp_path / "their").mkdir()
+    (tmp_path / "their" / "unet.py").write_text(THEIRS)
+    names: dict[str, type[torch.nn.Module]] = {}
+    exec(THEIRS, names)
+    torch.save(names["UNet"](3, 2).state_dict(), tmp_path / "theirs.pt")
     module = from_checkpoint(Checkpoint(config, trained_tensors(config)))
     optimizer = torch.optim.Adam(module.parameters())
     torch.save({"model": module.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "script.pt")
@@ -64,6 +92,8 @@ def brief(command):
         return []
     if "--resume" in command:
         return ["--steps", "4"]
+    if "--start" in command:
+        return ["--steps", "2", "--crop", "16", "--batch", "2"]
     return ["--steps", "2", "--features", "3", "4", "--crop", "16", "--batch", "2"]
 
 

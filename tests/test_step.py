@@ -109,7 +109,7 @@ class InJax:
         with jax.enable_x64(recipe.precision == "float64"):
             self.mesh = device_mesh(recipe.batch)
             self.model = in_jax.abstract_model(checkpoint, recipe)
-            self.update = in_jax.compiled(in_jax.updater(recipe, self.model), self.new_state(), recipe, self.mesh)
+            self.update = in_jax.compiled(in_jax.updater(recipe, self.model), self.new_state(), recipe, self.mesh, 3)
 
     def new_state(self, checkpoint=None, saved=None):
         with jax.enable_x64(self.recipe.precision == "float64"):

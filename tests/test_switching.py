@@ -150,7 +150,7 @@ def compiled(recipe):
     checkpoint = start(recipe.upsampling)
     fresh = in_jax.new_state(checkpoint, recipe, mesh)
     update = in_jax.updater(recipe, in_jax.abstract_model(checkpoint, recipe))
-    return in_jax.compiled(update, fresh, recipe, mesh), fresh
+    return in_jax.compiled(update, fresh, recipe, mesh, checkpoint.config.in_channels), fresh
 
 
 @dataclasses.dataclass

@@ -55,7 +55,7 @@ def test_training_lowers_for_a_tpu_without_indexing(variant):
     shape, number = (1, RECIPE.batch, RECIPE.crop, RECIPE.crop), jax.ShapeDtypeStruct((), jnp.float32)
     image, labels = jax.ShapeDtypeStruct((*shape, 3), jnp.float32), jax.ShapeDtypeStruct(shape, jnp.uint8)
     state = abstract_state(model, RECIPE)
-    text = lowered(updater(RECIPE, model), state, image, labels, (number, number))
+    text = lowered(updater(RECIPE, model), state, image, labels, (number, number, jax.ShapeDtypeStruct((), jnp.uint32)))
     assert "stablehlo.convolution" in text
     assert not indexing(text)
 

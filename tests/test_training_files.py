@@ -20,17 +20,28 @@ from foreign_unets import trained as trained_module
 
 import conversion
 import unet_jax
-from conversion.scripts import read_training
+from conversion.scripts import understood_training
 from unet_cli.main import main
 from unet_core.checkpoint import Checkpoint
+from unet_core.contents import Contents
 from unet_core.errors import CheckpointError
 from unet_core.hub import tensor_specs
+from unet_core.reading import read_contents
+from unet_core.training_file import refuse
 from unet_core.training_state import difference
 from unet_jax.hub import nest, translate
 from unet_torch import optimizer_state
 from unet_torch.checkpoint import from_checkpoint
+from unet_torch.hub import to_hub
 
 RATE = 0.01
+
+
+def read_training(path):
+    """The training in a file, of which nothing is left behind."""
+    training, left = understood_training(path)
+    refuse(left, (), str(path))
+    return training
 
 
 def own():
@@ -150,15 +161,16 @@ def test_the_script_goes_on_with_what_comes_back(tmp_path, name):
 
 def by_hub(model, tensors):
     """Tensors in the order of a module's parameters, by the hub's names."""
-    reading = conversion.modules.read_module(model).reading.keys
-    names = {name: key for key, name in reading.items()}
+    found = to_hub(model)
+    contents = Contents("a model", {"": {key: value.shape for key, value in found.items()}}, lambda *_: found)
+    names = {name: key for key, name in read_contents(contents).reading.keys.items()}
     return {
         names[name]: value.detach().numpy() for (name, _), value in zip(model.named_parameters(), tensors, strict=True)
     }
 
 
 def in_jax(model, tensors):
-    return nest(translate(by_hub(model, tensors), "jax", whole=False))
+    return nest(translate(by_hub(model, tensors), "jax", TINY, whole=False))
 
 
 def on_in_torch(model, optimizer, steps=3):
@@ -178,7 +190,7 @@ def on_in_optax(model, chain, state, steps=3):
         jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     }
-    return translate(flat, "torch", whole=False)
+    return translate(flat, "torch", TINY, whole=False)
 
 
 def distance(a, b):
