@@ -35,6 +35,12 @@ def built(name: str, seed: int = 0) -> nn.Module:
         return disturbed(NETWORKS[name].build()).eval()
 
 
+def wide(name: str) -> nn.Module:
+    """The network of this name in `WIDE`, as `built` gives the small ones."""
+    register_torchvision()
+    return disturbed(WIDE[name].build()).eval()
+
+
 def disturbed(module: nn.Module) -> nn.Module:
     """The same, after statistics, affines and biases were made such as some training leaves them."""
     for part in module.modules():
@@ -173,22 +179,15 @@ def _wide() -> dict[str, Public]:
             nonlin_kwargs={"inplace": True},
         )
 
-    def smp(name: str, encoder: str) -> Callable[[], nn.Module]:
-        def build() -> nn.Module:
-            register_torchvision()
-            return _smp(name, encoder)()
-
-        return build
-
     ends = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2}
     size = (256, 256)
     return {
-        "smp.Unet-resnet34": Public(smp("Unet", "resnet34"), size),
+        "smp.Unet-resnet34": Public(_smp("Unet", "resnet34"), size),
         "monai.BasicUNet": Public(_monai("BasicUNet", **ends), size, 1),
         "nnunet.PlainConvUNet": Public(plain, size, 1),
-        "smp.FPN-resnet34": Public(smp("FPN", "resnet34"), size),
-        "smp.Unet-efficientnet-b0": Public(smp("Unet", "efficientnet-b0"), size),
-        "smp.DeepLabV3Plus-resnet34": Public(smp("DeepLabV3Plus", "resnet34"), size),
+        "smp.FPN-resnet34": Public(_smp("FPN", "resnet34"), size),
+        "smp.Unet-efficientnet-b0": Public(_smp("Unet", "efficientnet-b0"), size),
+        "smp.DeepLabV3Plus-resnet34": Public(_smp("DeepLabV3Plus", "resnet34"), size),
         "monai.SegResNet": Public(_monai("SegResNet", **ends, init_filters=32), size, 1),
     }
 

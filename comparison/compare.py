@@ -20,7 +20,6 @@ from conversion.pairs import converted, runners_of
 from conversion.proof import identical, side_of
 from conversion.runners import Runner
 from conversion.samples import Sample, check_size, usual_sizes
-from unet_core.config import UNetConfig
 from unet_core.errors import CheckpointError, ConfigError, DataError, UNetError, some
 from unet_core.graph import Graph
 from unet_core.graph.chance import draws
@@ -114,9 +113,10 @@ def compare(
                 seed=effort.seed,
                 progress=report,
             )
-    if effort.rounds and isinstance(config, UNetConfig):
+    if effort.rounds:
         with _part(progress, 0.75, 1.0) as report:
-            parts["cost"] = cost(config, rounds=effort.rounds, progress=report)
+            network = Checkpoint(config, dict(first.tensors), first.origin, evidence=first.evidence)
+            parts["cost"] = cost(network, rounds=effort.rounds, progress=report)
     return _comparison(first, second, begun, notes=notes, **parts)
 
 

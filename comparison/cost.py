@@ -1,50 +1,76 @@
 """What time and memory the two frameworks take, by few rounds of `comparison.speed`: indicative."""
 
+import dataclasses
+
+from comparison.crops import taken
 from comparison.findings import Cost
 from comparison.speed.bench import look_around, measured
 from comparison.speed.plan import Plan
-from unet_core.config import UNetConfig
+from comparison.speed.subject import stored
+from unet_core.checkpoint import Checkpoint
+from unet_core.errors import ConfigError
+from unet_core.hub import Description
 from unet_core.progress import Progress, silent
 
 CANDIDATES = ("jax:ours", "torch:eager+channels_last")
 """What either twin's own commands run."""
 
 NOTE = (
-    "Time and memory are of a network with these features, 3 channels in and 1 out, by few rounds, and without "
-    "torch.compile, which is faster and compiles for long: unet bench measures it all."
+    "Time and memory are of A in both frameworks, by few rounds, and without torch.compile, which is faster and "
+    "compiles for long: unet bench measures it all."
 )
 
 
-def cost(config: UNetConfig, *, rounds: int = 2, progress: Progress = silent) -> Cost:
-    """Time a prediction and an update of a network with the features of `config`, side by side.
+def cost(network: Checkpoint, *, rounds: int = 2, progress: Progress = silent) -> Cost | None:
+    """Time a prediction and an update of a network, side by side.
 
     Args:
-        config: of the network.
+        network: what to time.
         rounds: how often each framework has its turn.
         progress: is told what is timed.
 
+    Returns:
+        What was found; None where the network takes no pictures that could be timed.
+
     Raises:
-        ConfigError: less than one round, or features that cannot be timed.
+        ConfigError: less than one round.
         MissingFrameworkError: neither framework runs.
     """
-    unit = 2 * config.minimum_size
-    plan = Plan(
-        inference=(f"1x{max(256, unit)}x{max(256, unit)}",),
-        training=(f"2x{max(128, unit)}x{max(128, unit)}",),
-        features=config.features,
-        candidates=CANDIDATES,
-        rounds=rounds,
-        calls=1,
+    plans = (
+        Plan(inference=(_square(1, 256, network.config),), training=()),
+        Plan(inference=(), training=(_square(2, 128, network.config),)),
     )
-    plan.check()
-    progress("looking for devices", 0)
-    environment, missing = look_around(plan)
-    cases = plan.cases(environment.platform)
-    found = []
-    for number, case in enumerate(cases):
+    timed = [
+        dataclasses.replace(plan, candidates=CANDIDATES, rounds=rounds, calls=1)
+        for plan in plans
+        if _suits(plan, network.config)
+    ]
+    for plan in timed:
+        plan.check()
+    if not timed:
+        return None
+    with stored(network) as subject:
+        progress("looking for devices", 0)
+        environment, missing = look_around(timed[0], subject)
+        found = []
+        for number, plan in enumerate(timed):
 
-        def part(text: str, done: float, number: int = number) -> None:
-            progress(text, (number + done) / len(cases))
+            def part(text: str, done: float, number: int = number) -> None:
+                progress(text, (number + done) / len(timed))
 
-        found.append(measured(plan, case, environment, missing, part))
+            (case,) = plan.cases(environment.platform)
+            found.append(measured(plan, subject, case, environment, missing, part))
     return Cost(environment, tuple(found), NOTE)
+
+
+def _square(batch: int, side: int, config: Description) -> str:
+    side = taken(max(side, 2 * config.minimum_size), config)
+    return f"{batch}x{side}x{side}"
+
+
+def _suits(plan: Plan, config: Description) -> bool:
+    try:
+        plan.check_network(config)
+    except ConfigError:
+        return False
+    return True

@@ -22,6 +22,7 @@ from comparison.speed.plan import Candidate, Case
 from comparison.speed.report import Environment, Found, Memory, judged
 from conversion.suspects import Trial
 from unet_core.config import UNetConfig
+from unet_core.graph.family import graph
 from unet_core.synthetic import Synthetic
 
 FEATURES = (4, 6, 8)
@@ -126,7 +127,7 @@ def cost():
                   Memory(10**8, 2 * 10**8, 9 * 10**8), (1.0,))
             for name, words, scale in (("torch", ("compile", "channels_last"), 1.0), ("jax", ("ours",), 0.84))
         ]  # fmt: skip
-        cases.append(judged(case, FEATURES, found, {"jax:plain": "out of memory"}))
+        cases.append(judged(case, graph(UNetConfig(features=FEATURES)), found, {"jax:plain": "out of memory"}))
     return Cost(environment, tuple(cases), "Two rounds of two candidates.")
 
 

@@ -13,19 +13,23 @@ import pytest
 from comparison.speed import bench as speed
 from comparison.speed import table
 from comparison.speed.arguments import parsed
-from comparison.speed.operations import operations
 from comparison.speed.plan import BY_NAME, CANDIDATES, Candidate, Case, Plan, Setup
 from comparison.speed.process import Worker, WorkerError
 from comparison.speed.report import Environment, Found, Memory, judged
+from comparison.speed.subject import Subject, stored
 from comparison.speed.worker import batches, reason, resident
 from unet_cli.main import _parse
 from unet_cli.main import main as unet
 from unet_core import UNetConfig
+from unet_core.graph.family import graph
+from unet_core.graph.summary import operations
 
 ROOT = Path(__file__).parents[1]
 TINY = ["--features", "2", "3", "--rounds", "2", "--calls", "1"]
 OURS, EAGER = Candidate("jax", ("ours",)), Candidate("torch", ("eager",))
 CASE = Case("inference", 1, 8, 8)
+SMALL = Subject((2, 3))
+GRAPH = SMALL.graph
 
 
 @pytest.mark.parametrize(
@@ -49,7 +53,7 @@ def test_operations_are_those_that_torch_counts(config, training):
         logits = model.logits(torch.zeros(2, 3, 18, 13))
         if training:
             logits.sum().backward()
-    assert operations(config, 2, 18, 13, training=training) == counter.get_total_flops()
+    assert operations(graph(config), 2, (18, 13), training=training) == counter.get_total_flops()
 
 
 @pytest.mark.parametrize(
@@ -74,6 +78,9 @@ def test_operations_are_those_that_torch_counts(config, training):
         (["--out", "speed.txt"], "--out speed.txt: give a name that ends in .json"),
         (["--out", "nowhere/speed.json"], "nowhere/speed.json: the folder nowhere does not exist; make it first"),
         (["--fast"], "--fast"),
+        (["--kwargs", "a=1"], "--kwargs: is for --module"),
+        (["--checkpoint", "gone.pt"], "gone.pt: "),
+        (["--module", "gone.py:UNet"], "gone.py: no such file"),
     ],
 )
 @pytest.mark.parametrize("main", [lambda args: unet(["bench", *args]), speed.main], ids=["unet", "python"])
@@ -127,7 +134,7 @@ def test_the_low_resolution_in_torch_is_timed_by_name_alone_and_never_the_refere
     low = BY_NAME[0].name
     assert not set(BY_NAME) & {*Plan().chosen, *Plan(candidates=("torch",)).chosen}
     assert [one.name for one in Plan(candidates=(low, "torch:eager")).chosen] == ["torch:eager", low]
-    assert judged(CASE, (2, 3), [found("torch:eager", 2.0), found(low, 1.0)], {}).reference == "torch:eager"
+    assert judged(CASE, GRAPH, [found("torch:eager", 2.0), found(low, 1.0)], {}).reference == "torch:eager"
 
 
 @pytest.mark.parametrize(
@@ -156,7 +163,7 @@ def test_growth_adds_cases_once_and_stops_earlier_on_a_cpu():
 
 @pytest.mark.parametrize("case", [CASE, Case("training", 2, 16, 16)])
 def test_a_setup_goes_through_json(case):
-    setup = Setup(EAGER, case, (2, 3), "bfloat16", 3)
+    setup = Setup(EAGER, case, SMALL, "bfloat16", 3)
     assert Setup.from_json(json.dumps(setup)) == setup
 
 
@@ -169,7 +176,7 @@ def found(name, *seconds, answer=(1.0, 2.0)):
 def test_the_fastest_of_torch_is_the_reference_and_ratios_are_of_the_same_round():
     report = judged(
         CASE,
-        (2, 3),
+        GRAPH,
         [found("jax:ours", 1.0, 4.0, 3.0), found("torch:eager", 3, 3, 3), found("torch:compile", 2.0, 2.0, 4.0)],
         {},
     )
@@ -186,7 +193,7 @@ def test_the_fastest_of_torch_is_the_reference_and_ratios_are_of_the_same_round(
     [(["jax:ours", "jax:plain"], "jax:plain"), (["jax:ours"], "jax:ours"), ([], None)],
 )
 def test_without_torch_the_plain_mirror_is_the_reference(names, reference):
-    assert judged(CASE, (2, 3), [found(name, 1.0) for name in names], {}).reference == reference
+    assert judged(CASE, GRAPH, [found(name, 1.0) for name in names], {}).reference == reference
 
 
 @pytest.mark.parametrize(
@@ -194,7 +201,7 @@ def test_without_torch_the_plain_mirror_is_the_reference(names, reference):
     [((1.0, 2.001), None), ((1.0, 2.2), "relative difference: 8.9e-02"), ((1.0, np.nan), "no number")],
 )
 def test_other_answers_than_the_references_are_told(capsys, answer, told):
-    report = judged(CASE, (2, 3), [found("jax:ours", 1.0, answer=answer), found("torch:eager", 1.0)], {})
+    report = judged(CASE, GRAPH, [found("jax:ours", 1.0, answer=answer), found("torch:eager", 1.0)], {})
     table.print_case(report, "float32")
     out = capsys.readouterr().out
     assert ("jax:ours ANSWERS SOMETHING ELSE than torch:eager" in out) == (told is not None)
@@ -206,7 +213,7 @@ def test_the_table(capsys, monkeypatch, rich):
     if not rich:
         monkeypatch.setitem(sys.modules, "rich", None)
     report = judged(
-        CASE, (2, 3), [found("jax:ours", 1.5e-3), found("torch:eager", 1e-3)], {"torch:compile": "no C++ compiler"}
+        CASE, GRAPH, [found("jax:ours", 1.5e-3), found("torch:eager", 1e-3)], {"torch:compile": "no C++ compiler"}
     )
     table.print_case(report, "float32")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -338,22 +345,22 @@ def test_candidates_run_the_code_of_their_caller(monkeypatch, tmp_path):
     monkeypatch.setattr(Worker, "command", lambda *_: [sys.executable, "-c", tells])
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.chdir(tmp_path)
-    with Worker(Setup(EAGER, CASE, (2, 3), "float32", 1)) as worker:
+    with Worker(Setup(EAGER, CASE, SMALL, "float32", 1)) as worker:
         assert worker.ask("describe") == {"code": str(ROOT / "comparison")}
 
 
 def test_what_libraries_print_is_no_answer(monkeypatch):
     monkeypatch.setattr(Worker, "command", lambda _, setup: [sys.executable, "-c", PRINTS, json.dumps(setup)])
-    with Worker(Setup(EAGER, CASE, (2, 3), "float32", 1)) as worker:
+    with Worker(Setup(EAGER, CASE, SMALL, "float32", 1)) as worker:
         assert worker.ask("describe") == {"platform": "cpu"}
         with pytest.raises(WorkerError, match="has no attribute 'memory_used'"):
             worker.ask("prepare")
 
 
 def test_batches_are_fresh_in_every_turn_and_the_same_for_all():
-    one, other = batches(Case("training", 2, 8, 8), 1, 2)
-    again = next(batches(Case("training", 2, 8, 8), 1, 1))
-    later = next(batches(Case("training", 2, 8, 8), 2, 1))
+    one, other = batches(Case("training", 2, 8, 8), 3, 1, 2)
+    again = next(batches(Case("training", 2, 8, 8), 3, 1, 1))
+    later = next(batches(Case("training", 2, 8, 8), 3, 2, 1))
     np.testing.assert_array_equal(one.image, again.image)
     assert (one.image != other.image).any()
     assert (one.image != later.image).any()
@@ -430,6 +437,59 @@ def test_both_frameworks_are_timed_and_answer_the_same(tmp_path, case, none):
     assert "ratios to torch:eager+channels_last" in said
 
 
+FOREIGN = f"{ROOT / 'tests' / 'foreign_networks.py'}:Small"
+
+
+@pytest.fixture
+def foreign(unchecked_shapes):
+    """A network of another project in a file, as its subject and its code."""
+    pytest.importorskip("torch")
+    from comparison.speed.subject import opened
+
+    network = opened(None, FOREIGN, ())
+    with stored(network, FOREIGN) as subject:
+        yield subject, network
+
+
+def test_a_network_that_code_builds_is_the_same_in_another_process(foreign):
+    import torch
+
+    subject, network = foreign
+    again = Subject(*json.loads(json.dumps(subject))).checkpoint()
+    assert subject.graph == network.config
+    assert again.tensors.keys() == network.tensors.keys()
+    module = subject.own_code(again)
+    for name, value in module.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), network.tensors[name])
+    assert next(module.parameters()).dtype == torch.float32
+
+
+def test_operations_of_a_foreign_network_are_those_that_torch_counts(foreign):
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    subject, network = foreign
+    module = subject.own_code(network).train()
+    with FlopCounterMode(display=False) as counter:
+        module(torch.zeros(2, network.config.in_channels, 32, 24)).sum().backward()
+    assert operations(subject.graph, 2, (32, 24), training=True) == counter.get_total_flops()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["inference", "training"])
+def test_a_foreign_network_is_timed_by_its_own_code(tmp_path, case):
+    pytest.importorskip("torch")
+    pytest.importorskip("jax")
+    none = {"inference": "training", "training": "inference"}[case]
+    arguments = [f"--{case}", "2x32x32", f"--{none}", "--module", FOREIGN]
+    found, said = measure(tmp_path, *arguments, "--candidates", "jax:plain", "jax:ours", "torch:eager", blocked=EXTRAS)
+    (report,) = found["cases"]
+    assert report["failed"] == {}
+    assert all(one["difference"] < 1e-3 for one in report["candidates"])
+    assert f"torch runs {FOREIGN}" in said
+    assert found["options"]["module"] == FOREIGN
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("present", "blocked", "case", "reference"),
@@ -461,8 +521,8 @@ def test_a_framework_that_is_missing_is_told_where_it_is_asked_for(fake, monkeyp
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
     plan = Plan(features=(2, 3), rounds=1, candidates=candidates)
-    environment, missing = speed.look_around(plan)
-    report = speed.measured(plan, CASE, environment, missing)
+    environment, missing = speed.look_around(plan, SMALL)
+    report = speed.measured(plan, SMALL, CASE, environment, missing)
     assert (set(environment.devices), set(missing)) == ({"jax"}, {name[:5] for name in failed})
     assert report.failed == failed
 
@@ -486,7 +546,7 @@ def test_the_growth_is_drawn(tmp_path):
 
     plan = Plan(inference=("3x64x64",), growth=True)
     reports = [
-        judged(case, (2, 3), [found("jax:ours", 1.0), found("jax:plain", 2.0), found("torch:eager", 3.0)], {})
+        judged(case, GRAPH, [found("jax:ours", 1.0), found("jax:plain", 2.0), found("torch:eager", 3.0)], {})
         for case in plan.cases("cpu")
     ]
     assert list(by_size(reports, "inference")) == [128, 256, 512, 1024]

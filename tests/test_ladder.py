@@ -12,7 +12,7 @@ from comparison.crops import centre_crops
 from comparison.ladder import answers, ladder
 from comparison.speed.report import CaseReport, Environment
 from conversion.runners import runner_of_checkpoint
-from unet_core.checkpoint import Checkpoint
+from unet_core.checkpoint import Checkpoint, new_network
 from unet_core.config import UNetConfig
 from unet_core.errors import ConfigError, DataError, UNetError
 from unet_core.synthetic import Synthetic
@@ -138,19 +138,20 @@ def test_pictures_that_the_network_cannot_see_are_refused(change):
 def test_costs_are_asked_of_both_frameworks(monkeypatch):
     asked = []
 
-    def measured(plan, case, environment, missing, progress):
+    def measured(plan, subject, case, environment, missing, progress):
         progress(str(case), 0.5)
-        asked.append((str(case), [one.name for one in plan.chosen], plan.rounds, plan.features))
+        asked.append((str(case), [one.name for one in plan.chosen], plan.rounds, subject.checkpoint().config))
         return CaseReport(case, 1, None, (), missing)
 
-    monkeypatch.setattr(comparison.cost, "look_around", lambda plan: (Environment({}, {}, {}), {"jax": "not there"}))
+    monkeypatch.setattr(comparison.cost, "look_around", lambda *_: (Environment({}, {}, {}), {"jax": "not there"}))
     monkeypatch.setattr(comparison.cost, "measured", measured)
     told = []
-    found = cost(CONFIG, rounds=3, progress=lambda text, done: told.append((text, done)))
+    network = new_network(CONFIG, 0)
+    found = cost(network, rounds=3, progress=lambda text, done: told.append((text, done)))
     candidates = ["jax:ours", "torch:eager+channels_last"]
     assert asked == [
-        ("inference 1x256x256", candidates, 3, (4, 6, 8)),
-        ("training 2x128x128", candidates, 3, (4, 6, 8)),
+        ("inference 1x256x256", candidates, 3, CONFIG),
+        ("training 2x128x128", candidates, 3, CONFIG),
     ]
     assert told == [("looking for devices", 0), ("inference 1x256x256", 0.25), ("training 2x128x128", 0.75)]
     assert [case.failed for case in found.cases] == [{"jax": "not there"}] * 2
@@ -159,14 +160,13 @@ def test_costs_are_asked_of_both_frameworks(monkeypatch):
 
 def test_less_than_a_round_is_refused():
     with pytest.raises(ConfigError, match="--rounds 0"):
-        cost(CONFIG, rounds=0)
+        cost(new_network(CONFIG, 0), rounds=0)
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_costs_are_measured():
     pytest.importorskip("torch")
-    found = cost(UNetConfig(features=(2, 3)), rounds=1)
+    found = cost(new_network(UNetConfig(features=(2, 3)), 0), rounds=1)
     for case in found.cases:
         assert [one.framework for one in case.candidates]
         assert not case.failed

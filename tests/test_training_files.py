@@ -15,11 +15,13 @@ jax = pytest.importorskip("jax")
 
 import optax
 from flax import nnx
+from foreign_networks import NestedSkips
 from foreign_unets import FlatUNet, Milesial
 from foreign_unets import trained as trained_module
 
 import conversion
 import unet_jax
+from conversion.code import Known
 from conversion.scripts import understood_training
 from unet_cli.main import main
 from unet_core.checkpoint import Checkpoint
@@ -885,3 +887,24 @@ def test_one_group_for_every_parameter_is_refused_as_open(tmp_path):
 def test_something_else_than_an_optimiser_is_refused():
     with pytest.raises(CheckpointError, match="a torch optimiser, its state_dict or a path is needed, got list"):
         conversion.optimizer_to_optax([], (), model=own())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unchecked_shapes")
+@pytest.mark.parametrize("heads", [1, 2])
+def test_parameters_that_a_script_never_updated_come_back_without_moments(tmp_path, heads):
+    """Of two heads the second is the network's answer; the first may have been trained beside it, or not at all."""
+    module = NestedSkips()
+    optimizer = torch.optim.Adam(module.parameters(), RATE)
+    for _ in range(2):
+        optimizer.zero_grad()
+        sum(answer.square().mean() for answer in module(torch.rand(2, 3, 16, 16))[-heads:]).backward()
+        optimizer.step()
+    path = tmp_path / "theirs.pt"
+    torch.save({"model": module.state_dict(), "optimizer": optimizer.state_dict()}, path)
+    known = Known(module=module, out=1)
+    conversion.convert(path, tmp_path / "ours", to="jax", hints=known, verify=False)
+    conversion.convert(tmp_path / "ours", tmp_path / "again.pt", to="torch", verify=False)
+    state, again = (torch.load(one)["optimizer"]["state"] for one in (path, tmp_path / "again.pt"))
+    assert len(state) == len(optimizer.param_groups[0]["params"]) - 2 * (heads == 1)
+    same(state, again)

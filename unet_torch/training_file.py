@@ -15,7 +15,7 @@ from unet_core.errors import CheckpointError, some
 from unet_core.files import reserve
 from unet_core.graph import Graph
 from unet_core.training_file import Script, TrainingFile, is_plain, merged
-from unet_core.training_state import TrainingState, parameter_shapes
+from unet_core.training_state import TrainingState, parameter_shapes, updated_shapes
 from unet_torch import optimizer_state
 from unet_torch.contents import opened, write_pickle
 from unet_torch.hub import as_torch
@@ -48,7 +48,8 @@ def understood(path: Path, checkpoint: Checkpoint) -> tuple[TrainingFile, dict[s
     hub |= _twice(checkpoint)
     ordered = [(hub[name], name) for name in network if name in hub]
     keys = {name: hub for hub, name in ordered if hub in shapes and names[hub] == name}
-    saved = optimizer_state.read(optimizer, keys, shapes, source)
+    idle = shapes.keys() - updated_shapes(checkpoint.config).keys()
+    saved = optimizer_state.read(optimizer, keys, shapes, source, idle=idle)
     saved.state.check(checkpoint, source)
     beside: dict[str, Any] = {}
     left: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The speed of the two twins, side by side: `unet bench`, and `python -m comparison.speed`.
+"""The speed of a network in both frameworks, side by side: `unet bench`, and `python -m comparison.speed`.
 
 The second one needs nothing but the frameworks, or one of them, and what those need themselves.
 """
@@ -11,6 +11,7 @@ import platform
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from comparison.speed.arguments import parsed
 from comparison.speed.plan import Candidate, Case, Framework, Plan
 from comparison.speed.process import Worker, WorkerError
 from comparison.speed.report import CaseReport, Environment, Found, Memory, judged, to_json
+from comparison.speed.subject import Subject, opened, stored
 from comparison.speed.table import EXPLANATION, print_case, print_environment, say, status_line
 from unet_core.errors import MissingFrameworkError, UNetError, of_system
 from unet_core.files import atomic, check_target
@@ -41,17 +43,24 @@ def bench(plan: Plan) -> int:
         check_target(path, force=True)
     if image and importlib.util.find_spec("matplotlib") is None:
         raise MissingFrameworkError("--growth needs matplotlib: pip install -e '.[train]' -c constraints.txt")
-    environment, missing = look_around(plan)
-    print_environment(environment, plan.precision)
-    cases = plan.cases(environment.platform)
-    reports: list[CaseReport] = []
-    for case in cases:
-        with status_line() as progress:
-            reports.append(measured(plan, case, environment, missing, _part(progress, len(reports), len(cases))))
-        print_case(reports[-1], plan.precision)
+    with _asked(plan) as subject:
+        config = subject.checkpoint().config
+        plan.check_network(config)
+        environment, missing = look_around(plan, subject)
+        print_environment(environment, plan.precision)
+        if subject.file is not None:
+            say(f"{config.title}; torch runs {subject.module or 'its graph, for want of --module'}")
+        cases = plan.cases(environment.platform)
+        reports: list[CaseReport] = []
+        for case in cases:
+            with status_line() as progress:
+                part = _part(progress, len(reports), len(cases))
+                reports.append(measured(plan, subject, case, environment, missing, part))
+            print_case(reports[-1], plan.precision)
     say(EXPLANATION)
     if plan.out:
-        options = {"features": plan.features, "precision": plan.precision, "rounds": plan.rounds, "calls": plan.calls}
+        names = ("features",) if subject.file is None else ("checkpoint", "module", "kwargs")
+        options = {name: getattr(plan, name) for name in (*names, "precision", "rounds", "calls")}
         with atomic(plan.out, force=True) as partial:
             partial.write_text(to_json(environment, options, reports), encoding="utf-8")
     if image:
@@ -62,7 +71,13 @@ def bench(plan: Plan) -> int:
     return 0 if any(report.candidates for report in reports) else 1
 
 
-def look_around(plan: Plan) -> tuple[Environment, dict[Framework, str]]:
+def _asked(plan: Plan) -> AbstractContextManager[Subject]:
+    if plan.checkpoint is None and plan.module is None:
+        return contextlib.nullcontext(Subject(plan.features))
+    return stored(opened(plan.checkpoint, plan.module, plan.kwargs), plan.module, plan.kwargs)
+
+
+def look_around(plan: Plan, subject: Subject) -> tuple[Environment, dict[Framework, str]]:
     """The machine and the devices; and why a framework does not run that is installed, or asked for by name.
 
     Raises:
@@ -73,7 +88,7 @@ def look_around(plan: Plan) -> tuple[Environment, dict[Framework, str]]:
     devices: dict[str, dict[str, Any]] = {}
     missing: dict[Framework, str] = {}
     with contextlib.ExitStack() as stack:
-        setups = {one.framework: plan.setup(one, plan.cases("cpu")[0]) for one in wanted}
+        setups = {one.framework: plan.setup(one, plan.cases("cpu")[0], subject) for one in wanted}
         workers = {name: stack.enter_context(Worker(setup)) for name, setup in setups.items()}
         for name, worker in workers.items():
             try:
@@ -88,6 +103,7 @@ def look_around(plan: Plan) -> tuple[Environment, dict[Framework, str]]:
 
 def measured(
     plan: Plan,
+    subject: Subject,
     case: Case,
     environment: Environment,
     missing: Mapping[Framework, str],
@@ -97,6 +113,7 @@ def measured(
 
     Args:
         plan: which candidates, and how often.
+        subject: the network.
         case: what to time.
         environment: the devices.
         missing: frameworks whose candidates do not run, and why.
@@ -111,7 +128,7 @@ def measured(
     ]
     replies: dict[Candidate, list[dict[str, Any]]] = {one: [] for one in candidates}
     with contextlib.ExitStack() as stack:
-        workers = {one: stack.enter_context(Worker(plan.setup(one, case))) for one in candidates}
+        workers = {one: stack.enter_context(Worker(plan.setup(one, case, subject))) for one in candidates}
 
         def ask_all(text: str, done: float, what: str, **more: Any) -> None:
             """Those that cannot, or die, are out."""
@@ -128,7 +145,7 @@ def measured(
         for number in range(1, plan.rounds + 1):
             ask_all(f"round {number}", 0.5 + 0.5 * (number - 1) / plan.rounds, "turn", number=number)
         found = [_found(one, *replies[one]) for one in workers]
-    return judged(case, plan.features, found, failed)
+    return judged(case, subject.graph, found, failed)
 
 
 def _found(candidate: Candidate, _: dict[str, Any], first: dict[str, Any], *turns: dict[str, Any]) -> Found:

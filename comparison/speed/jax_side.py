@@ -13,10 +13,11 @@ from jax.sharding import AxisType
 
 from comparison.speed.plan import Setup
 from unet_core.batches import Batch
-from unet_core.checkpoint import new_network
+from unet_jax.checkpoint import abstract
 from unet_jax.compilation import compiler_options
 from unet_jax.hub import fill
 from unet_jax.model import UNet
+from unet_jax.network import Network
 from unet_jax.plain import PlainUNet
 from unet_jax.step import abstract_model, compiled, controls_of, new_state, placed, updater
 
@@ -41,7 +42,10 @@ class Job:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.kind = PlainUNet if "plain" in setup.candidate.words else UNet
+        self.checkpoint = setup.subject.checkpoint()
+        self.channels = self.checkpoint.config.in_channels
+        self.plain = "plain" in setup.candidate.words
+        self.kind = PlainUNet if self.plain else UNet
         self.mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=[DEVICE])
         self.training = setup.case.kind == "training"
         self.run = self._training() if self.training else self._inference()
@@ -63,23 +67,23 @@ class Job:
         """Nothing is kept."""
 
     def _inference(self) -> Callable[[Array], Array]:
-        model = self.kind.from_config(self.setup.config, dtype=self._dtype, rngs=None)
-        fill(model, new_network(self.setup.config, 0).tensors)
+        model = abstract(self.checkpoint, kind=self.kind, dtype=self._dtype)
+        fill(model, self.checkpoint.tensors)
         model.eval()
-        if self.kind is PlainUNet:
-            return logits_of(model)
-        return logits_of(model.fold(DEVICE.platform), compiler_options(DEVICE.platform))
+        if self.plain:
+            return answers_of(model)
+        return answers_of(model.fold(DEVICE.platform), compiler_options(DEVICE.platform))
 
     def _training(self) -> Callable[[Array, Array], Array]:
-        recipe, start = self.setup.recipe, new_network(self.setup.config, 0)
+        recipe, start = self.setup.recipe, self.checkpoint
         update = updater(recipe, abstract_model(start, recipe, self.kind))
         state = new_state(start, recipe, self.mesh)
         controls = controls_of(recipe.optimizer.rate, 1.0, self.mesh)
-        program: Any = jax.jit(update, donate_argnums=0) if self.kind is PlainUNet else None
+        program: Any = jax.jit(update, donate_argnums=0) if self.plain else None
 
         def run(image: Array, labels: Array) -> Array:
             nonlocal state, program
-            program = program or compiled(update, state, recipe, self.mesh, start.config.in_channels)
+            program = program or compiled(update, state, recipe, self.mesh, self.channels)
             state, values = program(state, image, labels, controls)
             return values
 
@@ -90,10 +94,10 @@ class Job:
         return jnp.bfloat16 if self.setup.precision == "bfloat16" else None
 
 
-def logits_of(model: UNet, options: dict[str, str] | None = None) -> Callable[[Array], Array]:
+def answers_of(model: UNet | Network, options: dict[str, str] | None = None) -> Callable[[Array], Array]:
     """The compiled function of an image; `options` are XLA's."""
     graphdef, state = nnx.split(model)
-    run = jax.jit(lambda state, x: nnx.merge(graphdef, state).logits(x), compiler_options=options)
+    run = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x), compiler_options=options)
     return lambda x: run(state, x)
 
 

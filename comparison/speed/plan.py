@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
+from comparison.speed.subject import Subject
 from unet_core.config import UNetConfig
 from unet_core.errors import ConfigError
+from unet_core.graph import Graph
 from unet_core.recipe import Recipe
 
 Framework = Literal["jax", "torch"]
@@ -90,20 +92,14 @@ class Setup(NamedTuple):
 
     candidate: Candidate
     case: Case
-    features: tuple[int, ...]
+    subject: Subject
     precision: Precision
     calls: int
-
-    @property
-    def config(self) -> UNetConfig:
-        """The network: colour pictures, one class and the background."""
-        return UNetConfig(features=self.features)
 
     @property
     def recipe(self) -> Recipe:
         """An update of the product: cross-entropy and Adam."""
         return Recipe(
-            features=self.features,
             batch=self.case.batch,
             crop=self.case.height,
             precision=self.precision,
@@ -113,8 +109,9 @@ class Setup(NamedTuple):
     @classmethod
     def from_json(cls, text: str) -> Self:
         """The inverse of `json.dumps`."""
-        (framework, words), case, features, *others = json.loads(text)
-        return cls(Candidate(framework, tuple(words)), Case(*case), tuple(features), *others)
+        (framework, words), case, (features, file, module, kwargs), *others = json.loads(text)
+        subject = Subject(tuple(features), file, module, tuple(kwargs))
+        return cls(Candidate(framework, tuple(words)), Case(*case), subject, *others)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +129,13 @@ class Plan:
     """Batches of training, each as BxHxW, square; none: no training. What is timed is a whole update."""
     features: tuple[int, ...] = UNetConfig.features
     """Channels of each level of the network, the last one being the bottom."""
+    checkpoint: Path | None = None
+    """Measure the network of this checkpoint, or of a run, instead."""
+    module: str | None = None
+    """The code that torch runs, as FILE.py:Class or package.module:Class: the checkpoint's; without a checkpoint, the
+    network that it builds. Left out: a network that was read from code runs in torch as its graph."""
+    kwargs: tuple[str, ...] = ()
+    """What --module is called with, as NAME=VALUE, e.g. n_channels=3 n_classes=2."""
     precision: Precision = "float32"
     """What the network computes in; bfloat16 is autocast in torch, and in both the weights stay float32."""
     candidates: tuple[str, ...] = ()
@@ -156,23 +160,29 @@ class Plan:
             raise ConfigError(f"--out {self.out}: give a name that ends in .json")
         if not self.cases("cpu"):
             raise ConfigError("nothing to measure: give --inference or --training")
-        for case in self.cases("gpu"):
-            self._check(case)
+        if self.kwargs and self.module is None:
+            raise ConfigError("--kwargs: is for --module")
         names = {name for one in (*CANDIDATES, *BY_NAME) for name in (one.name, one.framework)}
         if unknown := sorted(set(self.candidates) - names):
             known = ", ".join(one.name for one in (*CANDIDATES, *BY_NAME))
             raise ConfigError(f"--candidates {unknown[0]}: there is no such candidate; there are jax, torch, {known}")
 
-    def _check(self, case: Case) -> None:
-        config = UNetConfig(features=self.features)
+    def check_network(self, config: UNetConfig | Graph) -> None:
+        """Raise ConfigError where this network cannot be measured so; the message names the case."""
+        for case in self.cases("gpu"):
+            self._check(case, config)
+
+    def _check(self, case: Case, config: UNetConfig | Graph) -> None:
         if case.batch < 1:
             raise ConfigError(f"--{case.kind} {case.size}: a batch has one picture at least")
         if case.kind == "training" and case.height != case.width:
             raise ConfigError(f"--training {case.size}: training takes square crops")
+        if isinstance(config, Graph) and config.dimensions != 2:
+            raise ConfigError(f"only networks of two dimensions are timed; this one takes {config.dimensions}")
         try:
             config.check_input(case.height, case.width, config.in_channels)
             if case.kind == "training":
-                Recipe(features=self.features, batch=case.batch, crop=case.height).check(config, 2)
+                Recipe(batch=case.batch, crop=case.height).check(config, 2)
         except ValueError as error:
             raise ConfigError(f"--{case.kind} {case.size}: {error}") from error
 
@@ -196,6 +206,6 @@ class Plan:
                 found += [Case(kind, batch, SIZE_OF_BATCHES, SIZE_OF_BATCHES) for batch in BATCHES]
         return tuple(dict.fromkeys(found))
 
-    def setup(self, candidate: Candidate, case: Case) -> Setup:
+    def setup(self, candidate: Candidate, case: Case, subject: Subject) -> Setup:
         """What the candidate's process is told."""
-        return Setup(candidate, case, self.features, self.precision, self.calls)
+        return Setup(candidate, case, subject, self.precision, self.calls)

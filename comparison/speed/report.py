@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from comparison.speed.operations import operations
 from comparison.speed.plan import BY_NAME, Candidate, Case, Framework
-from unet_core.config import UNetConfig
+from unet_core.graph import Graph
+from unet_core.graph.summary import operations
 
 SCHEMA = 1
 
@@ -111,10 +111,9 @@ class Environment:
         return next((one["platform"] for one in self.devices.values() if one["platform"] != "cpu"), "cpu")
 
 
-def judged(case: Case, features: tuple[int, ...], found: Sequence[Found], failed: Mapping[str, str]) -> CaseReport:
+def judged(case: Case, network: Graph, found: Sequence[Found], failed: Mapping[str, str]) -> CaseReport:
     """The candidates of one case, beside the reference."""
-    config, training = UNetConfig(features=features), case.kind == "training"
-    count = operations(config, case.batch, case.height, case.width, training=training)
+    count = operations(network, case.batch, (case.height, case.width), training=case.kind == "training")
     if not found:
         return CaseReport(case, count, None, (), failed)
     reference = reference_of(found)

@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from comparison.speed.plan import Setup
 from unet_core.batches import Batch
-from unet_core.checkpoint import new_network
+from unet_core.errors import UNetError
+from unet_core.hub import Description
 from unet_torch.checkpoint import from_checkpoint
-from unet_torch.step import new_state, placed, updater
+from unet_torch.optimizers import optimizer_of
+from unet_torch.reading import picked
+from unet_torch.step import TrainState, new_state, placed, updater
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ON_GPU = DEVICE.type == "cuda"
@@ -35,11 +38,38 @@ def describe() -> dict[str, Any]:
     }
 
 
+class Theirs(nn.Module):
+    """Code of another project, called as the modules of this one.
+
+    Args:
+        module: the code.
+        config: what was read from it.
+    """
+
+    def __init__(self, module: nn.Module, config: Description) -> None:
+        super().__init__()
+        self.module = module
+        self.config = config
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the code answers; of several tensors the first."""
+        answer = self.module(x)
+        return answer if isinstance(answer, Tensor) else picked(answer)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The same, where that is logits."""
+        if self.config.output != "logits":
+            raise UNetError("its code answers no logits, which training starts from; leave --module out")
+        return self(x)
+
+
 class Job:
     """A candidate in one case."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
+        self.checkpoint = setup.subject.checkpoint()
+        self.channels = self.checkpoint.config.in_channels
         words = setup.candidate.words
         self.compile, self.last, self.low = (word in words for word in ("compile", "channels_last", "low-resolution"))
         self.mode = "max-autotune" if "max-autotune" in words else None
@@ -71,22 +101,28 @@ class Job:
             torch.cuda.empty_cache()  # the other candidates wait on the same device
 
     def _inference(self) -> Callable[[Tensor, Tensor], Tensor]:
-        model = from_checkpoint(new_network(self.setup.config, 0)).to(DEVICE)
-        model = model.to(memory_format=self._format)  # type: ignore[call-overload]  # of nn.Module, as documented
+        own = self.setup.subject.own_code(self.checkpoint)
+        model: Any = from_checkpoint(self.checkpoint) if own is None else Theirs(own, self.checkpoint.config).eval()
+        model = model.to(DEVICE, memory_format=self._format)
         model.low_resolution = self.low
-        logits = torch.compile(model.logits, mode=self.mode) if self.compile else model.logits
+        network = torch.compile(model, mode=self.mode) if self.compile else model
         self.clear: Callable[[], object] = lambda: None
 
         def run(image: Tensor, _: Tensor) -> Tensor:
             narrow = torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.setup.precision == "bfloat16")
             with torch.inference_mode(), narrow:
-                return logits(image)
+                return network(image)
 
         return run
 
     def _training(self) -> Callable[[Tensor, Tensor], Tensor]:
         recipe = self.setup.recipe
-        state = new_state(new_network(self.setup.config, 0), recipe, DEVICE)
+        state = new_state(self.checkpoint, recipe, DEVICE)
+        own = self.setup.subject.own_code(self.checkpoint)
+        if own is not None:
+            model: Any = Theirs(own, state.model.config).to(DEVICE).train()
+            trained = [one for one in own.parameters() if one.requires_grad]
+            state = TrainState(model, optimizer_of(recipe.optimizer, trained), None)
         state.model.to(memory_format=self._format)  # type: ignore[call-overload]
         state.model.low_resolution = self.low
         for group in state.optimizer.param_groups:

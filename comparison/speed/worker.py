@@ -48,6 +48,9 @@ _STATUS = Path("/proc/self/status")
 class Job(Protocol):
     """A candidate in one case; each framework has its own."""
 
+    channels: int
+    """Of the pictures."""
+
     def placed(self, batch: Batch) -> Any:
         """The batch on the device."""
 
@@ -148,7 +151,8 @@ class Worker:
         return seconds, rest, peak
 
     def _inputs(self, turn: int, count: int) -> list[Any]:
-        return [self.job.placed(batch) for batch in batches(self.setup.case, turn, count)]
+        made = batches(self.setup.case, self.job.channels, turn, count)
+        return [self.job.placed(batch) for batch in made]
 
     def _used(self) -> int | None:
         own = self.side.memory_used()
@@ -164,12 +168,12 @@ class Worker:
             Path("/proc/self/clear_refs").write_text("5")  # VmHWM, see proc(5)
 
 
-def batches(case: Case, number: int, count: int) -> Iterator[Batch]:
+def batches(case: Case, channels: int, number: int, count: int) -> Iterator[Batch]:
     """The random batches of a turn, the same for every candidate."""
     rng = np.random.default_rng((case.batch, case.height, case.width, number))
     shape = (case.batch, case.height, case.width)
     for _ in range(count):
-        yield Batch(rng.random((*shape, 3), np.float32), rng.integers(0, 2, shape, np.uint8))
+        yield Batch(rng.random((*shape, channels), np.float32), rng.integers(0, 2, shape, np.uint8))
 
 
 def timed(call: Callable[[Any], Any], inputs: Any) -> tuple[float, Any]:

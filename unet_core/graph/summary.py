@@ -1,4 +1,4 @@
-"""A graph as a table: what each of its operations answers at a size, its parameters, and the operations it takes."""
+"""A graph as a table: what each of its operations answers at a size, its parameters, and what it takes to compute."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -48,6 +48,33 @@ def summary(graph: Graph, size: Sequence[int] | None = None) -> tuple[Row, ...]:
         parameters = sum(math.prod(tensor.shape) for tensor in trained)
         rows.append(Row(node.name, node.operation, shapes[node.name], parameters, _flop(graph, node, shapes)))
     return tuple(rows)
+
+
+def operations(graph: Graph, batch: int, size: Sequence[int], *, training: bool = False) -> int:
+    """Additions and multiplications of one forward pass in eval mode, or of one update: those of `Row.flop`.
+
+    Counted as the network is defined, operation by operation, whatever a framework makes of it: a program that needs
+    fewer is faster, and not slower per operation. In an update each operation is made again for every factor that has a
+    gradient: nothing needs that of the picture.
+
+    Args:
+        graph: the network.
+        batch: how many pictures.
+        size: height and width (depth before them) of one.
+        training: count an update.
+
+    Raises:
+        ValueError: the network does not take that size.
+    """
+    total = 0
+    moving: set[str] = set()
+    for node, row in zip(graph.nodes, summary(graph, size), strict=True):
+        trained = any(graph.tensors[name].kind == "parameter" for name in node.tensors.values())
+        inputs = [name in moving for name in node.inputs]
+        if trained or any(inputs):
+            moving.add(node.name)
+        total += row.flop * (1 + training * (trained + sum(inputs)))
+    return batch * total
 
 
 def usual_size(graph: Graph) -> tuple[int, ...]:

@@ -1,0 +1,81 @@
+"""Which network is timed: the family's with some widths, that of a checkpoint, or one that its code builds."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from unet_core.checkpoint import Checkpoint, new_network
+from unet_core.config import UNetConfig
+from unet_core.graph import Graph
+from unet_core.graph.family import graph
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Subject(NamedTuple):
+    """A network, as a process of its own can make it again."""
+
+    features: tuple[int, ...] = UNetConfig.features
+    """Of the family's network, where there is no file."""
+    file: str | None = None
+    """A checkpoint that needs no other framework to be read."""
+    module: str | None = None
+    """The code that torch runs: FILE.py:Class or package.module:Class; None: that of this project."""
+    kwargs: tuple[str, ...] = ()
+    """What the code is called with."""
+
+    def checkpoint(self) -> Checkpoint:
+        """The network; that of the family takes colour pictures and has one class and the background."""
+        if self.file is None:
+            return new_network(UNetConfig(features=self.features), 0)
+        from unet_core.safetensors_file import read
+
+        return read(Path(self.file))
+
+    @property
+    def graph(self) -> Graph:
+        """What it computes."""
+        config = UNetConfig(features=self.features) if self.file is None else self.checkpoint().config
+        return config if isinstance(config, Graph) else graph(config)
+
+    def own_code(self, checkpoint: Checkpoint) -> "nn.Module | None":
+        """The module that its code builds, with the tensors of the checkpoint; None where no code is named."""
+        if self.module is None:
+            return None
+        from conversion.code import Known, build, values_of
+        from conversion.loading import contents_of, load
+
+        module = build(Known(module=self.module, kwargs=values_of(self.kwargs)))
+        load(module, contents_of(checkpoint, "the network", module), self.module)
+        return module.float()
+
+
+@contextmanager
+def stored(network: Checkpoint, module: str | None = None, kwargs: tuple[str, ...] = ()) -> Iterator[Subject]:
+    """A network in a file for the processes that time it; the file is gone afterwards."""
+    from unet_core.safetensors_file import write
+
+    with tempfile.TemporaryDirectory(prefix="unet-bench-") as folder:
+        file = Path(folder) / "network.safetensors"
+        write(file, network)
+        yield Subject(file=str(file), module=module, kwargs=kwargs)
+
+
+def opened(path: Path | None, module: str | None, kwargs: tuple[str, ...]) -> Checkpoint:
+    """The network of a checkpoint or of a run, or, without one, that of the code with the parameters that it draws.
+
+    Raises:
+        UNetError: the checkpoint cannot be read, or is not of the code, or the code cannot be read.
+    """
+    from conversion import containers
+    from conversion.code import Known, build, values_of
+    from conversion.modules import read_module
+    from unet_core.run import BEST, is_run
+
+    known = Known(module=module, kwargs=values_of(kwargs))
+    if path is None:
+        return read_module(build(known), known.title)
+    return containers.opened(path / BEST if is_run(path) else path, known).checkpoint
