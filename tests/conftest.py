@@ -69,6 +69,23 @@ def batch(config: UNetConfig, n: int = 1, height: int = 16, width: int = 16, dty
     return np.random.default_rng(n * height + width).standard_normal(shape).astype(dtype)
 
 
+def few(cases, *quick):
+    """Parameters of a test, of which the quick tests take those of these names, and the slow ones all others."""
+    named = cases.items() if isinstance(cases, dict) else ((case, case) for case in cases)
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)),
+            id=str(name),
+            marks=() if name in quick else pytest.mark.slow,
+        )
+        for name, case in named
+    ]
+
+
+mostly_torch = pytest.mark.parametrize("backend", few(["torch", "jax"], "torch"), indirect=True)
+"""For what the code that both backends share does: the quick tests try it with the one that has nothing to compile."""
+
+
 @pytest.fixture
 def tensors() -> dict[str, np.ndarray]:
     return trained_tensors(TINY)

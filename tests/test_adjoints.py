@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 pytest.importorskip("jax")
 
 import torch
-from conftest import trained_tensors
+from conftest import few, trained_tensors
 from torch import nn
 from torch.nn import functional
 
@@ -263,12 +263,12 @@ def check(result, found):
     assert [cause in trial.switch for trial in result.trials if trial.vanishes] == [True], "no other switch explains it"
 
 
-@pytest.mark.parametrize(("planted", "found"), BACKWARD.values(), ids=BACKWARD)
+@pytest.mark.parametrize(("planted", "found"), few(BACKWARD, *list(BACKWARD)[::2]))
 def test_a_difference_of_the_backward_pass_is_named(planted, found):
     check(divergence(A, planted(), SAMPLE), found)
 
 
-@pytest.mark.parametrize(("planted", "cause"), UPDATE.values(), ids=UPDATE)
+@pytest.mark.parametrize(("planted", "cause"), few(UPDATE, *list(UPDATE)[::2]))
 def test_a_difference_of_the_update_is_named(planted, cause):
     check(divergence(A, planted(), SAMPLE), ("down1.conv.0", STEP, "float64", cause))
 

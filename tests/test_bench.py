@@ -408,12 +408,18 @@ def measure(tmp_path, *arguments, blocked=()):
 EXTRAS = ("tyro", "grain", "tensorboardX", "PIL", "tifffile")
 
 
+def test_a_framework_is_timed(tmp_path):
+    pytest.importorskip("torch")
+    found, said = measure(tmp_path, "--inference", "1x8x8", "--training", "--candidates", "torch:eager", blocked=EXTRAS)
+    ((one,),) = (case["candidates"] for case in found["cases"])
+    assert len(one["seconds"]) == 2
+    assert "ratios to torch:eager" in said
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "none"),
-    [
-        (("--inference", "1x8x8"), "--training"),
-        pytest.param(("--training", "2x8x8"), "--inference", marks=pytest.mark.slow),
-    ],
+    [(("--inference", "1x8x8"), "--training"), (("--training", "2x8x8"), "--inference")],
     ids=["inference", "training"],
 )
 def test_both_frameworks_are_timed_and_answer_the_same(tmp_path, case, none):

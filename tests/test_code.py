@@ -325,6 +325,7 @@ def test_to_jax_reads_the_code_not_the_names():
     assert list(back.state_dict()) == list(model.state_dict())
 
 
+@pytest.mark.slow
 def test_a_module_that_is_built_is_code_too(tmp_path):
     model = trained(Milesial(3, 2, width=4))
     torch.save(model.state_dict(), tmp_path / "a.pt")

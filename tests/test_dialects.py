@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import few
 from foreign_unets import AttributeUNet, FlatUNet, ListedUNet, MateuszBuda, Milesial, Milesial2019, trained
 
 from unet_cli.main import main
@@ -63,6 +64,11 @@ def assert_same_answers(model, in_jax, size):
     assert np.abs(found - reference).max() <= 1e-12 * np.abs(reference).max()
 
 
+@pytest.mark.parametrize(
+    "foreign",
+    few(list(FOREIGN), "milesial bilinear", "milesial 2019 transposed", "mateuszbuda", "module lists"),
+    indirect=True,
+)
 def test_the_same_answers_in_jax(foreign, tmp_path, x64):
     model, dialect, hints, size = foreign
     torch.save(model.double().state_dict(), tmp_path / "a.pt")
@@ -107,7 +113,7 @@ def test_the_projects_networks_at_full_size(tmp_path, name):
     assert np.abs(ours - exact).max() <= 1.25 * np.abs(own - exact).max()
 
 
-@pytest.mark.parametrize("name", ["milesial bilinear with biases", "mateuszbuda", "flat names"])
+@pytest.mark.parametrize("name", few(["milesial bilinear with biases", "mateuszbuda", "flat names"], "mateuszbuda"))
 def test_a_live_module_crosses_over_in_training_mode(name, x64):
     make, _, _, size = FOREIGN[name]
     model = trained(make()).double().train()
@@ -174,6 +180,7 @@ def by_names(folder, make, hints):
     return model, folder / "a"
 
 
+@pytest.mark.slow
 def test_another_reading_does_not_pass_the_proof(tmp_path):
     """The control: under the other concatenation order the project's own code answers something else."""
     proof = conversion.verify(
@@ -308,6 +315,7 @@ def test_an_extra_tensor_may_have_a_name_of_the_hubs(tmp_path):
         unet_torch.load(tmp_path / "a.pt")
 
 
+@pytest.mark.slow
 def test_a_size_that_the_projects_code_does_not_take_is_said(tmp_path):
     model, read = by_names(tmp_path, lambda: MateuszBuda(init_features=2), Hints())
     with pytest.raises(UNetError, match="size 33x47: the network takes multiples of 16 from 16 up"):

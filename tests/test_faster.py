@@ -128,7 +128,7 @@ def test_another_upsampling_would_be_seen(x64, monkeypatch):
     assert apart(trained(ours, *given), trained(plain, *given)) > 1e-3
 
 
-@pytest.mark.parametrize("size", [(8, 8), (9, 12), (11, 5), (2, 3)])
+@pytest.mark.parametrize("size", [(8, 8), pytest.param((9, 12), marks=pytest.mark.slow), (11, 5), (2, 3)])
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("few", [0, 64])
 def test_all_ways_of_upsampling_the_taps_are_one(x64, monkeypatch, size, align_corners, few):

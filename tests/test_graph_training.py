@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import mostly_torch
 from graphs import network, small, unpadded, volume
 
 from unet_core.batches import Batch
@@ -157,6 +158,7 @@ def test_three_classes_with_a_softmax_behind(backend):
     np.testing.assert_array_equal(found, plain.run(list(batches(BASE, classes=3))))
 
 
+@mostly_torch
 @pytest.mark.parametrize("precision", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 def test_the_short_precisions_train(backend, precision):
     recipe = dataclasses.replace(BASE, precision=precision, remat=backend == "jax", ema=0.9)
@@ -272,6 +274,7 @@ def states_of(run):
     return sorted((run / "states").iterdir(), key=lambda path: int(path.stem))
 
 
+@mostly_torch
 def test_a_run_says_what_it_trains_and_keeps_its_graph(backend, whole, start):
     run, said = whole(backend)
     assert said[0].endswith(f"; {read(start).config.title}")

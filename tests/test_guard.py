@@ -132,9 +132,21 @@ def assert_refused(code: int, out: str, err: str, named: str, says: str) -> None
 
 REFUSED = [case for case in CASES if not case.accepted]
 ACCEPTED = [case for case in CASES if case.accepted]
+
+
+def quickly(case: Case, command: str, number: int) -> bool:
+    """Of both commands, which open a file by the same code, the quick tests try one in turns."""
+    return case.about_the_target or case.apart or case.row in REPORTED or command == ("convert", "inspect")[number % 2]
+
+
 COMMANDS = [
-    pytest.param(case, command, id=f"{case.row} {case.name}, {command}")
-    for case in REFUSED
+    pytest.param(
+        case,
+        command,
+        id=f"{case.row} {case.name}, {command}",
+        marks=() if quickly(case, command, number) else pytest.mark.slow,
+    )
+    for number, case in enumerate(REFUSED)
     for command in ("convert", "inspect")
     if command == "convert" or not (case.about_the_target or case.apart)
 ]

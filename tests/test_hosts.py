@@ -168,7 +168,7 @@ def test_a_state_of_two_hosts_goes_on_on_one(two, whole, tmp_path):
     assert distance(run, whole) < BOUND
 
 
-@pytest.mark.parametrize("damage", [flip, swap])
+@pytest.mark.parametrize("damage", [flip, pytest.param(swap, marks=pytest.mark.slow)])
 def test_a_damaged_part_of_an_array_is_seen(damage, two, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(two, run)

@@ -80,7 +80,10 @@ def test_nothing_heavy_is_imported_early(tmp_path, module, unwanted):
 
 @pytest.mark.parametrize(
     ("present", "blocked", "arguments"),
-    [("torch", JAX, "features=(2, 3), seed=0"), ("jax", TORCH, "features=(2, 3), rngs=0")],
+    [
+        ("torch", JAX, "features=(2, 3), seed=0"),
+        pytest.param("jax", TORCH, "features=(2, 3), rngs=0", marks=pytest.mark.slow),
+    ],
 )
 def test_one_framework_converts_without_the_proof(tmp_path, present, blocked, arguments):
     pytest.importorskip(present)

@@ -58,7 +58,7 @@ def assert_close(found, reference, tolerance):
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-@pytest.mark.parametrize(("n", "height", "width"), [(1, 16, 16), (3, 19, 21)])
+@pytest.mark.parametrize(("n", "height", "width"), [pytest.param(1, 16, 16, marks=pytest.mark.slow), (3, 19, 21)])
 def test_logits_agree_in_float64(x64, config, n, height, width):
     if config.depth == 4:
         height, width = height + 8, width + 8
@@ -247,6 +247,7 @@ def test_float64_without_x64_is_refused_not_rounded():
         conversion.to_jax(model)
 
 
+@pytest.mark.slow
 def test_a_foreign_module_with_the_same_keys_converts():
     from plain_unet import PlainUNet
 

@@ -5,6 +5,7 @@ import functools
 
 import numpy as np
 import pytest
+from conftest import few
 from forks import ARGUMENTS, FORKS, OF_THE_FAMILY, built, written
 
 torch = pytest.importorskip("torch")
@@ -69,8 +70,7 @@ def answers(model, size, seed=2):
     return x, found.numpy()
 
 
-QUICK = ("half-pixel corners", "LeakyReLU", "unpadded, pooled skips")
-ALL = [fork if fork in QUICK else pytest.param(fork, marks=pytest.mark.slow) for fork in FORKS]
+ALL = few(FORKS.keys(), "half-pixel corners", "unpadded, pooled skips")
 
 
 @pytest.mark.parametrize("fork", ALL)
@@ -103,7 +103,9 @@ def test_an_example_finds_what_is_of_the_family(folder, fork):
     assert np.abs(found - expected).max() <= 1e-12 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("fork", [fork for fork in FORKS if fork not in OF_THE_FAMILY])
+@pytest.mark.parametrize(
+    "fork", few([fork for fork in FORKS if fork not in OF_THE_FAMILY], "LeakyReLU", "unpadded, pooled skips")
+)
 def test_an_example_refuses_what_is_not(folder, fork):
     _, weights, pair = files(folder, fork)
     with pytest.raises(
@@ -142,8 +144,7 @@ WRONG = {
 
 @pytest.mark.parametrize(
     "fork",
-    [fork for fork in WRONG if fork in QUICK]
-    + [pytest.param(fork, marks=pytest.mark.slow) for fork in WRONG if fork not in QUICK],
+    few(list(WRONG), "half-pixel corners"),
 )
 def test_the_proof_against_the_code_fails_where_jax_is_given_something_else(read, fork):
     found = read(fork)

@@ -224,6 +224,7 @@ def test_code_that_does_something_else_at_every_size_is_read_at_those_that_are_n
         read(module, sizes=[(20, 30), (24, 30)])
 
 
+@pytest.mark.slow
 def test_a_size_that_is_named_is_one_that_the_network_takes():
     assert read(network("BranchOnTensor"), (26, 34)).graph.sizes == Sizes(multiple=2, least=4)
     odd = read(network("BranchOnTensor"), (25, 33)).graph
@@ -237,10 +238,26 @@ def test_a_size_that_is_named_is_one_that_the_network_takes():
     ("network_name", "operation", "attribute", "value", "message"),
     [
         ("Small", "batch_norm", "epsilon", 1e-3, "what was read is not what its code computes"),
-        ("Small", "batch_norm", "momentum", 0.2, "the running statistics of down.1.running_mean"),
+        pytest.param(
+            "Small",
+            "batch_norm",
+            "momentum",
+            0.2,
+            "the running statistics of down.1.running_mean",
+            marks=pytest.mark.slow,
+        ),
         ("Dropouts", "dropout", "kind", "elements", "in training mode the graph answers"),
-        ("Antialiased", "interpolate", "align_corners", True, "what was read is not what its code computes"),
-        ("Recurrent", "batch_norm", "frozen", True, "in training mode the graph answers"),
+        pytest.param(
+            "Antialiased",
+            "interpolate",
+            "align_corners",
+            True,
+            "what was read is not what its code computes",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "Recurrent", "batch_norm", "frozen", True, "in training mode the graph answers", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_wrong_row_is_found(monkeypatch, network_name, operation, attribute, value, message):

@@ -172,7 +172,7 @@ def only(tensors, *, statistics):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("step", [0, 2])
+@pytest.mark.parametrize("step", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_loss_and_norm_agree(name, step):
     ours, theirs = jaxs(name)[step], torchs(name)[step]
     assert ours.loss == pytest.approx(theirs.loss, rel=1e-12)

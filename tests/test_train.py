@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import few, mostly_torch
 from safetensors.numpy import load_file
 
 from unet_core import CheckpointError, ConfigError, UNetConfig
@@ -121,7 +122,7 @@ def test_a_training_learns(backend, whole):
     assert found[-1] < found[0]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", few(list(RECIPES), "everything"))
 @pytest.mark.parametrize("end", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_resumption_is_exact(backend, name, end, cells, whole, tmp_path, monkeypatch):
     """A signal after any step: state, history and best network go on as if there had been none."""
@@ -138,6 +139,7 @@ def test_resumption_is_exact(backend, name, end, cells, whole, tmp_path, monkeyp
     }
 
 
+@mostly_torch
 def test_a_training_leaves_where_it_is_told_to(backend, cells, whole, tmp_path):
     """With its state saved; the schedule stays that of all the steps."""
     outcome, _ = train(backend, tmp_path / "run", cells, until=3)
@@ -167,6 +169,7 @@ def interrupt(monkeypatch, *, after, number=signal.SIGTERM):
     monkeypatch.setattr(recorder, "rate", rate_and_signal)
 
 
+@mostly_torch
 def test_a_signal_between_fetching_and_saving_loses_no_line(backend, cells, whole, tmp_path, monkeypatch):
     """It asks for a save when the losses of the step have not been fetched: that comes with the next step."""
     recorder = importlib.import_module("unet_core.recorder").Recorder
@@ -187,6 +190,7 @@ def test_a_signal_between_fetching_and_saving_loses_no_line(backend, cells, whol
     assert history(tmp_path / "run") == history(whole(backend))
 
 
+@mostly_torch
 def test_lines_of_a_step_that_was_never_saved_are_made_again(backend, cells, whole, tmp_path):
     shutil.copytree(whole(backend), tmp_path / "run")
     for state in states(tmp_path / "run")[1:]:
@@ -195,12 +199,14 @@ def test_lines_of_a_step_that_was_never_saved_are_made_again(backend, cells, who
     assert history(tmp_path / "run") == history(whole(backend))
 
 
+@mostly_torch
 def test_without_a_state_the_run_starts_anew(backend, cells, whole, tmp_path):
     shutil.copytree(whole(backend), tmp_path / "run", ignore=shutil.ignore_patterns("states"))
     train(backend, tmp_path / "run", cells, resume=True)
     assert history(tmp_path / "run") == history(whole(backend))
 
 
+@mostly_torch
 def test_what_a_killed_process_was_writing_is_removed(backend, cells, whole, tmp_path):
     shutil.copytree(whole(backend), tmp_path / "run")
     for folder in (tmp_path / "run", tmp_path / "run/states"):
@@ -252,7 +258,8 @@ def damage(state, how):
         file.write_bytes(data[:middle] if how == "cut" else b"")
 
 
-@pytest.mark.parametrize("how", ["flipped", "cut", "empty"])
+@mostly_torch
+@pytest.mark.parametrize("how", few(["flipped", "cut", "empty"], "cut"))
 def test_a_damaged_state_is_passed_over(backend, how, cells, whole, tmp_path):
     shutil.copytree(whole(backend), tmp_path / "run")
     damage(states(tmp_path / "run")[-1], how)
@@ -300,6 +307,7 @@ def test_without_any_sound_state_nothing_is_lost(backend, cells, whole, tmp_path
     assert len(states(tmp_path / "run")) == 3
 
 
+@mostly_torch
 def test_a_full_disk_is_said_and_earlier_states_stay_sound(backend, cells, whole, tmp_path):
     """A limit on file sizes stands in for the full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -314,6 +322,7 @@ def test_a_full_disk_is_said_and_earlier_states_stay_sound(backend, cells, whole
     assert [line for line in said if line.startswith("going on after step 8")]
 
 
+@mostly_torch
 def test_tensorboard_on_a_full_disk_does_not_end_the_training(backend, cells, whole, tmp_path, monkeypatch):
     event_file_writer = pytest.importorskip("tensorboardX.event_file_writer")
 
@@ -330,6 +339,7 @@ def test_tensorboard_on_a_full_disk_does_not_end_the_training(backend, cells, wh
     assert history(tmp_path / "run") == history(whole(backend))
 
 
+@mostly_torch
 def test_a_lost_best_network_is_said_and_made_anew(backend, cells, whole, tmp_path):
     shutil.copytree(whole(backend), tmp_path / "run")
     for state in states(tmp_path / "run")[1:]:
@@ -391,6 +401,7 @@ def test_fewer_steps_than_were_made_are_refused(cells, whole, tmp_path):
         train("torch", tmp_path / "run", cells, dataclasses.replace(SMALL, steps=4), resume=True)
 
 
+@mostly_torch
 def test_a_run_keeps_what_it_started_from(backend, cells, whole, tmp_path, monkeypatch):
     from conversion.training import train as train_anywhere
 
@@ -410,12 +421,14 @@ def test_a_run_keeps_what_it_started_from(backend, cells, whole, tmp_path, monke
     assert history(tmp_path / "run") == before
 
 
+@mostly_torch
 def test_a_loss_that_is_no_number_ends_the_run(backend, cells, tmp_path):
     recipe = dataclasses.replace(SMALL, steps=40, save_every=40, optimizer=Optimizer("sgd", 1e30))
     with pytest.raises(RunError, match=r"the (validation )?loss (of|after) step \d+ is (nan|inf)"):
         train(backend, tmp_path / "run", cells, recipe)
 
 
+@mostly_torch
 def test_several_classes(backend, cells, tmp_path):
     from PIL import Image
 
@@ -432,7 +445,7 @@ def test_several_classes(backend, cells, tmp_path):
     assert len(found["iou"]) == 4
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float64"])
+@pytest.mark.parametrize("precision", few(["bfloat16", "float64"], "bfloat16"))
 def test_other_precisions(backend, precision, cells, tmp_path):
     train(backend, tmp_path / "run", cells, dataclasses.replace(SMALL, steps=4, precision=precision))
     kind = np.float64 if precision == "float64" else np.float32

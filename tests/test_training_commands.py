@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import TINY, trained_tensors
+from conftest import TINY, mostly_torch, trained_tensors
 
 from unet_cli.main import main
 from unet_core import UNetConfig, safetensors_file
@@ -222,6 +222,7 @@ def test_a_runs_masks_have_the_values_of_its_data(cells, tmp_path):
     assert found <= {0, 1}
 
 
+@mostly_torch
 def test_eval_repeats_the_validation_of_the_run(backend, run, cells, capsys):
     best = max(
         (entry["validation"] for entry in read_history(run / "history.jsonl") if "validation" in entry),
@@ -253,6 +254,7 @@ def test_eval_refuses_masks_of_other_classes(run, cells, tmp_path, capsys):
     )
 
 
+@mostly_torch
 def test_a_float64_run_predicts(backend, cells, tmp_path):
     given = ["--backend", backend, "--data", cells, "--out", tmp_path / "run", *RECIPE, "--precision", "float64"]
     assert main(["train", *map(str, given)]) == 0

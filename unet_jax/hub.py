@@ -6,6 +6,7 @@ A `UNet` has names of its own and layouts of JAX, by one table. A `Network` has 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import jax
@@ -209,6 +210,7 @@ def _matches(key: str, side: Side) -> list[tuple[Row, str]]:
     return [(row, match[1] if match.groups() else "") for row, match in found if match]
 
 
+@cache
 def _pattern(name: str) -> re.Pattern[str]:
     return re.compile(re.escape(name).replace(r"\*", r"(\w+)"))
 

@@ -1,4 +1,7 @@
-"""Which network is timed: the family's with some widths, that of a checkpoint, or one that its code builds."""
+"""Which network is timed: the family's with some widths, that of a checkpoint, or one that its code builds.
+
+What reads files is imported where it is needed: this is a part of the command line.
+"""
 
 import tempfile
 from collections.abc import Iterator
@@ -6,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from unet_core.checkpoint import Checkpoint, new_network
 from unet_core.config import UNetConfig
 from unet_core.graph import Graph
-from unet_core.graph.family import graph
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from unet_core.checkpoint import Checkpoint
 
 
 class Subject(NamedTuple):
@@ -27,9 +30,11 @@ class Subject(NamedTuple):
     kwargs: tuple[str, ...] = ()
     """What the code is called with."""
 
-    def checkpoint(self) -> Checkpoint:
+    def checkpoint(self) -> "Checkpoint":
         """The network; that of the family takes colour pictures and has one class and the background."""
         if self.file is None:
+            from unet_core.checkpoint import new_network
+
             return new_network(UNetConfig(features=self.features), 0)
         from unet_core.safetensors_file import read
 
@@ -38,10 +43,12 @@ class Subject(NamedTuple):
     @property
     def graph(self) -> Graph:
         """What it computes."""
+        from unet_core.graph.family import graph
+
         config = UNetConfig(features=self.features) if self.file is None else self.checkpoint().config
         return config if isinstance(config, Graph) else graph(config)
 
-    def own_code(self, checkpoint: Checkpoint) -> "nn.Module | None":
+    def own_code(self, checkpoint: "Checkpoint") -> "nn.Module | None":
         """The module that its code builds, with the tensors of the checkpoint; None where no code is named."""
         if self.module is None:
             return None
@@ -54,7 +61,7 @@ class Subject(NamedTuple):
 
 
 @contextmanager
-def stored(network: Checkpoint, module: str | None = None, kwargs: tuple[str, ...] = ()) -> Iterator[Subject]:
+def stored(network: "Checkpoint", module: str | None = None, kwargs: tuple[str, ...] = ()) -> Iterator[Subject]:
     """A network in a file for the processes that time it; the file is gone afterwards."""
     from unet_core.safetensors_file import write
 
@@ -64,7 +71,7 @@ def stored(network: Checkpoint, module: str | None = None, kwargs: tuple[str, ..
         yield Subject(file=str(file), module=module, kwargs=kwargs)
 
 
-def opened(path: Path | None, module: str | None, kwargs: tuple[str, ...]) -> Checkpoint:
+def opened(path: Path | None, module: str | None, kwargs: tuple[str, ...]) -> "Checkpoint":
     """The network of a checkpoint or of a run, or, without one, that of the code with the parameters that it draws.
 
     Raises:
