@@ -8,6 +8,7 @@ the largest value; then those after 20 updates by Adam in both.
 import copy
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -44,6 +45,11 @@ _EPSILON = 1e-6
 """Adam's: with less, it makes steps of the rounding in a gradient that is zero, as that of a bias before a norm."""
 
 
+def within(errors: Mapping[str, float]) -> bool:
+    """Whether every difference is within its budget."""
+    return all(error <= BUDGETS[name] for name, error in errors.items())
+
+
 @dataclass(frozen=True)
 class Proven:
     """A network, and how far JAX is from its code."""
@@ -61,7 +67,7 @@ class Proven:
     @property
     def ok(self) -> bool:
         """Whether every difference is within its budget."""
-        return all(error <= BUDGETS[name] for name, error in self.errors.items())
+        return within(self.errors)
 
     def row(self) -> str:
         """In Markdown."""
@@ -79,14 +85,6 @@ def prove(name: str) -> Proven:
     begun = time.monotonic()
     model: Any = conversion.to_jax(module)
     seconds = time.monotonic() - begun
-    proof = conversion.verify(module, model)
-    errors: dict[str, float] = {}
-    for check in proof.checks:
-        if check.precision == "float64":
-            errors[check.quantity] = max(check.error, errors.get(check.quantity, 0.0))
-    if not proof.equal:
-        raise SystemExit(f"{name}: {proof.verdict}")
-    errors[UPDATED] = updated(module, model)
     package = public.package.replace("_", "-")
     return Proven(
         name.partition(".")[2],
@@ -95,9 +93,25 @@ def prove(name: str) -> Proven:
         len(model.graph.nodes),
         str(model.graph.sizes),
         model.evidence,
-        errors,
+        errors_of(module, model),
         seconds,
     )
+
+
+def errors_of(module: nn.Module, model: Network) -> dict[str, float]:
+    """How far a network in JAX is from the module that it was read from, in float64; by the names in `BUDGETS`.
+
+    Raises:
+        SystemExit: the proof says that they are not the same.
+    """
+    proof = conversion.verify(module, model)
+    if not proof.equal:
+        raise SystemExit(proof.verdict)
+    errors: dict[str, float] = {}
+    for check in proof.checks:
+        if check.precision == "float64":
+            errors[check.quantity] = max(check.error, errors.get(check.quantity, 0.0))
+    return errors | {UPDATED: updated(module, model)}
 
 
 def updated(module: nn.Module, model: Network, *, momentum: float = 0.9) -> float:

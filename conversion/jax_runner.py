@@ -206,7 +206,7 @@ class JaxRunner:
         for _, layer in nnx.iter_modules(model):
             if isinstance(layer, Convolution | TransposedConvolution | BatchNorm | Network):
                 layer.dtype = None  # computes in the precision that is asked for
-        fill(model, {key: in_precision(value, precision) for key, value in self.tensors.items()})
+        nnx.update(model, jax.tree.map(lambda array: in_precision(array, precision), nnx.state(model)))
         model.train() if training else model.eval()
         return model
 

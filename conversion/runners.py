@@ -171,7 +171,7 @@ def draws(shape: Sequence[int]) -> Float[np.ndarray, "..."]:
 
 def in_precision(value: np.ndarray, precision: Precision) -> np.ndarray:
     """A weight or statistic in this precision; counters and tables as they are."""
-    return value.astype(precision) if value.dtype in FLOATS else value
+    return value.astype(precision, copy=False) if value.dtype in FLOATS else value
 
 
 def layers_of(config: Description, traced: Iterable[str] = ()) -> list[str]:

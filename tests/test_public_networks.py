@@ -5,6 +5,8 @@ import pytest
 pytest.importorskip("jax")
 torch = pytest.importorskip("torch")
 
+import foreign_networks
+
 from benchmarks import networks
 from benchmarks.public_networks import NETWORKS, built
 
@@ -23,6 +25,37 @@ def test_it_is_proven_against_its_code(name):
     tracks = any(key.endswith("running_mean") for key in built(name).state_dict())
     assert found.errors.keys() == networks.BUDGETS.keys() - (set() if tracks else {networks.STATISTICS})
     assert found.ok, found.errors
+
+
+WITH_THE_TRAITS_OF_KNOWN_REPOSITORIES = (
+    "AttentionGates",
+    "Recurrent",
+    "NestedSkips",
+    "Unpadded",
+    "CroppedFromBothEnds",
+    "AveragePools",
+    "Antialiased",
+    "VGG",
+    "Residual",
+    "BranchOnSize",
+    "Dropouts",
+    "DropPath",
+    "AttentionBlock",
+    "Tied",
+    "Volume",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread", "unchecked_shapes")
+@pytest.mark.parametrize("name", WITH_THE_TRAITS_OF_KNOWN_REPOSITORIES)
+def test_modules_of_every_kind_are_proven_against_their_code(name):
+    import conversion
+
+    module = foreign_networks.filled(getattr(foreign_networks, name)())
+    errors = networks.errors_of(module, conversion.to_jax(module))
+    assert errors.keys() >= networks.BUDGETS.keys() - {networks.STATISTICS}
+    assert networks.within(errors), errors
 
 
 @pytest.mark.slow

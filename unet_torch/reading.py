@@ -101,4 +101,5 @@ def read(
         found = Reader(code, channels, wanted, out, progress).read()
     except UNetError as error:
         raise UNetError(f"{source}: {error}") from error
+    code.free()
     return Reading(found.graph, code.state, source, found.trace.outputs, found.trace.chosen, found.checks, found.notes)

@@ -161,6 +161,11 @@ class Code:
             for name, tensor in self.state.items():
                 copied[name].copy_(tensor)
 
+    def free(self) -> None:
+        """Give the copy's memory back: what torch.export leaves behind would hold on to it."""
+        for tensor in (*self.module.parameters(), *self.module.buffers()):
+            tensor.data = tensor.data.new_empty(0)
+
     def program(self, channels: int, size: Sequence[int], *, training: bool) -> Program:
         """An empty program for it."""
         program = Program(channels, size, BATCH, training=training)

@@ -23,6 +23,7 @@ from comparison.speed.subject import Subject, opened, stored
 from comparison.speed.table import EXPLANATION, print_case, print_environment, say, status_line
 from unet_core.errors import MissingFrameworkError, UNetError, of_system
 from unet_core.files import atomic, check_target
+from unet_core.graph import Graph
 from unet_core.progress import Progress, silent
 
 PACKAGES = ("torch", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -49,7 +50,8 @@ def bench(plan: Plan) -> int:
         environment, missing = look_around(plan, subject)
         print_environment(environment, plan.precision)
         if subject.file is not None:
-            say(f"{config.title}; torch runs {subject.module or 'its graph, for want of --module'}")
+            graph = "its graph, for want of --module" if isinstance(config, Graph) else "unet_torch.UNet"
+            say(f"{config.title}; torch runs {subject.module or graph}")
         cases = plan.cases(environment.platform)
         reports: list[CaseReport] = []
         for case in cases:
@@ -61,6 +63,7 @@ def bench(plan: Plan) -> int:
     if plan.out:
         names = ("features",) if subject.file is None else ("checkpoint", "module", "kwargs")
         options = {name: getattr(plan, name) for name in (*names, "precision", "rounds", "calls")}
+        options = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
         with atomic(plan.out, force=True) as partial:
             partial.write_text(to_json(environment, options, reports), encoding="utf-8")
     if image:

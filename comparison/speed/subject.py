@@ -3,6 +3,7 @@
 What reads files is imported where it is needed: this is a part of the command line.
 """
 
+import dataclasses
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,12 +63,14 @@ class Subject(NamedTuple):
 
 @contextmanager
 def stored(network: "Checkpoint", module: str | None = None, kwargs: tuple[str, ...] = ()) -> Iterator[Subject]:
-    """A network in a file for the processes that time it; the file is gone afterwards."""
+    """A network, in float32, in a file for the processes that time it; the file is gone afterwards."""
+    from conversion.runners import in_precision
     from unet_core.safetensors_file import write
 
+    narrow = {name: in_precision(value, "float32") for name, value in network.tensors.items()}
     with tempfile.TemporaryDirectory(prefix="unet-bench-") as folder:
         file = Path(folder) / "network.safetensors"
-        write(file, network)
+        write(file, dataclasses.replace(network, tensors=narrow))
         yield Subject(file=str(file), module=module, kwargs=kwargs)
 
 
