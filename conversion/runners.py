@@ -169,8 +169,8 @@ def draws(shape: Sequence[int]) -> Float[np.ndarray, "..."]:
     return (np.random.default_rng((7, *shape)).integers(2**16, size=tuple(shape)) + 0.5) / 2**16
 
 
-def in_precision(value: np.ndarray, precision: Precision) -> np.ndarray:
-    """A weight or statistic in this precision; counters and tables as they are."""
+def in_precision(value: Any, precision: Precision) -> Any:
+    """A weight or statistic, NumPy's or JAX's, in this precision; counters and tables as they are."""
     return value.astype(precision, copy=False) if value.dtype in FLOATS else value
 
 
