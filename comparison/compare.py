@@ -20,6 +20,7 @@ from conversion.pairs import converted, runners_of
 from conversion.proof import identical, side_of
 from conversion.runners import Runner
 from conversion.samples import Sample, check_size, usual_sizes
+from unet_core.checkpoint import Checkpoint
 from unet_core.errors import CheckpointError, ConfigError, DataError, UNetError, some
 from unet_core.graph import Graph
 from unet_core.graph.chance import draws

@@ -93,7 +93,7 @@ def usual_sizes(config: Description) -> tuple[tuple[int, ...], tuple[int, ...]]:
     unit, step = _unit(config), config.sizes.multiple
     most = config.sizes.most or math.inf
 
-    def near(length: float) -> int:
+    def near(length: float | int) -> int:
         return int(min(length, most) // step * step)
 
     more = 11 if step == 1 else 0

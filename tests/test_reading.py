@@ -286,3 +286,16 @@ def test_a_wrong_row_is_found(monkeypatch, network_name, operation, attribute, v
 )
 def test_sizes_are_found_by_trying(takes, traced, found):
     assert sizes_taken(takes, traced) == found
+
+
+def test_statistics_beside_the_answer_are_renewed_as_the_code_renews_them():
+    """The first of two maps needs no level below the second, whose BatchNorms the code runs all the same."""
+    graph = read(network("NestedSkips")).graph
+    beside = {"conv20.1.running_mean", "conv02.1.running_var"}
+
+    def used(graph):
+        return {name for node in graph.nodes for name in node.tensors.values()}
+
+    assert not used(graph) & beside
+    assert used(graph.in_mode(training=True)) >= beside
+    assert not {"conv20.0.weight", "final2.weight"} & graph.trained

@@ -152,16 +152,21 @@ def test_the_example_of_a_loop_of_ones_own_runs():
 
 
 @pytest.mark.slow
-def test_the_example_of_another_projects_network_runs(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_the_examples_of_any_network_run(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
-    pytest.importorskip("jax")
-    from foreign_unets import AttributeUNet, trained
+    jnp = pytest.importorskip("jax").numpy
+    from foreign_unets import Milesial, trained
 
     monkeypatch.chdir(tmp_path)
-    module = types.ModuleType("their_project")
-    module.TheirUNet = AttributeUNet
-    monkeypatch.setitem(sys.modules, "their_project", module)
-    torch.save(trained(AttributeUNet()).state_dict(), tmp_path / "other.pt")
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/dialects.md").read_text(), re.DOTALL)
-    exec(compile(block, "dialects.md", "exec"), {})
-    assert (tmp_path / "trained.pt").is_file()
+    project = types.ModuleType("their_project")
+    project.UNet = lambda n_channels, n_classes: Milesial(n_channels, n_classes, width=4)
+    monkeypatch.setitem(sys.modules, "their_project", project)
+    module = trained(project.UNet(3, 2))
+    torch.save(module.state_dict(), tmp_path / "model.pt")
+    in_jax, recorded = re.findall(r"```python\n(.*?)```", (ROOT / "docs/networks.md").read_text(), re.DOTALL)
+    names = {"their_model": module.eval(), "images": jnp.ones((1, 32, 32, 3))}
+    exec(compile(in_jax, "networks.md", "exec"), names)
+    assert names["logits"].shape == (1, 32, 32, 2)
+    exec(compile(recorded, "networks.md", "exec"), {})
+    assert (tmp_path / "pair.npz").is_file()

@@ -183,22 +183,46 @@ class Program:
 
     def draws(self, *, training: bool) -> "Drawing":
         """The random numbers that this code draws in a mode."""
-        needed = {node.name for node in pruned(self.nodes, self.output.node)}
+        needed = {node.name for node in self._kept()}
         drawing = [node.name for node in self.nodes if _draws(node, training=training)]
         return Drawing(tuple(place for place, name in enumerate(drawing) if name in needed), len(drawing))
 
+    def _kept(self) -> list[Node]:
+        """The nodes on which the output depends; in training mode also, before it, those that renew statistics."""
+        own = list(pruned(self.nodes, self.output.node))
+        if not self.training:
+            return own
+        answering = 2 if own[-1].operation in ("sigmoid", "softmax") else 1
+        last = own[-answering:]
+        needed = {node.name for node in own}
+        for node in filter(_renews, self.nodes):
+            needed |= {one.name for one in pruned(self.nodes, node.name)}
+        kept = [node for node in self.nodes if node.name in needed and node not in last]
+        if any(node.name in one.inputs for node in last for one in kept):
+            raise UnreadableError("what is computed from the answer renews running statistics")
+        return [*kept, *last]
+
     def finished(self) -> tuple[Node, ...]:
-        """The nodes on which the output depends, under their final names."""
+        """The nodes that are kept, under their final names; the output is the last.
+
+        Raises:
+            UnreadableError: what is computed from the answer renews statistics.
+        """
         names = {INPUT: INPUT}
         taken: Counter[str] = Counter()
         nodes = []
-        for node in pruned(self.nodes, self.output.node):
+        for node in self._kept():
             base = self._bases[node.name]
             taken[base] += 1
             names[node.name] = base if taken[base] == 1 else f"{base}#{taken[base]}"
             inputs = tuple(names[name] for name in node.inputs)
             nodes.append(dataclasses.replace(node, name=names[node.name], inputs=inputs))
         return tuple(nodes)
+
+
+def _renews(node: Node) -> bool:
+    """Whether it has running statistics that it renews in training mode."""
+    return "mean" in node.tensors and not node.attributes.get("frozen", False)
 
 
 def _draws(node: Node, *, training: bool) -> bool:
