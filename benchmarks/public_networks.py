@@ -183,6 +183,7 @@ def _wide() -> dict[str, Public]:
     size = (256, 256)
     return {
         "smp.Unet-resnet34": Public(_smp("Unet", "resnet34"), size),
+        "smp.Unet-resnet50": Public(_smp("Unet", "resnet50"), size),
         "monai.BasicUNet": Public(_monai("BasicUNet", **ends), size, 1),
         "nnunet.PlainConvUNet": Public(plain, size, 1),
         "smp.FPN-resnet34": Public(_smp("FPN", "resnet34"), size),
