@@ -299,3 +299,30 @@ def test_statistics_beside_the_answer_are_renewed_as_the_code_renews_them():
     assert not used(graph) & beside
     assert used(graph.in_mode(training=True)) >= beside
     assert not {"conv20.0.weight", "final2.weight"} & graph.trained
+
+
+def test_what_code_counts_beside_the_network_is_left_to_it():
+    class Counting(foreign_networks.Small):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x):
+            if self.training:
+                self.calls += 1
+            return super().forward(x)
+
+    assert not read(Counting()).graph.untrained
+
+
+def test_statistics_behind_the_answer_leave_the_network_untrained():
+    class Behind(foreign_networks.Small):
+        def __init__(self):
+            super().__init__()
+            self.again = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
+
+        def forward(self, x):
+            answer = super().forward(x)
+            return [answer, self.again(answer)]
+
+    assert "what is computed from the answer renews running statistics" in read(Behind()).graph.untrained

@@ -152,8 +152,11 @@ class Comparison:
             answer = _apart(executed.answer.detach(), theirs.detach())
             if not answer <= TRAINING_BUDGET:
                 raise UNetError(f"in training mode the graph answers {answer:.1e} beside the code")
+            used = {name for node in graph.in_mode(training=True).nodes for name in node.tensors.values()}
             statistics = {
-                name: _apart(executed.updates.get(name, value), state[name]) for name, value in others.items()
+                name: _apart(executed.updates.get(name, value), state[name])
+                for name, value in others.items()
+                if name in used or self.code.tensors[name].kind != "buffer"  # what code counts beside the network
             }
             _judge("the running statistics", statistics)
             weights = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(_SEED), dtype=torch.float64)

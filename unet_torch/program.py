@@ -194,10 +194,8 @@ class Program:
             return own
         answering = 2 if own[-1].operation in ("sigmoid", "softmax") else 1
         last = own[-answering:]
-        needed = {node.name for node in own}
-        for node in filter(_renews, self.nodes):
-            needed |= {one.name for one in pruned(self.nodes, node.name)}
-        kept = [node for node in self.nodes if node.name in needed and node not in last]
+        renewing = [node.name for node in self.nodes if _renews(node)]
+        kept = [node for node in pruned(self.nodes, self.output.node, *renewing) if node not in last]
         if any(node.name in one.inputs for node in last for one in kept):
             raise UnreadableError("what is computed from the answer renews running statistics")
         return [*kept, *last]

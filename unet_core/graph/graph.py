@@ -411,9 +411,9 @@ def _numbers(value: Any, sizes: Mapping[str, int]) -> Any:
     return evaluate(value, sizes) if isinstance(value, Size) else value
 
 
-def pruned(nodes: Sequence[Node], output: str) -> Iterator[Node]:
-    """Those of the nodes on which the answer of `output` depends, up to it."""
-    needed = {output}
+def pruned(nodes: Sequence[Node], *outputs: str) -> Iterator[Node]:
+    """Those of the nodes on which the answers of `outputs` depend, up to them."""
+    needed = set(outputs)
     kept = []
     for node in reversed(nodes):
         if node.name in needed:
