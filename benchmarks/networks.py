@@ -24,7 +24,7 @@ from torch import nn
 
 import conversion
 from benchmarks.public_networks import NETWORKS, built
-from conversion.differences import largest_difference
+from conversion.differences import tensor_differences
 from conversion.jax_runner import drawn
 from conversion.judgement import EVAL, GRADIENTS, STATISTICS, TRAINING
 from conversion.samples import usual_sizes
@@ -115,9 +115,10 @@ def errors_of(module: nn.Module, model: Network) -> dict[str, float]:
 
 
 def updated(module: nn.Module, model: Network, *, momentum: float = 0.9) -> float:
-    """How far all tensors are apart after 20 updates by Adam in float64, a parameter relative to its layer's largest.
+    """How far all tensors are apart after 20 updates by Adam in float64, each relative to its largest value.
 
-    A bias that the answer does not depend on, as that of a key in attention, moves by the rounding of its gradient.
+    A bias is measured against the weight of its layer: one on which the answer does not depend, as that of a key in
+    attention, has a gradient of zero, and moves by its rounding.
 
     Args:
         module: the network's own.
@@ -149,18 +150,9 @@ def updated(module: nn.Module, model: Network, *, momentum: float = 0.9) -> floa
         ours.train()
         after = _updated_in_jax(ours, jnp.asarray(x), jnp.asarray(wanted), momentum)
     state = {key: as_numpy(value) for key, value in theirs.state_dict().items()}
-    trained = {key for key, _ in theirs.named_parameters()}
-    layers: dict[str, float] = {}
-    for key in trained & after.keys():
-        layer = key.rpartition(".")[0]
-        layers[layer] = max(layers.get(layer, 0.0), float(np.abs(state[key]).max()))
-    return max(
-        float(np.abs(value - state[key]).max()) / layers[key.rpartition(".")[0]]
-        if key in trained
-        else largest_difference(value, state[key])
-        for key, value in after.items()
-        if value.dtype in FLOATS
-    )
+    reference = {key: state[key] for key, value in after.items() if value.dtype in FLOATS}
+    weights = {key: f"{key.removesuffix('bias')}weight" for key in reference if key.endswith("bias")}
+    return max(tensor_differences(after, reference, weights).values())
 
 
 def _updated_in_jax(model: Network, x: Any, wanted: Any, momentum: float) -> dict[str, np.ndarray]:
