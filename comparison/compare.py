@@ -117,7 +117,10 @@ def compare(
     if effort.rounds:
         with _part(progress, 0.75, 1.0) as report:
             network = Checkpoint(config, dict(first.tensors), first.origin, evidence=first.evidence)
-            parts["cost"] = cost(network, rounds=effort.rounds, progress=report)
+            try:
+                parts["cost"] = cost(network, rounds=effort.rounds, progress=report)
+            except ConfigError as error:
+                notes += (f"Nothing was timed: {error}.",)
     return _comparison(first, second, begun, notes=notes, **parts)
 
 

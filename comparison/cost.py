@@ -21,7 +21,7 @@ NOTE = (
 )
 
 
-def cost(network: Checkpoint, *, rounds: int = 2, progress: Progress = silent) -> Cost | None:
+def cost(network: Checkpoint, *, rounds: int = 2, progress: Progress = silent) -> Cost:
     """Time a prediction and an update of a network, side by side.
 
     Args:
@@ -30,25 +30,27 @@ def cost(network: Checkpoint, *, rounds: int = 2, progress: Progress = silent) -
         progress: is told what is timed.
 
     Returns:
-        What was found; None where the network takes no pictures that could be timed.
+        What was found; its note says what could not be timed, and why.
 
     Raises:
-        ConfigError: less than one round.
+        ConfigError: less than one round, or a network that takes no pictures that could be timed.
         MissingFrameworkError: neither framework runs.
     """
     plans = (
         Plan(inference=(_square(1, 256, network.config),), training=()),
         Plan(inference=(), training=(_square(2, 128, network.config),)),
     )
-    timed = [
-        dataclasses.replace(plan, candidates=CANDIDATES, rounds=rounds, calls=1)
-        for plan in plans
-        if _suits(plan, network.config)
-    ]
-    for plan in timed:
+    timed, refused = [], []
+    for plan in (dataclasses.replace(one, candidates=CANDIDATES, rounds=rounds, calls=1) for one in plans):
         plan.check()
+        try:
+            plan.check_network(network.config)
+        except ConfigError as error:
+            refused.append(str(error))
+        else:
+            timed.append(plan)
     if not timed:
-        return None
+        raise ConfigError(refused[0])
     with stored(network) as subject:
         progress("looking for devices", 0)
         environment, missing = look_around(timed[0], subject)
@@ -59,18 +61,10 @@ def cost(network: Checkpoint, *, rounds: int = 2, progress: Progress = silent) -
                 progress(text, (number + done) / len(timed))
 
             (case,) = plan.cases(environment.platform)
-            found.append(measured(plan, subject, case, environment, missing, part))
-    return Cost(environment, tuple(found), NOTE)
+            found.append(measured(plan, subject, network.config, case, environment, missing, part))
+    return Cost(environment, tuple(found), " ".join([NOTE, *(f"Not timed: {why}." for why in refused)]))
 
 
 def _square(batch: int, side: int, config: Description) -> str:
     side = taken(max(side, 2 * config.minimum_size), config)
     return f"{batch}x{side}x{side}"
-
-
-def _suits(plan: Plan, config: Description) -> bool:
-    try:
-        plan.check_network(config)
-    except ConfigError:
-        return False
-    return True

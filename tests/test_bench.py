@@ -29,7 +29,7 @@ TINY = ["--features", "2", "3", "--rounds", "2", "--calls", "1"]
 OURS, EAGER = Candidate("jax", ("ours",)), Candidate("torch", ("eager",))
 CASE = Case("inference", 1, 8, 8)
 SMALL = Subject((2, 3))
-GRAPH = SMALL.graph
+GRAPH = graph(SMALL.config)
 
 
 @pytest.mark.parametrize(
@@ -462,7 +462,7 @@ def test_a_network_that_code_builds_is_the_same_in_another_process(foreign):
 
     subject, network = foreign
     again = Subject(*json.loads(json.dumps(subject))).checkpoint()
-    assert subject.graph == network.config
+    assert subject.config == network.config
     assert again.tensors.keys() == network.tensors.keys()
     module = subject.own_code(again)
     for name, value in module.state_dict().items():
@@ -478,7 +478,7 @@ def test_operations_of_a_foreign_network_are_those_that_torch_counts(foreign):
     module = subject.own_code(network).train()
     with FlopCounterMode(display=False) as counter:
         module(torch.zeros(2, network.config.in_channels, 32, 24)).sum().backward()
-    assert operations(subject.graph, 2, (32, 24), training=True) == counter.get_total_flops()
+    assert operations(subject.config, 2, (32, 24), training=True) == counter.get_total_flops()
 
 
 @pytest.mark.slow
@@ -528,7 +528,7 @@ def test_a_framework_that_is_missing_is_told_where_it_is_asked_for(fake, monkeyp
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
     plan = Plan(features=(2, 3), rounds=1, candidates=candidates)
     environment, missing = speed.look_around(plan, SMALL)
-    report = speed.measured(plan, SMALL, CASE, environment, missing)
+    report = speed.measured(plan, SMALL, SMALL.config, CASE, environment, missing)
     assert (set(environment.devices), set(missing)) == ({"jax"}, {name[:5] for name in failed})
     assert report.failed == failed
 
@@ -562,3 +562,17 @@ def test_the_growth_is_drawn(tmp_path):
     draw(reports, tmp_path / "growth.png")
     with Image.open(tmp_path / "growth.png") as picture:
         assert picture.size[0] == 1430
+
+
+def test_the_graph_that_a_checkpoint_stores_is_timed_whatever_its_code_answers_first(tmp_path, unchecked_shapes):
+    pytest.importorskip("torch")
+    from foreign_networks import NestedSkips
+
+    from comparison.speed.subject import opened
+    from conversion.modules import read_module
+    from unet_core.safetensors_file import write
+
+    network = read_module(NestedSkips(), out=1)
+    write(tmp_path / "second.safetensors", network)
+    code = FOREIGN.replace("Small", "NestedSkips")
+    assert opened(tmp_path / "second.safetensors", code, ()).config == network.config

@@ -15,6 +15,7 @@ from conversion.runners import runner_of_checkpoint
 from unet_core.checkpoint import Checkpoint, new_network
 from unet_core.config import UNetConfig
 from unet_core.errors import ConfigError, DataError, UNetError
+from unet_core.graph.family import graph
 from unet_core.synthetic import Synthetic
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -138,9 +139,9 @@ def test_pictures_that_the_network_cannot_see_are_refused(change):
 def test_costs_are_asked_of_both_frameworks(monkeypatch):
     asked = []
 
-    def measured(plan, subject, case, environment, missing, progress):
+    def measured(plan, subject, config, case, environment, missing, progress):
         progress(str(case), 0.5)
-        asked.append((str(case), [one.name for one in plan.chosen], plan.rounds, subject.checkpoint().config))
+        asked.append((str(case), [one.name for one in plan.chosen], plan.rounds, config))
         return CaseReport(case, 1, None, (), missing)
 
     monkeypatch.setattr(comparison.cost, "look_around", lambda *_: (Environment({}, {}, {}), {"jax": "not there"}))
@@ -156,6 +157,15 @@ def test_costs_are_asked_of_both_frameworks(monkeypatch):
     assert told == [("looking for devices", 0), ("inference 1x256x256", 0.25), ("training 2x128x128", 0.75)]
     assert [case.failed for case in found.cases] == [{"jax": "not there"}] * 2
     assert "torch.compile" in found.note
+
+
+def test_what_cannot_be_timed_is_said(monkeypatch):
+    network = Checkpoint(dataclasses.replace(graph(CONFIG), untrained="its code fails"), new_network(CONFIG, 0).tensors)
+    monkeypatch.setattr(comparison.cost, "look_around", lambda *_: (Environment({}, {}, {}), {}))
+    monkeypatch.setattr(comparison.cost, "measured", lambda *given: CaseReport(given[3], 1, None, (), {}))
+    found = cost(network)
+    assert [case.case.kind for case in found.cases] == ["inference"]
+    assert "Not timed: --training 2x128x128: the network cannot be trained: its code fails." in found.note
 
 
 def test_less_than_a_round_is_refused():

@@ -12,7 +12,7 @@ from comparison.speed.plan import Plan
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclass(frozen=True, kw_only=True)
 class Bench(Plan):
-    """Measure the speed of the two twins side by side, on whatever device there is.
+    """Measure the speed of a network in both frameworks side by side, on whatever device there is.
 
     Every candidate (a framework in one configuration) runs in a process of its own, and the candidates take turns, so
     that what else the machine does meets them all. A figure is the median over the rounds of the ratio to the fastest
@@ -20,7 +20,7 @@ class Bench(Plan):
 
     Exit code 1 where no candidate ran.
 
-    Example: unet bench --inference 1x256x256 --training --rounds 3
+    Example: unet bench --checkpoint theirs_jax --module their/unet.py:UNet --training --rounds 3
     """
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None

@@ -24,6 +24,7 @@ from comparison.speed.table import EXPLANATION, print_case, print_environment, s
 from unet_core.errors import MissingFrameworkError, UNetError, of_system
 from unet_core.files import atomic, check_target
 from unet_core.graph import Graph
+from unet_core.hub import Description
 from unet_core.progress import Progress, silent
 
 PACKAGES = ("torch", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -45,7 +46,7 @@ def bench(plan: Plan) -> int:
     if image and importlib.util.find_spec("matplotlib") is None:
         raise MissingFrameworkError("--growth needs matplotlib: pip install -e '.[train]' -c constraints.txt")
     with _asked(plan) as subject:
-        config = subject.checkpoint().config
+        config = subject.config
         plan.check_network(config)
         environment, missing = look_around(plan, subject)
         print_environment(environment, plan.precision)
@@ -57,7 +58,7 @@ def bench(plan: Plan) -> int:
         for case in cases:
             with status_line() as progress:
                 part = _part(progress, len(reports), len(cases))
-                reports.append(measured(plan, subject, case, environment, missing, part))
+                reports.append(measured(plan, subject, config, case, environment, missing, part))
             print_case(reports[-1], plan.precision)
     say(EXPLANATION)
     if plan.out:
@@ -107,6 +108,7 @@ def look_around(plan: Plan, subject: Subject) -> tuple[Environment, dict[Framewo
 def measured(
     plan: Plan,
     subject: Subject,
+    network: Description,
     case: Case,
     environment: Environment,
     missing: Mapping[Framework, str],
@@ -116,7 +118,8 @@ def measured(
 
     Args:
         plan: which candidates, and how often.
-        subject: the network.
+        subject: the network, as each process makes it.
+        network: what describes it.
         case: what to time.
         environment: the devices.
         missing: frameworks whose candidates do not run, and why.
@@ -148,7 +151,7 @@ def measured(
         for number in range(1, plan.rounds + 1):
             ask_all(f"round {number}", 0.5 + 0.5 * (number - 1) / plan.rounds, "turn", number=number)
         found = [_found(one, *replies[one]) for one in workers]
-    return judged(case, subject.graph, found, failed)
+    return judged(case, network, found, failed)
 
 
 def _found(candidate: Candidate, _: dict[str, Any], first: dict[str, Any], *turns: dict[str, Any]) -> Found:

@@ -116,7 +116,7 @@ class Setup(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Measure the speed of the two twins side by side, on whatever device there is.
+    """Measure the speed of a network in both frameworks side by side, on whatever device there is.
 
     Every candidate (a framework in one configuration) runs in a process of its own, and the candidates take turns, so
     that what else the machine does meets them all. A figure is the median over the rounds of the ratio to the fastest
@@ -128,9 +128,9 @@ class Plan:
     training: tuple[str, ...] = ("2x256x256", "2x128x128")
     """Batches of training, each as BxHxW, square; none: no training. What is timed is a whole update."""
     features: tuple[int, ...] = UNetConfig.features
-    """Channels of each level of the network, the last one being the bottom."""
+    """Channels of each level of this project's UNet, the last one being the bottom, where no other network is named."""
     checkpoint: Path | None = None
-    """Measure the network of this checkpoint, or of a run, instead."""
+    """Measure the network of this checkpoint, or of a run."""
     module: str | None = None
     """The code that torch runs, as FILE.py:Class or package.module:Class: the checkpoint's; without a checkpoint, the
     network that it builds. Left out: a network that was read from code runs in torch as its graph."""

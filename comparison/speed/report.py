@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 from comparison.speed.plan import BY_NAME, Candidate, Case, Framework
 from unet_core.graph import Graph
+from unet_core.graph.family import graph
 from unet_core.graph.summary import operations
+from unet_core.hub import Description
 
 SCHEMA = 1
 
@@ -111,9 +113,10 @@ class Environment:
         return next((one["platform"] for one in self.devices.values() if one["platform"] != "cpu"), "cpu")
 
 
-def judged(case: Case, network: Graph, found: Sequence[Found], failed: Mapping[str, str]) -> CaseReport:
+def judged(case: Case, network: Description, found: Sequence[Found], failed: Mapping[str, str]) -> CaseReport:
     """The candidates of one case, beside the reference."""
-    count = operations(network, case.batch, (case.height, case.width), training=case.kind == "training")
+    described = network if isinstance(network, Graph) else graph(network)
+    count = operations(described, case.batch, (case.height, case.width), training=case.kind == "training")
     if not found:
         return CaseReport(case, count, None, (), failed)
     reference = reference_of(found)

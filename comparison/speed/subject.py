@@ -42,12 +42,9 @@ class Subject(NamedTuple):
         return read(Path(self.file))
 
     @property
-    def graph(self) -> Graph:
-        """What it computes."""
-        from unet_core.graph.family import graph
-
-        config = UNetConfig(features=self.features) if self.file is None else self.checkpoint().config
-        return config if isinstance(config, Graph) else graph(config)
+    def config(self) -> UNetConfig | Graph:
+        """What describes it."""
+        return UNetConfig(features=self.features) if self.file is None else self.checkpoint().config
 
     def own_code(self, checkpoint: "Checkpoint") -> "nn.Module | None":
         """The module that its code builds, with the tensors of the checkpoint; None where no code is named."""
@@ -85,7 +82,7 @@ def opened(path: Path | None, module: str | None, kwargs: tuple[str, ...]) -> "C
     from conversion.modules import read_module
     from unet_core.run import BEST, is_run
 
-    known = Known(module=module, kwargs=values_of(kwargs))
+    known = Known(module=module, kwargs=values_of(kwargs), where_needed=True)
     if path is None:
         return read_module(build(known), known.title)
     return containers.opened(path / BEST if is_run(path) else path, known).checkpoint
