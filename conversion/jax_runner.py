@@ -100,8 +100,12 @@ class JaxRunner:
 
     def predict(self, x: np.ndarray, precision: Precision) -> np.ndarray:
         with parity(precision):
-            graphdef, state = nnx.split(self._copy(precision, training=False))
-            answer = jax.jit(lambda state, x: self._answer(nnx.merge(graphdef, state), x))
+            graphdef, state = nnx.split(self._in_mode(training=False))
+
+            @jax.jit
+            def answer(state: Any, x: Any) -> Any:
+                return self._answer(nnx.merge(graphdef, _all_in(state, precision)), x)  # here: no copy of all weights
+
             return np.asarray(answer(state, _input(x, precision)))
 
     def step(self, x: np.ndarray, cotangent: np.ndarray, precision: Precision) -> Step:
@@ -202,13 +206,23 @@ class JaxRunner:
         return model(x, **draws) if self.whole else model.logits(x, **draws)
 
     def _copy(self, precision: Precision, *, training: bool) -> UNet | Network:
-        model = nnx.clone(self._model)
+        model = self._in_mode(training=training)
+        nnx.update(model, _all_in(nnx.state(model), precision))
+        return model
+
+    def _in_mode(self, *, training: bool) -> UNet | Network:
+        """Another of the model, which computes in the precision of what it holds."""
+        graphdef, state = nnx.split(self._model)
+        model: UNet | Network = nnx.merge(graphdef, state)
         for _, layer in nnx.iter_modules(model):
             if isinstance(layer, Convolution | TransposedConvolution | BatchNorm | Network):
-                layer.dtype = None  # computes in the precision that is asked for
-        nnx.update(model, jax.tree.map(lambda array: in_precision(array, precision), nnx.state(model)))
+                layer.dtype = None
         model.train() if training else model.eval()
         return model
+
+
+def _all_in(state: Any, precision: Precision) -> Any:
+    return jax.tree.map(lambda array: in_precision(array, precision), state)
 
 
 def runner_of(model: Any, name: str) -> JaxRunner:

@@ -10,7 +10,7 @@ import numpy as np
 from conversion.code import Live
 from conversion.differences import largest_difference
 from conversion.frameworks import needed
-from conversion.runners import in_precision, runner_of_checkpoint, runner_of_code
+from conversion.runners import runner_of_checkpoint, runner_of_code
 from unet_core.checkpoint import Checkpoint, Reading
 from unet_core.errors import MissingFrameworkError, UNetError
 from unet_core.graph.family import config_of
@@ -70,12 +70,10 @@ def _in_jax(checkpoint: Checkpoint, live: Live, source: str, sizes: Sequence[tup
     Raises:
         UNetError: JAX answers otherwise.
     """
-    wide = {key: in_precision(value, "float64") for key, value in checkpoint.tensors.items()}  # once for all sizes
     try:
-        ours = runner_of_checkpoint(dataclasses.replace(checkpoint, tensors=wide), "jax", source).answering_whole()
+        ours = runner_of_checkpoint(checkpoint, "jax", source).answering_whole()
     except MissingFrameworkError:
         return checkpoint
-    del wide
     theirs = runner_of_code(live, checkpoint, source)
     worst = 0.0
     for size in sizes:
