@@ -212,8 +212,7 @@ class JaxRunner:
 
     def _in_mode(self, *, training: bool) -> UNet | Network:
         """Another of the model, which computes in the precision of what it holds."""
-        graphdef, state = nnx.split(self._model)
-        model: UNet | Network = nnx.merge(graphdef, state)
+        model = nnx.clone(self._model)
         for _, layer in nnx.iter_modules(model):
             if isinstance(layer, Convolution | TransposedConvolution | BatchNorm | Network):
                 layer.dtype = None
