@@ -3,9 +3,9 @@
     python -m benchmarks.convolutions [--batch 2] [--layers 64x64x256 512x1024x16]
 
 Prints GFLOP/s of the direct convolution's operations, by the median of some calls, each layer compiled alone, as the
-network is. "Direct" is XLA's convolution. "Rows" takes fewer multiplications (`unet_jax.winograd.by_rows`): "prepared"
-with the taps summed beforehand, as for prediction; otherwise, as in a training, with the time that these sums take.
-"Narrow" is for few channels (`unet_jax.convolution.convolve_narrow`).
+network is. "Direct" is XLA's convolution. "Rows" takes fewer multiplications (`unet_jax.kernels.winograd.by_rows`):
+"prepared" with the taps summed beforehand, as for prediction; otherwise, as in a training, with the time of these sums.
+"Narrow" is for few channels (`unet_jax.kernels.convolution.convolve_narrow`).
 """
 
 import statistics
@@ -22,9 +22,9 @@ from jax import Array
 from rich.console import Console
 from rich.table import Table
 
-from unet_jax import winograd
 from unet_jax.compilation import compiler_options
-from unet_jax.convolution import convolve_narrow, convolve_plain
+from unet_jax.kernels import winograd
+from unet_jax.kernels.convolution import convolve_narrow, convolve_plain
 
 HEADINGS = ("direct", "narrow", "rows, prepared", "rows", "direct", "rows", "direct", "blocks of rows")
 LAYERS = ("32x32x256", "64x64x256", "64x128x128", "128x128x128", "128x256x64", "256x256x64", "256x512x32", "512x512x32")

@@ -454,11 +454,9 @@ def load(package: Literal["jax", "libtpu"]) -> None:
 
 def network(variant: Variant, checkpoint: Checkpoint, recipe: Recipe) -> Any:
     """The network in training mode, with shapes in place of arrays."""
-    from unet_jax.model import UNet
-    from unet_jax.plain import PlainUNet
     from unet_jax.step import abstract_model
 
-    return abstract_model(checkpoint, recipe, UNet if variant == "ours" else PlainUNet)
+    return abstract_model(checkpoint, recipe, rewrites=variant == "ours")
 
 
 def training(model: Any, recipe: Recipe, mesh: Any) -> Any:
@@ -493,12 +491,10 @@ def forward_of(model: Any) -> tuple[Any, Any]:
     """
     from flax import nnx
 
-    from unet_jax.plain import PlainUNet
-
-    if isinstance(model, PlainUNet):
-        model.eval()
-    else:
+    if model.execution.rewrites:
         model = nnx.eval_shape(lambda model: model.fold(), model)
+    else:
+        model.eval()
     graphdef, *variables = nnx.split(model, nnx.Param, nnx.BatchStat)
     return lambda variables, image: nnx.merge(graphdef, *variables).logits(image), variables
 

@@ -11,17 +11,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from comparison import adjoints
 from comparison.findings import Divergence, Mode, Pass, Row, Table
-from comparison.steps import step_trials
+from conversion.diagnosis import backward, forward
+from conversion.diagnosis.nodes import network_of
+from conversion.diagnosis.trials import Trial, cause_of
+from conversion.diagnosis.update import step_trials
 from conversion.differences import UNITS, norm_difference
-from conversion.judgement import values_per_channel
 from conversion.runners import Forced, Precision, Runner, Trace
 from conversion.samples import Sample
-from conversion.suspects import Scene, Trial, cause_of, parameter_cause, statistics_trials, trials
-from unet_core.config import UNetConfig
-from unet_core.graph import Graph
-from unet_core.hub import FLOATS, Description, Tensors
+from unet_core.graph import INPUT, Graph
+from unet_core.graph.family import graph_of
+from unet_core.hub import FLOATS, Tensors
 from unet_core.progress import Progress, silent
 from unet_core.settings import Optimizer
 
@@ -37,12 +37,11 @@ errs by some `FAR * UNIT`, E[x^2] - E[x]^2 by `FAR**2 * UNIT` and more."""
 
 OUTPUT, STATISTICS, MOVED = "output", "running statistics", "output where the input is moved"
 COTANGENT, GRADIENT, STEP = "gradient of the output", "gradient of the parameters", "step of the parameters"
-TIED = "gradient of the output, among zeros and ties"
+TIED = "gradient of the output, among zeros"
 
 _BOTH: tuple[Precision, ...] = ("float64", "float32")
 _MODES: tuple[Mode, ...] = ("isolated", "cumulative")
 _PASSES: tuple[Pass, ...] = ("eval", "training", "backward", "update")
-_NORMS = (".conv.1", ".conv.4")
 _OPTIMIZER = Optimizer()
 
 
@@ -82,15 +81,16 @@ def divergence(a: Runner, b: Runner, sample: Sample, *, seed: int = 0, progress:
     progress("layer by layer, training", 0.3)
     trained = _traced(a, b, sample.x, cotangent, seed)
     progress("layer by layer, update", 0.9)
+    graph = graph_of(a.config).in_mode(training=True)
     tables: list[Table] = []
     for mode in _MODES:
         traces = trained[mode]
         special = mode == "isolated" and "odd" in trained
-        alone, tied = (_moved(trained["odd"]), _tied(trained["odd"])) if special else ([], [])
+        alone, tied = (_moved(trained["odd"], graph), _tied(trained["odd"], graph)) if special else ([], [])
         tables += [
             Table("eval", mode, tuple(_outputs(predicted[mode]))),
             Table("training", mode, (*_outputs(traces), *_statistics(traces), *alone)),
-            Table("backward", mode, (*_backward(traces, mode, a.config), *tied)),
+            Table("backward", mode, (*_backward(traces, mode, graph), *tied)),
             Table("update", mode, tuple(_steps(a, b, traces, mode, seed))),
         ]
     tables.sort(key=lambda table: _PASSES.index(table.pass_))  # each alone first, then what has travelled
@@ -100,15 +100,11 @@ def divergence(a: Runner, b: Runner, sample: Sample, *, seed: int = 0, progress:
     table, row = part
     error = row.other if row.wide_ok else row.wide
     parted: Precision = "float32" if row.wide_ok else "float64"
-    if isinstance(a.config, Graph) or isinstance(b.config, Graph):  # whose operations have no switches
-        return Divergence(sample.name, tuple(tables), row.layer, row.quantity, parted, error, (), None)
     progress(f"switching what {row.layer} means", 0.95)
-    precision = parted
     special = row.quantity in (MOVED, TIED)
     traces = (predicted if table.pass_ == "eval" else trained)["odd" if special else table.mode]
-    tried = _trials(a, b, a.config, sample, table.pass_, row, traces, precision, seed)
-    cause = parameter_cause(row.layer, a.tensors, b.tensors) or cause_of(tried)
-    return Divergence(sample.name, tuple(tables), row.layer, row.quantity, precision, error, tried, cause)
+    tried, cause = _trials(a, b, sample, table.pass_, row, traces, parted, seed)
+    return Divergence(sample.name, tuple(tables), row.layer, row.quantity, parted, error, tried, cause)
 
 
 def _traced(a: Runner, b: Runner, x: np.ndarray, cotangent: np.ndarray | None, seed: int) -> dict[str, _Traces]:
@@ -131,24 +127,39 @@ def _traced(a: Runner, b: Runner, x: np.ndarray, cotangent: np.ndarray | None, s
         )
 
     plain = all_of(None)
-    forced = Forced.of(plain.exact, a.config)
+    forced = Forced.of(plain.exact)
     found = {"cumulative": plain, "isolated": all_of(forced)}
-    if cotangent is None or isinstance(a.config, Graph):  # the odd input is made for the layers of a UNet
+    graph = graph_of(a.config).in_mode(training=True)
+    if cotangent is None or not _norms(graph):
         return found
-    norms = {name for name in forced.outputs if name.endswith(_NORMS)}
-    return {**found, "odd": all_of(_odd(forced), still=norms)}
+    return {**found, "odd": all_of(_odd(forced, _norms(graph)), still=_norms(graph))}
 
 
-def _odd(forced: Forced) -> Forced:
+def _norms(graph: Graph) -> dict[str, str]:
+    """The BatchNorms that take the batch's statistics, each with the node before it, whose answer they alone take."""
+    uses = graph.uses()
+    return {
+        node.name: node.inputs[0]
+        for node in graph.nodes
+        if node.operation == "batch_norm"
+        and not node.attributes["frozen"]
+        and node.inputs[0] != INPUT
+        and uses[node.inputs[0]] == 1
+    }
+
+
+def _odd(forced: Forced, norms: Mapping[str, str]) -> Forced:
     """What is seldom met by chance: BatchNorm is fed what was moved by `FAR` standard deviations of each channel; what
-    it hands on are multiples of half of one, so that there are zeros for the ReLUs and ties for the max-pools.
+    it hands on are multiples of half of one, so that there are zeros for the ReLUs.
     """
     outputs = dict(forced.outputs)
     for name, value in forced.outputs.items():
-        deviation = value.std((0, 1, 2), np.float64).astype(np.float32)
-        if name.endswith((".conv.0", ".conv.3")):
+        if name not in norms and name not in norms.values():
+            continue
+        deviation = value.std((0, *range(2, value.ndim)), np.float64, keepdims=True).astype(np.float32)
+        if name not in norms:
             outputs[name] = value + np.float32(FAR) * deviation
-        elif name.endswith(_NORMS):
+        else:
             grid = np.where(deviation > 0, deviation / 2, np.float32(1))
             outputs[name] = np.round(value / grid) * grid
     return replace(forced, outputs=outputs)
@@ -196,14 +207,13 @@ def _outputs(traces: _Traces) -> list[Row]:
     return [_row(layer, OUTPUT, [layer], "outputs", traces) for layer in traces.exact.outputs]
 
 
-def _moved(odd: _Traces) -> list[Row]:
-    norms = [layer for layer in odd.exact.outputs if layer.endswith(_NORMS)]
-    return [_row(layer, MOVED, [layer], "outputs", odd) for layer in norms]
+def _moved(odd: _Traces, graph: Graph) -> list[Row]:
+    return [_row(name, MOVED, [name], "outputs", odd) for name in _norms(graph)]
 
 
-def _tied(odd: _Traces) -> list[Row]:
-    norms = [layer for layer in reversed(odd.exact.cotangents) if layer.endswith(_NORMS)]
-    return [_row(layer, TIED, [layer], "cotangents", odd) for layer in norms]
+def _tied(odd: _Traces, graph: Graph) -> list[Row]:
+    norms = [name for name in reversed(odd.exact.cotangents) if name in _norms(graph)]
+    return [_row(name, TIED, [name], "cotangents", odd) for name in norms]
 
 
 def _statistics(traces: _Traces) -> list[Row]:
@@ -212,13 +222,13 @@ def _statistics(traces: _Traces) -> list[Row]:
     return [_row(layer, STATISTICS, names, "statistics", traces) for layer, names in _by_layer(tracked).items()]
 
 
-def _backward(traces: _Traces, mode: Mode, config: Description) -> list[Row]:
+def _backward(traces: _Traces, mode: Mode, graph: Graph) -> list[Row]:
     """From the last layer to the first.
 
     In float32, errors that have travelled are shown and not judged: a ReLU that rounding tips over moves a gradient by
     a jump, in either framework.
     """
-    names, judged = _by_place(traces.exact.gradients, config), _BOTH if mode == "isolated" else ("float64",)
+    names, judged = _by_place(traces.exact.gradients, graph), _BOTH if mode == "isolated" else ("float64",)
     rows: list[Row] = []
     for layer in reversed(traces.exact.cotangents):
         rows.append(_row(layer, COTANGENT, [layer], "cotangents", traces, judged=judged))
@@ -269,49 +279,50 @@ def _first(tables: Iterable[Table]) -> tuple[Table, Row] | None:
 
 
 def _trials(
-    a: Runner,
-    b: Runner,
-    config: UNetConfig,
-    sample: Sample,
-    pass_: Pass,
-    row: Row,
-    traces: _Traces,
-    precision: Precision,
-    seed: int,
-) -> tuple[Trial, ...]:
+    a: Runner, b: Runner, sample: Sample, pass_: Pass, row: Row, traces: _Traces, precision: Precision, seed: int
+) -> tuple[tuple[Trial, ...], str | None]:
+    """The switches that were tried on a row, and the likely cause."""
     theirs, budget = (traces.wide, row.wide_budget) if precision == "float64" else (traces.other, row.budget)
-    layer, exact = row.layer, traces.exact
-    if row.quantity == STATISTICS:
-        count = values_per_channel(layer, sample.x.shape, config)
-        return statistics_trials(layer, a, exact.statistics, theirs.statistics, count, budget)
+    layer, exact, training = row.layer, traces.exact, pass_ != "eval"
+    one, other = (network_of(runner, sample.x, traces.handed, traces.back, training=training) for runner in (a, b))
     if row.quantity == STEP:
         given = _given(_narrow(exact.gradients), seed)
         steps = (a.stepped(given, _OPTIMIZER, "float64"), b.stepped(given, _OPTIMIZER, precision))
         names = _by_layer(exact.gradients)[layer]
-        before, *gradients, one, other = ({name: of[name] for name in names} for of in (a.tensors, *given, *steps))
-        return step_trials(before, gradients, _OPTIMIZER, one, other, precision, budget)
-    if row.quantity in (OUTPUT, MOVED):
-        ours, answer = exact.outputs[layer], theirs.outputs[layer]
-        return trials(Scene(a, b, layer, traces.handed, sample.x, ours, answer, precision, pass_ != "eval", budget))
-    scene = adjoints.Scene(config, a.tensors, layer, sample.x, traces.handed, traces.back, precision)
-    if row.quantity == GRADIENT:
-        return adjoints.parameter_trials(scene, exact.gradients, theirs.gradients, budget)
-    return adjoints.output_trials(scene, exact.cotangents[layer], theirs.cotangents[layer], budget)
+        before, *gradients, mine, others = ({name: of[name] for name in names} for of in (a.tensors, *given, *steps))
+        found = step_trials(before, gradients, _OPTIMIZER, mine, others, precision, budget)
+    elif row.quantity == GRADIENT:
+        found = backward.parameter_trials(one, layer, exact.gradients, theirs.gradients, precision, budget)
+    elif row.quantity in (COTANGENT, TIED):
+        answers = exact.cotangents[layer], theirs.cotangents[layer]
+        found = backward.output_trials(one, layer, *answers, precision, budget)
+    else:
+        nodes = [node.name for node in one.graph.nodes if layer in _layers(one.first_names(node))]
+        name = layer if row.quantity != STATISTICS else nodes[0]
+        scene = forward.Scene(one, other, name, exact.outputs[name], theirs.outputs[name], precision, budget)
+        if row.quantity == STATISTICS:
+            found = forward.statistics_trials(scene, exact.statistics, theirs.statistics)
+        else:
+            found = forward.trials(scene)
+        return found, forward.tensor_cause(scene) or cause_of(found)
+    return found, cause_of(found)
 
 
-def _by_place(tensors: Tensors, config: Description) -> dict[str, list[str]]:
-    """The names of the tensors by the layer that they belong to; in a graph, by the first node that has them."""
-    if not isinstance(config, Graph):
-        return _by_layer(tensors)
+def _by_place(tensors: Tensors, graph: Graph) -> dict[str, list[str]]:
+    """The names of the tensors by the first node that has them."""
     left = set(tensors)
     places: dict[str, list[str]] = {}
-    for node in config.in_mode(training=True).nodes:
-        own = [config.tensors[name].same_as or name for name in node.tensors.values()]
+    for node in graph.nodes:
+        own = [graph.tensors[name].same_as or name for name in node.tensors.values()]
         found = [name for name in dict.fromkeys(own) if name in left]
         left -= set(found)
         if found:
             places[node.name] = found
     return places
+
+
+def _layers(names: Iterable[str]) -> set[str]:
+    return {name.rpartition(".")[0] for name in names}
 
 
 def _by_layer(tensors: Tensors) -> dict[str, list[str]]:

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from comparison.speed.report import CaseReport, Environment
+from conversion.diagnosis.trials import Trial
 from conversion.proof import Side, finite
 from conversion.runners import Framework
-from conversion.suspects import Trial
 
 SCHEMA = 1
 

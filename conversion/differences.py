@@ -49,15 +49,20 @@ def tensor_differences(
 
 
 def norm_difference(found: Tensors, reference: Tensors) -> float:
-    """The Euclidean norm of the difference of all tensors in `found` together, relative to that of the reference."""
+    """The Euclidean norm of the difference of all tensors in `found` together, relative to that of the reference.
+
+    Infinite where some have not one shape.
+    """
+    if any(value.shape != reference[key].shape for key, value in found.items()):
+        return np.inf
     scale = _norm(np.asarray(reference[key], np.float64) for key in found)
     difference = _norm(np.subtract(value, reference[key], dtype=np.float64) for key, value in found.items())
     return difference / scale if scale else float(difference and np.inf)
 
 
 def distance(found: np.ndarray, reference: np.ndarray) -> float:
-    """`norm_difference` of two arrays; infinite where they have not one shape."""
-    return norm_difference({"": found}, {"": reference}) if found.shape == reference.shape else np.inf
+    """`norm_difference` of two arrays."""
+    return norm_difference({"": found}, {"": reference})
 
 
 def _norm(arrays: Iterable[np.ndarray]) -> float:

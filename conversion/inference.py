@@ -14,13 +14,12 @@ from unet_core.checkpoint import Checkpoint
 from unet_core.config import Output
 from unet_core.errors import DataError, MissingFrameworkError, some
 from unet_core.evaluation import Bands
-from unet_core.graph import Graph
 from unet_core.hub import Description
 from unet_core.progress import Progress, silent
 from unet_core.reading import NO_HINTS, Hints
 from unet_core.run import BEST, Backend, Settings, is_run, read_settings, trained_output
 from unet_core.source import Source, open_source
-from unet_core.tiles import check_tile, default_tile, tiling
+from unet_core.tiles import shared_tile, tiling
 
 Part = Literal["training", "validation"]
 
@@ -68,7 +67,10 @@ class Network:
             unet_core.UNetError: tiles that do not fit the network.
         """
         model = needed(f"unet_{self.backend}.checkpoint").from_checkpoint(self.checkpoint)
-        tiles = self._tiles(sizes, tile, overlap)
+        tiles = shared_tile(self.config, sizes, overlap, tile=None if tile is None else (tile, tile))
+        for size in sizes:
+            if tiles is not None and min(size) >= self.config.minimum_size:
+                tiling(self.config, size, tiles, overlap)
         devices = needed("jax").local_devices() if self.backend == "jax" else []
         every = {"devices": devices} if len(devices) > 1 else {}
         predictor = needed(f"unet_{self.backend}.predict").Predictor(
@@ -76,24 +78,6 @@ class Network:
         )
         bands: Bands = predictor.bands
         return bands
-
-    def _tiles(self, sizes: Sequence[tuple[int, int]], tile: int | None, overlap: int | None) -> tuple[int, int] | None:
-        """One size of tiles for pictures of all these sizes, as `bands` takes them; None: each whole."""
-        config = self.config
-        if isinstance(config, Graph):
-            check_tile(config, None if tile is None else (tile, tile), overlap)
-            return None
-        tiles = default_tile(config, sizes, overlap)
-        if tile is not None:
-            unit = 2**config.depth  # no larger than the largest picture
-            tiles = (
-                min(tile, -(-max(height for height, _ in sizes) // unit) * unit),
-                min(tile, -(-max(width for _, width in sizes) // unit) * unit),
-            )
-        for size in sizes:
-            if min(size) >= config.minimum_size:
-                tiling(config, size, tiles, overlap)
-        return tiles
 
     def source(self, data: str, *, only: Part | None = None, progress: Progress = silent) -> Source:
         """Pictures with masks to hold the network against.

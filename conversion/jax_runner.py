@@ -1,4 +1,4 @@
-"""Runs a JAX UNet for the proof, under `jax.jit`."""
+"""Runs a network in JAX for the proof, under `jax.jit`."""
 
 import copy
 import functools
@@ -18,25 +18,26 @@ from conversion.runners import (
     Forced,
     Framework,
     Precision,
+    Roles,
+    Sizes,
     Step,
     Trace,
     Tracer,
+    Values,
     draws,
     in_precision,
-    input_name,
-    layers_of,
 )
 from unet_core.batches import Batch
 from unet_core.checkpoint import Checkpoint
 from unet_core.errors import UNetError
+from unet_core.graph import Node
 from unet_core.hub import Tensors, in_forward_order, tensor_specs
 from unet_core.recipe import Recipe
 from unet_core.settings import Optimizer
 from unet_core.training_state import TrainingState
+from unet_jax import execution
 from unet_jax.checkpoint import from_checkpoint, to_checkpoint
-from unet_jax.hub import TABLE, fill, to_hub
-from unet_jax.layers import BatchNorm, Convolution, TransposedConvolution
-from unet_jax.model import UNet
+from unet_jax.hub import fill, to_hub
 from unet_jax.network import Network
 from unet_jax.optimizers import clipped, optimizer_of
 from unet_jax.states import hub_form, saved_form
@@ -51,10 +52,6 @@ from unet_jax.step import (
     placed,
     updater,
 )
-from unet_jax.windows import stretch
-
-_LAYERS = {row.jax.split(".")[-2]: row.torch.rpartition(".")[0].removeprefix("*.") for row in TABLE}
-"""The hub's name of each layer within its block: `conv1` is `conv.0`."""
 
 
 class JaxRunner:
@@ -65,7 +62,7 @@ class JaxRunner:
 
     framework: Framework = "jax"
 
-    def __init__(self, model: UNet | Network, name: str) -> None:
+    def __init__(self, model: Network, name: str) -> None:
         checkpoint = to_checkpoint(model)
         self.name = name
         self.config, self.tensors = checkpoint.config, checkpoint.tensors
@@ -75,7 +72,7 @@ class JaxRunner:
         self.versions = {"jax": jax.__version__, "flax": flax.__version__}
         self.flags = _flags()
         self.device = jax.devices()[0].device_kind
-        if isinstance(model, Network) and model.rngs is not None:
+        if model.rngs is not None:
             model = nnx.clone(model)
             model.rngs = None
         self._model = model
@@ -140,11 +137,7 @@ class JaxRunner:
 
         def forward(parameters: Any, probes: Any, rest: Any, forced: Any, x: Any) -> Any:
             model, taps = nnx.merge(graphdef, parameters, rest, copy=True), _Taps(probes, forced)
-            if isinstance(model, Network):
-                logits = model.logits(x, rngs=drawn, tap=taps.of_node)
-            else:
-                with taps.in_layers_of(model):
-                    logits = model.logits(x)
+            logits = model.logits(x, rngs=drawn, tap=taps.of_node)
             return logits, taps.answers, nnx.state(model, nnx.BatchStat)
 
         @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
@@ -158,7 +151,8 @@ class JaxRunner:
             with parity(precision):
                 given = _input(x, precision)
                 _, shapes, _ = jax.eval_shape(forward, parameters, None, rest, None, given)
-                zeros = {name: np.zeros(shapes[name].shape, precision) for name in layers_of(self.config, shapes)}
+                order = (node.name for node in self._model.graph.in_mode(training=training).nodes)
+                zeros = {name: np.zeros(shapes[name].shape, precision) for name in order if name in shapes}
                 force = _force(forced, zeros, precision)
                 if cotangent is None:
                     _, answers, after = predict(parameters, zeros, rest, force, given)
@@ -168,9 +162,8 @@ class JaxRunner:
                         parameters, zeros, rest, force, given, _input(cotangent, precision)
                     )
                 hub = self._named(gradients, after)
-            order = [name for layer in zeros for name in (input_name(layer), layer) if name and name in answers]
             return Trace(
-                {name: np.asarray(answers[name]) for name in order},
+                {name: np.asarray(answers[name]) for name in zeros},
                 {name: np.asarray(cotangents[name]) for name in zeros if cotangents},
                 {key: value for key, value in hub.items() if cotangents and self._trained(key)},
                 {key: value for key, value in hub.items() if not self._trained(key)},
@@ -202,20 +195,16 @@ class JaxRunner:
         return tensor_specs(self.config)[key].trained
 
     def _answer(self, model: Any, x: Any) -> Any:
-        draws = {"rngs": drawn} if isinstance(model, Network) else {}
-        return model(x, **draws) if self.whole else model.logits(x, **draws)
+        return model(x, rngs=drawn) if self.whole else model.logits(x, rngs=drawn)
 
-    def _copy(self, precision: Precision, *, training: bool) -> UNet | Network:
+    def _copy(self, precision: Precision, *, training: bool) -> Network:
         model = self._in_mode(training=training)
         nnx.update(model, _all_in(nnx.state(model), precision))
         return model
 
-    def _in_mode(self, *, training: bool) -> UNet | Network:
+    def _in_mode(self, *, training: bool) -> Network:
         """Another of the model, which computes in the precision of what it holds."""
-        model = nnx.clone(self._model)
-        for _, layer in nnx.iter_modules(model):
-            if isinstance(layer, Convolution | TransposedConvolution | BatchNorm | Network):
-                layer.dtype = None
+        model = nnx.clone(self._model).executed(dtype=None)
         model.train() if training else model.eval()
         return model
 
@@ -230,9 +219,39 @@ def runner_of(model: Any, name: str) -> JaxRunner:
     Raises:
         UNetError: it is none of this project's.
     """
-    if not isinstance(model, UNet | Network):
+    if not isinstance(model, Network):
         raise UNetError(f"a unet_jax.UNet or Network is needed, got {type(model).__name__}")
     return JaxRunner(model, name)
+
+
+def evaluated(node: Node, inputs: Values, roles: Roles, sizes: Sizes, *, training: bool) -> np.ndarray:
+    """What a node alone answers, in float64; see `conversion.runners.Values`."""
+    with parity("float64"):
+        return np.asarray(_evaluated(node, sizes, training)(list(inputs), dict(roles)))
+
+
+def gradients(
+    node: Node, inputs: Values, roles: Roles, sizes: Sizes, back: np.ndarray, *, training: bool
+) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """The gradients by what it takes in, and by its tensors, of what it hands back."""
+    floats = {role: value for role, value in roles.items() if value.dtype.kind == "f"}
+
+    def run(inputs: Any, floats: Any) -> Any:
+        return _evaluated(node, sizes, training)(inputs, {**roles, **floats})
+
+    with parity("float64"):
+        given = jax.tree.map(jnp.asarray, (list(inputs), floats))
+        found = jax.vjp(run, *given)[1](jnp.asarray(back))
+        by_inputs, by_roles = jax.tree.map(np.asarray, found)
+        return by_inputs, by_roles
+
+
+def _evaluated(node: Node, sizes: Sizes, training: bool) -> Any:
+    def run(inputs: Any, roles: Any) -> Any:
+        given, arrays = jax.tree.map(jnp.asarray, (inputs, roles))
+        return execution.evaluated(node, given, arrays, sizes, training=training, draw=drawn)
+
+    return run
 
 
 def update(
@@ -262,10 +281,10 @@ def update(
 
 
 class _Taps:
-    """Notes, inside one trace of a model, what its layers take in and answer; and may force what they hand on.
+    """Notes, inside one trace of a model, what its nodes answer; and may force what they hand on.
 
     Args:
-        probes: zeros for each layer; the gradient by them is that by the layer's answer. None: nothing is forced.
+        probes: zeros for each node; the gradient by them is that by the node's answer. None: nothing is forced.
         forced: whether to force; and with what, forward and backward.
     """
 
@@ -273,60 +292,15 @@ class _Taps:
         self.answers: dict[str, Any] = {}
         self._probes, self._forced = probes, forced
 
-    @contextmanager
-    def in_layers_of(self, model: UNet) -> Iterator[None]:
-        """Stand in for the layers of a UNet until the end of the `with`."""
-        places = [(model, "out", "out")]
-        for block in (*model.config.encoder_blocks, *model.config.decoder_blocks):
-            module = getattr(model, block.name)
-            places += [
-                (module, name, f"{block.name}.{layer}")
-                for name, layer in _LAYERS.items()
-                if getattr(module, name, None) is not None
-            ]
-        before = [(parent, attribute, getattr(parent, attribute)) for parent, attribute, _ in places]
-        try:
-            for parent, attribute, name in places:
-                object.__setattr__(parent, attribute, _Tap(getattr(parent, attribute), self, name))
-            yield
-        finally:
-            for parent, attribute, layer in before:
-                object.__setattr__(parent, attribute, layer)
-
     def of_node(self, name: str, answer: Any) -> Any:
         """A tap of a graph; what is no number is passed by."""
-        return self.noted(name, None, answer) if jnp.issubdtype(answer.dtype, jnp.floating) else answer
-
-    def noted(self, name: str, x: Any, y: Any) -> Any:
-        """Note a layer's input and answer, and return what it hands on."""
-        before = input_name(name)
-        if before is not None and x is not None:
-            self.answers[before] = x
-        self.answers[name] = y
+        if not jnp.issubdtype(answer.dtype, jnp.floating):
+            return answer
+        self.answers[name] = answer
         if self._forced is None:
-            return y
+            return answer
         whether, outputs, cotangents = self._forced
-        return _handed_on(y, self._probes[name], outputs[name], cotangents[name], whether)
-
-
-class _Tap:
-    """Stands in for a layer."""
-
-    def __init__(self, layer: Any, taps: _Taps, name: str) -> None:
-        self._layer, self._taps, self._name = layer, taps, name
-
-    def __call__(self, x: Any) -> Any:
-        return self._taps.noted(self._name, x, self._layer(x))
-
-    def joined(self, x: Any, skip: Any, taps: Any, *, skip_first: bool) -> Any:
-        """Of a decoder's first convolution; the input that it is spared is made here."""
-        raised = x
-        if taps is not None:
-            grown = [(0, len(axis) - size) for axis, size in zip(taps, x.shape[1:3], strict=True)]
-            raised = stretch(stretch(jnp.pad(x, ((0, 0), *grown, (0, 0))), taps[0], 0), taps[1], 1)
-            raised = raised[:, : skip.shape[1], : skip.shape[2]]
-        joint = jnp.concatenate((skip, raised) if skip_first else (raised, skip), axis=-1)
-        return self._taps.noted(self._name, joint, self._layer.joined(x, skip, taps, skip_first=skip_first))
+        return _handed_on(answer, self._probes[name], outputs[name], cotangents[name], whether[name])
 
 
 @jax.custom_vjp
@@ -350,13 +324,12 @@ _handed_on.defvjp(_hand_on, _hand_back)
 
 def _force(forced: Forced | None, zeros: dict[str, np.ndarray], precision: Precision) -> Any:
     """What `_Taps` is told."""
-    if forced is None:
-        return np.array(False), zeros, zeros
+    whether = {name: np.array(forced is not None and forced.fits(name, zero.shape)) for name, zero in zeros.items()}
     outputs, cotangents = (
-        {name: of[name].astype(precision) if name in of else zero for name, zero in zeros.items()}
-        for of in (forced.outputs, forced.cotangents)
+        {name: of[name].astype(precision) if whether[name] and name in of else zero for name, zero in zeros.items()}
+        for of in ((forced.outputs, forced.cotangents) if forced else ({}, {}))
     )
-    return np.array(True), outputs, cotangents
+    return whether, outputs, cotangents
 
 
 def drawn(shape: tuple[int, ...]) -> jax.Array:

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from conversion.diagnosis.forward import Scene, difference, forward_cause, statistics_trials
+from conversion.diagnosis.nodes import network_of
+from conversion.diagnosis.tensors import parameter_cause
+from conversion.diagnosis.trials import cause_of, precision_cause
 from conversion.differences import (
     UNITS,
     distance,
@@ -15,16 +19,8 @@ from conversion.differences import (
 )
 from conversion.runners import Precision, Runner
 from conversion.samples import Sample
-from conversion.suspects import (
-    Scene,
-    cause_of,
-    forward_cause,
-    parameter_cause,
-    precision_cause,
-    statistics_trials,
-)
-from unet_core.config import UNetConfig
-from unet_core.graph import Graph, Node
+from unet_core.graph import Graph
+from unet_core.graph.family import graph_of
 from unet_core.hub import FLOATS, Description, Tensors
 
 EVAL, TRAINING, GRADIENTS, STATISTICS = "eval logits", "training logits", "gradients", "statistics"
@@ -184,8 +180,7 @@ def locate(
             found = _first_layer(a, b, sample, failed.precision, training=training)
             if found is not None:
                 return found
-        last = a.config.nodes[-1].name if isinstance(a.config, Graph) else "out"
-        return Departure(last, failed.quantity, failed.error, None)
+        return Departure(graph_of(a.config).nodes[-1].name, failed.quantity, failed.error, None)
     ours, theirs, exact = (side[failed.quantity] for side in (*answers, reference))
     if failed.precision == "float64":
         measured = measures(exact) if failed.quantity == GRADIENTS else {}
@@ -199,29 +194,38 @@ def locate(
     key = parted[-1] if failed.quantity == GRADIENTS else parted[0]
     layer = key.rpartition(".")[0]
     cause = parameter_cause(layer, a.tensors, b.tensors)
-    tracked = failed.quantity == STATISTICS and failed.precision == "float64"
-    if cause is None and tracked and isinstance(a.config, UNetConfig):
-        count = values_per_channel(layer, sample.x.shape, a.config)
-        cause = cause_of(statistics_trials(layer, a, ours, theirs, count, FLOAT64_BUDGETS[STATISTICS]))
-    if cause is None and isinstance(a.config, Graph):
-        cause = next((cause for node in _owners(key, a.config) if (cause := node_cause(node, a, b))), None)
+    if cause is None and failed.precision == "float64":
+        cause = _owner_cause(key, a, b, sample, failed.quantity, ours, theirs)
     quantity = failed.quantity if failed.precision == "float64" else f"{failed.quantity} in float32"
     return Departure(layer, quantity, errors[key], cause)
 
 
 def _in_order(tensors: Tensors, config: Description) -> list[str]:
     """The keys in forward order."""
-    if not isinstance(config, Graph):
-        return list(tensors)
-    used = (config.tensors[name].same_as or name for node in config.nodes for name in node.tensors.values())
+    graph = graph_of(config)
+    used = (graph.tensors[name].same_as or name for node in graph.nodes for name in node.tensors.values())
     return [key for key in dict.fromkeys((*used, *tensors)) if key in tensors]
 
 
-def _owners(key: str, graph: Graph) -> Iterator[str]:
-    """The nodes that have a tensor."""
-    for node in graph.nodes:
-        if any((graph.tensors[name].same_as or name) == key for name in node.tensors.values()):
-            yield node.name
+def _owner_cause(
+    key: str, a: Runner, b: Runner, sample: Sample, quantity: str, ours: Tensors, theirs: Tensors
+) -> str | None:
+    """Why what belongs to a tensor departs while the answers agree, by the nodes that have it."""
+    x = sample.x
+    handed = a.tracer("float64", training=True)(x).outputs
+    one, other = (network_of(runner, x, handed, training=True) for runner in (a, b))
+    for node in one.graph.nodes:
+        if key not in one.first_names(node) or node.name not in handed:
+            continue
+        budget, nothing = FLOAT64_BUDGETS[quantity], handed[node.name]
+        scene = Scene(one, other, node.name, nothing, nothing, "float64", budget)
+        cause = cause_of(statistics_trials(scene, ours, theirs)) if quantity == STATISTICS else None
+        twin = other.nodes.get(node.name)
+        if cause is None and twin is not None:
+            cause = difference(node, twin, scene)
+        if cause:
+            return cause
+    return None
 
 
 def _first_layer(a: Runner, b: Runner, sample: Sample, precision: Precision, *, training: bool) -> Departure | None:
@@ -238,53 +242,12 @@ def _first_layer(a: Runner, b: Runner, sample: Sample, precision: Precision, *, 
             own, error = distance(ours[layer], value), distance(answer, value)
             budget = FLOAT32_FACTOR * max(own, FLOAT32_UNIT)
         if not error <= budget:
-            if isinstance(a.config, UNetConfig):
-                scene = Scene(a, b, layer, reference, sample.x, value, answer, precision, training, budget)
-                cause = forward_cause(scene)
-            else:
-                cause = node_cause(layer, a, b)
+            one, other = (network_of(side, sample.x, reference, training=training) for side in (a, b))
+            cause = forward_cause(Scene(one, other, layer, value, answer, precision, budget))
             if precision == "float32":
                 return Departure(layer, f"{quantity} in float32", error, cause or precision_cause(error))
             return Departure(layer, quantity, error, cause)
     return None
-
-
-def node_cause(name: str, a: Runner, b: Runner) -> str | None:
-    """How two networks of graphs differ at a node, or right before it; None where they do not."""
-    if not (isinstance(a.config, Graph) and isinstance(b.config, Graph)):
-        return None
-    ours, theirs = ({node.name: node for node in graph.nodes} for graph in (a.config, b.config))
-    if name not in ours or name not in theirs:
-        return None
-    one = ours[name]
-    for layer in dict.fromkeys(tensor.rpartition(".")[0] for tensor in one.tensors.values()):
-        cause = parameter_cause(layer, a.tensors, b.tensors)
-        if cause is not None:
-            return cause
-    pairs, seen = [(name, name)], {name}
-    while pairs:  # back to the nodes that have tensors, whose answers are the same
-        one, other = (nodes[called] for nodes, called in zip((ours, theirs), pairs.pop(0), strict=True))
-        if one.operation != other.operation:
-            return f"where A has {one.operation}, B has {other.operation}"
-        for attribute, value in one.attributes.items():
-            if value != other.attributes[attribute]:
-                return f"{attribute} of {one.operation} is {value} in A, {other.attributes[attribute]} in B"
-        owners = [_owner(taken, ours) for taken in one.inputs], [_owner(taken, theirs) for taken in other.inputs]
-        if owners[0] != owners[1] and sorted(owners[0]) == sorted(owners[1]):
-            return f"{one.operation} takes its inputs in another order"
-        for pair in zip(one.inputs, other.inputs, strict=False):
-            plain = pair[0] in ours and pair[1] in theirs and not (ours[pair[0]].tensors or theirs[pair[1]].tensors)
-            if plain and pair[0] not in seen:
-                seen.add(pair[0])
-                pairs.append(pair)
-    return None
-
-
-def _owner(name: str, nodes: Mapping[str, Node]) -> str:
-    """The node with tensors, or the picture, from which an answer comes in the first place."""
-    while name in nodes and nodes[name].inputs and not nodes[name].tensors:
-        name = nodes[name].inputs[0]
-    return name
 
 
 def _described(shape: tuple[int, ...] | None) -> str:
@@ -293,11 +256,3 @@ def _described(shape: tuple[int, ...] | None) -> str:
 
 def _floats(tensors: Tensors) -> dict[str, np.ndarray]:
     return {key: value for key, value in tensors.items() if value.dtype in FLOATS}
-
-
-def values_per_channel(layer: str, shape: tuple[int, ...], config: UNetConfig) -> int:
-    """That a BatchNorm sees, where the network's input has this shape."""
-    block = layer.partition(".")[0]
-    halvings = config.depth if block == "bottom" else int(block.lstrip("downup")) - 1
-    batch, height, width, _ = shape
-    return batch * (height >> halvings) * (width >> halvings)

@@ -1,6 +1,6 @@
 """A network in either framework behind one face: what the proof asks of it, channels last, by the hub's names."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -11,14 +11,19 @@ from conversion.frameworks import needed
 from unet_core.checkpoint import Checkpoint, Origin
 from unet_core.containers import Container
 from unet_core.evidence import Evidence
-from unet_core.graph import Graph
-from unet_core.hub import FLOATS, Description, Tensors, tensor_specs
+from unet_core.hub import FLOATS, Description, Tensors
 from unet_core.settings import Optimizer
 
 Precision = Literal["float64", "float32"]
 Framework = Literal["torch", "jax"]
 
 
+Values = Sequence[np.ndarray]
+"""What a node takes in, in torch's layout, in float64."""
+Roles = Mapping[str, np.ndarray]
+"""The tensors of a node by their roles."""
+Sizes = Mapping[str, int]
+"""Of a network's input, by name."""
 Controls = tuple[float, float]
 """The learning rate of an update, and the part of the average of the weights that it renews."""
 
@@ -37,16 +42,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Trace:
-    """What every layer answers in one pass, by the hub's names, in forward order.
-
-    Of a UNet, NHWC. Besides the layers that have parameters there is what lies between them: `downN.pool`
-    (`bottom.pool`), `upN.join` (the upsampled and the skip, concatenated) and `*.conv.2` (the block's first ReLU). Of a
-    graph, the answers of its nodes in torch's layout.
-    """
+    """What every node of the network's graph answers in one pass, in torch's layout, in forward order."""
 
     outputs: dict[str, np.ndarray]
     cotangents: dict[str, np.ndarray]
-    """The gradient of the loss `mean(logits * cotangent)` by the answer of each layer that has parameters, or node."""
+    """The gradient of the loss `mean(logits * cotangent)` by each of these."""
     gradients: Tensors
     """Of the loss, by the parameters."""
     statistics: Tensors
@@ -55,19 +55,22 @@ class Trace:
 
 @dataclass(frozen=True)
 class Forced:
-    """What layers that have parameters hand on in place of their own answers, forward and backward."""
+    """What nodes hand on in place of their own answers, forward and backward; of another shape, their own."""
 
     outputs: Mapping[str, np.ndarray]
     cotangents: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, trace: Trace, config: Description) -> "Forced":
+    def of(cls, trace: Trace) -> "Forced":
         """The numbers of a trace, rounded to float32, so that they are the same in each precision."""
         outputs, cotangents = (
-            {name: of[name].astype(np.float32) for name in layers_of(config, of) if name in of}
-            for of in (trace.outputs, trace.cotangents)
+            {name: value.astype(np.float32) for name, value in of.items()} for of in (trace.outputs, trace.cotangents)
         )
         return cls(outputs, cotangents)
+
+    def fits(self, name: str, shape: Sequence[int]) -> bool:
+        """Whether it has numbers for a node whose answer has this shape."""
+        return name in self.outputs and self.outputs[name].shape == tuple(shape)
 
 
 @runtime_checkable
@@ -85,7 +88,7 @@ class Tracer(Protocol):
         Args:
             x: the input.
             cotangent: of the logits.
-            forced: what each layer hands on, after its own answer was noted: each then errs by itself alone.
+            forced: what each node hands on, after its own answer was noted: each then errs by itself alone.
         """
 
 
@@ -125,7 +128,7 @@ class Runner(Protocol):
         """One step in training mode; what drops at random draws `draws`."""
 
     def tracer(self, precision: Precision, *, training: bool) -> Tracer:
-        """A function that runs it layer by layer."""
+        """A function that runs it node by node."""
 
     def stepped(self, gradients: Sequence[Tensors], settings: Optimizer, precision: Precision) -> Tensors:
         """What the first updates of a new optimiser add to the parameters together, given the gradients of each."""
@@ -172,20 +175,3 @@ def draws(shape: Sequence[int]) -> Float[np.ndarray, "..."]:
 def in_precision(value: Any, precision: Precision) -> Any:
     """A weight or statistic, NumPy's or JAX's, in this precision; counters and tables as they are."""
     return value.astype(precision, copy=False) if value.dtype in FLOATS else value
-
-
-def layers_of(config: Description, traced: Iterable[str] = ()) -> list[str]:
-    """The layers that have parameters, in forward order; of a graph, all nodes that were traced."""
-    if isinstance(config, Graph):
-        return list(traced)
-    return list(dict.fromkeys(key.rpartition(".")[0] for key in tensor_specs(config)))
-
-
-def input_name(layer: str) -> str | None:
-    """The name of what a layer takes in, where that is no other layer's answer; None where it is."""
-    block, _, place = layer.partition(".")
-    if place == "conv.3":
-        return f"{block}.conv.2"
-    if place != "conv.0" or block == "down1":
-        return None
-    return f"{block}.join" if block.startswith("up") else f"{block}.pool"

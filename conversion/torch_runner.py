@@ -1,7 +1,7 @@
 """Runs networks in PyTorch for the proof: a twin, and any module by its own code."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -16,19 +16,23 @@ from conversion.runners import (
     Forced,
     Framework,
     Precision,
+    Roles,
+    Sizes,
     Step,
     Trace,
     Tracer,
+    Values,
     draws,
-    input_name,
-    layers_of,
 )
 from unet_core.batches import Batch
 from unet_core.checkpoint import Checkpoint
+from unet_core.graph import Node
+from unet_core.graph.family import graph_of
 from unet_core.hub import Tensors, contiguous, tensor_specs, under_all_names
 from unet_core.recipe import Recipe
 from unet_core.settings import Optimizer
 from unet_core.training_state import TrainingState
+from unet_torch import execution
 from unet_torch.checkpoint import from_checkpoint
 from unet_torch.draws import Drawn, Draws
 from unet_torch.hub import as_numpy, as_torch, fill, to_hub, unwrapped
@@ -86,18 +90,18 @@ class TorchRunner:
 
     def tracer(self, precision: Precision, *, training: bool) -> Tracer:
         def trace(x: np.ndarray, cotangent: np.ndarray | None = None, forced: Forced | None = None) -> Trace:
-            model = self._copy(precision).train(training).requires_grad_(cotangent is not None)
+            model = self._as_graph(precision).train(training).requires_grad_(cotangent is not None)
             outputs: dict[str, np.ndarray] = {}
             cotangents: dict[str, np.ndarray] = {}
             with torch.set_grad_enabled(cotangent is not None), parity():
-                logits = self._traced(model, x, precision, _Notes(outputs, cotangents, forced))
+                notes = _Notes(outputs, cotangents, forced)
+                logits = model.logits(self._first(x, precision), tap=notes.of_node)
                 if cotangent is not None:
                     (logits * self._first(cotangent, precision)).mean().backward()
             if cotangent is None:
                 return Trace(outputs, {}, {}, self._statistics(model))
-            tapped = layers_of(self.config, outputs)
             # What the loss does not depend on has the gradient 0.
-            backward = {name: cotangents.get(name, 0 * y) for name, y in outputs.items() if name in tapped}
+            backward = {name: cotangents.get(name, 0 * y) for name, y in outputs.items()}
             return Trace(outputs, backward, self._gradients(model), self._statistics(model))
 
         return trace
@@ -125,16 +129,13 @@ class TorchRunner:
         answer: Tensor = model(given) if self.whole else model.logits(given)
         return answer
 
-    def _traced(self, model: Any, x: np.ndarray, precision: Precision, notes: "_Notes") -> Tensor:
-        """The logits, with what lies before them noted."""
-        if isinstance(model, Network):
-            model._draw = _drawn  # type: ignore[method-assign]
-            return model.logits(self._first(x, precision), tap=notes.of_node)
-        model.low_resolution = False  # makes no `join`, and calls not every layer
-        for name in layers_of(self.config):
-            model.get_submodule(name).register_forward_hook(notes.of_layer(name))
-        logits: Tensor = model.logits(self._first(x, precision))
-        return logits
+    def _as_graph(self, precision: Precision) -> Network:
+        """A copy that is run node by node."""
+        twin = Checkpoint(graph_of(self.config), self.tensors, evidence=self.evidence)
+        model: Any = from_checkpoint(twin)
+        model._draw = _drawn
+        found: Network = model.to(self._device, _DTYPES[precision])
+        return found
 
     def _gradients(self, model: nn.Module) -> Tensors:
         parameters, specs = dict(model.named_parameters()), tensor_specs(self.config)
@@ -164,10 +165,6 @@ class ModuleRunner(TorchRunner):
         state = {name: as_torch(value) for name, value in under_all_names(tensors, self.config).items()}
         model.load_state_dict({**model.state_dict(), **state})
         return self._like(model, tensors, whole=True)
-
-    def tracer(self, precision: Precision, *, training: bool) -> Tracer:
-        twin = Checkpoint(self.config, self.tensors, evidence=self.evidence)
-        return TorchRunner.of_checkpoint(twin, self.name).tracer(precision, training=training)
 
     def _answer(self, model: Any, x: np.ndarray, precision: Precision) -> Tensor:
         with of_theirs(self.name), drawing_alike(precision):
@@ -201,6 +198,29 @@ def _drawn(shape: Sequence[int]) -> Tensor:
     return torch.from_numpy(draws(shape))
 
 
+def evaluated(node: Node, inputs: Values, roles: Roles, sizes: Sizes, *, training: bool) -> np.ndarray:
+    """What a node alone answers, in float64; see `conversion.runners.Values`."""
+    tensors = {role: as_torch(value) for role, value in roles.items()}
+    with torch.no_grad(), parity():
+        given = [as_torch(value) for value in inputs]
+        return as_numpy(execution.evaluated(node, given, tensors, sizes, training=training, draw=_drawn))
+
+
+def gradients(
+    node: Node, inputs: Values, roles: Roles, sizes: Sizes, back: np.ndarray, *, training: bool
+) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """The gradients by what it takes in, and by its tensors, of what it hands back."""
+    given = [as_torch(value).requires_grad_() for value in inputs]
+    tensors = {role: as_torch(value) for role, value in roles.items()}
+    floats = {role: value.requires_grad_() for role, value in tensors.items() if value.is_floating_point()}
+    with torch.enable_grad(), parity():
+        answer = execution.evaluated(node, given, {**tensors, **floats}, sizes, training=training, draw=_drawn)
+        leaves = [*given, *floats.values()]
+        found = torch.autograd.grad(answer, leaves, as_torch(back), materialize_grads=True, allow_unused=True)
+    arrays = [as_numpy(value) for value in found]
+    return arrays[: len(given)], dict(zip(floats, arrays[len(given) :], strict=True))
+
+
 def update(
     state: TrainingState, recipe: Recipe, batch: Batch, controls: Controls
 ) -> tuple[float, Tensors, TrainingState]:
@@ -220,64 +240,51 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 
 
 class _Notes:
-    """Notes what layers take in and answer, and the gradient by that; and may force both."""
+    """Notes what nodes answer, and the gradient by that; and may force both."""
 
     def __init__(
         self, outputs: dict[str, np.ndarray], cotangents: dict[str, np.ndarray], forced: Forced | None
     ) -> None:
         self.outputs, self.cotangents, self.forced = outputs, cotangents, forced
 
-    def of_layer(self, layer: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
-        """A forward hook of a layer of a UNet."""
-
-        def hook(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-            before = input_name(layer)
-            if before is not None:
-                self.outputs[before] = _last(inputs[0])
-            return self._noted(layer, output, last=True)
-
-        return hook
-
     def of_node(self, name: str, answer: Tensor) -> Tensor:
         """A tap of a graph; what is no number is passed by."""
-        return self._noted(name, answer, last=False) if answer.is_floating_point() else answer
-
-    def _noted(self, name: str, answer: Tensor, *, last: bool) -> Tensor:
-        self.outputs[name] = _kept(answer, last=last)
-        handed_on: Tensor = _HandedOn.apply(answer, self, name, last)
+        if not answer.is_floating_point():
+            return answer
+        self.outputs[name] = _kept(answer)
+        handed_on: Tensor = _HandedOn.apply(answer, self, name)
         return handed_on
 
 
 class _HandedOn(torch.autograd.Function):
-    """What a layer hands on to the next, and what it hands back to the one before."""
+    """What a node hands on to the next, and what it hands back to the one before."""
 
     @staticmethod
-    def forward(context: Any, y: Tensor, notes: _Notes, name: str, last: bool) -> Tensor:
-        context.given = notes, name, last
-        return (_like(y, notes.forced.outputs[name], last=last) if notes.forced else y).clone()
+    def forward(context: Any, y: Tensor, notes: _Notes, name: str) -> Tensor:
+        forced = notes.forced if notes.forced is not None and notes.forced.fits(name, y.shape) else None
+        context.given = notes, name, forced
+        return (_like(y, forced.outputs[name]) if forced else y).clone()
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        notes, name, last = context.given
-        notes.cotangents[name] = _kept(gradient, last=last)
-        forced = _like(gradient, notes.forced.cotangents[name], last=last) if notes.forced else gradient
-        return forced, None, None, None
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        notes, name, forced = context.given
+        notes.cotangents[name] = _kept(gradient)
+        return _like(gradient, forced.cotangents[name]) if forced else gradient, None, None
 
 
-def _like(tensor: Tensor, values: np.ndarray, *, last: bool) -> Tensor:
-    """The values, channels last or as they are, as such a tensor."""
-    moved = torch.tensor(values, device=tensor.device, dtype=tensor.dtype)
-    return moved.movedim(-1, 1) if last else moved
+def _like(tensor: Tensor, values: np.ndarray) -> Tensor:
+    """The values as such a tensor."""
+    return torch.tensor(values, device=tensor.device, dtype=tensor.dtype)
 
 
-def _kept(x: Tensor, *, last: bool) -> np.ndarray:
+def _kept(x: Tensor) -> np.ndarray:
     # A copy: an in-place ReLU comes next.
-    return np.array(as_numpy(x.movedim(1, -1) if last else x), order="C")
+    return np.array(as_numpy(x), order="C")
 
 
 def _last(x: Tensor) -> np.ndarray:
     """With the channels last."""
-    return _kept(x, last=True)
+    return _kept(x.movedim(1, -1))
 
 
 def _device_name(device: torch.device) -> str:

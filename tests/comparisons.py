@@ -20,7 +20,7 @@ from comparison.findings import (
 )
 from comparison.speed.plan import Candidate, Case
 from comparison.speed.report import Environment, Found, Memory, judged
-from conversion.suspects import Trial
+from conversion.diagnosis.trials import Trial
 from unet_core.config import UNetConfig
 from unet_core.graph.family import graph
 from unet_core.synthetic import Synthetic
@@ -31,13 +31,8 @@ PASSES = ("eval", "training", "backward", "update")
 
 
 def layers_of(config):
-    """The names of `Runner.layers`, in forward order."""
-    names = []
-    for block in [f"down{n}" for n in range(1, config.depth + 1)] + ["bottom"]:
-        names += [f"{block}.pool"] * (block != "down1") + [f"{block}.conv.{place}" for place in range(5)]
-    for n in range(config.depth, 0, -1):
-        names += [f"up{n}.join"] + [f"up{n}.conv.{place}" for place in range(5)]
-    return [*names, "out"]
+    """The names of the nodes, in forward order."""
+    return [node.name for node in graph(config).nodes if node.name != "sigmoid"]
 
 
 def table(rng, pass_, mode, layers, quantities, *, departs=None):
@@ -47,7 +42,7 @@ def table(rng, pass_, mode, layers, quantities, *, departs=None):
         gone = departs is not None and (layer == departs if mode == "isolated" else gone or layer == departs)
         depth = 1 if mode == "isolated" else 1 + index / 3
         for quantity, wanted in quantities.items():
-            if layer.rpartition(".")[2] not in wanted:
+            if layer.partition("#")[0].rpartition(".")[2] not in wanted:
                 continue
             own = 6e-8 * depth * rng.uniform(0.7, 1.3)
             wide = 0.0 if mode == "isolated" and "pool" in layer else 1.5e-16 * depth * rng.uniform(0.7, 1.5)
@@ -60,7 +55,7 @@ def table(rng, pass_, mode, layers, quantities, *, departs=None):
 
 def tables(layers, *, departs=None, passes=PASSES):
     rng = np.random.default_rng(0)
-    every = {"0", "1", "2", "3", "4", "pool", "join", "out"}
+    every = {"0", "1", "2", "3", "4", "5", "max_pool", "interpolate", "concatenate", "out"}
     convolutions = {"0", "1", "3", "4", "out"}
     forward = {"output": every}
     training = {"output": every, "running statistics": {"1", "4"}}
@@ -167,7 +162,7 @@ def faithful(features=FEATURES, steps=20, size=32, pictures=2, passes=PASSES):
     )
 
 
-def different(layer="up1.join", passes=PASSES, **more):
+def different(layer="interpolate", passes=PASSES, **more):
     """The same, but that B's upsampling is another one from this layer on."""
     found = faithful(passes=passes, **more)
     names = [row.layer for row in found.divergence.tables[0].rows]

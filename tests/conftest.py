@@ -22,7 +22,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 import jaxtyping
 from jaxtyping import install_import_hook
 
-install_import_hook(["unet_core.resize", "unet_torch", "unet_jax", "conversion"], "beartype.beartype")
+install_import_hook(["unet_core.graph.resampling", "unet_torch", "unet_jax", "conversion"], "beartype.beartype")
 
 import numpy as np
 import pytest

@@ -705,17 +705,17 @@ def orbax_bomb(path: Path) -> None:
     huge_kernel(path)[:, :, :1000, :1000].write(np.zeros((3, 3, 1000, 1000), np.float32)).result()
     base = f"file://{(path / 'state').resolve()}/"
     store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
-    packed = store.read("down1.conv1.kernel/0.0.0.0").result().value
+    packed = store.read("down1.conv.0.weight/0.0.0.0").result().value
     with tensorstore.Transaction() as transaction:
         for row in range(10):
             for column in range(10):
-                store.with_transaction(transaction)[f"down1.conv1.kernel/0.0.{row}.{column}"] = packed
+                store.with_transaction(transaction)[f"down1.conv.0.weight/0.0.{row}.{column}"] = packed
 
 
 def huge_kernel(path: Path) -> tensorstore.TensorStore:
     """An array of 3.6 GB in place of a kernel of 432 bytes."""
     base = f"file://{(path / 'state').resolve()}/"
-    store = {"driver": "ocdbt", "base": base, "path": "down1.conv1.kernel/"}
+    store = {"driver": "ocdbt", "base": base, "path": "down1.conv.0.weight/"}
     metadata = {
         "shape": (3, 3, 10_000, 10_000),
         "chunks": (3, 3, 1000, 1000),
@@ -744,11 +744,11 @@ def item_left_over(path: Path) -> None:
 
 def join_to_one(tree: dict[str, Any]) -> None:
     """Two names that read the same once they are joined with dots."""
-    tree["down1.conv1"] = {"kernel": np.zeros_like(tree["down1"]["conv1"]["kernel"])}
+    tree["down1.conv"] = {"0": {"weight": np.zeros_like(tree["down1"]["conv"]["0"]["weight"])}}
 
 
 def wrong_layout(tree: dict[str, Any]) -> None:
-    tree["out"]["kernel"] = np.ascontiguousarray(tree["out"]["kernel"].transpose(3, 2, 0, 1))
+    tree["out"]["weight"] = np.ascontiguousarray(tree["out"]["weight"].transpose(2, 3, 1, 0))
 
 
 def integers(tree: Any) -> Any:
@@ -756,7 +756,7 @@ def integers(tree: Any) -> Any:
 
 
 def one_integer_kernel(tree: dict[str, Any]) -> None:
-    tree["out"]["kernel"] = tree["out"]["kernel"].astype(np.int32)
+    tree["out"]["weight"] = tree["out"]["weight"].astype(np.int32)
 
 
 # --- values that mean something else
@@ -1105,7 +1105,7 @@ _MEANING = [
     *kinds(39, "an HWIO kernel", put("out.weight", lambda v: v.transpose(2, 3, 1, 0).copy()), FILES, says="shape"),
     *kinds(39, "a flat kernel", put(KERNEL, lambda value: value.reshape(4, 27)), FILES, says="shape"),
     *kinds(39, "a bias as a column", put(SHIFT, lambda value: value.reshape(4, 1)), FILES, says="shape"),
-    Case(39, "an OIHW kernel in an Orbax directory", "a", orbax_of(wrong_layout)),
+    Case(39, "an HWIO kernel in an Orbax directory", "a", orbax_of(wrong_layout)),
     *kinds(40, "a negative variance", put(VAR, lambda value: -0.5), ALL, says="negative"),
     *kinds(41, "float64", retyped(np.float64), ALL, accepted=True, expected=lambda: retyped(np.float64)(weights())),
     *kinds(
@@ -1174,7 +1174,7 @@ _FILES = [
 _ORBAX = [
     *(
         Case(53, f"a bit flipped at {eighth}/8 of Orbax's {name}", "a", orbax_flipped(name, eighth))
-        for name, eighth in (("bottom.conv2.kernel", 2), ("bottom.conv2.kernel", 5), ("bottom.conv1.kernel", 4))
+        for name, eighth in (("bottom.conv.3.weight", 2), ("bottom.conv.3.weight", 5), ("bottom.conv.0.weight", 4))
     ),
     Case(54, "an Orbax payload cut in the middle", "a", orbax_cut(0.5)),
     Case(54, "an Orbax payload one byte short", "a", orbax_cut(1)),

@@ -134,8 +134,8 @@ def test_jax_load_casts_when_asked(tmp_path):
     with pytest.raises(CheckpointError, match="float64"):
         unet_jax.load(tmp_path / "a.safetensors")
     model = unet_jax.load(tmp_path / "a.safetensors", param_dtype=jnp.float32, dtype=jnp.bfloat16)
-    assert model.out.kernel[...].dtype == jnp.float32
-    assert model.out.dtype == jnp.bfloat16
+    assert model.out.weight[...].dtype == jnp.float32
+    assert model.execution.dtype == jnp.bfloat16
 
 
 def test_a_written_pt_is_a_plain_state_dict(tmp_path):
@@ -162,7 +162,7 @@ def test_plain_orbax_restores_a_written_directory(tmp_path):
 
     orbax.write(tmp_path / "a", Checkpoint(TINY, trained_tensors(TINY)))
     state = ocp.PyTreeCheckpointer().restore(tmp_path / "a" / "state")
-    assert state["down1"]["conv1"]["kernel"].shape == (3, 3, 3, 4)
+    assert state["down1"]["conv"]["0"]["weight"].shape == (4, 3, 3, 3)
 
 
 def test_a_file_without_a_record_is_read_by_its_shapes(tmp_path):

@@ -86,10 +86,10 @@ def test_a_difference_is_named_and_exits_with_1(tmp_path, capsys):
     out = tmp_path / "report"
     assert main(["compare", str(one), str(other), "--out", str(out), *QUICK]) == 1
     said = " ".join(capsys.readouterr().out.split())
-    assert "DIFFERENT: The networks differ: up1.join" in said
+    assert "DIFFERENT: The networks differ: interpolate" in said
     assert "half-pixel corners" in said
     assert "vanishes" in said
-    assert json.loads((out / FIGURES).read_text())["divergence"]["layer"] == "up1.join"
+    assert json.loads((out / FIGURES).read_text())["divergence"]["layer"] == "interpolate"
     assert "half-pixel corners" in (out / PAGE).read_text()
 
 

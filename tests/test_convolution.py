@@ -9,7 +9,7 @@ jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp
 
-from unet_jax.convolution import convolve, convolve_narrow, convolve_plain
+from unet_jax.kernels.convolution import convolve, convolve_narrow, convolve_plain
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7), (1, 1), (2, 13), (6, 3)])

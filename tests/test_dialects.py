@@ -187,7 +187,7 @@ def test_another_reading_does_not_pass_the_proof(tmp_path):
         *by_names(tmp_path, AttributeUNet, Hints(skip_first=True, output="sigmoid")), size=(40, 56)
     )
     assert proof.departure.layer == "d1.conv1"
-    assert proof.departure.cause == "concatenate takes its inputs in another order"
+    assert "the concatenation order is swapped" in proof.departure.cause
 
 
 QUESTIONS = {
@@ -451,20 +451,20 @@ def test_the_proof_sees_what_a_projects_code_makes_of_its_logits(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "cause"),
     [
-        ({"skip_first": True}, "concatenate takes its inputs in another order"),
+        ({"skip_first": True}, "the concatenation order is swapped"),
         pytest.param(
             {"align_corners": True},
-            "align_corners of interpolate is False in A, True in B",
+            "the upsampling uses align_corners, not half-pixel corners",
             marks=pytest.mark.slow,
         ),
-        pytest.param({"norm_epsilon": 1e-3}, "epsilon of batch_norm is 1e-05 in A, 0.001 in B", marks=pytest.mark.slow),
+        pytest.param({"norm_epsilon": 1e-3}, "epsilon is 0.001 instead of 1e-05", marks=pytest.mark.slow),
     ],
     ids=["order", "corners", "epsilon"],
 )
 def test_the_proof_names_what_a_projects_code_does_otherwise_than_was_said(tmp_path, wrong, cause):
     hints = dataclasses.replace(FOREIGN["flat names"][2], **wrong)
     proof = conversion.verify(*by_names(tmp_path, lambda: FlatUNet(width=2), hints), size=(32, 48))
-    assert proof.departure.cause == cause
+    assert cause in proof.departure.cause
 
 
 @pytest.mark.slow

@@ -4,155 +4,123 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import few, trained_tensors
+from conftest import few
 
 from unet_core import UNetConfig
-from unet_core.checkpoint import Checkpoint
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp
-from torch import nn
+from planting import CONFIG, checkpoint, in_torch, transposed
 from torch.nn import functional
 
-import unet_jax.layers
-import unet_jax.normalisation
+import unet_jax.kernels.normalisation
+import unet_jax.operations.convolutions
 from comparison.divergence import COTANGENT, GRADIENT, MOVED, OUTPUT, STATISTICS, STEP, TIED, divergence
+from conversion.diagnosis.trials import _bfloat16, _tf32
 from conversion.jax_runner import JaxRunner
 from conversion.runners import Forced
 from conversion.samples import Sample
-from conversion.suspects import _bfloat16, _tf32
 from conversion.torch_runner import TorchRunner, runner_of
+from unet_jax.operations import OPERATIONS
 from unet_torch.checkpoint import from_checkpoint
 
-CONFIG = UNetConfig(2, 2, (6, 8))
 SAMPLE = Sample("random", np.random.default_rng(0).standard_normal((2, 11, 13, 2), np.float32))
-
-
-def checkpoint(config=CONFIG, seed=0, **changed):
-    return Checkpoint(config, {**trained_tensors(config, seed), **changed})
-
-
-def in_torch(config=CONFIG, change=None, **changed):
-    given = checkpoint(config, **changed)
-    model = from_checkpoint(given)
-    if change is not None:
-        change(model)
-    return TorchRunner(model, given, "B")
-
-
 A = in_torch()
 
 
-class Rounded(nn.Conv2d):
-    """Its operands are rounded in float32, as a GPU's matrix units do."""
+def rounding(rounded):
+    """The operands of a convolution are rounded in float32, as a GPU's matrix units do."""
 
-    rounding = staticmethod(_tf32)
-
-    def forward(self, x):
-        if x.dtype != torch.float32:
-            return super().forward(x)
-        x, kernel = map(self.rounded, (x, self.weight))
-        return functional.conv2d(x, kernel, self.bias, padding=self.padding)
-
-    def rounded(self, value):
+    def near(value):
         exact = value.detach()
-        return value + (torch.from_numpy(self.rounding(exact.numpy())).float() - exact)
+        return value + (torch.from_numpy(rounded(exact.numpy())).float() - exact)
+
+    def fault(row, x, *, weight):
+        return row(x, weight=weight) if x.dtype != torch.float32 else row(near(x), weight=near(weight))
+
+    return fault
 
 
-class Bfloat16(Rounded):
-    rounding = staticmethod(_bfloat16)
+def reflecting(_, x, *, weight):
+    return functional.conv2d(functional.pad(x, (1, 1, 1, 1), mode="reflect"), weight)
 
 
-class Reflecting(nn.Conv2d):
-    def forward(self, x):
-        padded = functional.pad(x, (1, 1, 1, 1), mode="reflect")
-        return functional.conv2d(padded, self.weight, self.bias)
+def by_moments(moments):
+    """A BatchNorm that, in training, normalises with other moments than those that it tracks."""
+
+    def fault(row, x, *, run, weight, bias, **tensors):
+        y = row(x, weight=weight, bias=bias, **tensors)
+        if not run.training:
+            return y
+        mean, variance = moments(x)
+        return (x - mean) / torch.sqrt(variance + 1e-5) * weight[:, None, None] + bias[:, None, None]
+
+    return fault
 
 
-class FastVariance(nn.BatchNorm2d):
-    def forward(self, x):
-        if not self.training:
-            return super().forward(x)
-        mean = x.mean((0, 2, 3), keepdim=True)
-        variance = (x * x).mean((0, 2, 3), keepdim=True) - mean * mean
-        return self.scaled((x - mean) / torch.sqrt(variance + self.eps), x)
-
-    def scaled(self, y, x):
-        functional.batch_norm(x, self.running_mean, self.running_var, None, None, True, self.momentum, self.eps)
-        return y * self.weight[:, None, None] + self.bias[:, None, None]
+def fast(x):
+    mean = x.mean((0, 2, 3), keepdim=True)
+    return mean, (x * x).mean((0, 2, 3), keepdim=True) - mean * mean
 
 
-class Unbiased(FastVariance):
-    def forward(self, x):
-        if not self.training:
-            return super().forward(x)
-        mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, unbiased=True)
-        return self.scaled((x - mean) / torch.sqrt(variance + self.eps), x)
+def unbiased(x):
+    return x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, unbiased=True)
 
 
-class BiasedTracking(nn.BatchNorm2d):
-    def forward(self, x):
-        y = super().forward(x)
-        if self.training:
-            n = x.numel() // x.shape[1]
-            with torch.no_grad():
-                batch = x.var((0, 2, 3), unbiased=True)
-                self.running_var.data -= self.momentum * batch / n
-        return y
-
-
-def become(name, kind):
-    """A change of a model: one of its layers gets another class."""
-
-    def change(model):
-        model.get_submodule(name).__class__ = kind
-
-    return change
-
-
-def kernel(name):
-    value = trained_tensors(CONFIG)[f"{name}.weight"]
-    return {f"{name}.weight": np.ascontiguousarray(value.swapaxes(2, 3))}
+def tracking_biased(row, x, *, run, **tensors):
+    y = row(x, **tensors)
+    if run.training:
+        n = x.numel() // x.shape[1]
+        run.track("variance", run.tracked["variance"] - 0.1 * x.var((0, 2, 3), unbiased=True).detach() / n)
+    return y
 
 
 PLANTED = {
     "TF32": (
-        lambda: in_torch(change=become("bottom.conv.3", Rounded)),
+        lambda: in_torch(at="bottom.conv.3", fault=rounding(_tf32)),
         ("bottom.conv.3", OUTPUT, "float32", "its products are rounded to TF32"),
     ),
     "bfloat16": (
-        lambda: in_torch(change=become("up1.conv.0", Bfloat16)),
+        lambda: in_torch(at="up1.conv.0", fault=rounding(_bfloat16)),
         ("up1.conv.0", OUTPUT, "float32", "its products are rounded to bfloat16"),
     ),
     "biased variance, tracked": (
-        lambda: in_torch(change=become("bottom.conv.1", BiasedTracking)),
+        lambda: in_torch(at="bottom.conv.1", fault=tracking_biased),
         ("bottom.conv.1", STATISTICS, "float64", "the variance tracked is the biased one"),
     ),
     "unbiased variance, normalising": (
-        lambda: in_torch(change=become("up1.conv.1", Unbiased)),
+        lambda: in_torch(at="up1.conv.1", fault=by_moments(unbiased)),
         ("up1.conv.1", OUTPUT, "float64", "unbiased variance"),
     ),
     "fast variance": (
-        lambda: in_torch(change=become("up1.conv.4", FastVariance)),
+        lambda: in_torch(at="up1.conv.4", fault=by_moments(fast)),
         ("up1.conv.4", MOVED, "float64", "E[x^2] - E[x]^2"),
     ),
     "half-pixel corners": (
         lambda: in_torch(dataclasses.replace(CONFIG, align_corners=False)),
-        ("up1.join", OUTPUT, "float64", "half-pixel corners"),
+        ("interpolate", OUTPUT, "float64", "half-pixel corners"),
     ),
     "concatenation order": (
         lambda: in_torch(dataclasses.replace(CONFIG, skip_first=True)),
-        ("up1.join", OUTPUT, "float64", "the concatenation order is swapped"),
+        ("concatenate", OUTPUT, "float64", "the concatenation order is swapped"),
     ),
     "padding of odd sizes": (
         lambda: in_torch(dataclasses.replace(CONFIG, fit="pad")),
-        ("up1.join", OUTPUT, "float64", "an odd size is padded"),
+        ("interpolate", OUTPUT, "float64", "an odd size is padded"),
     ),
     "padding of the picture": (
-        lambda: in_torch(change=become("down1.conv.3", Reflecting)),
+        lambda: in_torch(at="down1.conv.3", fault=reflecting),
         ("down1.conv.3", OUTPUT, "float64", "padded with its reflection"),
+    ),
+    "no activation": (
+        lambda: in_torch(at="bottom.conv.2", fault=lambda row, x: functional.silu(x)),
+        ("bottom.conv.2", OUTPUT, "float64", "a SiLU stands in place of the ReLU"),
+    ),
+    "a mean in place of a maximum": (
+        lambda: in_torch(at="max_pool", fault=lambda row, x: functional.avg_pool2d(x, 2)),
+        ("max_pool", OUTPUT, "float64", "takes the mean instead of the maximum"),
     ),
     "epsilon": (
         lambda: in_torch(dataclasses.replace(CONFIG, norm_epsilon=1e-3)),
@@ -163,7 +131,7 @@ PLANTED = {
         ("down1.conv.1", STATISTICS, "float64", "the momentum is 0.01 instead of 0.1"),
     ),
     "a permuted kernel": (
-        lambda: in_torch(**kernel("bottom.conv.0")),
+        lambda: in_torch(**transposed("bottom.conv.0")),
         ("bottom.conv.0", OUTPUT, "float64", "height and width of the kernel are swapped"),
     ),
 }
@@ -190,11 +158,7 @@ def test_what_is_at_fault_departs_alone_and_what_follows_only_on_the_way():
 
 
 def test_an_unknown_cause_is_left_open():
-    class Odd(nn.Conv2d):
-        def forward(self, x):
-            return super().forward(x) * 1.001
-
-    result = divergence(A, in_torch(change=become("down1.conv.3", Odd)), SAMPLE)
+    result = divergence(A, in_torch(at="down1.conv.3", fault=lambda row, x, **of: row(x, **of) * 1.001), SAMPLE)
     assert (result.layer, result.cause) == ("down1.conv.3", None)
     assert not any(trial.vanishes for trial in result.trials)
 
@@ -203,20 +167,20 @@ def test_an_unknown_cause_is_left_open():
     ("place", "broken", "found"),
     [
         pytest.param(
-            (unet_jax.normalisation, "two_pass"),
+            (unet_jax.kernels.normalisation, "two_pass"),
             lambda _: lambda x: (x.mean((0, 1, 2)), (x * x).mean((0, 1, 2)) - x.mean((0, 1, 2)) ** 2),
             ("down1.conv.1", MOVED, "float64", "E[x^2] - E[x]^2"),
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            (unet_jax.layers.Convolution, "apply"),
-            lambda apply: staticmethod(lambda x, kernel: apply(_rounded(x), _rounded(kernel))),
+            (unet_jax.operations.convolutions, "convolve"),
+            lambda convolve: lambda x, kernel: convolve(_rounded(x), _rounded(kernel)),
             ("down1.conv.0", OUTPUT, "float32", "its products are rounded to bfloat16"),
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            (unet_jax.layers, "relu"),
-            lambda _: lambda x: jnp.maximum(x, 0),
+            (OPERATIONS, "relu"),
+            lambda row: dataclasses.replace(row, function=lambda x: jnp.maximum(x, 0)),
             ("up1.conv.4", TIED, "float64", "the ReLU's gradient at 0 is 0.5"),
             marks=pytest.mark.slow,
         ),
@@ -227,7 +191,10 @@ def test_a_broken_jax_twin_is_found(monkeypatch, request, place, broken, found):
     owner, name = place
     request.addfinalizer(jax.clear_caches)  # branches by platform are traced once for all
     jax.clear_caches()
-    monkeypatch.setattr(owner, name, broken(getattr(owner, name)))
+    if isinstance(owner, dict):
+        monkeypatch.setitem(owner, name, broken(owner[name]))
+    else:
+        monkeypatch.setattr(owner, name, broken(getattr(owner, name)))
     result = divergence(A, JaxRunner.of_checkpoint(checkpoint(), "B"), SAMPLE)
     layer, quantity, precision, cause = found
     assert (result.layer, result.quantity, result.precision) == (layer, quantity, precision)

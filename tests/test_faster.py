@@ -1,7 +1,5 @@
 """The faster network is the plain one: logits, gradients, statistics, in float64, with controls."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from conftest import trained_tensors
@@ -10,7 +8,6 @@ from hypothesis import strategies as st
 
 from unet_core import UNetConfig
 from unet_core.checkpoint import Checkpoint
-from unet_core.windows import upsampling_taps
 
 jax = pytest.importorskip("jax")
 
@@ -18,15 +15,18 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.extend.core import jaxprs_in_params
 
-import unet_jax.model
-from unet_jax import layers, upsampled, winograd
+import unet_jax
+from unet_core.errors import CheckpointError
 from unet_jax.checkpoint import from_checkpoint
 from unet_jax.compilation import compiler_options
-from unet_jax.convolution import convolve, convolve_plain
-from unet_jax.layers import max_pool, max_pool_plain
+from unet_jax.kernels import upsampled, winograd
+from unet_jax.kernels.convolution import convolve, convolve_plain
+from unet_jax.kernels.pooling import max_pool_of_two as max_pool
+from unet_jax.kernels.pooling import max_pool_of_two_plain as max_pool_plain
+from unet_jax.kernels.upsampled import by_products, by_shifts, convolve_upsampled
 from unet_jax.model import UNet
-from unet_jax.plain import PlainUNet
-from unet_jax.upsampled import by_products, by_shifts, convolve_upsampled
+from unet_jax.operations import OPERATIONS, rewritten
+from unet_jax.operations.interpolation import Resampling, interpolate
 
 FAMILY = [
     UNetConfig(3, 2, (2, 3, 4)),
@@ -46,7 +46,7 @@ def both(config, dtype=np.float64):
     }
     ours = from_checkpoint(Checkpoint(config, tensors))
     ours.train()
-    plain = PlainUNet.from_config(config, param_dtype=dtype, rngs=None)
+    plain = UNet.from_config(config, param_dtype=dtype, rewrites=False, rngs=None)
     nnx.update(plain, nnx.state(ours))
     return ours, plain
 
@@ -65,6 +65,12 @@ def trained(model, x, cotangent):
         return jax.grad(loss, (0, 1), has_aux=True)(params, x)
 
     return jax.tree.map(np.asarray, run(params, x))
+
+
+def taps_of(below, size, align_corners=True, fit="resize"):
+    """How so many points below are brought to this size."""
+    target = size if fit == "resize" else 2 * below
+    return rewritten._taps(Resampling("linear", below, target, None, align_corners), (0, size - target))
 
 
 def apart(found, expected):
@@ -100,18 +106,18 @@ def test_the_faster_network_trains_as_the_plain_one(x64, monkeypatch, config, fe
 @settings(deadline=None, max_examples=6)
 @given(st.integers(2, 12), st.integers(2, 12), st.booleans(), st.sampled_from(["resize", "pad"]))
 def test_any_size_is_upsampled_and_convolved_as_plainly(height, width, align_corners, fit):
-    config = UNetConfig(align_corners=align_corners, fit=fit)
     rng = np.random.default_rng(0)
     x, kernel = rng.standard_normal((1, height // 2, width // 2, 3)), rng.standard_normal((3, 3, 3, 2))
-    taps = [upsampling_taps(config, size, size // 2, 0, size + size % 2) for size in (height, width)]
+    taps = [taps_of(size // 2, size, align_corners, fit) for size in (height, width)]
     with jax.enable_x64(True):
         x, kernel = jnp.asarray(x), jnp.asarray(kernel)
         target = (height, width) if fit == "resize" else (height // 2 * 2, width // 2 * 2)
 
         @jax.jit
         def plainly(x, kernel):
-            raised = layers.upsample(x, *target, align_corners=align_corners)
-            return convolve_plain(layers.fit(raised, height, width, config), kernel)
+            raised = interpolate(x, mode="linear", size=target, align_corners=align_corners)
+            lacking = [(0, size - had) for size, had in zip((height, width), target, strict=True)]
+            return convolve_plain(jnp.pad(raised, ((0, 0), *lacking, (0, 0))), kernel)
 
         found = jax.jit(lambda x, kernel: convolve_upsampled(x, kernel, *taps))(x, kernel)[:, :height, :width]
         np.testing.assert_allclose(found, plainly(x, kernel), rtol=0, atol=1e-13)
@@ -120,10 +126,8 @@ def test_any_size_is_upsampled_and_convolved_as_plainly(height, width, align_cor
 def test_another_upsampling_would_be_seen(x64, monkeypatch):
     ours, plain = both(FAMILY[0])
 
-    def half(config, *sizes):
-        return upsampling_taps(dataclasses.replace(config, align_corners=False), *sizes)
-
-    monkeypatch.setattr(unet_jax.model, "upsampling_taps", half)
+    taps = rewritten._taps
+    monkeypatch.setattr(rewritten, "_taps", lambda how, border: taps(how._replace(align_corners=False), border))
     given = inputs(FAMILY[0], (16, 16))
     assert apart(trained(ours, *given), trained(plain, *given)) > 1e-3
 
@@ -134,10 +138,9 @@ def test_another_upsampling_would_be_seen(x64, monkeypatch):
 def test_all_ways_of_upsampling_the_taps_are_one(x64, monkeypatch, size, align_corners, few):
     """The one of CPUs and those of the other platforms, on constants and inside a compiled function."""
     monkeypatch.setattr(upsampled, "_FEW", few)
-    config = UNetConfig(align_corners=align_corners)
     rng = np.random.default_rng(0)
     x, kernel = rng.standard_normal((2, *(points // 2 for points in size), 4)), rng.standard_normal((3, 3, 4, 2))
-    taps = [upsampling_taps(config, points, points // 2, 0, points + points % 2) for points in size]
+    taps = [taps_of(points // 2, points, align_corners) for points in size]
     given = jnp.asarray(x), jnp.asarray(kernel), *taps
     expected = by_shifts(*given)
     for way in (jax.jit(by_shifts), by_products, jax.jit(by_products)):
@@ -152,8 +155,7 @@ def test_rows_in_strips_are_upsampled_as_the_whole(x64, monkeypatch, strips, ali
     monkeypatch.setattr(upsampled, "_FEW", few)
     rng = np.random.default_rng(0)
     x, kernel, cotangent = map(rng.standard_normal, ((2, 8, 3, 4), (3, 3, 4, 2), (2, 16, 6, 2)))
-    config = UNetConfig(align_corners=align_corners)
-    rows, columns = (upsampling_taps(config, 2 * size, size, 0, 2 * size) for size in (8, 3))
+    rows, columns = (taps_of(size, 2 * size, align_corners) for size in (8, 3))
 
     def trained(strips):
         y, backward = jax.vjp(lambda *given: by_products(*given, rows, columns, strips), *map(jnp.asarray, (x, kernel)))
@@ -164,7 +166,7 @@ def test_rows_in_strips_are_upsampled_as_the_whole(x64, monkeypatch, strips, ali
 
 def test_strips_without_their_neighbours_would_be_seen(x64):
     x, kernel = (jnp.asarray(np.random.default_rng(0).random(shape)) for shape in ((2, 8, 3, 4), (3, 3, 4, 2)))
-    rows, columns = (upsampling_taps(UNetConfig(), 2 * size, size, 0, 2 * size) for size in (8, 3))
+    rows, columns = (taps_of(size, 2 * size) for size in (8, 3))
     alone = [by_products(x[:, part], kernel, rows[part], columns) for part in (slice(0, 4), slice(4, 8))]
     assert apart(jnp.concatenate(alone, 1), by_products(x, kernel, rows, columns)) > 1e-2
 
@@ -172,8 +174,10 @@ def test_strips_without_their_neighbours_would_be_seen(x64):
 @pytest.mark.parametrize("swapped", [(0, 1), (0, 2)])
 def test_swapped_taps_would_be_seen(x64, swapped):
     x, kernel = np.random.default_rng(0).standard_normal((1, 5, 6, 3)), np.random.default_rng(1).random((3, 3, 3, 2))
-    taps = [upsampling_taps(UNetConfig(), 2 * size, size, 0, 2 * size) for size in (5, 6)]
-    expected = convolve_plain(layers.upsample(jnp.asarray(x), 10, 12, align_corners=True), jnp.asarray(kernel))
+    taps = [taps_of(size, 2 * size) for size in (5, 6)]
+    expected = convolve_plain(
+        interpolate(jnp.asarray(x), mode="linear", size=(10, 12), align_corners=True), jnp.asarray(kernel)
+    )
     assert apart(convolve_upsampled(jnp.asarray(x), jnp.asarray(kernel), *taps), expected) < 1e-14
     order = [0, 1, 2]
     order[swapped[0]], order[swapped[1]] = order[swapped[1]], order[swapped[0]]
@@ -212,7 +216,7 @@ def test_neither_the_upsampled_map_nor_the_concatenation_is_made():
     config = UNetConfig(1, 1, (3, 5, 7))
     x = jnp.zeros((1, 32, 32, 1))
     raised, joint = (1, 16, 16, 7), (1, 16, 16, 12)
-    ours, plain = (kind.from_config(config, rngs=None) for kind in (UNet, PlainUNet))
+    ours, plain = (UNet.from_config(config, rewrites=rewrites, rngs=None) for rewrites in (True, False))
     for model in (ours, plain):
         model.eval()
     assert not arrays_of(ours.logits, x) & {raised, joint}
@@ -248,7 +252,7 @@ def test_the_folded_network_predicts_the_same(x64, config):
 
 def test_a_folded_network_is_neither_saved_nor_trained(tmp_path):
     folded = UNet(1, 1, features=(2, 3), rngs=0).fold()
-    with pytest.raises(unet_jax.hub.CheckpointError):
+    with pytest.raises(CheckpointError):
         unet_jax.save(folded, tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
     folded.train()
@@ -265,3 +269,29 @@ def test_compiler_options_that_xla_does_not_know_are_left_out(monkeypatch):
     assert compiler_options("cpu") is None
     compiler_options.cache_clear()
     assert compiler_options("tpu") is None
+
+
+def test_interpolation_has_no_gather_and_no_scatter():
+    def loss(x):
+        return jnp.square(interpolate(x, mode="linear", size=(15, 19), align_corners=True)).sum()
+
+    text = jax.jit(jax.value_and_grad(loss)).lower(jnp.ones((1, 7, 9, 3))).as_text()
+    assert "gather" not in text
+    assert "scatter" not in text
+    control = jax.jit(jax.grad(lambda x: x[:, jnp.array([0, 0, 1])].sum())).lower(jnp.ones((1, 7, 9, 3))).as_text()
+    assert "scatter" in control
+
+
+def test_a_max_pool_gives_a_ties_gradient_to_the_first(x64):
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 2, (4, 8, 8, 3)).astype(np.float64))
+    cotangent = jnp.ones((4, 4, 4, 3))
+    found = jax.vjp(max_pool, x)[1](cotangent)[0].reshape(4, 4, 2, 4, 2, 3).transpose(0, 1, 3, 5, 2, 4)
+    windows = x.reshape(4, 4, 2, 4, 2, 3).transpose(0, 1, 3, 5, 2, 4)
+    expected = jax.nn.one_hot(windows.reshape(4, 4, 4, 3, 4).argmax(-1), 4).reshape(windows.shape)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_relu_has_no_gradient_at_zero():
+    relu = OPERATIONS["relu"].function
+    assert jax.grad(relu)(0.0) == 0.0
+    assert jax.grad(lambda x: jnp.maximum(x, 0))(0.0) == 0.5, "the control: the other ReLU has one"

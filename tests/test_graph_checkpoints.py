@@ -310,7 +310,7 @@ def test_the_description_decides_what_names_mean():
     same, other = (translate(tensors, "jax", config) for config in (graph(TINY), TINY))
     assert list(same) == list(tensors)
     assert same["down1.conv.0.weight"] is tensors["down1.conv.0.weight"]
-    assert other["down1.conv1.kernel"].shape == tensors["down1.conv.0.weight"].shape[::-1]
+    assert other["down1.conv.0.weight"].shape == tensors["down1.conv.0.weight"].shape
 
 
 def test_an_orbax_directory_of_such_a_graph_is_read_by_its_record(tmp_path):
@@ -343,8 +343,8 @@ def test_what_is_not_of_the_graph_and_what_is_missing_are_listed():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("table", np.array([[2**31]]), "table holds 2147483648 to 2147483648; JAX holds -2147483648 to 2147483647"),
-        ("down.1.num_batches_tracked", np.array(-1), "num_batches_tracked holds -1 to -1; JAX holds 0 to 2147483647"),
+        ("table", np.array([[2**31]]), "table is 2147483648; JAX counts from -2147483648 to 2147483647"),
+        ("down.1.num_batches_tracked", np.array(-1), "num_batches_tracked is -1; JAX counts from 0 to 2147483647"),
         ("table", np.zeros((2, 3), np.int32), "table is int32, which would come back from JAX as int64"),
     ],
 )

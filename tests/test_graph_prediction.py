@@ -125,16 +125,40 @@ def test_a_picture_that_it_does_not_take_is_refused(backend, name):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("options", [{"tile": (8, 8)}, {"overlap": 4}])
-def test_there_are_no_tiles(backend, options):
-    with pytest.raises(UNetError, match="takes whole pictures: leave tile and overlap out"):
-        predictor(backend, network(), **options)
+def test_tiles_that_are_not_exact_are_refused_with_the_reason(backend):
+    with pytest.raises(UNetError, match=r"not exact: node bottom.1, group_norm: it draws on the whole map at once"):
+        predictor(backend, network(), tile=(8, 8))
 
 
-def test_the_only_tile_is_the_picture():
-    plan = tiling(small(), (30, 44))
-    assert len(plan) == 1
-    assert plan.tile == (30, 44)
+def test_tiles_with_an_overlap_are_blended(backend):
+    checkpoint, pixels = network(), picture(20, 26)
+    found = predictor(backend, checkpoint, tile=(16, 20), overlap=8).logits(pixels)
+    expected = np.zeros((20, 26, 2))
+    plan = tiling(checkpoint.config, (20, 26), (16, 20), 8)
+    for row, down in zip(plan.rows.starts, plan.rows.weights, strict=True):
+        for column, across in zip(plan.columns.starts, plan.columns.weights, strict=True):
+            part = slice(row, row + 16), slice(column, column + 20)
+            expected[part] += down[:, None, None] * across[None, :, None] * logits(checkpoint, pixels[part])
+    assert len(plan) == 4
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def local(**options):
+    """The small network without the norm that draws on the whole map."""
+    graph = small(**options)
+    nodes = [
+        dataclasses.replace(node, operation="relu", tensors={}, attributes={}) if node.name == "bottom.1" else node
+        for node in graph.nodes
+    ]
+    return dataclasses.replace(graph, nodes=tuple(nodes))
+
+
+def test_tiles_are_exact_where_the_network_allows_it(backend, x64):
+    checkpoint, pixels = network(local(output="softmax"), dtype=np.float64), picture(40, 58)
+    found = predictor(backend, checkpoint, tile=(24, 24)).logits(pixels)
+    exact = logits(checkpoint, pixels)
+    assert len(tiling(checkpoint.config, (40, 58), (24, 24))) > 4
+    assert np.abs(found - exact).max() < 1e-12 * np.abs(exact).max()
 
 
 @pytest.fixture
@@ -163,8 +187,7 @@ def test_the_commands_predict_and_evaluate(backend, checkpoint, cells, tmp_path,
     assert main(["eval", str(checkpoint), "--data", str(cells), *options]) == 0
     assert "6 pictures: mean IoU" in capsys.readouterr().out
     assert main(["eval", str(checkpoint), "--data", str(cells), "--tile", "16"]) == 2
-    message = "unet: a network that was read from its code takes whole pictures: leave tile and overlap out\n"
-    assert capsys.readouterr().err == message
+    assert capsys.readouterr().err.startswith("unet: tiles of this network are not exact: node bottom.1, group_norm: ")
 
 
 def test_what_is_not_taken_is_passed_over_by_name(backend, cells, tmp_path, capsys):

@@ -66,13 +66,13 @@ def test_any_key_will_do():
     from flax import nnx
 
     key = jax.random.key(3)
-    seeded = unet_jax.UNet(features=(2, 3), rngs=3).out.kernel[...]
-    assert np.array_equal(unet_jax.UNet(features=(2, 3), rngs=key).out.kernel[...], seeded)
+    seeded = unet_jax.UNet(features=(2, 3), rngs=3).out.weight[...]
+    assert np.array_equal(unet_jax.UNet(features=(2, 3), rngs=key).out.weight[...], seeded)
     others = [jax.random.split(key)[0], jax.random.fold_in(key, 1), nnx.Rngs(3).fork()]
     for other in others:
-        assert not np.array_equal(unet_jax.UNet(features=(2, 3), rngs=other).out.kernel[...], seeded)
+        assert not np.array_equal(unet_jax.UNet(features=(2, 3), rngs=other).out.weight[...], seeded)
     inside = nnx.jit(lambda key: unet_jax.UNet(features=(2, 3), rngs=key))(others[0])
-    assert np.array_equal(inside.out.kernel[...], unet_jax.UNet(features=(2, 3), rngs=others[0]).out.kernel[...])
+    assert np.array_equal(inside.out.weight[...], unet_jax.UNet(features=(2, 3), rngs=others[0]).out.weight[...])
 
 
 def test_each_network_from_one_rngs_is_another():
@@ -81,7 +81,7 @@ def test_each_network_from_one_rngs_is_another():
 
     rngs = nnx.Rngs(0)
     first, second = (unet_jax.UNet(features=(2, 3), rngs=rngs) for _ in range(2))
-    assert not np.array_equal(first.out.kernel[...], second.out.kernel[...])
+    assert not np.array_equal(first.out.weight[...], second.out.weight[...])
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])

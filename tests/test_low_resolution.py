@@ -1,7 +1,6 @@
 """PyTorch's network with the decoder's first convolutions at the low resolution is the plain one, in float64."""
 
 import copy
-import dataclasses
 import subprocess
 import sys
 
@@ -84,12 +83,8 @@ def test_any_size_is_upsampled_and_convolved_as_plainly(config, size):
 
 
 def test_another_upsampling_would_be_seen(everywhere, monkeypatch):
-    taps = upsampled.upsampling_taps
-    monkeypatch.setattr(
-        upsampled,
-        "upsampling_taps",
-        lambda config, *sizes: taps(dataclasses.replace(config, align_corners=False), *sizes),
-    )
+    weights = upsampled.weights
+    monkeypatch.setattr(upsampled, "weights", lambda how: weights(how._replace(align_corners=False)))
     upsampled._matrix.cache_clear()
     ours, plain = both(FAMILY[0])
     x = drawn(2, 3, 16, 16)

@@ -167,7 +167,7 @@ def test_computes_in_the_dtype_asked_for_with_float32_parameters(x64, dtype):
     assert logits.dtype == jnp.dtype(dtype)
     dtypes = {variable[...].dtype for _, variable in nnx.to_flat_state(nnx.state(model, nnx.Param))}
     assert dtypes == {np.dtype("float32")}
-    assert model.down1.norm1.var[...].dtype == jnp.float32
+    assert dict(model.variables())["down1.conv.1.running_var"][...].dtype == jnp.float32
 
 
 def test_bfloat16_errs_as_bfloat16_does():
@@ -265,7 +265,9 @@ def test_a_foreign_module_with_the_same_keys_converts():
     np.testing.assert_allclose(jax.jit(converted.logits)(jnp.asarray(x)), torch_logits(model, x), atol=1e-6)
 
 
-@pytest.mark.parametrize(("shape", "message"), [((1, 3, 3, 3), "too small"), ((1, 16, 16, 4), "4 channels")])
+@pytest.mark.parametrize(
+    ("shape", "message"), [((1, 3, 3, 3), "too small|any size from 4 up"), ((1, 16, 16, 4), "4 channels")]
+)
 def test_impossible_inputs_are_refused_by_both(shape, message):
     in_torch, in_jax = pair(dtype=np.float32)
     with pytest.raises(ValueError, match=message):

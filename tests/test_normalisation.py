@@ -11,13 +11,11 @@ import pytest
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp
-from flax import nnx
 from jax import lax
 
-from unet_core import UNetConfig
-from unet_jax import layers
-from unet_jax.normalisation import normalise, normalise_plain, one_pass, two_pass
-from unet_jax.plain import PlainUNet
+from unet_jax.kernels.normalisation import normalise, normalise_plain, one_pass, two_pass
+from unet_jax.model import UNet
+from unet_jax.operations import norms
 
 EPSILON = 1e-5
 
@@ -66,7 +64,7 @@ def test_the_sums_alone_would_lose_the_variance(monkeypatch):
     ],
 )
 def test_the_two_passes_are_taken_where_a_guess_is_far(monkeypatch, guesses, two):
-    monkeypatch.setattr("unet_jax.normalisation.two_pass", lambda x: (jnp.full(3, -1.0), jnp.full(3, -1.0)))
+    monkeypatch.setattr("unet_jax.kernels.normalisation.two_pass", lambda x: (jnp.full(3, -1.0), jnp.full(3, -1.0)))
     x = spread(0)
     x = (x - x.mean((0, 1, 2))) / x.std((0, 1, 2))
     mean, _ = jax.jit(lambda x, guess: one_pass(x, guess))(x, jnp.asarray(guesses, jnp.float32))
@@ -91,6 +89,30 @@ def test_what_is_no_number_stays_in_its_channel(value, place):
         np.testing.assert_allclose(found, known, rtol=1e-5, atol=1e-7)
     assert not np.isfinite(expected[1][1])
     assert np.isfinite(expected[1])[[0, 2]].all()
+
+
+def test_variance_survives_a_large_mean():
+    """|mean| = 1000 deviations: E[x^2] - E[x]^2 in float32 would lose everything."""
+    x = (1000 + np.random.default_rng(0).standard_normal((4, 32, 32, 2))).astype(np.float32)
+    exact = x.astype(np.float64).var((0, 1, 2))
+    mean, variance = two_pass(jnp.asarray(x))
+    np.testing.assert_allclose(mean, x.astype(np.float64).mean((0, 1, 2)), rtol=1e-7)
+    np.testing.assert_allclose(variance, exact, rtol=1e-5)
+    fast = jnp.square(x).mean((0, 1, 2)) - jnp.square(jnp.asarray(x).mean((0, 1, 2)))
+    assert np.abs(fast / exact - 1).max() > 1e-2, "the control: the fast variance is far off"
+
+
+def test_statistics_gradient_is_that_of_the_plain_formulas(x64):
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3, 4, 2)))
+
+    def plain(x):
+        return (x.mean((0, 1, 2)) * 3 + x.var((0, 1, 2)) ** 2).sum()
+
+    def ours(x):
+        mean, variance = two_pass(x)
+        return (mean * 3 + variance**2).sum()
+
+    np.testing.assert_allclose(jax.grad(ours)(x), jax.grad(plain)(x), rtol=0, atol=1e-16)
 
 
 def test_a_constant_channel_has_no_variance():
@@ -188,28 +210,22 @@ def test_what_is_saved_for_the_gradient_is_the_map_as_it_is():
     assert [like.dtype for like in jax.tree.leaves(pull) if like.shape == x.shape] == [jnp.bfloat16]
 
 
-def test_the_layer_guesses_its_running_mean(monkeypatch):
-    norm = layers.BatchNorm(3, config=UNetConfig())
-    norm.mean.set_value(jnp.asarray([1.0, 2.0, 3.0]))
+def test_the_network_guesses_its_running_mean(monkeypatch):
     seen = []
-    norm.apply = lambda *given: seen.append(given[3]) or normalise(*given)
-    norm(jnp.asarray(spread(2)))
-    np.testing.assert_array_equal(seen[0], [1, 2, 3])
-    assert not (norm.mean[...] == seen[0]).any(), "the control: it has moved on"
+    monkeypatch.setattr(norms, "normalise", lambda *given: seen.append(given[3]) or normalise(*given))
+    model = UNet(1, 1, features=(2, 3), rngs=0)
+    mean = dict(model.variables())["down1.conv.1.running_mean"]
+    mean.set_value(jnp.asarray([1.0, 2.0]))
+    model.logits(jnp.ones((1, 8, 8, 1)))
+    np.testing.assert_array_equal(seen[0], [1, 2])
+    assert not (mean[...] == seen[0]).any(), "the control: it has moved on"
 
 
-def test_the_plain_network_has_forward_derivatives_and_the_faster_none(x64):
-    plain = PlainUNet(1, 1, features=(2, 3), param_dtype=jnp.float64, rngs=0)
-    graph, params, stats = nnx.split(plain, nnx.Param, nnx.BatchStat)
-    x, along = (jnp.asarray(np.random.default_rng(seed).standard_normal((2, 8, 8, 1))) for seed in (0, 1))
-
-    def loss(x):
-        return jnp.square(nnx.merge(graph, params, stats, copy=True).logits(x)).sum()
-
-    slope = jax.jit(lambda x: jax.jvp(loss, (x,), (along,))[1])(x)
-    np.testing.assert_allclose(slope, (jax.jit(jax.grad(loss))(x) * along).sum(), rtol=1e-12)
+def test_there_is_no_forward_derivative():
     with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(lambda x: normalise(x, *[jnp.ones(1)] * 3, EPSILON).y, (x,), (along,))
+        jax.jvp(
+            lambda x: normalise(x, *[jnp.ones(1)] * 3, EPSILON).y, (jnp.ones((1, 4, 4, 1)),), (jnp.ones((1, 4, 4, 1)),)
+        )
 
 
 @pytest.mark.parametrize(("platform", "passes"), [("cpu", 2), ("tpu", 1), ("cuda", 1)])
@@ -222,7 +238,7 @@ def test_each_platform_takes_its_own_way(platform, passes):
 
 SHARDED = """
 import jax, jax.numpy as jnp, numpy as np
-from unet_jax.normalisation import one_pass
+from unet_jax.kernels.normalisation import one_pass
 jax.config.update("jax_enable_x64", True)
 mesh = jax.make_mesh((2,), ("data",))
 x = np.random.default_rng(0).standard_normal((4, 40, 64, 3)) + 1

@@ -97,7 +97,7 @@ class Run:
     """Draws the same numbers in both, of a shape in torch's layout."""
 
     def __init__(self, case, dtype, made):
-        self.training, self.dtype, self.made = case.training, dtype, made
+        self.training, self.dtype, self.made, self.strips = case.training, dtype, made, 1
         self.rng = np.random.default_rng(5)
         self.tracked = {}
 
@@ -428,8 +428,11 @@ def test_the_three_tables_have_the_same_rows():
         found = inspect.signature(row).parameters.values()
         return [(part.name, part.kind, part.default) for part in found if part.name != "run"]
 
-    assert TABLE.keys() == THEIRS.keys() == OURS.keys() == {case.operation for case in CASES}
-    for name, operation in TABLE.items():
+    assert TABLE.keys() == OURS.keys(), "those that rewrites make, too"
+    stored = {name: operation for name, operation in TABLE.items() if operation.stored}
+    assert stored.keys() == {case.operation for case in CASES}
+    assert stored.keys() <= THEIRS.keys() <= TABLE.keys()
+    for name, operation in stored.items():
         assert parameters(operation.shape) == parameters(THEIRS[name]), name
         if name not in FUNCTIONS:  # these are JAX's own
             assert parameters(operation.shape) == parameters(OURS[name].function), name
@@ -545,7 +548,7 @@ def test_a_norm_of_one_value_is_refused_as_torch_does(operation):
     x = np.ones((1, 4, 1, 1))
     with pytest.raises(ValueError, match="more than 1"):
         torchs(one, {}, [torch.tensor(x)])
-    with pytest.raises(ValueError, match="one value"):
+    with pytest.raises(ValueError, match="1 value"):
         ours(one, {}, [jnp.asarray(x)])
 
 

@@ -98,7 +98,7 @@ def same_page():
 
 @pytest.fixture(scope="module")
 def different_page():
-    return render(different(layer="up1.join", **SMALL), COMMAND)
+    return render(different(layer="interpolate", **SMALL), COMMAND)
 
 
 def bare(comparison, **more):
@@ -169,14 +169,14 @@ def test_a_page_of_the_same_says_so(same_page):
 
 def test_a_page_of_the_different_names_layer_cause_and_switches(different_page):
     text = Parsed(different_page).text
-    assert "≠ DIFFERENT The networks differ: up1.join (output, float64, error 0.037) departs first" in text
+    assert "≠ DIFFERENT The networks differ: interpolate (output, float64, error 0.037) departs first" in text
     assert "SAME" not in text
     assert "Cause the upsampling uses half-pixel corners instead of align_corners" in text
     assert "half-pixel corners instead of align_corners 3.1e-16 vanishes" in text
     assert "padded with zeros instead of resized 2.1e-02 remains" in text
     assert "align_corners True False differs" in text
-    assert "the first over its budget is up1.join" in different_page
-    assert "> up1.join" in "".join(part for chart in svgs(different_page) for part in chart.itertext())
+    assert "the first over its budget is interpolate" in different_page
+    assert "> interpolate" in "".join(part for chart in svgs(different_page) for part in chart.itertext())
 
 
 def test_alternative_texts_have_the_numbers(same_page):

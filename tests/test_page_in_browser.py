@@ -42,7 +42,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def text():
-    found = different(layer="up1.join", features=(2, 3), steps=12, pictures=1, passes=("eval",))
+    found = different(layer="interpolate", features=(2, 3), steps=12, pictures=1, passes=("eval",))
     return render(dataclasses.replace(found, a=dataclasses.replace(found.a, name=NAME)), f"unet compare {NAME}")
 
 

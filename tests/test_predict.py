@@ -15,7 +15,9 @@ from test_twins import ROOT, methods, public_names
 from unet_core import UNetConfig
 from unet_core.checkpoint import Checkpoint
 from unet_core.errors import DataError, UNetError
-from unet_core.tiles import halo, reach, tiling
+from unet_core.graph.family import graph
+from unet_core.graph.regions import reach
+from unet_core.tiles import tiling
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
@@ -80,13 +82,13 @@ def error(found, reference):
 
 def small_tile(config):
     """One that overlaps exactly and still moves on."""
-    return (sum(reach(config)) // config.minimum_size + 3) * config.minimum_size
+    return sum(reach(graph(config), (999, 999))[0]) + 2 * config.minimum_size
 
 
 def test_the_twins_define_the_same_names_in_the_same_order():
-    for name in ("windows.py", "predict.py"):
-        assert public_names(ROOT / "unet_torch" / name) == public_names(ROOT / "unet_jax" / name)
-    assert methods(ROOT / "unet_torch/predict.py", "Predictor") == methods(ROOT / "unet_jax/predict.py", "Predictor")
+    paths = [ROOT / f"unet_{twin}/predict.py" for twin in TWINS]
+    assert public_names(paths[0]) == public_names(paths[1])
+    assert methods(paths[0], "Predictor") == methods(paths[1], "Predictor")
 
 
 @pytest.mark.parametrize("config", few(CONFIGS, "default", "deep and narrow", "transposed, half-pixel", "all at once"))
@@ -122,45 +124,35 @@ def check_any(twin, config, more, wider):
 
 
 @twins
-def test_what_leaves_something_out_is_another_network(x64, twin, monkeypatch):
-    """The controls: each of the three things that make tiles exact is needed."""
+def test_tiles_that_reach_less_far_are_another_network(x64, twin, monkeypatch):
     picture = pixels(TINY, 131, 97)
     tile = small_tile(TINY) + 8
     predict = predictor(twin, tile=(tile, tile))
     reference = whole(TINY, picture)
     assert error(predict.logits(picture), reference) < 1e-12
-    module, window = TWINS[twin][0], TWINS[twin][0].window
-
-    def plain(config, size, start, tile):
-        return window(config, tile, (0, 0), tile)
-
-    def without_masks(config, size, start, tile):
-        return type(found := window(config, size, start, tile))(
-            *(part._replace(inside=tuple(tile[0] >> level for level in range(3))) for part in found)
-        )
-
-    for control, least in ((plain, 1e-2), (without_masks, 1e-3)):
-        with monkeypatch.context() as patch:
-            patch.setattr(module, "window", control)
-            assert error(predict.logits(picture), reference) > least
-    with monkeypatch.context() as patch:
-        nearer = tuple(value - TINY.minimum_size for value in reach(TINY))
-        patch.setattr("unet_core.tiles.reach", lambda *_: nearer)
-        assert error(predict.logits(picture), reference) > 1e-8
+    monkeypatch.setattr("unet_core.tiles.reach", lambda *_: ((16, 16), (16, 16)))
+    assert error(predict.logits(picture), reference) > 1e-8
 
 
 @twins
-def test_with_less_overlap_the_logits_are_exact_away_from_the_seams(x64, twin):
-    picture = pixels(TINY, 100, 117)
-    tile, overlap = 80, 8
-    found = predictor(twin, tile=(tile, tile), overlap=overlap).logits(picture)
-    reference = whole(TINY, picture)
-    plan = tiling(TINY, (100, 117), (tile, tile), overlap)
-    near = np.zeros((100, 117), bool)
-    for axis, line in enumerate((plan.rows, plan.columns)):
-        for start in line.starts[1:]:
-            near.swapaxes(0, axis)[start - halo(TINY) + overlap : start + halo(TINY)] = True
-    assert 0.05 < (~near).mean() < 0.5
+def test_with_an_overlap_each_tile_is_a_picture_of_its_own(x64, twin):
+    config, (height, width), tile = CONFIGS["half-pixel"], (100, 116), 80
+    picture = pixels(config, height, width)
+    found = predictor(twin, config, tile=(tile, tile), overlap=8).logits(picture)
+    reference, expected = whole(config, picture), np.zeros((height, width, config.out_channels))
+    near = np.zeros((height, width), bool)
+    plan = tiling(config, (height, width), (tile, tile), 8)
+    assert (plan.rows.starts, plan.columns.starts) == ((0, 20), (0, 36))
+    for row, down in zip(plan.rows.starts, plan.rows.weights, strict=True):
+        for column, across in zip(plan.columns.starts, plan.columns.weights, strict=True):
+            part = slice(row, row + tile), slice(column, column + tile)
+            expected[part] += down[:, None, None] * across[None, :, None] * whole(config, picture[part])
+            far = [slice(28 * (first > 0), tile - 28 * (first == 0)) for first in (row, column)]
+            inside = np.zeros((tile, tile), bool)
+            inside[far[0], far[1]] = True
+            near[part] |= ~inside & (down[:, None] * across > 0)
+    assert error(found, expected) < 1e-12
+    assert 0.05 < (~near).mean() < 0.8
     assert error(found[~near], reference[~near]) < 1e-12 < 1e-6 < error(found[near], reference[near]) < 0.5
 
 
@@ -267,7 +259,7 @@ def test_jax_compiles_once_for_all_sizes_and_weights():
         first = predict.logits(picture)
         found = predict.logits(picture, variables)
         assert error(first, found) > 1e-2
-    assert predict._programs["cpu"]._cache_size() == 1
+    assert predict._programs["cpu"]._cache_size() == 2, "one for a picture of just the tile's size"
     other.eval()
     np.testing.assert_allclose(found, other.logits(jnp.asarray(picture)[None])[0], rtol=0, atol=1e-4)
 
@@ -289,12 +281,12 @@ def test_no_tile_at_a_time_is_refused():
 def test_weights_are_folded_once_until_they_change():
     predict, picture = predictor("jax", dtype=np.float32, tile=(64, 64)), pixels(TINY, 40, 40)
     before = predict.logits(picture)
-    folded = predict._folded[1]
+    folded = predict._folded[2]
     predict.logits(picture)
-    assert predict._folded[1] is folded
-    predict.model.up1.norm2.bias[...] += 1
+    assert predict._folded[2] is folded
+    dict(predict.model.variables())["up1.conv.4.bias"][...] += 1
     assert error(predict.logits(picture), before) > 1e-2
-    assert predict._folded[1] is not folded
+    assert predict._folded[2] is not folded
 
 
 REPLICATED = """
@@ -302,6 +294,7 @@ import os
 os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
 import jax, numpy as np, unet_jax
 from flax import nnx
+from unet_core.tiles import tiling
 from unet_jax.predict import Predictor
 model = unet_jax.UNet(1, 1, features=(2, 3), rngs=0)
 mesh = jax.make_mesh((2,), ("data",))
@@ -319,7 +312,9 @@ assert predict._programs["cpu"]._cache_size() == 1
 large = np.random.default_rng(0).random((70, 40, 1), np.float32)
 alone, spread = (Predictor(model, tile=(32, 40), devices=given) for given in (None, jax.devices()))
 expected = alone.logits(large)
-assert spread._logits(spread._weights(variables), large, [(0, 0), (8, 0)], (32, 40)).sharding.num_devices == 2
+tiles = tiling(model.config, (70, 40), (32, 40))
+network = spread._network(variables, tiles.plan.graph)
+assert spread._logits(network, large, [(0, 0), (8, 0)], tiles).sharding.num_devices == 2
 assert np.abs(spread.logits(large) - expected).max() < 1e-6
 assert np.abs(spread.logits(large, kernels) - expected).max() < 1e-6
 model.eval()

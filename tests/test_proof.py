@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -22,12 +23,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 import conversion
-import unet_jax.layers
-import unet_jax.model
 from conversion import judgement
 from conversion.jax_runner import JaxRunner
 from conversion.judgement import EVAL, GRADIENTS, STATISTICS, TRAINING
 from conversion.verification import verify
+from unet_jax.operations import OPERATIONS
 from unet_torch import checkpoint as torch_file
 
 CONFIG = UNetConfig(2, 2, (6, 8))
@@ -42,12 +42,16 @@ def changed_tensor(key, change):
     return {key: np.ascontiguousarray(change(trained_tensors(CONFIG)[key]))}
 
 
+def variance(model):
+    return dict(model.variables())["down1.conv.1.running_var"][...]
+
+
 @pytest.fixture(scope="module")
 def verified():
     """A network in both frameworks: how each was before it was verified, and is after it, and the proof."""
     model = in_torch()
     converted = conversion.to_jax(model)
-    before = copy.deepcopy(model.state_dict()), np.array(converted.down1.norm1.var[...])
+    before = copy.deepcopy(model.state_dict()), np.array(variance(converted))
     proof = verify(model, converted, size=SIZE)
     return before, (model, converted), proof
 
@@ -64,7 +68,7 @@ def test_the_same_network_passes_in_both_frameworks(verified):
 def test_verifying_changes_neither_network(verified):
     (before, statistics), (model, converted), _ = verified
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert np.array_equal(converted.down1.norm1.var[...], statistics)
+    assert np.array_equal(variance(converted), statistics)
     assert not model.training
     assert not converted.training
 
@@ -117,11 +121,15 @@ def test_swapped_statistics_are_named():
 
 
 MEANINGS = {
-    "half-pixel corners": ({"align_corners": False}, "up1.join", "half-pixel corners"),
-    "concatenation order": ({"skip_first": True}, "up1.join", "concatenation order is swapped: [skip, upsampled]"),
-    "both": ({"skip_first": True, "align_corners": False}, "up1.join", "and the concatenation order"),
-    "fit": ({"fit": "pad"}, "up1.join", "an odd size is padded with zeros instead of resized"),
-    "fit and order": ({"fit": "pad", "skip_first": True}, "up1.join", "of resized, and the concatenation order"),
+    "half-pixel corners": ({"align_corners": False}, "interpolate", "half-pixel corners"),
+    "concatenation order": (
+        {"skip_first": True},
+        "concatenate",
+        "order is swapped: [down1.conv.5, interpolate]",
+    ),
+    "both": ({"skip_first": True, "align_corners": False}, "interpolate", "half-pixel corners"),
+    "fit": ({"fit": "pad"}, "interpolate", "an odd size is padded with zeros instead of resized"),
+    "fit and order": ({"fit": "pad", "skip_first": True}, "interpolate", "an odd size is padded with zeros"),
     "epsilon": ({"norm_epsilon": 1e-3}, "down1.conv.1", "epsilon is 0.001 instead of 1e-05"),
     "momentum": ({"norm_momentum": 0.01}, "down1.conv.1", "momentum is 0.01 instead of 0.1"),
 }
@@ -149,7 +157,7 @@ def test_a_network_of_the_family_passes_in_both_frameworks():
 @pytest.mark.parametrize(
     ("fields", "cause"),
     [
-        ({"skip_first": False}, "the concatenation order is swapped: [upsampled, skip]"),
+        ({"skip_first": False}, "the concatenation order is swapped: [interpolate, down1.conv.5]"),
         ({"fit": "pad"}, "an odd size is padded with zeros instead of resized"),
         ({"align_corners": False}, "half-pixel corners instead of align_corners"),
     ],
@@ -159,7 +167,7 @@ def test_another_meaning_is_named_under_transposed_upsampling_too(fields, cause)
         in_torch(config, **trained_tensors(FAMILY)) for config in (FAMILY, dataclasses.replace(FAMILY, **fields))
     )
     proof = verify(model, other, size=SIZE)
-    assert proof.departure.layer == "up1.join"
+    assert proof.departure.layer in ("interpolate", "concatenate")
     assert cause in proof.departure.cause
 
 
@@ -201,43 +209,69 @@ def test_a_foreign_module_is_judged_by_what_it_does():
     assert proof.departure.layer == "interpolate"
 
 
+def tracking_biased(row, x, *, run, **given):
+    y = row(x, run=run, **given)
+    if run.training:
+        n = x.size // x.shape[-1]
+        run.track("variance", run.tracked["variance"] - 0.1 * x.var((0, 1, 2), ddof=1) / n)
+    return y
+
+
 BROKEN_JAX = {
     "biased variance": (
-        (unet_jax.layers.BatchNorm, "_track"),
-        lambda track: lambda self, mean, variance, n: track(self, mean, variance * (n - 1) / n, n),
+        "batch_norm",
+        tracking_biased,
         ("down1.conv.1", STATISTICS, "biased one (divided by n = 429 instead of n - 1)"),
     ),
     "half-pixel corners": (
-        (unet_jax.model, "upsampling_taps"),
-        lambda taps: lambda config, *sizes: taps(dataclasses.replace(config, align_corners=False), *sizes),
-        ("up1.join", EVAL, "half-pixel corners"),
+        "interpolate",
+        lambda row, x, *, align_corners, **given: row(x, align_corners=False, **given),
+        ("interpolate", EVAL, "half-pixel corners"),
     ),
     "leaky ReLU": (
-        (unet_jax.layers, "relu"),
-        lambda relu: lambda x: jnp.maximum(x, 0.01 * x),
+        "relu",
+        lambda row, x: jnp.maximum(x, 0.01 * x),
         ("down1.conv.2", EVAL, "the ReLU leaks"),
     ),
     "something unheard of": (
-        (unet_jax.layers, "relu"),
-        lambda relu: lambda x: jnp.maximum(x, 0.02 * x),
+        "relu",
+        lambda row, x: jnp.maximum(x, 0.02 * x),
         ("down1.conv.2", EVAL, None),
     ),
     "bfloat16 products": (
-        (unet_jax.layers.Convolution, "__call__"),
-        lambda call: lambda self, x: call(self, _rounded(x)),
+        "convolution",
+        lambda row, x, **given: row(_rounded(x), **given),
         ("down1.conv.0", f"{EVAL} in float32", "its input is rounded to bfloat16"),
     ),
 }
+
+
+@pytest.fixture
+def breaking(monkeypatch):
+    """Makes an operation compute something else in JAX, and every graph run as it is."""
+
+    def broken(operation, fault):
+        row = OPERATIONS[operation]
+        run = ["run"] if row.needs_run else []
+
+        def function(*inputs, **given):
+            return fault(row.function, *inputs, **given)
+
+        if run:
+            function = functools.wraps(row.function)(function)
+        monkeypatch.setitem(OPERATIONS, operation, dataclasses.replace(row, function=function))
+        monkeypatch.setattr("unet_jax.network.rewritten", lambda graph, tensors: (graph, tensors))
+
+    return broken
 
 
 def _rounded(x):
     return x.astype(jnp.bfloat16).astype(jnp.float32) if x.dtype == jnp.float32 else x
 
 
-@pytest.mark.parametrize(("place", "broken", "found"), few(BROKEN_JAX, *list(BROKEN_JAX)[::2]))
-def test_a_broken_jax_twin_is_found(monkeypatch, place, broken, found):
-    owner, name = place
-    monkeypatch.setattr(owner, name, broken(getattr(owner, name)))
+@pytest.mark.parametrize(("operation", "fault", "found"), few(BROKEN_JAX, *list(BROKEN_JAX)[::2]))
+def test_a_broken_jax_twin_is_found(breaking, operation, fault, found):
+    breaking(operation, fault)
     model = in_torch()
     departure = verify(model, conversion.to_jax(model), size=SIZE).departure
     layer, quantity, cause = found
@@ -245,13 +279,13 @@ def test_a_broken_jax_twin_is_found(monkeypatch, place, broken, found):
     assert departure.cause is None if cause is None else cause in departure.cause
 
 
-def test_a_wrong_gradient_alone_is_found(monkeypatch):
+def test_a_wrong_gradient_alone_is_found(breaking):
     @jax.custom_jvp
     def relu(x):
         return jnp.maximum(x, 0)
 
     relu.defjvp(lambda primals, tangents: (relu(*primals), tangents[0] * (primals[0] >= 0) * 1.001))
-    monkeypatch.setattr(unet_jax.layers, "relu", relu)
+    breaking("relu", lambda row, x: relu(x))
     model = in_torch()
     departure = verify(model, conversion.to_jax(model), size=SIZE).departure
     assert departure.quantity == GRADIENTS
@@ -360,10 +394,9 @@ def test_convert_proves_and_writes(tmp_path, capsys):
     assert (tmp_path / "a").is_dir()
 
 
-def test_convert_writes_nothing_when_the_proof_fails(tmp_path, capsys, monkeypatch):
+def test_convert_writes_nothing_when_the_proof_fails(tmp_path, capsys, breaking):
     torch_file.write(tmp_path / "a.pt", Checkpoint(CONFIG, trained_tensors(CONFIG)))
-    owner, broken = unet_jax.layers, lambda x: x
-    monkeypatch.setattr(owner, "relu", broken)
+    breaking("relu", lambda row, x: x)
     assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "a")]) == 1
     assert "DIFFERENT" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
@@ -372,8 +405,8 @@ def test_convert_writes_nothing_when_the_proof_fails(tmp_path, capsys, monkeypat
 CONTROLS = {
     "transposed kernel": ({}, ("bottom.conv.3.weight", 0, 1), "bottom.conv.3"),
     "swapped height and width": ({}, ("up1.conv.0.weight", 2, 3), "up1.conv.0"),
-    "half-pixel corners": ({"align_corners": False}, None, "up1.join"),
-    "swapped concatenation": ({"skip_first": True}, None, "up1.join"),
+    "half-pixel corners": ({"align_corners": False}, None, "interpolate"),
+    "swapped concatenation": ({"skip_first": True}, None, "concatenate"),
     "epsilon 1e-3": ({"norm_epsilon": 1e-3}, None, "down1.conv.1"),
 }
 
@@ -389,10 +422,8 @@ def test_each_control_exits_with_1_and_names_the_layer(tmp_path, capsys, fields,
     assert f"{layer} departs first" in capsys.readouterr().out
 
 
-def test_a_biased_variance_exits_with_1_and_names_the_layer(tmp_path, capsys, monkeypatch):
-    owner, name = unet_jax.layers.BatchNorm, "_track"
-    track = getattr(owner, name)
-    monkeypatch.setattr(owner, name, lambda self, mean, variance, n: track(self, mean, variance * (n - 1) / n, n))
+def test_a_biased_variance_exits_with_1_and_names_the_layer(tmp_path, capsys, breaking):
+    breaking("batch_norm", tracking_biased)
     for path, module in (("a.pt", torch_file), ("b.safetensors", safetensors_file)):
         module.write(tmp_path / path, Checkpoint(CONFIG, trained_tensors(CONFIG)))
     paths = [str(tmp_path / "a.pt"), str(tmp_path / "b.safetensors")]

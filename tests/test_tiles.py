@@ -1,18 +1,20 @@
-"""Windows, halos and blending weights, against what the network's geometry says point by point."""
+"""Which tiles cover a picture, and how much each counts where; `test_tile_graphs` has what they compute."""
 
 import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from graphs import small
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from unet_core import UNetConfig
 from unet_core.bands import averaged, one_ahead, stitched
 from unet_core.errors import UNetError
-from unet_core.resize import interpolation_matrix
-from unet_core.tiles import LARGEST_TILE, check_tile, default_tile, halo, reach, tiling
-from unet_core.windows import span, window
+from unet_core.graph import Sizes
+from unet_core.graph.family import graph
+from unet_core.graph.regions import reach
+from unet_core.tiles import LARGEST_TILE, check_tile, default_tile, shared_tile, tiling
 
 KINDS = [
     UNetConfig(upsampling=upsampling, fit=fit, align_corners=align_corners)
@@ -28,116 +30,9 @@ def geometries(draw, levels=5):
     return dataclasses.replace(kind, features=(1,) * draw(st.integers(2, levels)))
 
 
-def taps_as_matrix(taps, source):
-    """Column 0 is the point before the tile's first one."""
-    points, factor, _ = taps.shape
-    matrix = np.zeros((points * factor, points + 2))
-    for target in range(points * factor):
-        for k in range(3):
-            matrix[target, target // factor + k] = taps[target // factor, target % factor, k]
-    return matrix
-
-
-def exact_points(config, size, start, tile):
-    """Which of a tile's logits depend on nothing that the tile lacks, one layer after the other."""
-    part = span(config, size, start, tile)
-
-    def convolved(exact, level):
-        first, last = start == 0, (start + tile) >> level >= size >> level
-        padded = np.concatenate(([first], exact, [last]))
-        found = padded[:-2] & padded[1:-1] & padded[2:]
-        found[part.inside[level] :] = True  # what is set to zero is known
-        return found
-
-    exact = np.ones(tile, bool)
-    skips = []
-    for level in range(config.depth + 1):
-        if level:
-            exact = exact.reshape(-1, 2).all(1)
-            exact[part.inside[level] :] = True
-        exact = convolved(convolved(exact, level), level)
-        skips.append(exact)
-    skips.pop()
-    for level in range(config.depth - 1, -1, -1):
-        if config.upsampling == "transposed":
-            exact = exact.repeat(2)
-        needed = taps_as_matrix(part.taps[level], exact) != 0
-        exact = ~(needed & ~np.concatenate(([False], exact, [False]))).any(1)
-        exact = convolved(convolved(exact & skips[level], level), level)
-    return exact
-
-
-@given(geometries(), st.integers(0, 6), st.integers(1, 6), st.data())
-@settings(max_examples=200)
-def test_taps_are_the_whole_pictures_upsampling(config, start, tile, data):
-    step = config.minimum_size
-    start, tile = start * step, tile * step
-    size = data.draw(st.integers(max(step, start + 1), start + 2 * tile))
-    part = span(config, size, start, tile)
-    for level, taps in enumerate(part.taps):
-        height, below = size >> level, size >> level + 1
-        source = 2 * below if config.upsampling == "transposed" else below
-        target = 2 * below if config.fit == "pad" else height
-        whole = np.zeros((start + 3 * tile, start + 3 * tile))
-        whole[:target, :source] = interpolation_matrix(source, target, align_corners=config.align_corners)
-        whole = np.pad(whole, ((0, 0), (1, 0)))
-        points, factor, _ = taps.shape
-        first = (start >> level) // factor
-        rows = whole[start >> level : (start >> level) + points * factor]
-        matrix = taps_as_matrix(taps, source)
-        np.testing.assert_array_equal(rows[:, first : first + points + 2], matrix)
-        np.testing.assert_array_equal(rows.sum(1), matrix.sum(1), "no weight lies elsewhere")
-        assert factor == 1 or not taps[:, 0, 2].any(), "an even point draws on nothing after it"
-
-
-def test_a_window_counts_the_points_inside():
-    found = window(UNetConfig(features=(1, 1, 1)), (21, 40), (16, 0), (8, 40))
-    assert found.rows.inside == (5, 2, 1)
-    assert found.columns.inside == (40, 20, 10)
-    assert span(UNetConfig(features=(1, 1, 1)), 15, 16, 8).inside == (0, 0, 0)
-    assert found.rows.taps[0].dtype == np.float64
-
-
-@pytest.mark.parametrize(("start", "tile"), [(2, 8), (0, 6), (-4, 8), (0, 0)])
-def test_a_window_lies_on_the_grid_of_the_max_pools(start, tile):
-    with pytest.raises(ValueError, match="multiples of 4"):
-        span(UNetConfig(features=(1, 1, 1)), 40, start, tile)
-
-
-@given(geometries(), st.integers(0, 40), st.integers(1, 30), st.integers(0, 3000))
-@example(UNetConfig(), 20, 30, 991)
-@settings(max_examples=300)
-def test_logits_are_exact_beyond_the_reach(config, start, tile, size):
-    step = config.minimum_size
-    start, tile = start * step, tile * step
-    assume(size >= max(step, start + 1))
-    exact = exact_points(config, size, start, tile)
-    for before, after in (reach(config, size), reach(config), (halo(config),) * 2):
-        first = before if start else 0
-        last = max(tile - after, 0) if start + tile < size else tile
-        assert exact[first:last].all()
-
-
-@pytest.mark.parametrize("config", KINDS, ids=lambda config: f"{config.upsampling}-{config.fit}-{config.align_corners}")
-@pytest.mark.parametrize("depth", [1, 3, 4])
-def test_the_reach_is_no_larger_than_it_must_be(config, depth):
-    config = dataclasses.replace(config, features=(1,) * (depth + 1))
-    before, after = reach(config)
-    step, tile = config.minimum_size, 2 * halo(config) + 2 * config.minimum_size
-    firsts, lasts = [], []
-    for size in (4 * tile - 1, 4 * tile - step // 2, 4 * tile):
-        for start in (step, 2 * tile, 4 * tile - step - tile):
-            exact = exact_points(config, size, start, tile)
-            firsts.append(int(np.argmax(exact)))
-            lasts.append(int(np.argmax(exact[::-1])))
-    assert (max(firsts), max(lasts)) == (before, after)
-
-
-def test_the_halo_of_the_default_network():
-    assert reach(UNetConfig()) == (124, 109)
-    assert reach(UNetConfig(), 4000) == (109, 109)
-    assert halo(UNetConfig()) == 128
-    assert reach(UNetConfig(upsampling="transposed", fit="pad")) == (94, 94)
+def around(config, size):
+    """What a tile draws on beside itself, along the rows."""
+    return sum(reach(graph(config), (size, size))[0])
 
 
 def overlaps(config, tile):
@@ -151,34 +46,40 @@ def test_tiles_cover_and_weights_sum_to_one(config, size, tile, data):
     tile *= step
     size = max(size, step)
     overlap = data.draw(overlaps(config, tile))
-    assume(overlap is not None or tile >= min(size, sum(reach(config, size)) + 2 * step))
+    assume(overlap is not None or tile >= min(size, around(config, size) + step))
     line = tiling(config, (size, step), (tile, step), overlap).rows
-    if overlap is not None:
-        assert all(b + overlap <= a + tile for a, b in zip(line.starts, line.starts[1:], strict=False))
+    pairs = list(zip(line.starts, line.starts[1:], strict=False))
     assert line.starts[0] == 0
-    assert all(start % step == 0 for start in line.starts)
-    assert line.starts[-1] + tile >= size
+    assert line.starts[-1] + line.tile >= size
     assert len(line.starts) == 1 or line.starts[-2] + tile < size, "no tile too many"
+    if overlap is None:
+        assert all(start % step == 0 for start in line.starts)
+        assert line.tile == tile
+    else:
+        assert all(b + overlap <= a + tile for a, b in pairs)
+        assert line.starts[-1] + line.tile == size, "nothing lies beyond the picture"
     for seen in (line, line.flipped()):
         total = np.zeros(size + 2 * tile)
         for start, weight in zip(seen.starts, seen.weights, strict=True):
+            assert len(weight) == line.tile
             assert (weight >= 0).all()
-            total[tile + start : 2 * tile + start] += weight
+            total[tile + start : tile + start + line.tile] += weight
         np.testing.assert_allclose(total[tile:-tile], 1, rtol=0, atol=1e-15)
         assert not total[:tile].any()
         assert not total[-tile:].any()
 
 
-@given(geometries(4), st.integers(1, 2000), st.integers(0, 12), st.booleans())
+@given(geometries(4), st.integers(1, 2000), st.integers(0, 12))
 @settings(max_examples=200)
-def test_by_default_only_exact_points_count(config, size, more, twice_the_halo):
+def test_by_default_only_exact_points_count(config, size, more):
     step = config.minimum_size
     size = max(size, step)
-    overlap = 2 * halo(config) if twice_the_halo else None
-    tile = 2 * halo(config) + (1 + more) * step
-    line = tiling(config, (size, size), (tile, tile), overlap).rows
+    before, after = reach(graph(config), (size, size))[0]
+    tile = before + after + (1 + more) * step
+    line = tiling(config, (size, size), (tile, tile)).rows
     for start, weight in zip(line.starts, line.weights, strict=True):
-        assert exact_points(config, size, start, tile)[weight > 0].all()
+        assert not start or not weight[:before].any()
+        assert start == line.starts[-1] or not weight[tile - after :].any()
 
 
 def test_less_overlap_is_blended_over_all_of_it():
@@ -205,10 +106,31 @@ def test_what_covers_no_picture_is_refused_in_one_line(tile, overlap, size, mess
     assert "\n" not in str(caught.value)
 
 
+def test_a_network_that_allows_no_exact_tiles_takes_whole_pictures_or_blended_ones():
+    network = small()
+    assert shared_tile(network, [(30, 44)]) is None
+    assert tiling(network, (30, 44)).tile == (30, 44)
+    assert tiling(network, (30, 44)).plan.graph is network
+    with pytest.raises(UNetError, match=r"^tiles of this network are not exact: node bottom.1, group_norm: .*overlap"):
+        check_tile(network, (16, 16), None)
+    blended = tiling(network, (30, 44), (16, 20), 4)
+    assert (blended.rows.starts, blended.columns.starts) == ((0, 12, 14), (0, 16, 24))
+    assert (blended.tile, blended.plan.graph) == ((16, 20), network)
+    with pytest.raises(UNetError, match="a tile of 16x20: the network takes 30x44 alone"):
+        tiling(dataclasses.replace(network, sizes=Sizes(only=((30, 44),))), (30, 44), (16, 20), 4)
+
+
+def test_pictures_share_a_tile_no_larger_than_the_largest():
+    config = UNetConfig(features=(1, 1, 1))
+    assert shared_tile(config, [(30, 44), (50, 20)]) == (52, 44)
+    assert shared_tile(config, [(30, 44), (50, 20)], tile=(64, 32)) == (52, 32)
+    assert shared_tile(graph(config), [(30, 44)], 4, tile=(64, 32)) == (32, 32)
+
+
 def test_the_least_tile_that_is_named_is_enough():
-    with pytest.raises(UNetError, match="at least 240,"):
+    with pytest.raises(UNetError, match="at least 272,"):
         tiling(UNetConfig(), (512, 512), (224, 224))
-    assert len(tiling(UNetConfig(), (512, 512), (240, 240)).rows.starts) > 1
+    assert len(tiling(UNetConfig(), (512, 512), (272, 272)).rows.starts) > 1
 
 
 def test_one_tile_holds_what_is_not_too_large():
@@ -241,7 +163,7 @@ def test_the_default_tile_needs_no_more_tiles_than_the_largest(config, size, ove
 def test_a_deep_network_gets_a_tile_that_its_reach_fits_in():
     config = UNetConfig(features=(1,) * 8)
     tile = default_tile(config, [(9000, 9000)])
-    assert sum(reach(config)) > LARGEST_TILE
+    assert around(config, 9000) > LARGEST_TILE
     assert len(tiling(config, (9000, 9000), tile).rows.starts) > 1
 
 

@@ -11,14 +11,11 @@ from unet_core.checkpoint import Checkpoint
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp
-from flax import nnx
 
-from unet_jax import convolution, winograd
 from unet_jax.checkpoint import from_checkpoint
-from unet_jax.convolution import convolve, convolve_plain
-from unet_jax.layers import Convolution
+from unet_jax.kernels import convolution, winograd
+from unet_jax.kernels.convolution import convolve, convolve_plain
 from unet_jax.model import UNet
-from unet_jax.plain import PlainUNet
 from unet_jax.predict import Predictor
 
 SMALL = UNetConfig(3, 2, (2, 3), skip_first=True)
@@ -34,10 +31,9 @@ def wide(monkeypatch):
     monkeypatch.setattr(convolution, "_WIDE", 1)
 
 
-def functions(model):
-    """What each convolution of a network calls, and the shape of its kernel, or kernels."""
-    layers = [layer for _, layer in nnx.iter_modules(model) if isinstance(layer, Convolution)]
-    return [(layer.apply, tuple(kernel.shape for kernel in jax.tree.leaves(layer.kernel))) for layer in layers]
+def summed(model):
+    """Whether some convolution of a network has its taps summed beforehand."""
+    return any(node.operation == "summed_convolution" for node in model.graph.nodes)
 
 
 def drawn(*shapes):
@@ -126,20 +122,10 @@ def test_float32_errs_as_the_convolution_does():
 
 
 @pytest.mark.parametrize(
-    ("shape", "prepared"),
-    [((3, 3, 64, 64), True), ((3, 3, 256, 512), True), ((3, 3, 63, 512), False), ((3, 3, 512, 3), False)],
+    ("channels", "prepared"), [((64, 64), True), ((256, 512), True), ((63, 512), False), ((512, 3), False)]
 )
-def test_channels_decide_which_kernels_are_prepared(shape, prepared):
-    layer = Convolution(*shape[2:], 3, bias=False)
-    layer.prepare()
-    ((function, shapes),) = functions(layer)
-    assert (function, shapes) == ((winograd.by_rows, 6 * ((1, *shape[1:]),)) if prepared else (convolve, (shape,)))
-
-
-def test_a_1x1_convolution_is_not_prepared():
-    layer = Convolution(64, 64, 1, bias=True)
-    layer.prepare()
-    assert layer.apply is convolve
+def test_channels_decide_which_kernels_are_prepared(channels, prepared):
+    assert winograd.saves(*channels) == prepared
 
 
 @pytest.mark.parametrize(
@@ -176,7 +162,7 @@ def test_the_network_folded_for_a_cpu_predicts_the_same(x64, wide, config):
     model, _ = both(config)
     x = inputs(config, (9, 14))[0]
     folded = model.fold("cpu")
-    assert winograd.by_rows in {function for function, _ in functions(folded)}
+    assert summed(folded)
     model.eval()
     assert apart(*(jax.jit(network.logits)(x) for network in (folded, model))) < 1e-12
 
@@ -184,19 +170,16 @@ def test_the_network_folded_for_a_cpu_predicts_the_same(x64, wide, config):
 @pytest.mark.parametrize("platform", [None, "tpu", "cuda"])
 def test_any_other_platform_keeps_its_kernels(wide, platform):
     model = UNet(3, 1, features=(2, 3, 4), rngs=0)
-    assert functions(model.fold(platform)) == functions(model)
+    assert not summed(model.fold(platform))
 
 
-def test_bfloat16_and_the_plain_network_stay_direct(wide):
-    narrow = UNet(3, 1, features=(2, 3, 4), dtype=jnp.bfloat16, rngs=0).fold("cpu")
-    assert {function for function, _ in functions(narrow)} == {convolve}
-    plain = PlainUNet(3, 1, features=(2, 3, 4), rngs=0)
-    assert functions(plain.fold("cpu")) == functions(plain)
+def test_bfloat16_stays_direct(wide):
+    assert not summed(UNet(3, 1, features=(2, 3, 4), dtype=jnp.bfloat16, rngs=0).fold("cpu"))
 
 
 def test_tiles_are_predicted_as_the_whole(x64, wide):
     model, _ = both(SMALL)
-    assert winograd.by_rows in {function for function, _ in functions(model.fold("cpu"))}
+    assert summed(model.fold("cpu"))
     model.eval()
     picture = np.random.default_rng(0).random((45, 33, 3)).astype(np.float32)
     found = Predictor(model, tile=(36, 36), batch=2).logits(picture)
@@ -213,7 +196,7 @@ def test_the_full_networks_float32_error_is_within_its_budget():
     config = UNetConfig()
     checkpoint = Checkpoint(config, trained_tensors(config))
     folded = from_checkpoint(checkpoint).fold("cpu")
-    assert winograd.by_rows in {function for function, _ in functions(folded)}
+    assert summed(folded)
     ours = jax.jit(folded.logits)
     for sample in samples(config):
         x = torch.from_numpy(sample.x).permute(0, 3, 1, 2)

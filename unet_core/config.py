@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 from unet_core.errors import ConfigError
 
@@ -28,6 +28,23 @@ class Block(NamedTuple):
     after: int
     up: tuple[int, int] | None = None
     """Into and out of the transposed convolution before the concatenation, where there is one."""
+
+
+class Options(TypedDict, total=False):
+    """The fields of `UNetConfig` besides the channels in and out."""
+
+    features: tuple[int, ...]
+    upsampling: Upsampling
+    align_corners: bool
+    skip_first: bool
+    fit: Fit
+    conv_bias: bool
+    output: Output
+    decoder_features: tuple[int, ...] | None
+    middle_features: tuple[int, ...] | None
+    upsampled_features: tuple[int, ...] | None
+    norm_epsilon: float
+    norm_momentum: float
 
 
 @dataclass(frozen=True)

@@ -1,52 +1,23 @@
-"""Which tiles cover a picture, how far they overlap, and which of them counts where."""
+"""Which tiles cover a picture, what computes them, and which of them counts where."""
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import lcm
 
 import numpy as np
 from jaxtyping import Float
 
-from unet_core.config import UNetConfig
 from unet_core.errors import UNetError
 from unet_core.graph import Graph
+from unet_core.graph.family import graph_of
+from unet_core.graph.regions import reach
+from unet_core.graph.scales import refusal, unit
+from unet_core.graph.tiled import Plan, tile_plan
 from unet_core.hub import Description
 
 LARGEST_TILE = 896
 """Pixels a side: the full network (64 to 1024 features, float32) then needs less than 2 GB beside its weights."""
-
-
-def reach(config: UNetConfig, size: int | None = None) -> tuple[int, int]:
-    """How far from a tile's edge inside the picture its logits are not those of the whole picture, in pixels.
-
-    By interval arithmetic: the first exact point of each level, counted from the tile's edge, through the encoder and
-    back. A 3x3 convolution takes one point on each side; a max-pool halves, an upsampling doubles the distance. Where
-    corners align, a point draws on sources up to one point nearer to the picture's beginning (half a point where its
-    size is even, as the position there is `p * (n - 1) / (2 * n - 1)`).
-
-    Args:
-        size: of the whole picture along this axis; None: whatever it is.
-
-    Returns:
-        At the tile's beginning (top or left) and at its end.
-    """
-    skips = [2]
-    for _ in range(config.depth):
-        skips.append((skips[-1] + 1) // 2 + 2)
-    before = after = skips[-1]
-    for level in range(config.depth - 1, -1, -1):
-        resized = config.fit == "resize" and (size is None or bool(size >> level & 1))
-        drift = resized if config.upsampling == "transposed" else 1 + resized
-        before = max(2 * before + drift, skips[level]) + 2
-        after = max(2 * after + (config.upsampling == "bilinear"), skips[level]) + 2
-    return before, after
-
-
-def halo(config: UNetConfig) -> int:
-    """How far from a tile's edge inside the picture its logits are those of the whole picture, whatever its size.
-
-    In pixels, a multiple of `2**config.depth`.
-    """
-    return _up(max(reach(config)), config.minimum_size)
 
 
 @dataclass(frozen=True)
@@ -56,7 +27,7 @@ class Line:
     size: int
     """Of the whole picture, in pixels."""
     tile: int
-    """Length of each tile, in pixels."""
+    """Length of the answer to each tile, in pixels."""
     starts: tuple[int, ...]
     """The first pixel of each tile, ascending. The last tile may end beyond the picture."""
     weights: tuple[Float[np.ndarray, " tile"], ...]
@@ -78,6 +49,8 @@ class Tiling:
 
     rows: Line
     columns: Line
+    plan: Plan
+    """What computes a tile."""
 
     def __len__(self) -> int:
         return len(self.rows.starts) * len(self.columns.starts)
@@ -91,24 +64,31 @@ class Tiling:
 def tiling(
     config: Description, size: tuple[int, int], tile: tuple[int, int] | None = None, overlap: int | None = None
 ) -> Tiling:
-    """Tiles that cover a picture; of a network that was read from code one, the whole picture.
+    """Tiles that cover a picture.
 
     Args:
+        config: of the network.
         size: height and width of the picture, in pixels.
-        tile: height and width of each tile, multiples of `2**config.depth`; None: the `default_tile`.
-        overlap: by how many pixels neighbours overlap at least. None: by as many as it takes that every pixel comes
-            from tiles that see all it depends on, and the stitched logits are those of the whole picture. So they are
-            for every overlap from `2 * halo(config)` up. With less, neighbours are blended over all of their overlap.
+        tile: height and width of each tile, with what it draws on; None: the `default_tile`.
+        overlap: None: the stitched logits are those of the whole picture, which is one tile where the network allows
+            no others. Else each tile is a picture of its own, and neighbours overlap by so many pixels at least, over
+            which they are blended.
 
     Raises:
-        UNetError: a tile that is no multiple of `2**config.depth`, or not larger than the overlap that it needs.
+        UNetError: a tile that no picture can be covered with, or not larger than the overlap that it needs.
     """
     check_tile(config, tile, overlap)
-    if isinstance(config, Graph):
-        return Tiling(*(Line(length, length, (0,), (np.ones(length),)) for length in size))
+    graph = graph_of(config)
+    if overlap is None and refusal(graph):
+        tile = size
     tile = tile or default_tile(config, [size], overlap)
-    rows, columns = (_line(config, *axis, overlap) for axis in zip(size, tile, strict=True))
-    return Tiling(rows, columns)
+    if overlap is None and not refusal(graph):
+        rows, columns = (_exact(graph, size, tile, axis) for axis in (0, 1))
+        return Tiling(rows, columns, tile_plan(graph, size, tile))
+    rows, columns = (_overlapping(graph, *axis, overlap or 0) for axis in zip(size, tile, strict=True))
+    if not graph.sizes.take((rows.tile, columns.tile)):
+        raise UNetError(f"a tile of {rows.tile}x{columns.tile}: the network takes {graph.sizes}")
+    return Tiling(rows, columns, Plan(graph, ({}, {})))
 
 
 def check_tile(config: Description, tile: tuple[int, int] | None, overlap: int | None) -> None:
@@ -116,11 +96,10 @@ def check_tile(config: Description, tile: tuple[int, int] | None, overlap: int |
 
     An overlap that leaves nothing of them is no matter to pictures that one tile holds: `tiling` sees to it.
     """
-    if isinstance(config, Graph):
-        if tile is not None or overlap is not None:
-            raise UNetError("a network that was read from its code takes whole pictures: leave tile and overlap out")
-        return
-    step = config.minimum_size
+    graph = graph_of(config)
+    if tile is not None and overlap is None and (why := refusal(graph)):
+        raise UNetError(f"tiles of this network are not exact: {why}; give an overlap, which blends them")
+    step = _grain(graph)
     if tile is not None and any(length % step or length < step for length in tile):
         near = "x".join(str(max(_up(length, step), step)) for length in tile)
         raise UNetError(f"a tile of {tile[0]}x{tile[1]}: both must be multiples of {step}; give {near}, for example")
@@ -129,65 +108,112 @@ def check_tile(config: Description, tile: tuple[int, int] | None, overlap: int |
 
 
 def shared_tile(
-    config: Description, sizes: Iterable[tuple[int, int]], overlap: int | None = None
+    config: Description,
+    sizes: Iterable[tuple[int, int]],
+    overlap: int | None = None,
+    *,
+    tile: tuple[int, int] | None = None,
 ) -> tuple[int, int] | None:
-    """The `default_tile`; None for a network that takes whole pictures only."""
-    return None if isinstance(config, Graph) else default_tile(config, sizes, overlap)
+    """One tile for pictures of all these sizes; None for a network that takes whole pictures only.
+
+    Args:
+        config: of the network.
+        sizes: height and width of each picture.
+        overlap: as in `tiling`.
+        tile: the largest that is wanted; None: the `default_tile`.
+
+    Raises:
+        UNetError: what `check_tile` raises.
+    """
+    check_tile(config, tile, overlap)
+    if overlap is None and refusal(graph_of(config)):
+        return None
+    found = list(sizes)
+    if tile is None:
+        return default_tile(config, found, overlap)
+    step = _grain(graph_of(config))
+    height, width = (
+        min(most, _up(max(lengths), step)) for most, lengths in zip(tile, zip(*found, strict=True), strict=True)
+    )
+    return height, width
 
 
-def default_tile(config: UNetConfig, sizes: Iterable[tuple[int, int]], overlap: int | None = None) -> tuple[int, int]:
+def default_tile(config: Description, sizes: Iterable[tuple[int, int]], overlap: int | None = None) -> tuple[int, int]:
     """One tile for pictures of all these sizes: height and width, in pixels.
 
     Each axis is as long as the longest picture, where that is at most `LARGEST_TILE`. Else it is as short as it can be
-    with no more tiles than `LARGEST_TILE` would need, so that no tile reaches far beyond the picture. Networks of 5 and
-    more max-pools overlap by more than half of that: their tiles are as long as two overlaps.
+    with no more tiles than `LARGEST_TILE` would need, so that no tile reaches far beyond the picture. Networks that
+    draw on more than half of that from a tile's surroundings have tiles that are twice as long as these.
 
     Args:
+        config: of the network, which can be computed in tiles where there is no overlap.
         sizes: height and width of each picture.
         overlap: as in `tiling`.
     """
     found = list(sizes)
     if not found:
         raise ValueError("no sizes to choose a tile for")
-    height, width = (_default_length(config, max(lengths), overlap) for lengths in zip(*found, strict=True))
+    graph = graph_of(config)
+    step = _grain(graph)
+    lengths = max(height for height, _ in found), max(width for _, width in found)
+    height, width = (_up(length, step) for length in lengths)
+    if max(lengths) > LARGEST_TILE:
+        around = [overlap] * 2 if overlap is not None else [sum(pair) for pair in reach(graph, lengths)]
+        height, width = (_default_length(*axis, step) for axis in zip(lengths, around, strict=True))
     return height, width
 
 
-def _default_length(config: UNetConfig, size: int, overlap: int | None) -> int:
-    step = config.minimum_size
-    shared = _up(sum(reach(config, size)) if overlap is None else overlap, step)
+def _default_length(size: int, around: int, step: int) -> int:
+    shared = _up(around, step)
     largest = _up(max(LARGEST_TILE, 2 * shared), step)
     count = max(1, -(-(size - shared) // (largest - shared)))
     return min(largest, _up(-(-(size + (count - 1) * shared) // count), step))
 
 
-def _line(config: UNetConfig, size: int, tile: int, overlap: int | None) -> Line:
-    unit = config.minimum_size
-    before, after = reach(config, size)
-    step = (tile - (before + after if overlap is None else overlap)) // unit * unit
-    if tile >= size:
-        step = tile
-    elif step < unit and overlap is not None:
-        raise UNetError(f"an overlap of {overlap} pixels: tiles of {tile} can overlap by 0 to {tile - unit}")
-    elif step < unit:
+def _grain(graph: Graph) -> int:
+    """Of what a tile's height and width are multiples."""
+    return graph.sizes.multiple if refusal(graph) else lcm(graph.sizes.multiple, unit(graph))
+
+
+def _exact(graph: Graph, size: tuple[int, int], tile: tuple[int, int], axis: int) -> Line:
+    """Tiles that begin on the grid of the network's strides; the last one may end beyond the picture."""
+    length, whole, step = tile[axis], size[axis], unit(graph)
+    if length >= whole:
+        return _line(whole, length, (0,))
+    before, after = reach(graph, size)[axis]
+    moved = length - before - after
+    if moved < step:
         raise UNetError(
-            f"a tile of {tile} pixels is too small for a picture of {size}: for exact logits give a tile of at least "
-            f"{_up(before + after + unit, unit)}, or an overlap of at most {tile - unit}, which blends the tiles"
+            f"a tile of {length} pixels is too small for a picture of {whole}: for exact logits give a tile of at "
+            f"least {before + after + step}, or an overlap of at most {length - step}, which blends the tiles"
         )
-    count = max(1, -(-(size - tile) // step) + 1)
-    starts = tuple(step * index for index in range(count))
-    exact = tile - step >= before + after
-    begin, end = (before, after) if exact else (0, 0)
+    return _line(whole, length, tuple(range(0, whole - length + moved, moved)), before, after)
+
+
+def _overlapping(graph: Graph, size: int, tile: int, overlap: int) -> Line:
+    """Tiles that are pictures of their own, inside the picture."""
+    step = _grain(graph)
+    if tile >= size:
+        return _line(size, size, (0,))
+    moved = (tile - overlap) // step * step
+    if moved < step:
+        raise UNetError(f"an overlap of {overlap} pixels: tiles of {tile} can overlap by 0 to {tile - step}")
+    return _line(size, tile, (*range(0, size - tile, moved), size - tile))
+
+
+def _line(size: int, tile: int, starts: tuple[int, ...], before: int = 0, after: int = 0) -> Line:
+    """Tiles that are blended wherever neighbours overlap, but for so many pixels at their beginnings and ends."""
     # Each seam is a ramp from 0 to 1, and a tile counts by what its own seam has gained and the next has not yet: so
     # the weights of all tiles sum to 1 wherever they overlap, also where three of them do.
-    points = np.arange(tile) + 0.5
-    rise = _ramp(points, begin, tile - step - end)
-    fall = _ramp(points, step + begin, tile - end)
-    inside = [start + np.arange(tile) < size for start in starts]
-    weights = tuple(
-        ((rise if index else 1.0) - (fall if index < count - 1 else 0.0)) * inside[index] for index in range(count)
+    end = starts[-1] + tile
+    points = np.arange(end) + 0.5
+    seams = [_ramp(points, last + before, first + tile - after) for first, last in itertools.pairwise(starts)]
+    gains = [np.ones(end), *seams, points > size]
+    weights = (
+        (gain - loss)[start : start + tile]
+        for start, (gain, loss) in zip(starts, itertools.pairwise(gains), strict=True)
     )
-    return Line(size, tile, starts, weights)
+    return Line(size, tile, starts, tuple(weights))
 
 
 def _ramp(points: Float[np.ndarray, " n"], first: int, last: int) -> Float[np.ndarray, " n"]:

@@ -2,7 +2,7 @@
 
 from unet_core import UNetConfig
 from unet_jax.checkpoint import load, save
-from unet_jax.model import DoubleConv, UNet
+from unet_jax.model import UNet
 from unet_jax.network import Network
 
-__all__ = ["DoubleConv", "Network", "UNet", "UNetConfig", "load", "save"]
+__all__ = ["Network", "UNet", "UNetConfig", "load", "save"]

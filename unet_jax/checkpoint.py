@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +14,18 @@ from jax.typing import DTypeLike
 
 from unet_core import safetensors_file
 from unet_core.checkpoint import RECORD_KEY, Checkpoint, read_record, seal
-from unet_core.config import UNetConfig
 from unet_core.containers import Container, container_of, existing_container
 from unet_core.contents import Contents
 from unet_core.errors import CheckpointError, some
 from unet_core.files import atomic, reserve
 from unet_core.graph import Graph
-from unet_core.hub import COUNTER, check_tensors, contiguous, in_forward_order
+from unet_core.hub import COUNTER, Description, check_tensors, contiguous, in_forward_order, infer_config
 from unet_core.reading import NO_HINTS, Hints, read_contents
 from unet_core.soundness import trusted
 from unet_jax.arrays import read_arrays, reason
+from unet_jax.earlier import as_today, is_earlier
+from unet_jax.execution import How
 from unet_jax.hub import fill, nest, refuse_narrowing, to_hub, translate
-from unet_jax.layers import BatchNorm
 from unet_jax.model import UNet
 from unet_jax.network import Network
 
@@ -38,7 +38,7 @@ def load(
     hints: Hints = NO_HINTS,
     dtype: DTypeLike | None = None,
     param_dtype: DTypeLike | None = None,
-) -> UNet | Network:
+) -> Network:
     """The network of an Orbax directory or a `.safetensors` file, in eval mode, on JAX's default device.
 
     Args:
@@ -58,7 +58,7 @@ def load(
     return from_checkpoint(checkpoint, dtype=dtype, param_dtype=param_dtype)
 
 
-def save(model: UNet | Network, path: str | Path, *, force: bool = False) -> None:
+def save(model: Network, path: str | Path, *, force: bool = False) -> None:
     """Write `model` to a new Orbax directory or `.safetensors` file, whole or not at all.
 
     The directory's item `state` is the nested dict of `nnx.to_pure_dict`, which plain Orbax restores; its item
@@ -74,8 +74,10 @@ def save(model: UNet | Network, path: str | Path, *, force: bool = False) -> Non
         (write if container is Container.ORBAX else safetensors_file.write)(partial, to_checkpoint(model))
 
 
-def to_checkpoint(model: UNet | Network) -> Checkpoint:
+def to_checkpoint(model: Network) -> Checkpoint:
     """What a checkpoint of `model` holds, on the host."""
+    if model.execution.prepared:
+        raise CheckpointError("a folded network only predicts: save the one that it was made of")
     tensors = to_hub(model)
     check_tensors(tensors, model.config, "the model")
     tensors = in_forward_order(tensors, model.config)
@@ -84,7 +86,7 @@ def to_checkpoint(model: UNet | Network) -> Checkpoint:
 
 def from_checkpoint(
     checkpoint: Checkpoint, *, dtype: DTypeLike | None = None, param_dtype: DTypeLike | None = None
-) -> UNet | Network:
+) -> Network:
     """The network that a checkpoint holds, in eval mode."""
     if param_dtype is not None:
         refuse_narrowing(jnp.dtype(param_dtype))
@@ -94,32 +96,26 @@ def from_checkpoint(
     return model
 
 
-def abstract(checkpoint: Checkpoint, *, kind: type[UNet] = UNet, norm_parts: int = 1, **options: Any) -> UNet | Network:
+def abstract(checkpoint: Checkpoint, *, param_dtype: DTypeLike = jnp.float32, **how: Unpack[How]) -> Network:
     """The network that a checkpoint describes, in training mode, with shapes in place of arrays.
 
     Args:
         checkpoint: gives config or graph, origin and evidence.
-        kind: the class of one of this project's family.
-        norm_parts: as in `Network`.
-        options: `dtype`, `param_dtype` and `remat`, as in both classes.
+        param_dtype: as in `Network`.
+        how: as there.
     """
     config = checkpoint.config
 
-    def create() -> UNet | Network:
+    def create() -> Network:
         if isinstance(config, Graph):
-            return Network(config, norm_parts=norm_parts, **options)
-        model = kind.from_config(config, **options, rngs=None)
-        for _, layer in nnx.iter_modules(model):
-            if isinstance(layer, BatchNorm):
-                layer.parts = norm_parts
-        return model
+            return Network(config, param_dtype=param_dtype, **how)
+        return UNet.from_config(config, rngs=None, param_dtype=param_dtype, **how)
 
-    model: UNet | Network = nnx.eval_shape(create)
-    if isinstance(model, Network):  # a buffer may be of integers
-        for name, variable in model.variables():
-            dtype = checkpoint.tensors[name].dtype
-            if not jnp.issubdtype(dtype, jnp.floating):
-                variable.set_value(jax.ShapeDtypeStruct(variable.shape, np.int32 if dtype == COUNTER else dtype))
+    model: Network = nnx.eval_shape(create)
+    for name, variable in model.variables():  # a buffer may be of integers
+        dtype = checkpoint.tensors[name].dtype if name in checkpoint.tensors else variable.dtype
+        if not jnp.issubdtype(dtype, jnp.floating):
+            variable.set_value(jax.ShapeDtypeStruct(variable.shape, np.int32 if dtype == COUNTER else dtype))
     model.origin, model.evidence = checkpoint.origin, checkpoint.evidence
     return model
 
@@ -154,8 +150,12 @@ def examine(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
         raise CheckpointError(f"{path}: not a sound Orbax checkpoint: {reason(error)}") from error
     text = record.get(RECORD_KEY) if isinstance(record, dict) else None
     text = text if isinstance(text, str) else None
-    config = UNetConfig() if text is None else read_record(text, str(path)).config  # names do not tell which it is
+    found = as_today(found) if is_earlier(found) else found
     try:
+        if text is None:
+            config: Description = infer_config({key: value.shape for key, value in found.items()}, str(path))
+        else:
+            config = read_record(text, str(path)).config
         tensors = translate(found, "torch", config)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -1,8 +1,8 @@
 """Runs a graph in JAX: node by node, maps channels last. `unet_torch/execution.py` is the twin."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,41 @@ Tap = Callable[[str, Array], Array]
 
 KEPT = "kept"
 """The name of what is kept for the backward pass where all else is computed again (`jax.checkpoint`)."""
-_COSTLY = ("convolution", "transposed_convolution", "linear", "matmul", "attention")
+KERNELS = ("convolution", "transposed_convolution", "upsampled_convolution")
+"""The operations whose kernel XLA likes spatial axes first."""
+_COSTLY = (*KERNELS, "linear", "matmul", "attention")
 _NORMS = ("batch_norm", "instance_norm", "group_norm", "layer_norm")
 """Their tensors stay in float32 at least, whatever the maps are in."""
-_KERNELS = ("convolution", "transposed_convolution")
+_WEIGHTS = ("rows", "columns")
+"""And those of an interpolation."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a network is run; it is given once, with the network."""
+
+    dtype: DTypeLike | None = None
+    """Computes in this dtype, normalises in float32 at least; None: in the common one of input and parameters."""
+    remat: bool = False
+    """Keeps only what convolutions and products make for the backward pass, and computes the rest again."""
+    norm_parts: int = 1
+    """BatchNorm takes the statistics of each of so many equal parts of a batch; the first one's are tracked."""
+    strips: int = 1
+    """Equal parts of a map's rows that lie on devices of their own."""
+    rewrites: bool = True
+    """Runs a graph that computes the same faster (`unet_jax.rewrites`); else every operation as torch does."""
+    prepared: bool = False
+    """The graph is rewritten already, and the kernels are spatial axes first (`unet_jax.rewrites.frozen`)."""
+
+
+class How(TypedDict, total=False):
+    """The fields of `Execution` that a network is made with."""
+
+    dtype: DTypeLike | None
+    remat: bool
+    norm_parts: int
+    strips: int
+    rewrites: bool
 
 
 class Executed(NamedTuple):
@@ -57,6 +88,7 @@ class _Run:
 
     training: bool
     dtype: Any
+    strips: int
     draw: Uniform | None
     last: bool = False
     """The layout in which the row computes."""
@@ -78,12 +110,10 @@ def execute(
     graph: Graph,
     tensors: Tensors,
     x: Float[Array, "n *size c"],
+    execution: Execution = Execution(),
     *,
     training: bool = False,
-    dtype: DTypeLike | None = None,
     draw: Uniform | None = None,
-    norm_parts: int = 1,
-    prepared: bool = False,
     until: str | None = None,
     tap: Tap | None = None,
 ) -> Executed:
@@ -93,12 +123,9 @@ def execute(
         graph: the network.
         tensors: by their names, in torch's layouts; none that stands there under an earlier name as well.
         x: the pictures, channels last.
+        execution: how it is run; the graph is taken as it is, rewritten or not.
         training: in training mode: with the statistics of the batch, and dropout.
-        dtype: computes in this dtype; None: in the common one of input and parameters.
         draw: where random numbers come from, in training.
-        norm_parts: BatchNorm takes the statistics of each of so many equal parts of the batch; the first one's are
-            tracked.
-        prepared: the kernels of convolutions are spatial axes first, as `unet_jax.rewrites.prepared` leaves them.
         until: the node whose answer is wanted; None: the last one.
         tap: is told every node's answer.
 
@@ -112,17 +139,17 @@ def execute(
     parameters = [
         tensors[name] for name, tensor in graph.tensors.items() if tensor.kind == "parameter" and name in tensors
     ]
-    kind = jnp.dtype(dtype or jnp.result_type(x, *parameters))
+    kind = jnp.dtype(execution.dtype or jnp.result_type(x, *parameters))
     values = {INPUT: _Value(x.astype(kind), last=True)}
     now = dict(tensors)
     updates: dict[str, Array] = {}
     uses = graph.uses()
     for node in graph.nodes:
-        run = _Run(training, kind, draw)
+        run = _Run(training, kind, execution.strips, draw)
         inputs = [values[name] for name in node.inputs]
         arrays = {role: now[graph.tensors[name].same_as or name] for role, name in node.tensors.items()}
-        arrays = {role: _ready(node, role, array, kind, prepared=prepared) for role, array in arrays.items()}
-        value = _computed(node, inputs, arrays, node.at(sizes), run, norm_parts if training else 1)
+        arrays = {role: _ready(node, role, array, kind, prepared=execution.prepared) for role, array in arrays.items()}
+        value = _computed(node, inputs, arrays, node.at(sizes), run, execution.norm_parts if training else 1)
         if node.operation in _COSTLY:
             value = value._replace(array=checkpoint_name(value.array, KEPT))
         if tap is not None:
@@ -182,14 +209,15 @@ def _translated(name: str, value: Any, rank: int) -> Any:
 
 def _ready(node: Node, role: str, array: Array, dtype: Any, *, prepared: bool) -> Array:
     """A tensor in the dtype of the maps, a kernel spatial axes first."""
-    if node.operation not in _NORMS and jnp.issubdtype(array.dtype, jnp.floating):
+    exact = node.operation in _NORMS or role in _WEIGHTS
+    if not exact and jnp.issubdtype(array.dtype, jnp.floating):
         array = array.astype(dtype)
-    return spatial_first(node, array) if role == "weight" and node.operation in _KERNELS and not prepared else array
+    return spatial_first(node, array) if role == "weight" and node.operation in KERNELS and not prepared else array
 
 
 def spatial_first(node: Node, kernel: Shaped[Array, "a b *window"]) -> Shaped[Array, "*window i o"]:
     """The kernel of a convolution, [out, in, ...], or of a transposed one, [in, out, ...], as XLA likes it on a CPU."""
-    pair = (1, 0) if node.operation == "convolution" else (0, 1)
+    pair = (0, 1) if node.operation == "transposed_convolution" else (1, 0)
     return kernel.transpose(*range(2, kernel.ndim), *pair)
 
 
@@ -203,3 +231,29 @@ def draws(key: Array) -> Uniform:
         return jax.random.uniform(jax.random.fold_in(key, count), shape, jnp.float32)  # the same in all precisions
 
     return draw
+
+
+def evaluated(
+    node: Node,
+    inputs: Sequence[Array],
+    tensors: Mapping[str, Array],
+    sizes: Mapping[str, int],
+    *,
+    training: bool,
+    draw: Uniform,
+) -> Array:
+    """What a node alone answers, in torch's layout.
+
+    Args:
+        node: the node.
+        inputs: what it takes in, in torch's layout.
+        tensors: by their roles, in torch's layouts.
+        sizes: of the network's input, by name.
+        training: in training mode.
+        draw: where random numbers come from.
+    """
+    kind = jnp.result_type(*inputs, *tensors.values())
+    run = _Run(training, kind, 1, draw)
+    arrays = {role: _ready(node, role, array, kind, prepared=False) for role, array in tensors.items()}
+    value = _computed(node, [_Value(array, last=False) for array in inputs], arrays, node.at(sizes), run, 1)
+    return value.in_order(last=False)

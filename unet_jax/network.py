@@ -1,7 +1,8 @@
 """Any graph as a Flax NNX module. `unet_torch/network.py` is the twin."""
 
-from collections.abc import Iterator
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,19 @@ from jaxtyping import Float
 from unet_core.checkpoint import Origin
 from unet_core.evidence import UNCHECKED, Evidence
 from unet_core.graph import Graph
-from unet_jax.execution import KEPT, Tap, Uniform, draws, execute
-from unet_jax.layers import OUTPUTS
-from unet_jax.rewrites import folded, prepared
+from unet_core.graph.graph import Output
+from unet_core.hub import Description
+from unet_jax.execution import KEPT, Execution, How, Tap, Uniform, draws, execute
+from unet_jax.rewrites import frozen, rewritten
 
 _KEEPING = jax.checkpoint_policies.save_only_these_names(KEPT)
+
+OUTPUTS: Mapping[Output, Callable[[Array], Array]] = {
+    "sigmoid": jax.nn.sigmoid,
+    "softmax": lambda logits: jax.nn.softmax(logits, axis=-1),
+    "logits": lambda logits: logits,
+}
+"""What calling a network makes of its logits."""
 
 
 class Part(nnx.Module):
@@ -33,33 +42,26 @@ class Network(nnx.Module):
 
     Args:
         graph: what it computes.
-        dtype: computes in this dtype, normalises in float32 at least; None: in the common one of input and parameters.
         param_dtype: keeps the parameters in this one, and statistics in float32 at least.
-        remat: keeps only what convolutions and products answer for the backward pass, and computes the rest again.
-        norm_parts: BatchNorm takes the statistics of each of so many equal parts of a batch.
         rngs: where dropout draws from (its stream `dropout`), where no call says otherwise.
         evidence: by what the graph is known to be the user's network.
+        how: it is run: `dtype`, `remat`, `norm_parts`, `strips` and `rewrites`, as in `Execution`.
     """
 
     def __init__(
         self,
         graph: Graph,
         *,
-        dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
-        remat: bool = False,
-        norm_parts: int = 1,
         rngs: nnx.Rngs | None = None,
         evidence: Evidence = UNCHECKED,
+        **how: Unpack[How],
     ) -> None:
         self.graph = graph
         self.origin = Origin()
         self.evidence = evidence
-        self.dtype = dtype
-        self.remat = remat
-        self.norm_parts = norm_parts
+        self.execution = Execution(**how)
         self.use_running_average = False
-        self.prepared = False
         self.rngs = rngs
         wide = jnp.promote_types(jnp.float32, param_dtype)
         kinds = {"parameter": param_dtype, "statistic": wide, "counter": jnp.int32, "buffer": wide}
@@ -69,14 +71,14 @@ class Network(nnx.Module):
                 self._put(name, variable(jnp.zeros(tensor.shape, kinds[tensor.kind])))
 
     @property
-    def config(self) -> Graph:
+    def config(self) -> Description:
         """The graph, under the name that a `unet_jax.UNet` has for what describes it."""
         return self.graph
 
     @property
     def training(self) -> bool:
         """Whether it runs in training mode, as after `train()`; False after `eval()`."""
-        return not self.use_running_average
+        return not self.use_running_average and not self.execution.prepared
 
     def logits(
         self, x: Float[Array, "n *size c"], *, rngs: nnx.Rngs | Array | Uniform | None = None, tap: Tap | None = None
@@ -98,20 +100,12 @@ class Network(nnx.Module):
 
         def run(tensors: dict[str, Array], x: Array) -> tuple[Array, dict[str, Array]]:
             graph = self.graph.in_mode(training=self.training)
-            return execute(
-                self.graph,
-                tensors,
-                x,
-                training=self.training,
-                dtype=self.dtype,
-                draw=draw,
-                norm_parts=self.norm_parts,
-                prepared=self.prepared,
-                until=graph.logits,
-                tap=tap,
-            )
+            until = graph.logits
+            if self.execution.rewrites and tap is None:
+                graph, tensors = rewritten(graph, tensors)
+            return execute(graph, tensors, x, self.execution, training=self.training, draw=draw, until=until, tap=tap)
 
-        run = jax.checkpoint(run, policy=_KEEPING) if self.remat else run
+        run = jax.checkpoint(run, policy=_KEEPING) if self.execution.remat else run
         answer, updates = run({name: variable[...] for name, variable in variables.items()}, x)
         for name, value in updates.items():
             variables[name].set_value(value)
@@ -133,21 +127,29 @@ class Network(nnx.Module):
                     part = getattr(part, step)
                 yield name, part
 
-    def fold(self, platform: str | None = None) -> "Network":  # noqa: ARG002  (as in `unet_jax.UNet`)
-        """A copy that only predicts: BatchNorm is a part of its convolutions, whose kernels lie as XLA has them.
+    def fold(self, platform: str | None = None) -> "Network":
+        """A copy that only predicts, by a graph that is faster than its own: BatchNorm is a part of its convolutions.
 
         Its logits are those of this network in eval mode, to rounding. It cannot be trained, saved or converted.
 
         Args:
-            platform: where it will predict.
+            platform: where it will predict. On a "cpu" its wide convolutions take fewer multiplications, and their
+                kernels about twice the memory (`unet_jax.kernels.winograd`); None: anywhere.
         """
-        graph, tensors = folded(self.graph, {name: variable[...] for name, variable in self.variables()})
-        twin = nnx.eval_shape(lambda: Network(graph, dtype=self.dtype))
-        twin.evidence, twin.prepared = self.evidence, True
+        tensors = {name: variable[...] for name, variable in self.variables()}
+        kind = jnp.dtype(self.execution.dtype or jnp.result_type(*tensors.values()))
+        graph, tensors = frozen(self.graph, tensors, platform, exact=kind in (jnp.float32, jnp.float64))
+        twin = nnx.eval_shape(lambda: Network(graph, evidence=self.evidence))
+        twin.execution = dataclasses.replace(self.execution, rewrites=False, prepared=True)
         twin.eval()
-        tensors = prepared(graph, tensors)
         for name, variable in twin.variables():
             variable.set_value(tensors[name])
+        return twin
+
+    def executed(self, **how: Unpack[How]) -> "Network":
+        """This network, which shares its variables, run otherwise: see `Execution`."""
+        twin = nnx.merge(*nnx.split(self))
+        twin.execution = dataclasses.replace(self.execution, **how)
         return twin
 
     def _put(self, name: str, variable: Any) -> None:
@@ -163,19 +165,17 @@ class Network(nnx.Module):
 _TAKEN = frozenset(
     [
         "config",
-        "dtype",
         "eval",
         "evidence",
+        "executed",
+        "execution",
         "fold",
         "graph",
         "iter_children",
         "iter_modules",
         "logits",
-        "norm_parts",
         "origin",
         "perturb",
-        "prepared",
-        "remat",
         "rngs",
         "set_attributes",
         "sow",
@@ -193,6 +193,6 @@ def path_of(name: str) -> tuple[str, ...]:
     return tuple(f"{part}_" if part.rstrip("_") in _TAKEN else part for part in name.split("."))
 
 
-def name_of(path: tuple[Any, ...]) -> str:
+def name_of(path: Sequence[Any]) -> str:
     """The inverse of `path_of`."""
     return ".".join(str(part)[:-1] if str(part).rstrip("_") in _TAKEN else str(part) for part in path)

@@ -16,7 +16,8 @@ from unet_core.errors import CheckpointError, some
 from unet_core.hub import Description
 from unet_core.settings import OptimizerName
 from unet_core.training_state import MOMENTS, OptimizerState, updated_shapes
-from unet_jax.hub import hub_place, translate
+from unet_jax.hub import translate
+from unet_jax.network import name_of as hub_name
 
 Role = Literal["moment", "count", "setting", "between", "chain"]
 """What a field is: remembered gradients; counted updates; a setting; empty between two updates; a chain inside."""
@@ -119,7 +120,7 @@ def fill(state: Any, saved: OptimizerState, config: Description) -> tuple[Any, l
         value = leaf.value
         if leaf.role == "moment" and (leaf.field, leaf.name) in waiting:
             value = _fitting(waiting.pop((leaf.field, leaf.name)), leaf)
-        elif leaf.role == "moment" and hub_place(leaf.name, 0, config)[0] in updated:
+        elif leaf.role == "moment" and hub_name(leaf.name.split(".")) in updated:
             missing.append(leaf.name)
         elif leaf.role == "count":
             value = _counted(saved.step, leaf)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -15,29 +16,28 @@ from jaxtyping import Float, Shaped
 from unet_core.bands import Band, Start, blended, check_picture, cut, gathered, one_ahead
 from unet_core.errors import UNetError
 from unet_core.graph import Graph
-from unet_core.tiles import check_tile, tiling
-from unet_core.windows import Window, window
+from unet_core.tiles import Tiling, check_tile, tiling
 from unet_jax.compilation import compiler_options
-from unet_jax.layers import BatchNorm, Convolution, TransposedConvolution
-from unet_jax.model import UNet
+from unet_jax.execution import Execution, execute
 from unet_jax.network import Network
-from unet_jax.windows import window_logits
+from unet_jax.rewrites import frozen
 
 
 class Predictor:
-    """The logits of whole pictures, in the memory of one tile; a `Network` takes whole pictures.
+    """The logits of whole pictures, in the memory of one tile.
 
-    With the default overlap they are what `model.logits` answers for the whole picture in eval mode, to rounding.
+    Without an overlap they are what `model.logits` answers for the whole picture in eval mode, to rounding. A network
+    that allows no such tiles, as where it normalises each picture by its own statistics, takes whole pictures.
     The model is not changed: each call reads the weights that it then has, or those that it is given, on their device,
-    and folds them (`fold`) where it has not just done so. One compilation serves all tiles of one shape, whatever
-    the pictures' sizes and the weights.
+    and rewrites it to predict (`unet_jax.rewrites.frozen`) where it has not just done so. One compilation serves all
+    tiles of one shape, whatever the pictures' sizes and the weights; and one those of pictures of just that size.
 
     Args:
-        tile: height and width of the tiles, multiples of `2**model.config.depth`. None: for each picture the one that
-            suits it, `unet_core.tiles.default_tile`, which may be a compilation per picture: for several pictures, give
-            the `default_tile` of all their sizes.
-        overlap: of neighbouring tiles, in pixels at least. None: as many as exact logits need; with fewer, neighbours
-            are blended.
+        tile: height and width of the tiles, with what they draw on. None: for each picture the one that suits it,
+            `unet_core.tiles.default_tile`, which may be a compilation per picture: for several pictures, give the
+            `default_tile` of all their sizes.
+        overlap: None: the tiles are exact. Else each is a picture of its own, and neighbours are blended over so many
+            pixels at least.
         flips: average the logits over the picture and its three mirror images, which takes four times as long.
         bfloat16: compute in bfloat16.
         batch: so many tiles are computed together, in as many times the memory.
@@ -49,7 +49,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: UNet | Network,
+        model: Network,
         *,
         tile: tuple[int, int] | None = None,
         overlap: int | None = None,
@@ -71,17 +71,13 @@ class Predictor:
         if devices is not None:
             mesh = Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
             self._whole, self._split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
-        kinds = [getattr(part, "dtype", None) for _, part in nnx.iter_modules(model)]
-        kinds += [leaf.dtype for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
-        double = jnp.float64 in kinds
-        self._dtype = jnp.dtype(jnp.float64 if double else jnp.float32)
-        self._graphdef = _evaluating(model, bfloat16)
-        self._folded: tuple[list[Array], Any] = ([], None)
-        """The weights that were last folded, and what came of it."""
-        self._fold = jax.jit(
-            lambda variables, platform: nnx.split(nnx.merge(self._graphdef, *variables).fold(platform)),
-            static_argnames="platform",
-        )
+        kind = jnp.result_type(*jax.tree.leaves(nnx.state(model, nnx.Param)), model.execution.dtype or jnp.bfloat16)
+        self._dtype = jnp.dtype(jnp.promote_types(kind, jnp.float32))
+        self._how = Execution(jnp.bfloat16 if bfloat16 else model.execution.dtype, prepared=True)
+        self._graphdef = nnx.split(model, nnx.Param, nnx.BatchStat)[0]
+        self._folded: tuple[list[Array], Graph | None, Any] = ([], None, None)
+        """The weights that were last rewritten, for which graph, and what came of it."""
+        self._fold = jax.jit(self._frozen, static_argnames=("graph", "platform"))
         self._programs: dict[str, Any] = {}
         """By platform."""
 
@@ -104,15 +100,16 @@ class Predictor:
         """
         config = self.model.config
         check_picture(config, picture)
-        plan = tiling(config, (picture.shape[0], picture.shape[1]), self.tile, self.overlap)
-        weights = self._weights(variables or (nnx.state(self.model, nnx.Param), nnx.state(self.model, nnx.BatchStat)))
+        tiles = tiling(config, (picture.shape[0], picture.shape[1]), self.tile, self.overlap)
+        variables = variables or (nnx.state(self.model, nnx.Param), nnx.state(self.model, nnx.BatchStat))
+        network = self._network(variables, tiles.plan.graph)
 
         def run(view: np.ndarray, starts: list[Start]) -> Iterator[np.ndarray]:
             groups = (starts[first : first + self.batch] for first in range(0, len(starts), self.batch))
-            logits = one_ahead((self._logits(weights, view, group, plan.tile) for group in groups), np.asarray)
+            logits = one_ahead((self._logits(network, view, group, tiles) for group in groups), np.asarray)
             return itertools.islice(itertools.chain.from_iterable(logits), len(starts))
 
-        return blended(picture, plan, run, flips=self.flips)
+        return blended(picture, tiles, run, flips=self.flips)
 
     def logits(
         self, picture: Shaped[np.ndarray, "h w c"], variables: tuple[Any, Any] | None = None
@@ -120,55 +117,58 @@ class Predictor:
         """All bands in one array. Raises what `bands` raises."""
         return gathered(self.bands(picture, variables), picture.shape[0])
 
-    def _weights(self, variables: tuple[Any, Any]) -> Any:
-        """The folded weights, on one device or on each; those of the last call where they are the same arrays."""
+    def _network(self, variables: tuple[Any, Any], graph: Graph) -> "_Frozen":
+        """What computes this graph, on one device or on each; that of the last call where it is the same."""
         leaves = jax.tree.leaves(variables)
-        known, folded = self._folded
-        if len(known) != len(leaves) or any(old is not new for old, new in zip(known, leaves, strict=True)):
+        known, before, network = self._folded
+        same = len(known) == len(leaves) and all(old is new for old, new in zip(known, leaves, strict=True))
+        if not same or before != graph:
             placed = _on_one_device(variables) if self._whole is None else jax.device_put(variables, self._whole)
-            self._graph, folded = self._fold(placed, platform=_platform(placed))
-            self._folded = leaves, folded
-        return folded
+            network = self._fold(placed, graph=graph, platform=_platform(placed))
+            self._folded = leaves, graph, network
+        return network
 
-    def _logits(self, weights: Any, picture: np.ndarray, starts: list[Start], tile: tuple[int, int]) -> Array:
+    def _frozen(self, variables: tuple[Any, Any], graph: Graph, platform: str) -> "_Frozen":
+        model = nnx.merge(self._graphdef, *variables)
+        tensors = {name: variable[...] for name, variable in model.variables()}
+        kind = self._how.dtype or jnp.result_type(*tensors.values())
+        return _Frozen(*frozen(graph, tensors, platform, exact=jnp.dtype(kind) in (jnp.float32, jnp.float64)))
+
+    def _logits(self, network: "_Frozen", picture: np.ndarray, starts: list[Start], tiles: Tiling) -> Array:
         """Of some tiles, NHWC, dispatched and not yet awaited; the last one again where there are less than a batch."""
         starts = starts + starts[-1:] * (self.batch - len(starts))
-        size = (picture.shape[0], picture.shape[1])
-        x = np.stack([cut(picture, start, tile) for start in starts]).astype(self._dtype)
-        config, parts = self.model.config, None
-        if not isinstance(config, Graph):
-            windows = [window(config, size, start, tile) for start in starts]
-            parts = jax.tree.map(lambda *values: np.stack(values), *windows)
-        inputs: Any = x, parts
+        x = np.stack([cut(picture, start, tiles.tile) for start in starts]).astype(self._dtype)
+        own = [tiles.plan.tensors(start, double=self._dtype == jnp.float64) for start in starts]
+        inputs: Any = x, jax.tree.map(lambda *arrays: np.stack(arrays), *own)
         if self._split is not None:
             inputs = jax.device_put(inputs, self._split)
-        return self._program(weights)(weights, *inputs)
+        return self._program(network)(network, *inputs)
 
-    def _program(self, weights: Any) -> Any:
-        platform = _platform(weights)
+    def _program(self, network: "_Frozen") -> Any:
+        platform = _platform(network)
         if platform not in self._programs:
-            graph, dtype = self._graph, self._dtype
+            how, dtype = self._how, self._dtype
 
-            def logits_of_tiles(weights: Any, x: Array, parts: Window | None) -> Array:
-                model = nnx.merge(graph, weights)
-                if isinstance(model, Network):
-                    return model.logits(x).astype(dtype)
-                each = jax.vmap(lambda x, part: window_logits(model, x[None], part)[0])
-                return each(x, parts).astype(dtype)
+            def logits_of_tiles(network: _Frozen, x: Array, own: dict[str, Array]) -> Array:
+                graph = network.graph
+
+                def logits(x: Array, own: dict[str, Array]) -> Array:
+                    return execute(graph, {**network.tensors, **own}, x[None], how, until=graph.logits).answer[0]
+
+                return jax.vmap(logits)(x, own).astype(dtype)
 
             options = compiler_options(platform, wide=dtype == jnp.float64)
             self._programs[platform] = jax.jit(logits_of_tiles, compiler_options=options)
         return self._programs[platform]
 
 
-def _evaluating(model: UNet | Network, bfloat16: bool) -> Any:
-    """The graph of `model` in eval mode, without its weights; `model` stays as it is."""
-    twin = nnx.merge(*nnx.split(model))
-    twin.eval()
-    for _, layer in nnx.iter_modules(twin):
-        if bfloat16 and isinstance(layer, Convolution | TransposedConvolution | BatchNorm | Network):
-            layer.dtype = jnp.bfloat16
-    return nnx.split(twin, nnx.Param, nnx.BatchStat)[0]
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Frozen:
+    """A network that only predicts."""
+
+    graph: Graph = field(metadata={"static": True})
+    tensors: dict[str, Array]
 
 
 def _platform(variables: Any) -> str:

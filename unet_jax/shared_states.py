@@ -21,11 +21,14 @@ from unet_core.errors import CheckpointError, some
 from unet_core.files import reserve
 from unet_core.hub import Description
 from unet_core.recipe import Recipe
+from unet_jax import checkpoint as orbax
 from unet_jax.arrays import open_arrays, reason
+from unet_jax.earlier import is_earlier
 from unet_jax.hosts import Hosts
-from unet_jax.hub import hub_place, nest, translate
+from unet_jax.hub import nest, translate
 from unet_jax.mesh import of_state
-from unet_jax.states import SPARE, States
+from unet_jax.network import name_of
+from unet_jax.states import SPARE, States, training_item
 from unet_jax.step import TrainState, abstract_model, abstract_state, named_network, named_rest, new_state, state_of
 
 _BYTES = 32
@@ -56,9 +59,7 @@ class SharedStates(States):
         record = {}
         stored = functools.partial(_in_the_hub, config=start.config)
         for name, value in self._digests(network, stored).items():
-            split = isinstance(value, dict)
-            key, axis = hub_place(name, value["axis"] if split else 0, start.config)
-            record[key] = {**value, "axis": axis} if split else value
+            record[name_of(name.split("."))] = value
         digests = self._digests(training, lambda _, part: part)
         try:
             if self._hosts.first:
@@ -77,7 +78,10 @@ class SharedStates(States):
         for step in reversed(steps):
             path, problem, state = self.folder / str(step), "another host says why", None
             try:
-                state = _read(path, step, start, shapes, of_state(mesh, shapes))
+                if is_earlier(open_arrays(path, "state")):  # every host reads all of it
+                    state = new_state(orbax.read(path), recipe, mesh, training_item(path, step))
+                else:
+                    state = _read(path, step, start, shapes, of_state(mesh, shapes))
             except CheckpointError as error:
                 problem = str(error)
             if self._hosts.all(state is not None) and state is not None:
@@ -182,10 +186,8 @@ class _Item:
 
     def _parts(self, name: str, array: tensorstore.TensorStore) -> Callable[[tuple[slice, ...] | None], np.ndarray]:
         config = self._config
-        stored = self._digests[name if config is None else hub_place(name, 0, config)[0]]
+        stored = self._digests[name if config is None else name_of(name.split("."))]
         axis, digests = (stored["axis"], stored["sha256"]) if isinstance(stored, dict) else (0, [stored])
-        if config is not None and len(digests) > 1:
-            axis = next(own for own in range(len(array.shape)) if hub_place(name, own, config)[1] == axis)
         length = array.shape[axis] // len(digests) if array.shape else 1
         known: dict[int, np.ndarray] = {}
 

@@ -27,6 +27,7 @@ from unet_core.training_state import MOMENTS, OptimizerState, TrainingState, par
 from unet_jax import checkpoint as orbax
 from unet_jax import optimizer_state
 from unet_jax.arrays import read_arrays, reason
+from unet_jax.earlier import as_today, is_earlier
 from unet_jax.hub import nest, translate
 from unet_jax.optimizer_state import placeless
 from unet_jax.step import TrainState, abstract_model, abstract_state, host_arrays, host_network, new_state, subtree
@@ -351,4 +352,5 @@ def training_item(path: Path, step: int) -> Arrays:
     changed = [name for name, value in arrays.items() if not is_intact(value, digests.get(name))]
     if changed or len(digests) != len(arrays):
         raise CheckpointError(f"{path}: the sha256 of {some(changed) or 'an array that is gone'} is not the stored one")
-    return {placeless(name): value for name, value in arrays.items()}
+    arrays = {placeless(name): value for name, value in arrays.items()}
+    return as_today(arrays) if is_earlier(arrays) else arrays

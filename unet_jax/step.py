@@ -17,15 +17,13 @@ from unet_core.batches import Batch
 from unet_core.checkpoint import Checkpoint
 from unet_core.errors import CheckpointError
 from unet_core.graph import Graph
-from unet_core.hub import Description, check_tensors, in_forward_order
+from unet_core.hub import check_tensors, in_forward_order
 from unet_core.recipe import Recipe
 from unet_jax.checkpoint import abstract
 from unet_jax.compilation import compiler_options
 from unet_jax.hub import nest, translate
-from unet_jax.layers import Convolution
 from unet_jax.losses import loss_value
 from unet_jax.mesh import everywhere, gathered, of_batch, of_state, scattered, share, strips
-from unet_jax.model import UNet
 from unet_jax.network import Network, name_of
 from unet_jax.optimizer_state import placeless
 from unet_jax.optimizers import averaged, clipped, optimizer_of
@@ -50,11 +48,11 @@ class TrainState(NamedTuple):
     """The moving average of parameters and statistics."""
 
 
-def abstract_model(checkpoint: Checkpoint, recipe: Recipe, kind: type[UNet] = UNet) -> UNet | Network:
-    """The network, one of a config of this class, in training mode, with shapes in place of arrays."""
+def abstract_model(checkpoint: Checkpoint, recipe: Recipe, *, rewrites: bool = True) -> Network:
+    """The network in training mode, with shapes in place of arrays."""
     kinds: dict[str, Any] = {"float64": {"param_dtype": jnp.float64}, "bfloat16": {"dtype": jnp.bfloat16}}
     options = kinds.get(recipe.precision, {})
-    return abstract(checkpoint, kind=kind, norm_parts=recipe.norm_parts, remat=recipe.remat, **options)
+    return abstract(checkpoint, norm_parts=recipe.norm_parts, remat=recipe.remat, rewrites=rewrites, **options)
 
 
 def new_state(checkpoint: Checkpoint, recipe: Recipe, mesh: Mesh, saved: Arrays | None = None) -> TrainState:
@@ -93,16 +91,16 @@ def new_state(checkpoint: Checkpoint, recipe: Recipe, mesh: Mesh, saved: Arrays 
     return restored
 
 
-def abstract_state(model: UNet | Network, recipe: Recipe) -> TrainState:
+def abstract_state(model: Network, recipe: Recipe) -> TrainState:
     """The state before the first update of an abstract model, with shapes in place of arrays."""
     tensors = nnx.to_pure_dict(nnx.state(model))
     shapes: TrainState = jax.eval_shape(lambda tensors: fresh_state(tensors, model, recipe), tensors)
     return shapes
 
 
-def fresh_state(tensors: Tree, model: UNet | Network, recipe: Recipe) -> TrainState:
+def fresh_state(tensors: Tree, model: Network, recipe: Recipe) -> TrainState:
     """The state before the first update, of the tensors of a network; to be traced."""
-    trees = map(nnx.to_pure_dict, nnx.state(model, _updated(model.config), ...))
+    trees = map(nnx.to_pure_dict, nnx.state(model, _updated(model.graph), ...))
     params, stats = (
         jax.tree.map(lambda array, like: array.astype(like.dtype), subtree(tensors, tree), tree) for tree in trees
     )
@@ -110,11 +108,9 @@ def fresh_state(tensors: Tree, model: UNet | Network, recipe: Recipe) -> TrainSt
     return TrainState(params, stats, slots, (params, stats) if recipe.ema else None)
 
 
-def _updated(config: Description) -> Any:
+def _updated(graph: Graph) -> Any:
     """The filter of NNX for what an optimiser updates."""
-    if not isinstance(config, Graph):
-        return nnx.Param
-    return nnx.All(nnx.Param, lambda path, _: name_of(path) in config.trained)
+    return nnx.All(nnx.Param, lambda path, _: name_of(path) in graph.trained)
 
 
 def host_arrays(state: TrainState) -> Arrays:
@@ -151,7 +147,7 @@ Update = Callable[[TrainState, Array, Array, Controls], tuple[TrainState, Float[
 Differentiate = Callable[..., tuple[Tree, Tree, Array]]
 
 
-def differentiator(recipe: Recipe, model: UNet | Network, mesh: Mesh | None = None) -> Differentiate:
+def differentiator(recipe: Recipe, model: Network, mesh: Mesh | None = None) -> Differentiate:
     """The function that takes parameters, statistics, `accumulate` batches as in `placed`, and the updates before.
 
     It returns the gradients of the loss, the new statistics, and the loss; batches come one after the other. Dropout
@@ -162,18 +158,15 @@ def differentiator(recipe: Recipe, model: UNet | Network, mesh: Mesh | None = No
         model: what to train; its arrays are not used.
         mesh: over whose devices parameters and gradients are split; None: over none.
     """
-    graphdef = nnx.graphdef(model)
+    graphdef = nnx.graphdef(model.executed(strips=strips(mesh)))
 
-    def loss_of(params: Tree, stats: Tree, image: Array, labels: Array, key: Array | None) -> tuple[Array, Tree]:
+    def loss_of(params: Tree, stats: Tree, image: Array, labels: Array, key: Array) -> tuple[Array, Tree]:
         model = nnx.merge(graphdef, params, stats, copy=True)
-        for _, layer in nnx.iter_modules(model):
-            if isinstance(layer, Convolution):
-                layer.strips = strips(mesh)
-        logits = model.logits(image, rngs=key) if isinstance(model, Network) else model.logits(image)
+        logits = model.logits(image, rngs=key)
         loss = loss_value(recipe.loss, logits, labels) / recipe.accumulate
-        return loss, nnx.to_pure_dict(nnx.state(model, _updated(model.config), ...)[1])
+        return loss, nnx.to_pure_dict(nnx.state(model, _updated(model.graph), ...)[1])
 
-    def gradient(params: Tree, stats: Tree, image: Array, labels: Array, key: Array | None) -> tuple[Tree, Tree, Array]:
+    def gradient(params: Tree, stats: Tree, image: Array, labels: Array, key: Array) -> tuple[Tree, Tree, Array]:
         params = gathered(mesh, params)
         (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, stats, image, labels, key)
         return scattered(mesh, gradients), stats, loss
@@ -185,10 +178,8 @@ def differentiator(recipe: Recipe, model: UNet | Network, mesh: Mesh | None = No
         labels: UInt8[Array, "a n h w"],
         step: UInt32[Array, ""] | int = 0,
     ) -> tuple[Tree, Tree, Array]:
-        keys: list[Array | None] = [None] * recipe.accumulate
-        if isinstance(model, Network):
-            key = jax.random.fold_in(jax.random.key(recipe.seed), step)
-            keys = [jax.random.fold_in(key, number) for number in range(recipe.accumulate)]
+        key = jax.random.fold_in(jax.random.key(recipe.seed), step)
+        keys = [jax.random.fold_in(key, number) for number in range(recipe.accumulate)]
         gradients, stats, loss = gradient(params, stats, image[0], labels[0], keys[0])
         for number in range(1, recipe.accumulate):
             more, stats, part = gradient(params, stats, image[number], labels[number], keys[number])
@@ -198,7 +189,7 @@ def differentiator(recipe: Recipe, model: UNet | Network, mesh: Mesh | None = No
     return differentiate
 
 
-def updater(recipe: Recipe, model: UNet | Network, mesh: Mesh | None = None) -> Update:
+def updater(recipe: Recipe, model: Network, mesh: Mesh | None = None) -> Update:
     """The function that makes one update; to be compiled with its first argument donated.
 
     It takes the state, `accumulate` batches as in `placed`, and the controls; it returns the new state, and loss and

@@ -21,7 +21,6 @@ from unet_core.signals import Request, stop_requests
 from unet_core.tiles import shared_tile, tiling
 from unet_jax.hosts import Hosts
 from unet_jax.mesh import check_rows, device_mesh, share
-from unet_jax.model import UNet
 from unet_jax.network import Network
 from unet_jax.predict import Predictor
 from unet_jax.shared_states import SharedStates
@@ -117,7 +116,7 @@ def _train(
     return recorder.outcome(step, request)
 
 
-def _predictor(run: Run, model: UNet | Network, mesh: Mesh) -> Predictor:
+def _predictor(run: Run, model: Network, mesh: Mesh) -> Predictor:
     """For validations, on as many of this process's devices as a picture has tiles."""
     config, sizes = run.start.config, run.validation.sizes
     tile = shared_tile(config, sizes)

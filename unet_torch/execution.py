@@ -1,6 +1,6 @@
 """Runs a graph in PyTorch: node by node, NCHW. `unet_jax/execution.py` is the twin."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -106,3 +106,28 @@ def _computed(
         return made
     answers = [row(part, **arrays, **attributes) for part in inputs[0].chunk(parts)[::-1]]  # the first one last
     return torch.cat(answers[::-1])
+
+
+def evaluated(
+    node: Node,
+    inputs: Sequence[Tensor],
+    tensors: Mapping[str, Tensor],
+    sizes: Mapping[str, int],
+    *,
+    training: bool,
+    draw: Uniform,
+) -> Tensor:
+    """What a node alone answers.
+
+    Args:
+        node: the node.
+        inputs: what it takes in.
+        tensors: by their roles.
+        sizes: of the network's input, by name.
+        training: in training mode.
+        draw: where random numbers come from.
+    """
+    attributes = node.at(sizes)
+    if needs_run(node.operation):
+        attributes["run"] = _Run(training, torch.float64, draw)
+    return _computed(node, list(inputs), dict(tensors), attributes, 1)

@@ -1,4 +1,4 @@
-"""The pieces of the network in PyTorch, NCHW. `unet_jax/layers.py` is the twin."""
+"""The pieces of the network in PyTorch, NCHW. The JAX network runs its graph instead."""
 
 from collections.abc import Callable, Mapping
 

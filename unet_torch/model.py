@@ -1,13 +1,14 @@
 """The UNet in PyTorch. `unet_jax/model.py` is its twin: same names, same order."""
 
 import dataclasses
+from typing import Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from unet_core.checkpoint import Origin
-from unet_core.config import Fit, Output, UNetConfig, Upsampling
+from unet_core.config import Options, UNetConfig
 from unet_core.evidence import OURS
 from unet_core.initial import SEEDS, check_seed, initial_tensors
 from unet_torch.hub import as_torch
@@ -55,14 +56,12 @@ class UNet(nn.Module):
     Args:
         in_channels: channels of the image.
         out_channels: channels of the logits.
-        features: channels of each level, the last one being the bottom; a max-pool lies between two levels.
-        upsampling, align_corners, skip_first, fit, conv_bias, output, decoder_features, middle_features,
-        upsampled_features, norm_epsilon, norm_momentum: as in `unet_core.UNetConfig`.
         seed: the same seed is the same network in `unet_jax.UNet`, bit for bit. Left out, it is drawn from torch's
             global generator, so that `torch.manual_seed` governs it.
         low_resolution: compute the decoder's first convolutions at the low resolution where that takes fewer
             operations and the upsampling is bilinear (`unet_torch.upsampled`). The same parameters and answers, to
             rounding; hooks of these convolutions are not called. An attribute, which may be changed at any time.
+        options: `features`, `upsampling`, `align_corners` and so on, as in `unet_core.UNetConfig`.
 
     Raises:
         unet_core.ConfigError: arguments that describe no network.
@@ -73,39 +72,13 @@ class UNet(nn.Module):
         in_channels: int = UNetConfig.in_channels,
         out_channels: int = UNetConfig.out_channels,
         *,
-        features: tuple[int, ...] = UNetConfig.features,
-        upsampling: Upsampling = UNetConfig.upsampling,
-        align_corners: bool = UNetConfig.align_corners,
-        skip_first: bool = UNetConfig.skip_first,
-        fit: Fit = UNetConfig.fit,
-        conv_bias: bool = UNetConfig.conv_bias,
-        output: Output = UNetConfig.output,
-        decoder_features: tuple[int, ...] | None = UNetConfig.decoder_features,
-        middle_features: tuple[int, ...] | None = UNetConfig.middle_features,
-        upsampled_features: tuple[int, ...] | None = UNetConfig.upsampled_features,
-        norm_epsilon: float = UNetConfig.norm_epsilon,
-        norm_momentum: float = UNetConfig.norm_momentum,
         seed: int | None = None,
         low_resolution: bool = False,
+        **options: Unpack[Options],
     ) -> None:
         super().__init__()
         self.low_resolution = low_resolution
-        self.config = config = UNetConfig(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            features=features,
-            upsampling=upsampling,
-            align_corners=align_corners,
-            skip_first=skip_first,
-            fit=fit,
-            conv_bias=conv_bias,
-            output=output,
-            decoder_features=decoder_features,
-            middle_features=middle_features,
-            upsampled_features=upsampled_features,
-            norm_epsilon=norm_epsilon,
-            norm_momentum=norm_momentum,
-        )
+        self.config = config = UNetConfig(in_channels, out_channels, **options)
         self.origin, self.evidence = Origin(), OURS
         with torch.device("meta"):
             for name, before, middle, after, up in (*config.encoder_blocks, *config.decoder_blocks):

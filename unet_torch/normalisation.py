@@ -1,4 +1,4 @@
-"""BatchNorm over parts of a batch, and over the batch of several processes. In JAX both are in `layers.BatchNorm`."""
+"""BatchNorm over parts of a batch, and over the batch of several processes. In JAX both are in `execution.py`."""
 
 from typing import Any, TypeVar
 

@@ -1,7 +1,6 @@
 """Pictures through the network: of any size, tile by tile, or whole. `unet_jax/predict.py` is the twin."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -9,25 +8,25 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from unet_core.bands import Band, Start, blended, check_picture, cut, gathered, one_ahead
-from unet_core.tiles import check_tile, tiling
-from unet_core.windows import window
+from unet_core.tiles import Tiling, check_tile, tiling
+from unet_torch.execution import execute
 from unet_torch.hub import unwrapped
 from unet_torch.model import UNet
 from unet_torch.network import Network
-from unet_torch.windows import window_logits
 
 
 class Predictor:
-    """The logits of whole pictures, in the memory of one tile; a `Network` takes whole pictures.
+    """The logits of whole pictures, in the memory of one tile.
 
-    With the default overlap they are what `model.logits` answers for the whole picture in eval mode, to rounding.
+    Without an overlap they are what `model.logits` answers for the whole picture in eval mode, to rounding. A network
+    that allows no such tiles, as where it normalises each picture by its own statistics, takes whole pictures.
     The model is neither changed nor copied: each call reads the weights that it then has, on its device.
 
     Args:
-        tile: height and width of the tiles, multiples of `2**model.config.depth`. None: for each picture the one that
-            suits it, `unet_core.tiles.default_tile`.
-        overlap: of neighbouring tiles, in pixels at least. None: as many as exact logits need; with fewer, neighbours
-            are blended.
+        tile: height and width of the tiles, with what they draw on. None: for each picture the one that suits it,
+            `unet_core.tiles.default_tile`.
+        overlap: None: the tiles are exact. Else each is a picture of its own, and neighbours are blended over so many
+            pixels at least.
         flips: average the logits over the picture and its three mirror images, which takes four times as long.
         bfloat16: compute in bfloat16, under `torch.autocast`.
 
@@ -70,41 +69,29 @@ class Predictor:
         """
         config = self.model.config
         check_picture(config, picture)
-        plan = tiling(config, (picture.shape[0], picture.shape[1]), self.tile, self.overlap)
+        tiles = tiling(config, (picture.shape[0], picture.shape[1]), self.tile, self.overlap)
 
         def run(view: np.ndarray, starts: list[Start]) -> Iterator[np.ndarray]:
-            return one_ahead((self._logits(view, start, plan.tile) for start in starts), _fetched)
+            return one_ahead((self._logits(view, start, tiles) for start in starts), _fetched)
 
-        return blended(picture, plan, run, flips=self.flips)
+        return blended(picture, tiles, run, flips=self.flips)
 
     def logits(self, picture: Shaped[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w k"]:
         """All bands in one array. Raises what `bands` raises."""
         return gathered(self.bands(picture), picture.shape[0])
 
-    def _logits(self, picture: np.ndarray, start: Start, tile: tuple[int, int]) -> Tensor:
+    def _logits(self, picture: np.ndarray, start: Start, tiles: Tiling) -> Tensor:
         """Of one tile, NCHW."""
         weight = next(self.model.parameters())
-        x = torch.from_numpy(cut(picture, start, tile)).to(weight.device, weight.dtype)[None].permute(0, 3, 1, 2)
+        part = cut(picture, start, tiles.tile)
+        x = torch.from_numpy(part).to(weight.device, weight.dtype)[None].permute(0, 3, 1, 2)
+        graph, own = tiles.plan.graph, tiles.plan.tensors(start, double=weight.dtype == torch.float64)
+        tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        tensors |= {name: torch.from_numpy(array) for name, array in own.items()}
         autocast = torch.autocast(weight.device.type, torch.bfloat16, enabled=self.bfloat16)
-        with _evaluating(self.model), torch.inference_mode(), autocast:
-            if isinstance(self.model, Network):
-                logits = self.model.logits(x)
-            else:
-                part = window(self.model.config, (picture.shape[0], picture.shape[1]), start, tile)
-                logits = window_logits(self.model, x, part)
+        with torch.inference_mode(), autocast:
+            logits = execute(graph, tensors, x, until=graph.logits).answer
             return logits.to(torch.promote_types(weight.dtype, torch.float32))
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Eval mode, and afterwards the mode that each module had before."""
-    before = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
 
 
 def _fetched(logits: Tensor) -> np.ndarray:

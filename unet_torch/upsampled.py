@@ -1,6 +1,6 @@
 """The convolution of an upsampled map, whose channels are mixed before the upsampling, on a quarter of the pixels.
 
-`unet_jax/upsampled.py` is the twin. `unet_torch.UNet` does so with `low_resolution=True`.
+`unet_jax/kernels/upsampled.py` is the twin. `unet_torch.UNet` does so with `low_resolution=True`.
 """
 
 from functools import lru_cache
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unet_core.config import Fit, UNetConfig
-from unet_core.windows import upsampling_taps
+from unet_core.graph.resampling import Resampling, weights
 
 
 def convolve_joined(
@@ -44,7 +44,7 @@ def convolve_upsampled(
     """The 3x3 convolution, zero beyond the border, of `x` upsampled, without the upsampled map.
 
     Upsampling acts on space alone and a kernel's tap on the channels alone, so the two commute
-    (`unet_jax.upsampled.convolve_upsampled` derives it). The products with the nine taps run at the low resolution, in
+    (`unet_jax.kernels.upsampled` derives it). The products with the nine taps run at the low resolution, in
     three matrix products; then the columns are upsampled, shifted and summed by one matrix, and then the rows by the
     other. Equal to rounding, borders included.
 
@@ -92,9 +92,8 @@ def _(size: int, below: int, _corners: bool, _fit: str, dtype: torch.dtype, devi
 
 @lru_cache(maxsize=64)
 def _matrix(size: int, below: int, align_corners: bool, fit: Fit, dtype: torch.dtype, device: torch.device) -> Tensor:
-    taps = upsampling_taps(UNetConfig(align_corners=align_corners, fit=fit), size, below, 0, size + size % 2)
-    neighbours = np.stack([np.eye(len(taps), below, offset) for offset in (-1, 0, 1)])
-    whole = np.einsum("qek,kqp->qep", taps, neighbours).reshape(-1, below)
-    padded = np.pad(whole, ((1, 1), (0, 0)))
+    target = size if fit == "resize" else 2 * below
+    whole = weights(Resampling("linear", below, target, align_corners=align_corners))
+    padded = np.pad(whole, ((1, 1 + size - target), (0, 0)))
     matrix = np.stack([padded[tap : tap + size] for tap in range(3)], axis=-1).reshape(size, 3 * below)
     return torch.from_numpy(matrix).to(device, dtype)

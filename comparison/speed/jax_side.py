@@ -16,9 +16,7 @@ from unet_core.batches import Batch
 from unet_jax.checkpoint import abstract
 from unet_jax.compilation import compiler_options
 from unet_jax.hub import fill
-from unet_jax.model import UNet
 from unet_jax.network import Network
-from unet_jax.plain import PlainUNet
 from unet_jax.step import abstract_model, compiled, controls_of, new_state, placed, updater
 
 DEVICE = jax.devices()[0]
@@ -45,7 +43,6 @@ class Job:
         self.checkpoint = setup.subject.checkpoint()
         self.channels = self.checkpoint.config.in_channels
         self.plain = "plain" in setup.candidate.words
-        self.kind = PlainUNet if self.plain else UNet
         self.mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=[DEVICE])
         self.training = setup.case.kind == "training"
         self.run = self._training() if self.training else self._inference()
@@ -67,7 +64,7 @@ class Job:
         """Nothing is kept."""
 
     def _inference(self) -> Callable[[Array], Array]:
-        model = abstract(self.checkpoint, kind=self.kind, dtype=self._dtype)
+        model = abstract(self.checkpoint, rewrites=not self.plain, dtype=self._dtype)
         fill(model, self.checkpoint.tensors)
         model.eval()
         if self.plain:
@@ -76,7 +73,7 @@ class Job:
 
     def _training(self) -> Callable[[Array, Array], Array]:
         recipe, start = self.setup.recipe, self.checkpoint
-        update = updater(recipe, abstract_model(start, recipe, self.kind))
+        update = updater(recipe, abstract_model(start, recipe, rewrites=not self.plain))
         state = new_state(start, recipe, self.mesh)
         controls = controls_of(recipe.optimizer.rate, 1.0, self.mesh)
         program: Any = jax.jit(update, donate_argnums=0) if self.plain else None
@@ -94,7 +91,7 @@ class Job:
         return jnp.bfloat16 if self.setup.precision == "bfloat16" else None
 
 
-def answers_of(model: UNet | Network, options: dict[str, str] | None = None) -> Callable[[Array], Array]:
+def answers_of(model: Network, options: dict[str, str] | None = None) -> Callable[[Array], Array]:
     """The compiled function of an image; `options` are XLA's."""
     graphdef, state = nnx.split(model)
     run = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x), compiler_options=options)

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, get_args
 
 from unet_core.config import Block, Fit, UNetConfig
@@ -13,9 +14,15 @@ from unet_core.graph.sizes import Shape, named
 from unet_core.hub import infer_config, tensor_specs
 
 
+@lru_cache(256)
 def graph(config: UNetConfig) -> Graph:
     """What a network of this config computes: the same graph as is read from its torch module."""
     return _Builder(config).built()
+
+
+def graph_of(description: UNetConfig | Graph) -> Graph:
+    """What a network of this description computes."""
+    return description if isinstance(description, Graph) else graph(description)
 
 
 def renamed(network: Graph, names: Mapping[str, str]) -> Graph:

@@ -369,6 +369,9 @@ def _node(fields: Any) -> Node:
     unknown = fields.keys() - {"name", "operation", "inputs", "tensors", "attributes"}
     if unknown:
         raise ValueError(f"a node with {shown(unknown.pop())}")
+    row = OPERATIONS.get(fields["operation"])
+    if row is not None and not row.stored:
+        raise ValueError(f"the operation {row.name}")
     tensors = {conformed(str, role): conformed(str, name) for role, name in fields.get("tensors", {}).items()}
     return Node(
         conformed(str, fields["name"]),

@@ -8,6 +8,7 @@ Everything has PyTorch's meaning: axes are counted as torch does, maps are NCHW 
 order of the spatial axes.
 """
 
+import dataclasses
 import inspect
 import types
 from collections.abc import Callable, Mapping
@@ -51,12 +52,21 @@ class Operation:
     attributes: Mapping[str, tuple[Any, Any]]
     """Kind and default of each attribute; `inspect.Parameter.empty` where there is none."""
     shape: Row
+    stored: bool = True
+    """Whether a file's graph may have it; others are made by rewriting, for one framework."""
 
 
 OPERATIONS: dict[str, Operation] = {}
 """Every operation that a graph may have, by its name."""
 
 F = TypeVar("F", bound=Row)
+
+
+def made_by_rewriting(row: F) -> F:
+    """Add the row of an operation that no network has before its graph is rewritten."""
+    _operation(row)
+    OPERATIONS[row.__name__] = dataclasses.replace(OPERATIONS[row.__name__], stored=False)
+    return row
 
 
 def _operation(row: F) -> F:
@@ -282,13 +292,21 @@ def adaptive_max_pool(x: Shape, *, size: Dims) -> Shape:
 def interpolate(
     x: Shape,
     *,
+    rows: Role | None = None,
+    columns: Role | None = None,
     mode: Mode,
     size: Dims | None = None,
     scale: tuple[float, ...] | None = None,
     align_corners: bool = False,
     antialias: bool = False,
 ) -> Shape:
-    """To `size`, or by the factors of `scale`. The factors, where there are any, give the coordinates too."""
+    """To `size`, or by the factors of `scale`. The factors, where there are any, give the coordinates too.
+
+    `rows` and `columns` are what the height and the width are made by, where the rest does not say it: of each new
+    point the index of the old one, `[size]`; or the weights of all old ones, `[size, old]`; or `[old, factor, taps]`,
+    where each old point makes `factor` new ones out of itself and its nearest neighbours, as many on either side, zero
+    beyond the ends: `y[q * factor + e]` is the sum over k of `rows[q, e, k] * x[q + k - taps // 2]`.
+    """
     if size is not None:
         return (*x[:2], *size)
     if scale is None:
@@ -301,6 +319,12 @@ def _scaled(size: Dim, factor: float) -> Dim:
     if denominator > 2**20:  # 1/3 as a float is a little less: not what an integer expression can say
         raise ValueError(f"a scale of {factor}, which is no simple fraction")
     return (size * numerator) // denominator
+
+
+@made_by_rewriting
+def inside(x: Shape, *, rows: Role | None = None, columns: Role | None = None, value: float = 0.0) -> Shape:
+    """`value` in all rows, and columns, but those from the first of these two numbers to before the second."""
+    return x
 
 
 @_operation

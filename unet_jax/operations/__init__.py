@@ -15,6 +15,7 @@ from unet_jax.operations import (
     pools,
     products,
     reductions,
+    rewritten,
     shapes,
 )
 from unet_jax.operations.rows import Layout, Row, Run
@@ -32,5 +33,6 @@ OPERATIONS: Mapping[str, Row] = {
     **activations.ROWS,
     **reductions.ROWS,
     **chance.ROWS,
+    **rewritten.ROWS,
 }
 """Every operation that a graph may have, by its name."""

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from unet_core.graph.operations import Ints, Pairs
-from unet_jax.convolution import convolve
-from unet_jax.operations.kernels import (
+from unet_jax.kernels.convolution import convolve
+from unet_jax.kernels.general import (
     Plan,
     convolved,
     convolved_on_cpu,

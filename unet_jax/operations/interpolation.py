@@ -3,42 +3,27 @@
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float, Int
 
 from unet_core.graph.operations import Ints, Mode
+from unet_core.graph.resampling import SMALL, Resampling, weights
 from unet_jax.operations.rows import of_maps
+
+__all__ = ["ROWS", "Resampling", "interpolate", "stretched", "weights"]
 
 _MOST_SHIFTS = 32
 """With more, a product with a matrix costs less."""
-_SMALL = 128
-"""The height and width, together, up to which torch has another kernel for two dimensions."""
-
-
-class Resampling(NamedTuple):
-    """From so many points along an axis to how many others, and how."""
-
-    mode: Mode
-    length: int
-    target: int
-    factor: float | None = None
-    """Gives the coordinates in place of the two lengths."""
-    align_corners: bool = False
-    antialias: bool = False
-    double: bool = True
-    """Whether the map is in float64, in which torch then rounds the coordinates of the nearest points."""
-    small: bool = False
-    """Whether the map is one for torch's other kernel of the nearest points."""
 
 
 def interpolate(
     x: Array,
     *,
+    rows: Array | None = None,
+    columns: Array | None = None,
     mode: Mode,
     size: Ints | None = None,
     scale: tuple[float, ...] | None = None,
@@ -51,9 +36,11 @@ def interpolate(
             raise ValueError("neither a size nor a scale")
         size = tuple(math.floor(length * factor) for length, factor in zip(lengths, scale, strict=True))
     exact = jnp.promote_types(x.dtype, jnp.float32)
-    rounded = {"double": exact == jnp.float64, "small": len(size) == 2 and sum(size) <= _SMALL}
+    rounded = {"double": exact == jnp.float64, "small": len(size) == 2 and sum(size) <= SMALL}
     options = rounded if mode.startswith("nearest") else {"align_corners": align_corners, "antialias": antialias}
     y = x.astype(exact)
+    if rows is not None and columns is not None:
+        return _given(_given(y, 1, rows), 2, columns).astype(x.dtype)
     for axis, (length, target) in enumerate(zip(lengths, size, strict=True), 1):
         factor = None if scale is None else scale[axis - 1]
         y = _resampled(y, axis, Resampling(mode, length, target, factor, **options), False)
@@ -124,75 +111,45 @@ def _shifted(x: Array, axis: int, count: int, shifts: Sequence[_Shifts]) -> Arra
     return y.reshape(*y.shape[:axis], -1, *y.shape[axis + 2 :])
 
 
-@lru_cache(256)
-def weights(how: Resampling) -> Float[np.ndarray, "target length"]:
-    """What each target takes of each point, in float64; beyond the ends lie copies of the points there."""
-    first, shares = _nearest(how) if how.mode.startswith("nearest") else _weighted(how)
-    matrix = np.zeros((how.target, how.length))
-    columns = np.clip(first[:, None] + np.arange(shares.shape[1]), 0, how.length - 1)
-    np.add.at(matrix, (np.arange(how.target)[:, None], columns), shares)
-    return matrix
+def _given(x: Array, axis: int, weights: Array) -> Array:
+    """By one of the forms of the table."""
+    if weights.ndim == 1:
+        return jnp.take(x, weights, axis)
+    weights = weights.astype(x.dtype)
+    if weights.ndim == 3:
+        return stretched(x, axis, weights)
+    y = jnp.tensordot(weights, x, ((1,), (axis,)), precision=lax.Precision.HIGHEST)
+    return jnp.moveaxis(y, 0, axis)
 
 
-_Taps = tuple[Int[np.ndarray, " target"], Float[np.ndarray, "target taps"]]
-"""The first point that each target takes something of, and how much of it and those behind."""
+def stretched(x: Array, axis: int, taps: Array) -> Array:
+    """Each point makes several new ones, out of itself and its neighbours.
+
+    Elementwise, with no gather and no product of matrices, whose weights a backend may round.
+    """
+    count = taps.shape[2]
+    y = jnp.zeros((), x.dtype)
+    for number, offset in enumerate(range(-(count // 2), count // 2 + 1)):
+        share = taps[:, :, number].reshape(*taps.shape[:2], *(1,) * (x.ndim - axis - 1))
+        y = y + share * jnp.expand_dims(_moved(x, axis, offset), axis + 1)
+    return y.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
 
 
-def _nearest(how: Resampling) -> _Taps:
-    """The index that torch has, rounding included: in the dtype of the map or float32, and down in float32."""
-    number: Any = np.float64 if how.double and not how.small else np.float32
-    step = number(1 / how.factor) if how.factor else number(how.length) / number(how.target)
-    places: Any = np.arange(how.target)
-    half = (places + 0.5) * float(step)
-    if how.mode == "nearest" and how.small and how.target in (how.length, 2 * how.length):
-        source = places // (how.target // how.length)
-    elif how.mode == "nearest":
-        source = places.astype(number) * step
-    elif how.small:
-        source = half
-    else:
-        source = np.maximum((half - 0.5).astype(number), 0).astype(np.float64) + 0.5
-    index = np.floor(source.astype(np.float32)).astype(np.int64)
-    return np.minimum(index, how.length - 1), np.ones((how.target, 1))
+def _moved(x: Array, axis: int, offset: int) -> Array:
+    """At each point the one so much further on; zero beyond the ends."""
+    if not offset:
+        return x
+    ends = [(max(-offset, 0), max(offset, 0)) if at == axis else (0, 0) for at in range(x.ndim)]
+    size = x.shape[axis]
+    return lax.slice_in_dim(jnp.pad(x, ends), max(offset, 0), max(offset, 0) + size, axis=axis)
 
 
-def _weighted(how: Resampling) -> _Taps:
-    """The source coordinates and weights of torch (aten/src/ATen/native/UpSample.h and cpu/UpSampleKernel.cpp)."""
-    places = np.arange(how.target)
-    if how.align_corners:
-        step = (how.length - 1) / (how.target - 1) if how.target > 1 else 0.0
-    else:
-        step = 1 / how.factor if how.factor else how.length / how.target
-    if how.length == how.target and (how.antialias or how.mode == "linear"):  # nothing changes, whatever the factor
-        return places, np.ones((how.target, 1))
-    if how.antialias:
-        return _smoothed(how, step, (places + 0.5) * step)
-    source = places * step if how.align_corners else (places + 0.5) * step - 0.5
-    low = np.minimum(np.floor(source), how.length - 1.0)
-    share = np.minimum(source - low, 1.0)[:, None]
-    if how.mode == "linear":
-        return low.astype(np.int64), np.concatenate((1 - share, share), 1)
-    return low.astype(np.int64) - 1, _cubic(np.array([-1.0, 0.0, 1.0, 2.0]) - share, -0.75)
-
-
-def _smoothed(how: Resampling, step: float, centres: Float[np.ndarray, " target"]) -> _Taps:
-    """Where the map shrinks, the kernel is wider by as much; cut off at the ends, its weights sum to 1."""
-    wider = max(step, 1.0)
-    reach = (1 if how.mode == "linear" else 2) * wider
-    first = np.maximum((centres - reach + 0.5).astype(np.int64), 0)
-    stop = np.minimum((centres + reach + 0.5).astype(np.int64), how.length)
-    columns = first[:, None] + np.arange((stop - first).max())
-    distance = (columns - centres[:, None] + 0.5) / wider
-    shares = np.maximum(1 - abs(distance), 0) if how.mode == "linear" else _cubic(distance, -0.5)
-    shares = np.where(columns < stop[:, None], shares, 0.0)
-    return first, shares / shares.sum(1, keepdims=True)
-
-
-def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
-    """Keys' cubic convolution kernel."""
-    x = abs(distance)
-    near = ((a + 2) * x - (a + 3)) * x**2 + 1
-    return np.where(x <= 1, near, np.where(x < 2, ((x - 5) * x + 8) * x * a - 4 * a, 0.0))
+def inside(x: Array, *, rows: Array | None = None, columns: Array | None = None, value: float = 0.0) -> Array:
+    for axis, ends in ((1, rows), (2, columns)):
+        if ends is not None:
+            places = jnp.arange(x.shape[axis]).reshape(-1, *(1,) * (x.ndim - axis - 1))
+            x = jnp.where((places >= ends[0]) & (places < ends[1]), x, jnp.asarray(value, x.dtype))
+    return x
 
 
 def pixel_shuffle(x: Array, *, factor: int) -> Array:
@@ -207,4 +164,4 @@ def pixel_unshuffle(x: Array, *, factor: int) -> Array:
     return y.reshape(n, height // factor, width // factor, -1)
 
 
-ROWS = of_maps(interpolate=interpolate, pixel_shuffle=pixel_shuffle, pixel_unshuffle=pixel_unshuffle)
+ROWS = of_maps(interpolate=interpolate, inside=inside, pixel_shuffle=pixel_shuffle, pixel_unshuffle=pixel_unshuffle)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from unet_jax.normalisation import normalise
+from unet_jax.kernels.normalisation import normalise
 from unet_jax.operations.rows import Run, in_torchs, of_maps
 
 
@@ -85,7 +85,7 @@ def layer_norm(x: Array, *, weight: Array | None = None, bias: Array | None = No
 
 def _check_number(number: int, x: Array) -> None:
     if number == 1:
-        raise ValueError(f"a norm of one value per channel: {x.shape}")
+        raise ValueError(f"expected more than 1 value per channel when training, got input of shape {x.shape}")
 
 
 def _predicted(
@@ -122,7 +122,7 @@ def _forward(x: Array, groups: int, epsilon: float) -> tuple[_Moments, tuple[Arr
     exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = _mean(exact, groups)
     residual = exact - mean
-    correction = _mean(residual, groups)  # the mean's own rounding error, as in `unet_jax.normalisation.two_pass`
+    correction = _mean(residual, groups)  # the mean's own rounding error, as in `two_pass`
     mean, residual = mean + correction, residual - correction
     variance = _mean(jnp.square(residual), groups)
     inverse = 1 / jnp.sqrt(variance + epsilon)

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array, lax
 
 from unet_core.graph.operations import Ints, windows
-from unet_jax.layers import max_pool as max_pool_of_two
+from unet_jax.kernels.pooling import max_pool_of_two
 from unet_jax.operations.reductions import largest
 from unet_jax.operations.rows import of_maps
 

@@ -43,6 +43,8 @@ class Run(Protocol):
     """Whether it runs in training mode."""
     dtype: Any
     """Of numbers that have none of their own."""
+    strips: int
+    """Equal parts of a map's rows that lie on devices of their own."""
 
     def track(self, role: str, value: Array) -> None:
         """Take the new value of a tensor of the node, by its role."""

@@ -1,6 +1,36 @@
-"""Rewrites of a graph that make it faster, each into a graph that computes the same."""
+"""Rewrites of a graph that make it faster, each into a graph that computes the same.
 
+Each takes a graph and its tensors, by name in torch's layouts, and returns both; the tensors may be traced.
+"""
+
+from jax import Array
+
+from unet_core.graph import Graph
+from unet_jax.execution import Tensors
 from unet_jax.rewrites.folding import folded
 from unet_jax.rewrites.kernels import prepared
+from unet_jax.rewrites.low_resolution import at_low_resolution
+from unet_jax.rewrites.parts import in_parts
+from unet_jax.rewrites.summed_taps import with_summed_taps
 
-__all__ = ["folded", "prepared"]
+__all__ = ["frozen", "rewritten"]
+
+
+def rewritten(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:
+    """What any network gains by, in training as well."""
+    return at_low_resolution(*in_parts(graph, tensors))
+
+
+def frozen(graph: Graph, tensors: Tensors, platform: str | None, *, exact: bool) -> tuple[Graph, dict[str, Array]]:
+    """What a network that only predicts gains by.
+
+    Args:
+        graph: the network.
+        tensors: its tensors.
+        platform: where it predicts; None: anywhere.
+        exact: whether it computes in float32 or float64, where sums of its taps are worth having.
+    """
+    graph, tensors = rewritten(*folded(graph, tensors))
+    if platform == "cpu" and exact:
+        graph, tensors = with_summed_taps(graph, tensors)
+    return graph, prepared(graph, tensors)

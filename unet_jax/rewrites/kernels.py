@@ -3,14 +3,14 @@
 from jax import Array
 
 from unet_core.graph import Graph
-from unet_jax.execution import Tensors, spatial_first
+from unet_jax.execution import KERNELS, Tensors, spatial_first
 
 
 def prepared(graph: Graph, tensors: Tensors) -> dict[str, Array]:
     """The tensors for `execute(..., prepared=True)`."""
     found = dict(tensors)
     for node in graph.nodes:
-        if node.operation in ("convolution", "transposed_convolution"):
+        if node.operation in KERNELS:
             name = graph.tensors[node.tensors["weight"]].same_as or node.tensors["weight"]
             found[name] = spatial_first(node, tensors[name])
     return found

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from unet_jax import winograd
+from unet_jax.kernels import winograd
 
 _WIDE = 32
 """Maps of fewer columns are left to XLA, which is as fast on them."""
@@ -35,8 +35,8 @@ def convolve(x: Float[Array, "n h w c"], kernel: Float[Array, "k k c d"]) -> Flo
 
 @jax.custom_vjp
 def _convolve(x: Array, kernel: Array) -> Array:
-    """3x3. A CPU computes wide convolutions, and the gradients of all kernels, as `unet_jax.winograd` does, and narrow
-    ones row by row.
+    """3x3. A CPU computes wide convolutions, and the gradients of all kernels, as `winograd` does, and narrow ones row
+    by row.
 
     XLA's own gradient of a kernel is a convolution with a window as large as the image, at a half to a third of the
     speed on large ones.

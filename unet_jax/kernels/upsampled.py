@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 Taps = Float[Array | np.ndarray, "_ 2 3"]
-"""How one axis is upsampled, as `unet_core.windows.upsampling_taps` gives it."""
+"""How one axis is upsampled, as `unet_jax.operations.rewritten` gives it."""
 
 _FEW = 64
 """Channels, at most, of a map so large that a TPU's time goes by its bytes."""

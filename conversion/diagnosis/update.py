@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from comparison.adjoints import flat, scaled
+from conversion.diagnosis.backward import flat
+from conversion.diagnosis.trials import Suspect, Trial, scaled, tried
 from conversion.runners import Precision
-from conversion.suspects import Suspect, Trial, tried
 from unet_core.hub import Tensors
 from unet_core.settings import Optimizer
 
@@ -75,7 +75,7 @@ def step_trials(
     precision: Precision,
     budget: float,
 ) -> tuple[Trial, ...]:
-    """Every switch of an update, as `conversion.suspects.trials`.
+    """Every switch of an update, as `conversion.diagnosis.forward.trials`.
 
     Args:
         before: the parameters of one layer.

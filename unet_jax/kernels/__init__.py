@@ -1,0 +1,1 @@
+"""How single operations are computed fast; what a rewrite makes has its own here."""
