@@ -17,10 +17,10 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/python -m comparison.demo --out demo
+	$(BIN)/python -m examples.demo --out demo
 
 example: $(READY)
-	$(BIN)/python -m comparison.switching --out example
+	$(BIN)/python -m examples.switching --out example
 
 test: $(READY)
 	$(BIN)/pytest -n $(WORKERS) -m 'not slow and not long'

@@ -41,7 +41,7 @@ started = time.monotonic()
 from pathlib import Path
 from conversion.containers import module_of
 from conversion.files import convert
-from unet_core.containers import container_of
+from unet_core.checkpoints.containers import container_of
 src, dst = map(Path, sys.argv[1:])
 module_of(container_of(src)), module_of(container_of(dst))
 imported = time.monotonic()
@@ -55,9 +55,9 @@ import sys
 from pathlib import Path
 from conversion.files import convert
 from unet_core import UNetConfig
-from unet_core.checkpoint import Checkpoint
-from unet_core.initial import initial_tensors
-from unet_core.safetensors_file import write
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.graph.initial import initial_tensors
+from unet_core.checkpoints.safetensors_file import write
 folder, config = Path(sys.argv[1]), UNetConfig()
 write(folder / "unet.safetensors", Checkpoint(config, initial_tensors(config, 0)))
 for name in ("unet.pt", "unet"):

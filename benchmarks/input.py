@@ -20,10 +20,10 @@ from typing import Annotated, Any
 
 import tyro
 
+from unet_core.data.synthetic import Synthetic, write_folder
 from unet_core.errors import UNetError
-from unet_core.recipe import Recipe
-from unet_core.run import Backend, Run, open_run
-from unet_core.synthetic import Synthetic, write_folder
+from unet_core.training.run import Backend, Run, open_run
+from unet_core.training.train_config import Recipe
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def _timed(call: Callable[[], object], count: int) -> list[float]:
 
 
 def _jax(run: Run, batches: Iterator[Any]) -> tuple[Callable[[Any], None], Iterator[Any]]:
-    from unet_jax import step as jax_step
-    from unet_jax.mesh import device_mesh
+    from unet_jax.training import step as jax_step
+    from unet_jax.training.mesh import device_mesh
 
     recipe = run.recipe
     mesh = device_mesh(recipe.batch)
@@ -108,7 +108,7 @@ def _jax(run: Run, batches: Iterator[Any]) -> tuple[Callable[[Any], None], Itera
 def _torch(run: Run, batches: Iterator[Any]) -> tuple[Callable[[Any], None], Iterator[Any]]:
     import torch
 
-    from unet_torch import step as torch_step
+    from unet_torch.training import step as torch_step
 
     recipe = run.recipe
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.public_networks import WIDE
-from comparison.speed.bench import bench
-from comparison.speed.plan import CANDIDATES, Plan
+from unet_compare.speed.bench import bench
+from unet_compare.speed.plan import CANDIDATES, Plan
 
 _OURS, _FORMATS = "jax:ours", ("", "+channels_last")
 

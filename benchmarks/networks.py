@@ -24,16 +24,16 @@ from torch import nn
 
 import conversion
 from benchmarks.public_networks import NETWORKS, built
-from conversion.differences import tensor_differences
-from conversion.jax_runner import drawn
-from conversion.judgement import EVAL, GRADIENTS, STATISTICS, TRAINING
-from conversion.samples import usual_sizes
-from conversion.torch_runner import drawing_alike
-from unet_core.evidence import Evidence
-from unet_core.hub import FLOATS
-from unet_jax.hub import fill, to_hub
+from conversion.backends.jax_backend import drawn
+from conversion.backends.torch_backend import drawing_alike
+from conversion.proof.checks import EVAL, GRADIENTS, STATISTICS, TRAINING
+from conversion.proof.differences import tensor_differences
+from conversion.proof.samples import usual_sizes
+from unet_core.checkpoints.evidence import Evidence
+from unet_core.graph.canonical import FLOATS
+from unet_jax.canonical import fill, to_hub
 from unet_jax.network import Network
-from unet_torch.hub import as_numpy
+from unet_torch.canonical import as_numpy
 
 UPDATES = 20
 UPDATED = "20 updates"

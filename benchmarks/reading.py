@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from benchmarks.public_networks import WIDE, built, wide
-from comparison.speed.worker import resident, trim
 from conversion.modules import read_module
-from unet_torch.reading import picked
+from unet_compare.speed.worker import resident, trim
+from unet_torch.reading.read import picked
 
 
 def peak(call: Callable[[], object]) -> int:

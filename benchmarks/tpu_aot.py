@@ -42,11 +42,11 @@ from rich.table import Table
 
 from benchmarks.tpu_program import Collective, Move, collectives, moves, parse, source_lines
 from unet_cli.main import in_one_line
-from unet_core.checkpoint import Checkpoint
+from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.config import UNetConfig
 from unet_core.errors import ConfigError, MissingFrameworkError, UNetError, first_line, of_system
 from unet_core.files import atomic, check_target
-from unet_core.recipe import Recipe
+from unet_core.training.train_config import Recipe
 
 Program = Literal["inference", "training"]
 Variant = Literal["ours", "plain"]
@@ -88,7 +88,7 @@ CHIPS = {
 
 
 Shape = dict[Any, int]
-"""How many chips lie along each axis of a mesh, as `unet_jax.mesh.shape_of` gives it."""
+"""How many chips lie along each axis of a mesh, as `unet_jax.training.mesh.shape_of` gives it."""
 
 
 class Topology(NamedTuple):
@@ -115,7 +115,7 @@ class Topology(NamedTuple):
         """Its chips in a mesh. Raises ConfigError where libtpu knows no such topology."""
         from jax.experimental import topologies
 
-        from unet_jax.mesh import mesh_of
+        from unet_jax.training.mesh import mesh_of
 
         options: dict[str, Any] = {"chips_per_host_bounds": (1, 1, 1)} if self.chips == 1 else {}
         if self.kind == "v4":
@@ -135,7 +135,7 @@ class Layout(NamedTuple):
     @classmethod
     def parsed(cls, topology: Topology, sizes: str | None) -> "Layout":
         """Of the sizes that `--mesh` gives. Raises ConfigError where they do not make so many chips."""
-        from unet_jax.mesh import shape_of
+        from unet_jax.training.mesh import shape_of
 
         return cls(topology, shape_of(sizes, topology.chips, topology.name))
 
@@ -256,7 +256,7 @@ class TpuAot:
     def _check_rows(self, layout: Layout, config: UNetConfig) -> None:
         from jax.sharding import AbstractMesh
 
-        from unet_jax.mesh import check_rows
+        from unet_jax.training.mesh import check_rows
 
         try:
             check_rows(AbstractMesh(tuple(layout.shape.values()), tuple(layout.shape)), self._recipe(layout), config)
@@ -454,15 +454,15 @@ def load(package: Literal["jax", "libtpu"]) -> None:
 
 def network(variant: Variant, checkpoint: Checkpoint, recipe: Recipe) -> Any:
     """The network in training mode, with shapes in place of arrays."""
-    from unet_jax.step import abstract_model
+    from unet_jax.training.step import abstract_model
 
     return abstract_model(checkpoint, recipe, rewrites=variant == "ours")
 
 
 def training(model: Any, recipe: Recipe, mesh: Any) -> Any:
     """The compiled training step of an abstract model."""
-    from unet_jax.mesh import of_state
-    from unet_jax.step import abstract_state, compiled, updater
+    from unet_jax.training.mesh import of_state
+    from unet_jax.training.step import abstract_state, compiled, updater
 
     state = abstract_state(model, recipe)
     placed_state, channels = placed(state, of_state(mesh, state)), model.config.in_channels
@@ -475,7 +475,7 @@ def inference(model: Any, shape: tuple[int, ...], mesh: Any) -> Any:
     import jax.numpy as jnp
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from unet_jax.mesh import everywhere, of_batch
+    from unet_jax.training.mesh import everywhere, of_batch
 
     split = NamedSharding(mesh, PartitionSpec(*of_batch(mesh).spec[1:]))
     forward, variables = forward_of(model)

@@ -3,16 +3,16 @@
 Each framework is imported when a job first needs it.
 """
 
-from conversion.certificate import Certificate
-from conversion.confirmation import Confirmation, confirm
 from conversion.files import convert
 from conversion.inspection import Inspection, inspect
 from conversion.models import to_jax, to_torch
 from conversion.optimizers import optimizer_to_optax, optimizer_to_torch
-from conversion.outcome import Conversion, DifferentError
-from conversion.proof import Proof
-from conversion.verification import verify
-from unet_core.reading import Hints
+from conversion.proof.certificate import Certificate
+from conversion.proof.confirmation import Confirmation, confirm
+from conversion.proof.proof import Proof
+from conversion.proof.verification import verify
+from conversion.result import Conversion, DifferentError
+from unet_core.checkpoints.reading import Hints
 
 __all__ = [
     "Certificate",

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from conversion.frameworks import needed
+from conversion.backends.frameworks import needed
+from unet_core.checkpoints.reading import Hints
 from unet_core.errors import UNetError, first_line, shown, some
-from unet_core.reading import Hints
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,7 +37,7 @@ class Known(Hints):
     sizes: tuple[tuple[int, ...], ...] = ()
     """Heights and widths (depths) to read it at, where its code does not tell which ones it takes."""
     example: Path | None = None
-    """An .npz with what the network's own code answered to an input (`conversion.example`)."""
+    """An .npz with what the network's own code answered to an input (`conversion.proof.example`)."""
     unchecked: bool = False
     """Take what a person says on trust, where nothing can be run against it."""
     trust: bool = False
@@ -78,7 +78,7 @@ class Live:
 
     def picked(self, answer: Any) -> Any:
         """The answer that is meant, of what calling the module gave."""
-        return needed("unet_torch.reading").picked(answer, self.out)
+        return needed("unet_torch.reading.read").picked(answer, self.out)
 
 
 def values_of(words: Iterable[str]) -> dict[str, Any]:

@@ -5,24 +5,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conversion.certificate import SOURCE
+from conversion.backends.backend import Framework, framework_of_kind, runner_of_code
+from conversion.backends.frameworks import needed
 from conversion.code import Known, Live, build, known_of
-from conversion.example import Example, held, read_example, settled
-from conversion.frameworks import needed
 from conversion.loading import contents_of, load
 from conversion.modules import read_module
-from conversion.runners import Framework, framework_of_kind, runner_of_code
+from conversion.proof.certificate import SOURCE
+from conversion.proof.example import Example, held, read_example, settled
 from conversion.sources import NamedCode, named_code
-from unet_core.checkpoint import Checkpoint, Origin, Reading
-from unet_core.containers import Container, existing_container
+from unet_core.checkpoints.checkpoint import Checkpoint, Origin, Reading
+from unet_core.checkpoints.containers import Container, existing_container
+from unet_core.checkpoints.reading import NO_HINTS, Hints
+from unet_core.checkpoints.soundness import trusted
 from unet_core.errors import CheckpointError, some
-from unet_core.hub import check_tensors, in_forward_order
-from unet_core.reading import NO_HINTS, Hints
-from unet_core.soundness import trusted
+from unet_core.graph.canonical import check_tensors, in_forward_order
 
 _MODULES = {
     Container.TORCH: "unet_torch.checkpoint",
-    Container.SAFETENSORS: "unet_core.safetensors_file",
+    Container.SAFETENSORS: "unet_core.checkpoints.safetensors_file",
     Container.ORBAX: "unet_jax.checkpoint",
 }
 

@@ -6,24 +6,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conversion.certificate import certificate_path, certify, party, unchanged, write_certificate
+from conversion.backends.backend import Framework, framework_of_kind, frameworks_of
+from conversion.backends.frameworks import needed
+from conversion.backends.pairs import paired
 from conversion.code import Known, known_of
 from conversion.containers import Opened, module_of, opened
-from conversion.frameworks import needed
-from conversion.outcome import Conversion, DifferentError
-from conversion.pairs import paired
-from conversion.proof import verify_runners
-from conversion.runners import Framework, framework_of_kind, frameworks_of
+from conversion.proof.certificate import certificate_path, certify, party, unchanged, write_certificate
+from conversion.proof.proof import verify_runners
+from conversion.result import Conversion, DifferentError
 from conversion.runs import convert_run
 from conversion.scripts import convert_training
-from unet_core.checkpoint import Checkpoint, exported, network_digest
-from unet_core.containers import Container, container_of
-from unet_core.dialects import OWN
+from unet_core.checkpoints.checkpoint import Checkpoint, exported, network_digest
+from unet_core.checkpoints.containers import Container, container_of
+from unet_core.checkpoints.dialects import OWN
+from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import CheckpointError, MissingFrameworkError
 from unet_core.files import atomic, check_target
 from unet_core.progress import Progress, silent
-from unet_core.reading import NO_HINTS, Hints
-from unet_core.run import BEST, is_run
+from unet_core.training.run import BEST, is_run
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,8 +67,9 @@ def convert(
         sizes: to read it at, where its code cannot be followed for sizes in general, or takes some alone.
         example: an .npz with an `input` and the `output` that the network's own code answered, NCHW.
         unchecked: convert even where nothing but `hints` tells what is computed. It is not called verified.
-        dialect: whose names the tensors get in a `.pt`, `.pth` or `.safetensors`: one of `unet_core.dialects.NAMES`.
-            An Orbax directory always has the NNX names; it remembers those that the network came with.
+        dialect: whose names the tensors get in a `.pt`, `.pth` or `.safetensors`: one of
+            `unet_core.checkpoints.dialects.NAMES`. An Orbax directory always has the NNX names; it remembers those
+            that the network came with.
         force: replace `dst` where it exists.
         verify: before `dst` gets its name, run both networks and compare them, and of trainings an update as well
             (`conversion.verify`); takes both frameworks and about a minute for the full network on two cores.
@@ -170,6 +171,6 @@ def _require(frameworks: tuple[Framework, Framework]) -> None:
     """Find out before the work whether the proof can run."""
     try:
         for framework in frameworks:
-            needed(f"conversion.{framework}_runner")
+            needed(f"conversion.backends.{framework}_backend")
     except MissingFrameworkError as error:
         raise MissingFrameworkError(f"{error}; or convert without the proof, which runs both: --no-verify") from error

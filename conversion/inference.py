@@ -8,18 +8,18 @@ from typing import Literal
 
 import numpy as np
 
+from conversion.backends.frameworks import needed
 from conversion.containers import Opened, opened
-from conversion.frameworks import needed
-from unet_core.checkpoint import Checkpoint
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.config import Output
+from unet_core.data.dataset import Source, open_source
 from unet_core.errors import DataError, MissingFrameworkError, some
-from unet_core.evaluation import Bands
-from unet_core.hub import Description
+from unet_core.graph.canonical import Description
+from unet_core.prediction.evaluation import Bands
+from unet_core.prediction.tile_geometry import shared_tile, tiling
 from unet_core.progress import Progress, silent
-from unet_core.reading import NO_HINTS, Hints
-from unet_core.run import BEST, Backend, Settings, is_run, read_settings, trained_output
-from unet_core.source import Source, open_source
-from unet_core.tiles import shared_tile, tiling
+from unet_core.training.run import BEST, Backend, Settings, is_run, read_settings, trained_output
 
 Part = Literal["training", "validation"]
 

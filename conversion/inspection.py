@@ -8,12 +8,12 @@ from pathlib import Path
 
 from conversion.code import known_of
 from conversion.containers import examined
-from unet_core.evidence import Evidence
+from unet_core.checkpoints.evidence import Evidence
+from unet_core.checkpoints.reading import NO_HINTS, Hints
+from unet_core.checkpoints.soundness import masks, oddities, poison
 from unet_core.graph import Graph
+from unet_core.graph.canonical import FLOATS, Description, tensor_specs
 from unet_core.graph.summary import Row, summary, usual_size
-from unet_core.hub import FLOATS, Description, tensor_specs
-from unet_core.reading import NO_HINTS, Hints
-from unet_core.soundness import masks, oddities, poison
 
 _FRAMEWORKS = {"torch": "PyTorch", "jax": "JAX", None: "either"}
 
@@ -26,7 +26,9 @@ class Inspection:
     framework: str
     container: str
     dialect: str
-    """Whose names the tensors have: one of `unet_core.dialects.NAMES`; those of an Orbax directory are its own."""
+    """Whose names the tensors have: one of `unet_core.checkpoints.dialects.NAMES`; those of an Orbax directory are
+    its own.
+    """
     origin: str
     """Whose names the network first came with."""
     sure: str

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from conversion.frameworks import needed
-from unet_core.checkpoint import Checkpoint, Reading, exported
-from unet_core.contents import Candidate, Contents, Shape, by_names
-from unet_core.dialects import OWN
+from conversion.backends.frameworks import needed
+from unet_core.checkpoints.checkpoint import Checkpoint, Reading, exported
+from unet_core.checkpoints.contents import Candidate, Contents, Shape, by_names
+from unet_core.checkpoints.dialects import OWN
 from unet_core.errors import CheckpointError, some
-from unet_core.hub import COUNTER, contiguous, differ
+from unet_core.graph.canonical import COUNTER, contiguous, differ
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,7 +42,7 @@ def load(module: "nn.Module", contents: Contents, code: str, key: str | None = N
     Raises:
         CheckpointError: keys are missing, left over or of other shapes; all are listed.
     """
-    hub, source = needed("unet_torch.hub"), contents.source
+    hub, source = needed("unet_torch.canonical"), contents.source
     live = {name: value for name, value in module.state_dict(keep_vars=True).items() if hasattr(value, "shape")}
     first: dict[int, str] = {}
     names = {name: first.setdefault(id(value), name) for name, value in live.items()}

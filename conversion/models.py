@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from conversion.frameworks import needed
+from conversion.backends.frameworks import needed
 from conversion.modules import read_module
 from unet_core.errors import UNetError
 
@@ -35,7 +35,7 @@ def to_jax(
         raise UNetError(
             f"a torch module is needed, got {type(torch_model).__name__}; load a state_dict into its module"
         )
-    inner = needed("unet_torch.hub").unwrapped(torch_model)
+    inner = needed("unet_torch.canonical").unwrapped(torch_model)
     checkpoint = read_module(inner, sizes=sizes, out=out)
     model: unet_jax.UNet | unet_jax.Network = needed("unet_jax.checkpoint").from_checkpoint(checkpoint)
     if torch_model.training:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from conversion.backends.backend import runner_of_checkpoint, runner_of_code
+from conversion.backends.frameworks import needed
 from conversion.code import Live
-from conversion.differences import largest_difference
-from conversion.frameworks import needed
-from conversion.runners import runner_of_checkpoint, runner_of_code
-from unet_core.checkpoint import Checkpoint, Reading
+from conversion.proof.differences import largest_difference
+from unet_core.checkpoints.checkpoint import Checkpoint, Reading
 from unet_core.errors import MissingFrameworkError, UNetError
+from unet_core.graph.canonical import check_tensors, in_forward_order, under_one_name
 from unet_core.graph.family import config_of
-from unet_core.hub import check_tensors, in_forward_order, under_one_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,9 +53,9 @@ def read_module(
     if own is not None:
         return own
     source = name or type(module).__name__
-    found = needed("unet_torch.reading").read(module, size, channels=channels, name=source, sizes=sizes, out=out)
+    found = needed("unet_torch.reading.read").read(module, size, channels=channels, name=source, sizes=sizes, out=out)
     config = config_of(found.graph) or found.graph
-    tensors = under_one_name(needed("unet_torch.hub").to_hub(module), config, source)
+    tensors = under_one_name(needed("unet_torch.canonical").to_hub(module), config, source)
     check_tensors(tensors, config, source)
     tensors = in_forward_order(tensors, config)
     checkpoint = Checkpoint(config, tensors, reading=Reading(assumed=found.notes), evidence=found.evidence)

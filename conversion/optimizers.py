@@ -5,15 +5,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conversion.frameworks import needed
+from conversion.backends.frameworks import needed
 from conversion.modules import read_module
 from conversion.scripts import understood_training
-from unet_core.checkpoint import Checkpoint
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import CheckpointError, some
-from unet_core.hub import Tensors
-from unet_core.reading import NO_HINTS, Hints
-from unet_core.training_file import merged, refuse
-from unet_core.training_state import OptimizerState, parameter_shapes
+from unet_core.graph.canonical import Tensors
+from unet_core.training.script_file import merged, refuse
+from unet_core.training.state import OptimizerState, parameter_shapes
 
 if TYPE_CHECKING:
     import optax
@@ -52,7 +52,7 @@ def optimizer_to_optax(
         CheckpointError: something cannot be carried; or the two are not of one network, optimiser or dtype.
         MissingFrameworkError: JAX is not installed.
     """
-    target = needed("unet_jax.optimizer_state")
+    target = needed("unet_jax.training.optimizer_state")
     others = target.others(state)
     if isinstance(optimizer, str | Path):
         if model is not None:
@@ -98,7 +98,7 @@ def optimizer_to_torch(
     found, network = _read(optimizer, model)
     if step is not None and step < 0:
         raise CheckpointError(f"step {step}: give a whole number from 0 up")
-    saved, left = needed("unet_jax.optimizer_state").to_hub(state, network.config, step)
+    saved, left = needed("unet_jax.training.optimizer_state").to_hub(state, network.config, step)
     remembered = [set(tensors) for tensors in saved.moments.values()]
     absent = [key for key in found.parameters if saved.step != 0 and any(key not in keys for keys in remembered)]
     if absent:
@@ -116,7 +116,7 @@ def optimizer_to_torch(
     if saved.step is None and found.state.optimizer != "sgd":
         raise CheckpointError("torch counts updates, the optax state does not: give step, how many were made")
     _check_parameters(saved, found.parameters, network.tensors)
-    state_dict = needed("unet_torch.optimizer_state").write(dataclasses.replace(found, state=saved))
+    state_dict = needed("unet_torch.training.optimizer_state").write(dataclasses.replace(found, state=saved))
     groups = optimizer.state_dict()["param_groups"]
     return {"state": state_dict["state"], "param_groups": groups}
 
@@ -134,8 +134,8 @@ def _counted(saved: OptimizerState, step: int | None) -> OptimizerState:
 
 def _read(optimizer: Any, model: "torch.nn.Module") -> tuple[Any, Checkpoint]:
     """The state of an optimiser, or of its `state_dict`, over the parameters of a module; and what that holds."""
-    source = needed("unet_torch.optimizer_state")
-    module = needed("unet_torch.hub").unwrapped(model)
+    source = needed("unet_torch.training.optimizer_state")
+    module = needed("unet_torch.canonical").unwrapped(model)
     network = read_module(module)
     shapes = parameter_shapes(network.config)
     keys = {name: name for name, _ in module.named_parameters() if name in shapes}

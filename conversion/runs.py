@@ -12,18 +12,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from conversion.certificate import RUN, certificate_path, certify, party, write_certificate
-from conversion.frameworks import needed
-from conversion.outcome import Conversion, DifferentError
-from conversion.proof import Proof, side_of, verify_runners
-from conversion.runners import Framework, Runner, runner_of_checkpoint
-from conversion.updates import Continuation, compare, inputs_of, parted
-from unet_core.checkpoint import Checkpoint
+from conversion.backends.backend import Framework, Runner, runner_of_checkpoint
+from conversion.backends.frameworks import needed
+from conversion.proof.certificate import RUN, certificate_path, certify, party, write_certificate
+from conversion.proof.proof import Proof, side_of, verify_runners
+from conversion.proof.updates import Continuation, compare, inputs_of, parted
+from conversion.result import Conversion, DifferentError
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.checkpoints.safetensors_file import read
 from unet_core.errors import CheckpointError, RunError
 from unet_core.files import atomic, check_target, sha256_of
-from unet_core.history import read_history
 from unet_core.progress import Progress, silent
-from unet_core.run import (
+from unet_core.training.history import read_history
+from unet_core.training.run import (
     BEST,
     BOARD,
     HISTORY,
@@ -37,8 +38,7 @@ from unet_core.run import (
     versions_of,
     write_settings,
 )
-from unet_core.safetensors_file import read
-from unet_core.training_state import TrainingState, difference
+from unet_core.training.state import TrainingState, difference
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def read_run(path: Path, tell: Callable[[str], None] = print) -> OpenRun:
         MissingFrameworkError: its framework is not installed.
     """
     settings = read_settings(path)
-    states = needed(f"unet_{settings.backend}.states")
+    states = needed(f"unet_{settings.backend}.training.states")
     with locked(path, shared=True):
         start = _start(path, settings)
         state = _newest(path, settings, start, states, tell)
@@ -113,7 +113,7 @@ def convert_run(
         raise RunError(f"{dst}: is no run, and not replaced by one; name a new folder")
     place: dict[str, Any] = {"force": force, "replaces": is_run, "companion": certificate_path(dst)}
     check_target(dst, **place)
-    for module in ("unet_torch.states", "unet_jax.states"):  # one reads, the other writes
+    for module in ("unet_torch.training.states", "unet_jax.training.states"):  # one reads, the other writes
         needed(module)
     with ExitStack() as stack:
         for path in (src, dst):
@@ -124,7 +124,7 @@ def convert_run(
         progress(f"writing {dst.name}", 0.05)
         moved = _moved(run, partial, to, tell)
         progress(f"reading {dst.name} back", 0.1)
-        state = needed(f"unet_{to}.states").read(partial / STATES, run.state.step, run.start, moved.recipe)
+        state = needed(f"unet_{to}.training.states").read(partial / STATES, run.state.step, run.start, moved.recipe)
         changed = difference(run.state, state)
         if changed:  # a bug of ours, or a disk that does not keep what is written
             raise RunError(f"{dst}: not written: {len(changed)} arrays came back otherwise, {changed[0]} among them")
@@ -151,7 +151,7 @@ def convert_run(
 
 def state_path(run: Path, settings: Settings, step: int) -> Path:
     """Where the state of a step of a run is: a file, or a directory."""
-    path: Path = needed(f"unet_{settings.backend}.states").path_of(run / STATES, step)
+    path: Path = needed(f"unet_{settings.backend}.training.states").path_of(run / STATES, step)
     return path
 
 
@@ -164,7 +164,7 @@ def state_at(path: Path, step: int) -> TrainingState:
         MissingFrameworkError: its framework is not installed.
     """
     settings = read_settings(path)
-    state: TrainingState = needed(f"unet_{settings.backend}.states").read(
+    state: TrainingState = needed(f"unet_{settings.backend}.training.states").read(
         path / STATES, step, _start(path, settings), settings.recipe
     )
     return state
@@ -186,7 +186,7 @@ def _moved(run: OpenRun, folder: Path, to: Framework, tell: Callable[[str], None
     )
     folder.mkdir()
     rate = next(entry["rate"] for entry in reversed(run.entries) if "rate" in entry)
-    needed(f"unet_{to}.states").write(folder / STATES, run.state, recipe, rate)
+    needed(f"unet_{to}.training.states").write(folder / STATES, run.state, recipe, rate)
     lines = "".join(json.dumps(entry) + "\n" for entry in run.entries)
     (folder / HISTORY).write_text(lines, encoding="utf-8")
     if run.ahead:
@@ -208,7 +208,7 @@ def verify_runs(a: OpenRun, b: OpenRun, *, progress: Progress = silent, **inputs
     Args:
         a, b: the runs.
         progress: called before each stage with a few words and the fraction that is done.
-        inputs: of the networks, see `conversion.proof.verify_runners`.
+        inputs: of the networks, see `conversion.proof.proof.verify_runners`.
     """
     first, second = a.runner, b.runner
     departure = parted(a.continuation, b.continuation)

@@ -6,22 +6,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from conversion.certificate import certificate_path, certify, party, unchanged, write_certificate
+from conversion.backends.backend import Framework
+from conversion.backends.frameworks import needed
+from conversion.backends.pairs import paired
 from conversion.code import Live
 from conversion.containers import Opened, module_of, opened
-from conversion.frameworks import needed
-from conversion.outcome import Conversion, DifferentError
-from conversion.pairs import paired
-from conversion.proof import verify_runners
-from conversion.runners import Framework
-from unet_core.checkpoint import Reading
-from unet_core.containers import Container, container_of, existing_container
+from conversion.proof.certificate import certificate_path, certify, party, unchanged, write_certificate
+from conversion.proof.proof import verify_runners
+from conversion.result import Conversion, DifferentError
+from unet_core.checkpoints.checkpoint import Reading
+from unet_core.checkpoints.containers import Container, container_of, existing_container
+from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import CheckpointError
 from unet_core.files import atomic, check_target
 from unet_core.progress import Progress, silent
-from unet_core.reading import NO_HINTS, Hints
-from unet_core.training_file import TrainingFile, refuse
-from unet_core.training_state import difference
+from unet_core.training.script_file import TrainingFile, refuse
+from unet_core.training.state import difference
 
 _OWNERS: dict[Framework, Container] = {"torch": Container.TORCH, "jax": Container.ORBAX}
 
@@ -45,23 +45,23 @@ def _opened(path: Path, hints: Hints) -> tuple[TrainingFile, dict[str, str], Liv
     container = existing_container(path)
     if container is Container.TORCH:
         found = opened(path, hints)
-        return *needed("unet_torch.training_file").understood(path, found.checkpoint), found.live
+        return *needed("unet_torch.training.script_file").understood(path, found.checkpoint), found.live
     if container is Container.ORBAX:
-        return needed("unet_jax.training_file").read(path), {}, None
+        return needed("unet_jax.training.script_file").read(path), {}, None
     raise CheckpointError(f"{path}: a .safetensors file holds a network alone, no training; leave --to out")
 
 
 def _back(path: Path, written: TrainingFile) -> TrainingFile:
     """What was written, read again; a script's file does not tell its network, which is the one that was written."""
     if existing_container(path) is Container.ORBAX:
-        training: TrainingFile = needed("unet_jax.training_file").read(path)
+        training: TrainingFile = needed("unet_jax.training.script_file").read(path)
         return training
     script, network = written.script, written.state.network
     names = dict(reversed(script.names))  # of each tensor the first
     found = module_of(Container.TORCH).contents(path).fetch(script.network, list(names.values()))
     tensors = {key: found[names[key]] if key in names else value for key, value in network.tensors.items()}
     again = dataclasses.replace(network, tensors=tensors, reading=Reading(key=script.network, keys=names))
-    training, _ = needed("unet_torch.training_file").understood(path, again)
+    training, _ = needed("unet_torch.training.script_file").understood(path, again)
     return training
 
 
@@ -82,7 +82,7 @@ def convert_training(
     if container_of(dst) is not _OWNERS[to] or kind is _OWNERS[to]:
         kinds = "a .pt file to a name without a suffix" if to == "jax" else "a directory to a .pt file"
         raise CheckpointError(f"{src} to {dst}: --to {to} takes {kinds}")
-    modules: dict[Framework, Any] = {name: needed(f"unet_{name}.training_file") for name in _OWNERS}
+    modules: dict[Framework, Any] = {name: needed(f"unet_{name}.training.script_file") for name in _OWNERS}
     place: dict[str, Any] = {"force": force, "companion": certificate_path(dst)}
     place["replaces"] = needed("unet_jax.checkpoint").is_orbax if to == "jax" else None
     check_target(dst, **place)

@@ -4,15 +4,15 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from conversion.backends.frameworks import needed
+from conversion.backends.machines import AS_STARTED, Cluster, machine_of
 from conversion.containers import read
-from conversion.frameworks import needed
-from conversion.machines import AS_STARTED, Cluster, machine_of
+from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import ConfigError
 from unet_core.progress import Progress, silent
-from unet_core.reading import NO_HINTS, Hints
-from unet_core.recipe import Recipe
-from unet_core.recorder import Outcome
-from unet_core.run import BEST, Backend, has_begun, is_run, open_run
+from unet_core.training.recorder import Outcome
+from unet_core.training.run import BEST, Backend, has_begun, is_run, open_run
+from unet_core.training.train_config import Recipe
 
 
 def train(
@@ -29,7 +29,7 @@ def train(
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
 ) -> Outcome:
-    """Train into the folder `out`; `unet_core.run` says what is then in it.
+    """Train into the folder `out`; `unet_core.training.run` says what is then in it.
 
     Args:
         out: the run's folder; it is made.
@@ -38,8 +38,8 @@ def train(
         recipe: how to train; None: as `Recipe()` says.
         resume: go on with the run in `out`, where there is one.
         until: leave after this step, before the recipe's last one, which decides the schedule; go on by `resume`.
-        mesh: how JAX's devices share the work, as "data=4,fsdp=2,space=1" (`unet_jax.mesh`); whatever it was before.
-            None: all of them split the batch.
+        mesh: how JAX's devices share the work, as "data=4,fsdp=2,space=1" (`unet_jax.training.mesh`); whatever it was
+            before. None: all of them split the batch.
         cluster: the hosts on which JAX trains, where neither SLURM nor a TPU says so. Of several, only the first one
             writes the history and tells; all need the same folder.
         hints: what nothing in `recipe.start` tells, where that is a checkpoint of another project.
@@ -53,7 +53,7 @@ def train(
     recipe, out = recipe or Recipe(), Path(out)
     if (recipe.compile and backend != "torch") or (recipe.remat and backend != "jax"):
         raise ConfigError("--compile is for --backend torch, --remat for --backend jax")
-    trainer = needed(f"unet_{backend}.train")
+    trainer = needed(f"unet_{backend}.training.train")
     with machine_of(backend, recipe, mesh, cluster) as machine:
         if machine.rank:
             progress, tell = silent, lambda _: None

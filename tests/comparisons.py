@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 
-from comparison.findings import (
+from conversion.diagnosis.trials import Trial
+from unet_compare.findings import (
     Comparison,
     Cost,
     Curve,
@@ -18,12 +19,11 @@ from comparison.findings import (
     Table,
     Trajectories,
 )
-from comparison.speed.plan import Candidate, Case
-from comparison.speed.report import Environment, Found, Memory, judged
-from conversion.diagnosis.trials import Trial
+from unet_compare.speed.plan import Candidate, Case
+from unet_compare.speed.report import Environment, Found, Memory, judged
 from unet_core.config import UNetConfig
+from unet_core.data.synthetic import Synthetic
 from unet_core.graph.family import graph
-from unet_core.synthetic import Synthetic
 
 FEATURES = (4, 6, 8)
 PARTS = ("weights", "statistics")

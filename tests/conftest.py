@@ -29,9 +29,9 @@ import pytest
 from hypothesis import settings
 
 from unet_core.config import UNetConfig
-from unet_core.history import read_history
-from unet_core.hub import tensor_specs
-from unet_core.initial import initial_tensors
+from unet_core.graph.canonical import tensor_specs
+from unet_core.graph.initial import initial_tensors
+from unet_core.training.history import read_history
 
 # The same examples every time, so that a red run can be repeated; no deadline on a machine that others use too.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -126,11 +126,11 @@ def one_thread_at_most(request):
 @pytest.fixture
 def small_proof(monkeypatch):
     """Proofs run on one small input of random numbers instead of two."""
-    import conversion.proof
+    import conversion.proof.proof
 
-    samples = conversion.proof.samples
+    samples = conversion.proof.proof.samples
     monkeypatch.setattr(
-        conversion.proof, "samples", lambda config, **given: samples(config, **{**given, "size": (4, 4)})[:1]
+        conversion.proof.proof, "samples", lambda config, **given: samples(config, **{**given, "size": (4, 4)})[:1]
     )
 
 
@@ -151,7 +151,7 @@ def validations(run: Path) -> np.ndarray:
 def cells(tmp_path_factory) -> Path:
     """A small data folder."""
     pytest.importorskip("PIL")
-    from unet_core.synthetic import Synthetic, write_folder
+    from unet_core.data.synthetic import Synthetic, write_folder
 
     folder = tmp_path_factory.mktemp("data") / "cells"
     write_folder(Synthetic(count=6, size=32), folder)
@@ -169,9 +169,9 @@ def heeded():
 @pytest.fixture
 def small_graph_proof(monkeypatch):
     """Proofs of networks that were read from code run on one small input of random numbers instead of two."""
-    import conversion.proof
+    import conversion.proof.proof
 
-    samples = conversion.proof.samples
+    samples = conversion.proof.proof.samples
     monkeypatch.setattr(
-        conversion.proof, "samples", lambda config, **given: samples(config, **{**given, "size": (16, 12)})[:1]
+        conversion.proof.proof, "samples", lambda config, **given: samples(config, **{**given, "size": (16, 12)})[:1]
     )

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from unet_core.checkpoint import Checkpoint
-from unet_core.evidence import Evidence
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.checkpoints.evidence import Evidence
 from unet_core.graph import INPUT, Graph, Node, Sizes, Tensor
-from unet_core.hub import tensor_specs
+from unet_core.graph.canonical import tensor_specs
 
 CODE = Evidence("code", "their.unet:Net", "3 sizes, 1e-15")
 

@@ -25,14 +25,23 @@ from graphs import trained
 from jax import lax
 from jax.sharding import AxisType, Mesh
 
-from unet_core.batches import Batch
-from unet_core.checkpoint import Checkpoint
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.data.batches import Batch
 from unet_core.graph import Graph
-from unet_core.recipe import Recipe
-from unet_jax.hosts import Hosts
-from unet_jax.mesh import device_mesh
-from unet_jax.shared_states import SharedStates
-from unet_jax.step import abstract_model, compiled, controls_of, host_arrays, host_network, new_state, placed, updater
+from unet_core.training.train_config import Recipe
+from unet_jax.training.hosts import Hosts
+from unet_jax.training.mesh import device_mesh
+from unet_jax.training.shared_states import SharedStates
+from unet_jax.training.step import (
+    abstract_model,
+    compiled,
+    controls_of,
+    host_arrays,
+    host_network,
+    new_state,
+    placed,
+    updater,
+)
 
 CHANNELS, CLASSES = 3, 2
 

@@ -5,9 +5,9 @@ from unittest import mock
 import numpy as np
 from conftest import trained_tensors
 
-from conversion.torch_runner import TorchRunner
+from conversion.backends.torch_backend import TorchRunner
 from unet_core import UNetConfig
-from unet_core.checkpoint import Checkpoint
+from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_torch import execution
 from unet_torch.checkpoint import from_checkpoint
 

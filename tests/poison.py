@@ -28,14 +28,14 @@ import torch
 from conftest import TINY, trained_tensors
 from torch import Tensor
 
-from unet_core import safetensors_file
-from unet_core.checkpoint import RECORD_KEY, Checkpoint, seal
+from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, seal
 from unet_core.config import UNetConfig
-from unet_core.hub import tensor_specs
+from unet_core.graph.canonical import tensor_specs
 from unet_jax import checkpoint as orbax
-from unet_jax.hub import nest, translate
+from unet_jax.canonical import nest, translate
 from unet_torch import checkpoint as torch_file
-from unet_torch.hub import as_torch
+from unet_torch.canonical import as_torch
 
 Make = Callable[[Path], object]
 Arrays = dict[str, np.ndarray]

@@ -16,13 +16,13 @@ from planting import in_torch
 from torch import nn
 from torch.nn import functional
 
-from comparison.divergence import COTANGENT, GRADIENT, STEP, TIED, divergence
+from conversion.backends.backend import Forced
+from conversion.backends.torch_backend import TorchRunner, optimizer_of
 from conversion.diagnosis.backward import output_trials
 from conversion.diagnosis.nodes import network_of
 from conversion.diagnosis.trials import _bfloat16, _tf32
-from conversion.runners import Forced
-from conversion.samples import Sample
-from conversion.torch_runner import TorchRunner, optimizer_of
+from conversion.proof.samples import Sample
+from unet_compare.divergence import COTANGENT, GRADIENT, STEP, TIED, divergence
 from unet_core import UNetConfig
 
 SAMPLE = Sample("random", np.random.default_rng(0).standard_normal((2, 11, 13, 2), np.float32))
@@ -175,7 +175,9 @@ def updating(make):
 
     class Updating(TorchRunner):
         def stepped(self, gradients, settings, precision):
-            with mock.patch("conversion.torch_runner.optimizer_of", lambda given, owners: make(given, owners)):
+            with mock.patch(
+                "conversion.backends.torch_backend.optimizer_of", lambda given, owners: make(given, owners)
+            ):
                 return super().stepped(gradients, settings, precision)
 
     return in_torch(runner=Updating)

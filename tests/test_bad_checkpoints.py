@@ -10,15 +10,16 @@ import pytest
 from conftest import TINY, few, trained_tensors
 
 from unet_cli.main import main
-from unet_core import CheckpointError, UNetConfig, safetensors_file
-from unet_core.checkpoint import Checkpoint
+from unet_core import CheckpointError, UNetConfig
+from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints.checkpoint import Checkpoint
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
 
 from unet_jax import checkpoint as orbax
 from unet_torch import checkpoint as torch_file
-from unet_torch.hub import as_torch
+from unet_torch.canonical import as_torch
 
 
 def state_dict():

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unet_core import batches as module
-from unet_core.batches import Examples, batches
+from unet_core.data import batches as module
+from unet_core.data.batches import Examples, batches
+from unet_core.data.dataset import split
+from unet_core.data.folder import Pair
+from unet_core.data.synthetic import Synthetic
 from unet_core.errors import DataError
-from unet_core.folder import Pair
-from unet_core.settings import NONE, Augmentation
-from unet_core.source import split
-from unet_core.synthetic import Synthetic
+from unet_core.training.settings import NONE, Augmentation
 
 
 class Numbered:

@@ -1,4 +1,4 @@
-"""`unet bench` and `python -m comparison.speed`: what they time, how they judge it, and who may fail."""
+"""`unet bench` and `python -m unet_compare.speed`: what they time, how they judge it, and who may fail."""
 
 import importlib.util
 import json
@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from comparison.speed import bench as speed
-from comparison.speed import table
-from comparison.speed.arguments import parsed
-from comparison.speed.plan import BY_NAME, CANDIDATES, Candidate, Case, Plan, Setup
-from comparison.speed.process import Worker, WorkerError
-from comparison.speed.report import Environment, Found, Memory, judged
-from comparison.speed.subject import Subject, stored
-from comparison.speed.worker import batches, reason, resident
 from unet_cli.main import _parse
 from unet_cli.main import main as unet
+from unet_compare.speed import bench as speed
+from unet_compare.speed import table
+from unet_compare.speed.arguments import parsed
+from unet_compare.speed.plan import BY_NAME, CANDIDATES, Candidate, Case, Plan, Setup
+from unet_compare.speed.process import Worker, WorkerError
+from unet_compare.speed.report import Environment, Found, Memory, judged
+from unet_compare.speed.subject import Subject, stored
+from unet_compare.speed.worker import batches, reason, resident
 from unet_core import UNetConfig
 from unet_core.graph.family import graph
 from unet_core.graph.summary import operations
@@ -104,7 +104,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, ma
 )
 def test_both_command_lines_are_the_same(arguments):
     bench = _parse(["bench", *arguments])
-    plan = parsed(Plan, "python -m comparison.speed", arguments)
+    plan = parsed(Plan, "python -m unet_compare.speed", arguments)
     assert vars(bench) == vars(plan)
 
 
@@ -330,23 +330,23 @@ def test_ctrl_c_ends_the_workers_and_writes_nothing(fake, tmp_path, monkeypatch,
 
 PRINTS = """
 import sys, types
-import comparison.speed.worker
+import unet_compare.speed.worker
 def describe():
     print("a library's greetings")
     return {"platform": "cpu"}
-sys.modules["comparison.speed.torch_side"] = types.SimpleNamespace(describe=describe)
+sys.modules["unet_compare.speed.torch_backend"] = types.SimpleNamespace(describe=describe)
 sys.argv[1:] = sys.argv[-1:]
-comparison.speed.worker.main()
+unet_compare.speed.worker.main()
 """
 
 
 def test_candidates_run_the_code_of_their_caller(monkeypatch, tmp_path):
-    tells = "import json, comparison; input(); print(json.dumps({'code': comparison.__path__[0]}))"
+    tells = "import json, unet_compare; input(); print(json.dumps({'code': unet_compare.__path__[0]}))"
     monkeypatch.setattr(Worker, "command", lambda *_: [sys.executable, "-c", tells])
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.chdir(tmp_path)
     with Worker(Setup(EAGER, CASE, SMALL, "float32", 1)) as worker:
-        assert worker.ask("describe") == {"code": str(ROOT / "comparison")}
+        assert worker.ask("describe") == {"code": str(ROOT / "unet_compare")}
 
 
 def test_what_libraries_print_is_no_answer(monkeypatch):
@@ -394,7 +394,7 @@ def measure(tmp_path, *arguments, blocked=()):
         (tmp_path / f"{name}.py").write_text(f'raise ModuleNotFoundError("No module named {name!r}", name={name!r})\n')
     out = tmp_path / "speed.json"
     done = subprocess.run(
-        [sys.executable, "-m", "comparison.speed", *TINY, "--out", str(out), *arguments],
+        [sys.executable, "-m", "unet_compare.speed", *TINY, "--out", str(out), *arguments],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -450,7 +450,7 @@ FOREIGN = f"{ROOT / 'tests' / 'foreign_networks.py'}:Small"
 def foreign(unchecked_shapes):
     """A network of another project in a file, as its subject and its code."""
     pytest.importorskip("torch")
-    from comparison.speed.subject import opened
+    from unet_compare.speed.subject import opened
 
     network = opened(None, FOREIGN, ())
     with stored(network, FOREIGN) as subject:
@@ -548,7 +548,7 @@ def test_no_framework_at_all_is_bad_input(monkeypatch, capsys, installed, messag
 def test_the_growth_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     Image = pytest.importorskip("PIL.Image")
-    from comparison.speed.growth import by_batch, by_size, draw, fastest_of
+    from unet_compare.speed.growth import by_batch, by_size, draw, fastest_of
 
     plan = Plan(inference=("3x64x64",), growth=True)
     reports = [
@@ -568,9 +568,9 @@ def test_the_graph_that_a_checkpoint_stores_is_timed_whatever_its_code_answers_f
     pytest.importorskip("torch")
     from foreign_networks import NestedSkips
 
-    from comparison.speed.subject import opened
     from conversion.modules import read_module
-    from unet_core.safetensors_file import write
+    from unet_compare.speed.subject import opened
+    from unet_core.checkpoints.safetensors_file import write
 
     network = read_module(NestedSkips(), out=1)
     write(tmp_path / "second.safetensors", network)

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unet_cli.main import main
-from unet_core import CheckpointError, MissingFrameworkError, UNetConfig, safetensors_file
-from unet_core.checkpoint import Checkpoint, network_digest
+from unet_core import CheckpointError, MissingFrameworkError, UNetConfig
+from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints.checkpoint import Checkpoint, network_digest
 from unet_core.files import sha256_of
 from unet_core.version import VERSION
 
@@ -30,14 +31,15 @@ pytest.importorskip("matplotlib")
 from foreign_unets import AttributeUNet, trained
 
 import conversion
-from conversion import Certificate, confirmation
-from conversion.certificate import RUN, certificate_path, certify, party, read_certificate
-from conversion.confirmation import State, confirm
-from conversion.judgement import Check, Departure
-from conversion.proof import Proof, Side
-from conversion.samples import Input
-from unet_core.contents import LONGEST_NAME
-from unet_core.reading import NO_HINTS
+from conversion import Certificate
+from conversion.proof import confirmation
+from conversion.proof.certificate import RUN, certificate_path, certify, party, read_certificate
+from conversion.proof.checks import Check, Departure
+from conversion.proof.confirmation import State, confirm
+from conversion.proof.proof import Proof, Side
+from conversion.proof.samples import Input
+from unet_core.checkpoints.contents import LONGEST_NAME
+from unet_core.checkpoints.reading import NO_HINTS
 from unet_jax import checkpoint as orbax
 from unet_torch import checkpoint as torch_file
 
@@ -106,7 +108,7 @@ def kept(pairs, tmp_path):
 @pytest.fixture
 def passed(monkeypatch):
     """Every proof is passed, and takes no time."""
-    for name in ("files.verify_runners", "scripts.verify_runners", "confirmation.verify"):
+    for name in ("files.verify_runners", "scripts.verify_runners", "proof.confirmation.verify"):
         monkeypatch.setattr(f"conversion.{name}", lambda *given, **more: a_proof())
 
 
@@ -114,7 +116,7 @@ def passed(monkeypatch):
 def failed(monkeypatch):
     """No proof is passed."""
     departure = Departure("up1.conv.0", "eval logits", 0.1, None)
-    for name in ("files.verify_runners", "confirmation.verify"):
+    for name in ("files.verify_runners", "proof.confirmation.verify"):
         monkeypatch.setattr(f"conversion.{name}", lambda *given, **more: a_proof(departure=departure))
 
 
@@ -579,7 +581,7 @@ def everything(folder):
 
 @pytest.mark.usefixtures("passed")
 @pytest.mark.parametrize("force", [True, False], ids=["replacing", "new"])
-@pytest.mark.parametrize("place", ["conversion.certificate.sha256_of", "unet_core.files._replace"])
+@pytest.mark.parametrize("place", ["conversion.proof.certificate.sha256_of", "unet_core.files._replace"])
 def test_a_failure_in_between_leaves_all_as_it_was(place, force, pair, monkeypatch):
     if not force:
         shutil.rmtree(pair) if pair.is_dir() else pair.unlink()
@@ -608,7 +610,7 @@ def test_a_failed_proof_leaves_the_old_certificate(pair, capsys):
 def test_a_source_that_changes_while_it_is_read_is_not_certified(tmp_path, monkeypatch):
     torch_file.write(tmp_path / "a.pt", NETWORK)
     digests = map("{:064}".format, itertools.count())
-    monkeypatch.setattr("conversion.certificate.sha256_of", lambda path: next(digests))
+    monkeypatch.setattr("conversion.proof.certificate.sha256_of", lambda path: next(digests))
     with pytest.raises(CheckpointError, match=r"a\.pt: changed while it was read"):
         conversion.convert(tmp_path / "a.pt", tmp_path / "b.safetensors")
     assert names(tmp_path) == ["a.pt"]

@@ -14,10 +14,11 @@ from conftest import TINY, trained_tensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unet_core import CheckpointError, UNetConfig, safetensors_file
-from unet_core.checkpoint import Checkpoint, digest, is_intact, read_record, seal, unseal
-from unet_core.contents import Contents
-from unet_core.reading import read_contents
+from unet_core import CheckpointError, UNetConfig
+from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints.checkpoint import Checkpoint, digest, is_intact, read_record, seal, unseal
+from unet_core.checkpoints.contents import Contents
+from unet_core.checkpoints.reading import read_contents
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
@@ -27,7 +28,7 @@ import unet_jax
 import unet_torch
 from unet_jax import checkpoint as orbax
 from unet_torch import checkpoint as torch_file
-from unet_torch.hub import as_torch
+from unet_torch.canonical import as_torch
 
 CONTAINERS = {"a.pt": torch_file, "a.safetensors": safetensors_file, "a": orbax}
 DTYPES = [np.float32, np.float64, ml_dtypes.bfloat16, np.float16]
@@ -117,7 +118,7 @@ def test_torch_saves_and_loads(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a", "a.safetensors"])
 def test_jax_saves_and_loads(tmp_path, name):
-    from unet_jax.hub import to_hub
+    from unet_jax.canonical import to_hub
 
     model = unet_jax.UNet.from_config(OTHER, rngs=3)
     unet_jax.save(model, tmp_path / name)

@@ -11,9 +11,9 @@ import pytest
 from conftest import TINY, trained_tensors
 
 from unet_cli.main import main
-from unet_core import safetensors_file
-from unet_core.checkpoint import Checkpoint
-from unet_core.initial import initial_tensors
+from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.graph.initial import initial_tensors
 
 
 @pytest.fixture

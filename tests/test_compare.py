@@ -11,18 +11,19 @@ from conftest import trained_tensors
 from PIL import Image
 
 from unet_cli.main import main
-from unet_core import UNetConfig, safetensors_file
-from unet_core.checkpoint import Checkpoint
+from unet_core import UNetConfig
+from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints.checkpoint import Checkpoint
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
 pytest.importorskip("jinja2")
 pytest.importorskip("grain")
 
-from comparison.compare import compare
-from comparison.effort import Effort
-from comparison.report import FIGURES, PAGE
 from unet_cli.compare import Compare
+from unet_compare.compare import compare
+from unet_compare.limits import Effort
+from unet_compare.report import FIGURES, PAGE
 from unet_torch import checkpoint as torch_file
 
 CONFIG = UNetConfig(1, 1, (6, 8))
@@ -147,7 +148,7 @@ def test_bad_input_is_said_in_one_line_and_writes_nothing(tmp_path, capsys, opti
 
 def test_pictures_of_other_classes_are_refused_where_they_were_chosen(tmp_path, capsys):
     one = write(tmp_path / "a.pt", UNetConfig(1, 5, (6, 8)))
-    from unet_core.synthetic import Synthetic, write_folder
+    from unet_core.data.synthetic import Synthetic, write_folder
 
     write_folder(Synthetic(count=3, size=32), tmp_path / "cells")
     assert main(["compare", str(one), "--out", str(tmp_path / "report"), "--data", str(tmp_path / "cells")]) == 2

@@ -11,20 +11,20 @@ from pathlib import Path
 import pytest
 
 from conversion import DifferentError, convert
-from conversion.certificate import read_certificate
+from conversion.proof.certificate import read_certificate
 from conversion.training import train
 from unet_cli.main import main
-from unet_core.recipe import Recipe
-from unet_core.run import locked, read_settings
-from unet_core.schedule import Schedule
+from unet_core.training.run import locked, read_settings
+from unet_core.training.schedule import Schedule
+from unet_core.training.train_config import Recipe
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
 pytest.importorskip("grain")
 
-import unet_jax.optimizers
-import unet_jax.states
-from unet_jax import step as in_jax
+import unet_jax.training.optimizers
+import unet_jax.training.states
+from unet_jax.training import step as in_jax
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -318,7 +318,7 @@ def test_whoever_interrupts_a_conversion_finds_nothing(stage, run, tmp_path):
 
 
 def test_arrays_that_come_back_otherwise_are_not_kept(run, tmp_path, refused, monkeypatch):
-    read = unet_jax.states.read
+    read = unet_jax.training.states.read
 
     def read_otherwise(*given):
         state = read(*given)
@@ -326,7 +326,7 @@ def test_arrays_that_come_back_otherwise_are_not_kept(run, tmp_path, refused, mo
             state, average={key: value + 0 * value for key, value in state.network.tensors.items()}
         )
 
-    monkeypatch.setattr(unet_jax.states, "read", read_otherwise)
+    monkeypatch.setattr(unet_jax.training.states, "read", read_otherwise)
     assert "came back otherwise" in refused("convert", run, tmp_path / "new", "--to", "jax", "--no-verify")
 
 
@@ -373,13 +373,15 @@ def test_the_whole_proof_holds(framework, runs, tmp_path):
 
 
 def another_epsilon(monkeypatch):
-    scale = unet_jax.optimizers._scale_by_adam
-    monkeypatch.setattr(unet_jax.optimizers, "_scale_by_adam", lambda *given: scale(*given[:2], 1e-5))
+    scale = unet_jax.training.optimizers._scale_by_adam
+    monkeypatch.setattr(unet_jax.training.optimizers, "_scale_by_adam", lambda *given: scale(*given[:2], 1e-5))
 
 
 def betas_swapped(monkeypatch):
-    scale = unet_jax.optimizers._scale_by_adam
-    monkeypatch.setattr(unet_jax.optimizers, "_scale_by_adam", lambda one, two, epsilon: scale(two, one, epsilon))
+    scale = unet_jax.training.optimizers._scale_by_adam
+    monkeypatch.setattr(
+        unet_jax.training.optimizers, "_scale_by_adam", lambda one, two, epsilon: scale(two, one, epsilon)
+    )
 
 
 def slow_average(monkeypatch):

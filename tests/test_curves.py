@@ -1,4 +1,4 @@
-"""The pictures of runs, and the two stories that are told with them: `comparison.switching` and `comparison.demo`."""
+"""The pictures of runs, and the two stories that are told with them: `examples.switching` and `examples.demo`."""
 
 import json
 import re
@@ -13,10 +13,10 @@ Image = pytest.importorskip("PIL.Image")
 
 from matplotlib.figure import Figure
 
-from comparison.curves import LOOKS, draw_pieces, draw_runs
+from unet_compare.curves import LOOKS, draw_pieces, draw_runs
 from unet_core.errors import ConfigError
-from unet_core.recipe import Recipe
-from unet_core.run import HISTORY, Settings, read_settings, write_settings
+from unet_core.training.run import HISTORY, Settings, read_settings, write_settings
+from unet_core.training.train_config import Recipe
 
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
 
@@ -89,7 +89,7 @@ def test_a_piece_without_a_step_yet_is_drawn_empty(make, tmp_path):
 def test_a_training_in_both_frameworks_by_turns(tmp_path, capsys):
     pytest.importorskip("torch")
     pytest.importorskip("jax")
-    from comparison.switching import Switching
+    from examples.switching import Switching
 
     Switching(tmp_path / "example", tmp_path / "switch.png", features=(3, 4), steps=6).run()
     said = capsys.readouterr().out
@@ -110,7 +110,7 @@ def test_a_training_in_both_frameworks_by_turns(tmp_path, capsys):
 def test_the_distances_are_those_of_the_runs(make, capsys):
     pytest.importorskip("torch")
     pytest.importorskip("jax")
-    from comparison.switching import Trained, print_distances
+    from examples.switching import Trained, print_distances
 
     settings = read_settings(make("c", "jax", [(2, "torch")]))
     losses, parameters = np.ones(4), np.array([3.0, 4.0])
@@ -131,7 +131,7 @@ def test_the_distances_are_those_of_the_runs(make, capsys):
 def test_too_few_steps_for_three_pieces(tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("jax")
-    from comparison.switching import Switching
+    from examples.switching import Switching
 
     with pytest.raises(ConfigError, match="--steps 2: give 3 or more"):
         Switching(tmp_path / "example", steps=2).run()
@@ -144,7 +144,7 @@ def test_the_demo(tmp_path, capsys, monkeypatch):
     torch = pytest.importorskip("torch")
     pytest.importorskip("jax")
     import unet_torch
-    from comparison.demo import Demo
+    from examples.demo import Demo
     from unet_cli.main import _parse
 
     monkeypatch.chdir(tmp_path)
@@ -170,7 +170,7 @@ def test_the_demo(tmp_path, capsys, monkeypatch):
 def test_the_demo_says_what_a_conversion_changed():
     pytest.importorskip("torch")
     pytest.importorskip("jax")
-    from comparison.demo import check_same
+    from examples.demo import check_same
     from unet_core import UNetError
 
     with pytest.raises(UNetError, match="the state was changed by its conversion: step"):
@@ -178,7 +178,7 @@ def test_the_demo_says_what_a_conversion_changed():
 
 
 def test_the_score_of_an_answer():
-    from comparison.picture import Answers
+    from unet_compare.page.picture import Answers
 
     mask = np.array([[1, 1, 0, 0]], np.uint8)
     ours, theirs = np.array([[0.9, 0.1, 0.8, 0.2]]), np.array([[0.9, 0.1, 0.8, 0.1]])

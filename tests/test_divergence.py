@@ -17,12 +17,12 @@ from torch.nn import functional
 
 import unet_jax.kernels.normalisation
 import unet_jax.operations.convolutions
-from comparison.divergence import COTANGENT, GRADIENT, MOVED, OUTPUT, STATISTICS, STEP, TIED, divergence
+from conversion.backends.backend import Forced
+from conversion.backends.jax_backend import JaxRunner
+from conversion.backends.torch_backend import TorchRunner, runner_of
 from conversion.diagnosis.trials import _bfloat16, _tf32
-from conversion.jax_runner import JaxRunner
-from conversion.runners import Forced
-from conversion.samples import Sample
-from conversion.torch_runner import TorchRunner, runner_of
+from conversion.proof.samples import Sample
+from unet_compare.divergence import COTANGENT, GRADIENT, MOVED, OUTPUT, STATISTICS, STEP, TIED, divergence
 from unet_jax.operations import OPERATIONS
 from unet_torch.checkpoint import from_checkpoint
 

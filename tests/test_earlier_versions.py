@@ -11,7 +11,7 @@ import torch
 import unet_jax
 import unet_torch
 from unet_cli.main import main
-from unet_core.history import read_history
+from unet_core.training.history import read_history
 
 
 @pytest.fixture(scope="module")

@@ -9,22 +9,22 @@ from foreign_unets import AttributeUNet, Milesial, trained
 from graphs import network, small
 
 from unet_cli.main import main
-from unet_core import safetensors_file
-from unet_core.checkpoint import Checkpoint
-from unet_core.evidence import OURS, UNCHECKED, Evidence, by_dialect
+from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.checkpoints.evidence import OURS, UNCHECKED, Evidence, by_dialect
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
 
 import unet_jax
 import unet_torch
-from conversion.certificate import certificate_path
-from conversion.judgement import Check
-from conversion.proof import agreement, verify_runners
-from conversion.runners import runner_of_checkpoint
+from conversion.backends.backend import runner_of_checkpoint
+from conversion.proof.certificate import certificate_path
+from conversion.proof.checks import Check
+from conversion.proof.proof import agreement, verify_runners
 from unet_jax import checkpoint as orbax
 from unet_torch import checkpoint as torch_file
-from unet_torch.hub import as_torch
+from unet_torch.canonical import as_torch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,9 +12,9 @@ from unet_core import CheckpointError, MissingFrameworkError, UNetError
 
 torch = pytest.importorskip("torch")
 
-from conversion import example
 from conversion.code import Known, values_of
 from conversion.containers import opened
+from conversion.proof import example
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,7 +10,7 @@ from unet_core.graph.family import graph
 torch = pytest.importorskip("torch")
 
 from unet_torch.model import UNet
-from unet_torch.reading import read
+from unet_torch.reading.read import read
 
 pytestmark = pytest.mark.usefixtures("unchecked_shapes")
 

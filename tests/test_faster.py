@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unet_core import UNetConfig
-from unet_core.checkpoint import Checkpoint
+from unet_core.checkpoints.checkpoint import Checkpoint
 
 jax = pytest.importorskip("jax")
 

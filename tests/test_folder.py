@@ -10,7 +10,7 @@ tifffile = pytest.importorskip("tifffile")
 
 from PIL import Image
 
-from unet_core.folder import open_folder
+from unet_core.data.folder import open_folder
 
 RNG = np.random.default_rng(0)
 

@@ -19,8 +19,8 @@ import conversion
 import unet_jax
 from benchmarks.conversion import MEMORY_BUDGET, measure_routes
 from conversion.containers import read
-from unet_jax.hub import to_hub as jax_hub
-from unet_torch.hub import to_hub as torch_hub
+from unet_jax.canonical import to_hub as jax_hub
+from unet_torch.canonical import to_hub as torch_hub
 
 pytestmark = pytest.mark.slow
 
@@ -127,7 +127,7 @@ def test_a_conversion_adds_little_memory(tmp_path):
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 6))])
 def test_no_false_alarm_across_the_frameworks(seed):
     """Random small networks, the JAX twin against torch."""
-    from unet_core.checkpoint import Checkpoint
+    from unet_core.checkpoints.checkpoint import Checkpoint
     from unet_torch.checkpoint import from_checkpoint
 
     rng = np.random.default_rng(seed)

@@ -6,8 +6,8 @@ import pytest
 from conversion import convert
 from conversion.runs import read_run
 from conversion.training import train
-from unet_core.hub import tensor_specs
-from unet_core.recipe import Recipe
+from unet_core.graph.canonical import tensor_specs
+from unet_core.training.train_config import Recipe
 
 pytestmark = pytest.mark.slow
 

@@ -16,15 +16,16 @@ from conftest import trained_tensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from unet_core import CheckpointError, UNetConfig, safetensors_file
-from unet_core.checkpoint import Checkpoint, Origin, exported
+from unet_core import CheckpointError, UNetConfig
+from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints.checkpoint import Checkpoint, Origin, exported
 
 torch = pytest.importorskip("torch")
 
 from safetensors.numpy import save_file
 
 from unet_torch import checkpoint as torch_file
-from unet_torch.hub import as_torch
+from unet_torch.canonical import as_torch
 
 COUNT = int(os.environ.get("FUZZ", "60"))
 SECONDS = 10

@@ -13,9 +13,9 @@ from graphs import CODE, network, small, trained
 
 from conversion.containers import module_of
 from conversion.inspection import inspect
-from unet_core import safetensors_file
-from unet_core.checkpoint import RECORD_KEY, Checkpoint, Origin
-from unet_core.containers import existing_container
+from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, Origin
+from unet_core.checkpoints.containers import existing_container
 from unet_core.errors import CheckpointError, ConfigError
 from unet_core.graph import Graph, Node, Sizes, Tensor
 from unet_core.graph.family import graph
@@ -27,7 +27,7 @@ NEEDS = {"a.pt": "torch", "a": "orbax.checkpoint"}
 def written(path, checkpoint):
     pytest.importorskip(NEEDS.get(path.name, "numpy"))
     container = {"a.pt": "unet_torch.checkpoint", "a": "unet_jax.checkpoint"}
-    module = pytest.importorskip(container.get(path.name, "unet_core.safetensors_file"))
+    module = pytest.importorskip(container.get(path.name, "unet_core.checkpoints.safetensors_file"))
     module.write(path, checkpoint)
     return path
 
@@ -281,7 +281,7 @@ def test_inspect_tells_what_it_is(tmp_path, name):
 
 
 def test_oddities_are_told_of_what_is_there():
-    from unet_core.soundness import oddities
+    from unet_core.checkpoints.soundness import oddities
 
     tensors = trained(small())
     assert not list(oddities(tensors, config=small()))
@@ -304,7 +304,7 @@ def test_oddities_are_told_of_what_is_there():
 def test_the_description_decides_what_names_mean():
     """A graph may have the very names of this project's family: then nothing is transposed."""
     pytest.importorskip("jax")
-    from unet_jax.hub import translate
+    from unet_jax.canonical import translate
 
     tensors = trained_tensors(TINY)
     same, other = (translate(tensors, "jax", config) for config in (graph(TINY), TINY))
@@ -320,7 +320,7 @@ def test_an_orbax_directory_of_such_a_graph_is_read_by_its_record(tmp_path):
 
 def test_names_that_jax_has_taken_are_changed_there_and_come_back():
     pytest.importorskip("jax")
-    from unet_jax.hub import translate
+    from unet_jax.canonical import translate
 
     tensors = trained(small())
     there = translate(tensors, "jax", small())
@@ -330,7 +330,7 @@ def test_names_that_jax_has_taken_are_changed_there_and_come_back():
 
 def test_what_is_not_of_the_graph_and_what_is_missing_are_listed():
     pytest.importorskip("jax")
-    from unet_jax.hub import translate
+    from unet_jax.canonical import translate
 
     tensors = trained(small())
     tensors["more"] = tensors.pop("up.bias")
@@ -350,7 +350,7 @@ def test_what_is_not_of_the_graph_and_what_is_missing_are_listed():
 )
 def test_integers_that_would_not_come_back_are_refused(key, value, message):
     pytest.importorskip("jax")
-    from unet_jax.hub import translate
+    from unet_jax.canonical import translate
 
     with pytest.raises(CheckpointError, match=message):
         translate({key: value}, "jax", small(), whole=False)

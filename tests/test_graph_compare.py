@@ -10,11 +10,11 @@ pytest.importorskip("jax")
 
 from conftest import trained_tensors
 
-from comparison.divergence import divergence
-from conversion.jax_runner import JaxRunner
-from conversion.samples import Sample
-from conversion.torch_runner import TorchRunner
-from unet_core.checkpoint import Checkpoint
+from conversion.backends.jax_backend import JaxRunner
+from conversion.backends.torch_backend import TorchRunner
+from conversion.proof.samples import Sample
+from unet_compare.divergence import divergence
+from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.config import UNetConfig
 from unet_core.graph.family import graph
 

@@ -11,11 +11,11 @@ from test_import_walls import JAX, TORCH, WITHOUT
 
 from conversion.inference import open_network
 from unet_cli.main import main
-from unet_core import safetensors_file
+from unet_core.checkpoints import safetensors_file
 from unet_core.errors import DataError, UNetError
 from unet_core.graph import Sizes
-from unet_core.metrics import decided
-from unet_core.tiles import tiling
+from unet_core.prediction.metrics import decided
+from unet_core.prediction.tile_geometry import tiling
 
 pytestmark = pytest.mark.usefixtures("one_thread_at_most")
 
@@ -202,8 +202,8 @@ def test_what_is_not_taken_is_passed_over_by_name(backend, cells, tmp_path, caps
 
 def test_a_run_decides_as_it_was_trained(tmp_path):
     """Several sigmoids have a background besides; a run has trained them as a softmax."""
-    from unet_core.recipe import Recipe
-    from unet_core.run import Settings, write_settings
+    from unet_core.training.run import Settings, write_settings
+    from unet_core.training.train_config import Recipe
 
     path = tmp_path / "run"
     path.mkdir()

@@ -13,16 +13,16 @@ import pytest
 from conftest import mostly_torch
 from graphs import network, small, unpadded, volume
 
-from unet_core.batches import Batch
+from unet_core.checkpoints.safetensors_file import read
 from unet_core.config import UNetConfig
+from unet_core.data.batches import Batch
 from unet_core.errors import ConfigError, DataError
 from unet_core.graph import Sizes
-from unet_core.history import read_history
-from unet_core.recipe import Recipe
-from unet_core.run import open_run, read_settings
-from unet_core.safetensors_file import read
-from unet_core.settings import Loss, Optimizer
-from unet_core.training_state import difference, updated_shapes
+from unet_core.training.history import read_history
+from unet_core.training.run import open_run, read_settings
+from unet_core.training.settings import Loss, Optimizer
+from unet_core.training.state import difference, updated_shapes
+from unet_core.training.train_config import Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread_at_most")
 
@@ -51,7 +51,7 @@ class InTorch:
 
     def __init__(self, checkpoint, recipe):
         torch = pytest.importorskip("torch")
-        from unet_torch import states, step
+        from unet_torch.training import states, step
 
         self.checkpoint, self.recipe, self.states, self.step = checkpoint, recipe, states, step
         self.device, self.made = torch.device("cpu"), 0
@@ -78,7 +78,7 @@ class InJax:
 
     def __init__(self, checkpoint, recipe):
         self.jax = pytest.importorskip("jax")
-        from unet_jax import mesh, states, step
+        from unet_jax.training import mesh, states, step
 
         self.checkpoint, self.recipe, self.states, self.step = checkpoint, recipe, states, step
         self.wide, self.made = recipe.precision == "float64", 0
@@ -245,7 +245,7 @@ def train(backend, path, data, recipe, start=None, **options):
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     """A file with a network for pictures of one channel and masks of two classes, which drops maps."""
-    from unet_core.safetensors_file import write
+    from unet_core.checkpoints.safetensors_file import write
 
     path = tmp_path_factory.mktemp("start") / "start.safetensors"
     write(path, network(small(channels=1, rate=0.3)))
@@ -303,7 +303,7 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not(backend, until, who
 @pytest.mark.slow
 def test_the_evaluation_of_several_classes_is_that_of_a_softmax(backend, cells, tmp_path):
     """Whatever the last node makes of the logits: the loss is that of a softmax."""
-    from unet_core.safetensors_file import write
+    from unet_core.checkpoints.safetensors_file import write
 
     evaluations = []
     for output in ("sigmoid", "logits"):
@@ -368,7 +368,7 @@ def test_rows_are_not_shared_among_devices():
     pytest.importorskip("jax")
     from jax.sharding import AbstractMesh
 
-    from unet_jax.mesh import AXES, check_rows
+    from unet_jax.training.mesh import AXES, check_rows
 
     with pytest.raises(ConfigError, match="--mesh space=2: rows are shared for networks of this project's family"):
         check_rows(AbstractMesh((1, 1, 2), AXES), BASE, small())
@@ -378,7 +378,7 @@ def test_rows_are_not_shared_among_devices():
 def test_processes_share_no_statistics():
     torch = pytest.importorskip("torch")  # JAX has one program over all devices
 
-    from unet_torch.processes import Processes
+    from unet_torch.training.processes import Processes
 
     several = Processes(torch.device("cpu"), 0, 2)
     with pytest.raises(ConfigError, match="norm_parts 1: several processes have no statistics of the whole batch"):
@@ -422,7 +422,7 @@ def test_a_state_goes_to_the_other_framework_and_back(backend):
 @pytest.mark.parametrize("changed", [None, "recipe", pytest.param("moments", marks=pytest.mark.slow)])
 def test_the_next_update_is_compared_without_chance(changed):
     """As the proof of a moved run does: what is dropped is drawn otherwise in the other framework."""
-    from conversion.updates import Continuation, compare, inputs_of, parted
+    from conversion.proof.updates import Continuation, compare, inputs_of, parted
 
     recipe = dataclasses.replace(RECIPES["adamw, parts"], ema=0.9, crop=80, precision="float32")
     checkpoint = network(small(rate=0.5))
@@ -476,9 +476,9 @@ def test_an_optax_state_over_the_network_is_filled_by_its_names():
     import optax
     from flax import nnx
 
-    from unet_core.training_state import OptimizerState
+    from unet_core.training.state import OptimizerState
     from unet_jax.checkpoint import from_checkpoint
-    from unet_jax.optimizer_state import fill, to_hub
+    from unet_jax.training.optimizer_state import fill, to_hub
 
     checkpoint = network()
     optimizer = nnx.Optimizer(from_checkpoint(checkpoint), optax.adam(1e-3), wrt=nnx.Param)
@@ -551,7 +551,7 @@ def test_statistics_of_parts_would_be_seen(on_eight):
 def test_two_processes_in_torch_train_as_one_does(cells, tmp_path):
     """Each on its part of the batch, with parameters that get no gradient in either."""
     pytest.importorskip("torch")
-    from unet_core.safetensors_file import write
+    from unet_core.checkpoints.safetensors_file import write
 
     write(tmp_path / "start.safetensors", network(small(channels=1)))
     options = ["--start", tmp_path / "start.safetensors", "--data", cells, "--out", tmp_path / "two", "--batch", "4"]

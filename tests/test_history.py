@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unet_core.errors import RunError
-from unet_core.history import History, read_history
+from unet_core.training.history import History, read_history
 
 
 def write(path, steps, validate_every=2):

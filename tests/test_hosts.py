@@ -23,9 +23,9 @@ pytest.importorskip("grain")
 pytest.importorskip("tensorboardX")
 
 import unet_jax.checkpoint
-from unet_jax import hosts as module
-from unet_jax.hosts import started
-from unet_jax.states import training_item
+from unet_jax.training import hosts as module
+from unet_jax.training.hosts import started
+from unet_jax.training.states import training_item
 
 OFTEN = ("--precision", "float64", "--save-every", "2", "--validate-every", "2", "--schedule", "plateau")
 LONG = (
@@ -352,9 +352,9 @@ def test_a_host_whose_others_do_not_come_ends_with_one_line(index):
         free.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{free.getsockname()[1]}"
     script = f"""
-import unet_jax.hosts
-unet_jax.hosts._START = 1
-with unet_jax.hosts.started(2, {index}, "{place}"):
+import unet_jax.training.hosts
+unet_jax.training.hosts._START = 1
+with unet_jax.training.hosts.started(2, {index}, "{place}"):
     pass
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)

@@ -5,7 +5,7 @@ from hypothesis import given
 from strategies import configs
 
 from unet_core import CheckpointError, UNetConfig
-from unet_core.hub import check_tensors, infer_config, tensor_specs
+from unet_core.graph.canonical import check_tensors, infer_config, tensor_specs
 
 
 def shapes(config):

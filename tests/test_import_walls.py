@@ -36,7 +36,7 @@ from unet_cli.main import main
 recipe = ["--steps", "2", "--features", "2", "3", "--crop", "16", "--batch", "2", "--validate-every", "2"]
 assert main(["train", "--backend", {backend!r}, "--data", "synthetic", "--out", "run", *recipe]) == 0
 assert main(["train", "--resume", "--out", "run", "--steps", "3"]) == 0
-from unet_core.synthetic import Synthetic, write_folder
+from unet_core.data.synthetic import Synthetic, write_folder
 write_folder(Synthetic(2, 32), "cells")
 assert main(["predict", "run", "cells/images", "--out", "masks"]) == 0
 assert main(["eval", "run", "--data", "cells"]) == 0
@@ -68,7 +68,10 @@ def test_a_twin_trains_and_predicts_alone(tmp_path, needs, blocked):
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("unet_core.checkpoint, unet_core.safetensors_file, unet_core.initial", ("torch", *JAX)),
+        (
+            "unet_core.checkpoints.checkpoint, unet_core.checkpoints.safetensors_file, unet_core.graph.initial",
+            ("torch", *JAX),
+        ),
         ("conversion, conversion.sources", ("torch", *JAX)),
         ("unet_cli.main", ("torch", *JAX, "numpy")),
     ],

@@ -3,8 +3,8 @@ import pytest
 from conftest import TINY
 
 from unet_core import UNetConfig
-from unet_core.hub import tensor_specs
-from unet_core.initial import initial_tensors
+from unet_core.graph.canonical import tensor_specs
+from unet_core.graph.initial import initial_tensors
 
 
 def equal(a, b):
@@ -50,8 +50,8 @@ def test_one_seed_is_one_network_in_both_twins(seed):
     unet_torch, unet_jax = pytest.importorskip("unet_torch"), pytest.importorskip("unet_jax")
     from flax import nnx
 
-    from unet_jax.hub import to_hub as from_jax
-    from unet_torch.hub import to_hub as from_torch
+    from unet_jax.canonical import to_hub as from_jax
+    from unet_torch.canonical import to_hub as from_torch
 
     arguments = {"in_channels": 3, "out_channels": 2, "features": (4, 6, 8)}
     in_torch = from_torch(unet_torch.UNet(**arguments, seed=seed))
@@ -95,7 +95,7 @@ def test_a_seed_that_the_frameworks_read_differently_is_refused(seed):
 
 def test_manual_seed_governs_torch():
     torch, unet_torch = pytest.importorskip("torch"), pytest.importorskip("unet_torch")
-    from unet_torch.hub import to_hub
+    from unet_torch.canonical import to_hub
 
     def network():
         torch.manual_seed(5)

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from conftest import trained_tensors
 
-import comparison.cost
-from comparison.cost import cost
-from comparison.crops import centre_crops
-from comparison.ladder import answers, ladder
-from comparison.speed.report import CaseReport, Environment
-from conversion.runners import runner_of_checkpoint
-from unet_core.checkpoint import Checkpoint, new_network
+import unet_compare.cost
+from conversion.backends.backend import runner_of_checkpoint
+from unet_compare.cost import cost
+from unet_compare.crops import centre_crops
+from unet_compare.precisions import answers, ladder
+from unet_compare.speed.report import CaseReport, Environment
+from unet_core.checkpoints.checkpoint import Checkpoint, new_network
 from unet_core.config import UNetConfig
+from unet_core.data.synthetic import Synthetic
 from unet_core.errors import ConfigError, DataError, UNetError
 from unet_core.graph.family import graph
-from unet_core.synthetic import Synthetic
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -144,8 +144,8 @@ def test_costs_are_asked_of_both_frameworks(monkeypatch):
         asked.append((str(case), [one.name for one in plan.chosen], plan.rounds, config))
         return CaseReport(case, 1, None, (), missing)
 
-    monkeypatch.setattr(comparison.cost, "look_around", lambda *_: (Environment({}, {}, {}), {"jax": "not there"}))
-    monkeypatch.setattr(comparison.cost, "measured", measured)
+    monkeypatch.setattr(unet_compare.cost, "look_around", lambda *_: (Environment({}, {}, {}), {"jax": "not there"}))
+    monkeypatch.setattr(unet_compare.cost, "measured", measured)
     told = []
     network = new_network(CONFIG, 0)
     found = cost(network, rounds=3, progress=lambda text, done: told.append((text, done)))
@@ -161,8 +161,8 @@ def test_costs_are_asked_of_both_frameworks(monkeypatch):
 
 def test_what_cannot_be_timed_is_said(monkeypatch):
     network = Checkpoint(dataclasses.replace(graph(CONFIG), untrained="its code fails"), new_network(CONFIG, 0).tensors)
-    monkeypatch.setattr(comparison.cost, "look_around", lambda *_: (Environment({}, {}, {}), {}))
-    monkeypatch.setattr(comparison.cost, "measured", lambda *given: CaseReport(given[3], 1, None, (), {}))
+    monkeypatch.setattr(unet_compare.cost, "look_around", lambda *_: (Environment({}, {}, {}), {}))
+    monkeypatch.setattr(unet_compare.cost, "measured", lambda *given: CaseReport(given[3], 1, None, (), {}))
     found = cost(network)
     assert [case.case.kind for case in found.cases] == ["inference"]
     assert "Not timed: --training 2x128x128: the network cannot be trained: its code fails." in found.note

@@ -5,9 +5,9 @@ import functools
 import numpy as np
 import pytest
 
-from unet_core import losses as core
 from unet_core.errors import ConfigError
-from unet_core.settings import Loss
+from unet_core.training import losses as core
+from unet_core.training.settings import Loss
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
@@ -15,8 +15,8 @@ jax = pytest.importorskip("jax")
 import jax.numpy as jnp
 from torch.nn import functional
 
-from unet_jax.losses import loss_value as in_jax
-from unet_torch.losses import loss_value as in_torch
+from unet_jax.training.losses import loss_value as in_jax
+from unet_torch.training.losses import loss_value as in_torch
 
 NAMES = ("cross-entropy", "dice", "cross-entropy+dice")
 LOGITS = (1, 3, 4)

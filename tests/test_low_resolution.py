@@ -8,7 +8,7 @@ import pytest
 from conftest import trained_tensors
 
 from unet_core import UNetConfig
-from unet_core.checkpoint import Checkpoint
+from unet_core.checkpoints.checkpoint import Checkpoint
 
 torch = pytest.importorskip("torch")
 
@@ -177,7 +177,7 @@ def test_bfloat16_errs_no_more(everywhere):
 
 
 def test_every_layer_is_traced_all_the_same(everywhere):
-    from conversion.torch_runner import runner_of
+    from conversion.backends.torch_backend import runner_of
 
     x = drawn(1, 8, 8, 3).numpy()
     ours, plain = (

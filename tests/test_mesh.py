@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from unet_core.errors import ConfigError
-from unet_core.recipe import Recipe
+from unet_core.training.train_config import Recipe
 
 jax = pytest.importorskip("jax")
 
 from jax.sharding import AbstractMesh, PartitionSpec
 
-from unet_jax import mesh as meshes
+from unet_jax.training import mesh as meshes
 
 BOUND = 1e-9
 """The largest difference, as a part of the largest entry of the array that it is in."""

@@ -12,8 +12,8 @@ from conftest import validations
 from safetensors.numpy import load_file
 
 from unet_cli.main import main
-from unet_core.checkpoint import digest
-from unet_core.history import read_history
+from unet_core.checkpoints.checkpoint import digest
+from unet_core.training.history import read_history
 
 pytest.importorskip("jax")
 pytest.importorskip("grain")
@@ -21,9 +21,9 @@ pytest.importorskip("tensorboardX")
 
 import unet_jax.checkpoint
 from conversion import convert
-from unet_core.run import read_settings
-from unet_core.synthetic import Synthetic, write_folder
-from unet_jax.states import training_item
+from unet_core.data.synthetic import Synthetic, write_folder
+from unet_core.training.run import read_settings
+from unet_jax.training.states import training_item
 
 RECIPE = ("--backend", "jax", "--features", "8", "16", "--steps", "4", "--batch", "8", "--crop", "16", "--ema", "0.9")
 OFTEN = ("--precision", "float64", "--save-every", "2", "--validate-every", "4")
@@ -145,9 +145,11 @@ def test_a_mesh_that_does_not_fit_is_refused(options, message, cells, tmp_path, 
 def test_rows_that_cannot_be_shared_are_refused_before_anything_is_written(cells, tmp_path, capsys, monkeypatch):
     from jax.sharding import AbstractMesh
 
-    import unet_jax.mesh
+    import unet_jax.training.mesh
 
-    monkeypatch.setattr(unet_jax.mesh, "device_mesh", lambda *_: AbstractMesh((1, 1, 3), unet_jax.mesh.AXES))
+    monkeypatch.setattr(
+        unet_jax.training.mesh, "device_mesh", lambda *_: AbstractMesh((1, 1, 3), unet_jax.training.mesh.AXES)
+    )
     assert main(["train", "--data", str(cells), "--out", str(tmp_path / "run"), *RECIPE, "--mesh", "space=3"]) == 2
     assert "crop 16: the 3 devices of space cannot share its rows" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

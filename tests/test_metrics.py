@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from unet_core.evaluation import Evaluation, Share, evaluate
-from unet_core.folder import Pair
-from unet_core.losses import sums, value
-from unet_core.metrics import confusion, decided, metrics
-from unet_core.overlay import grey, overlay, panel
-from unet_core.settings import Loss
+from unet_core.data.folder import Pair
+from unet_core.prediction.evaluation import Evaluation, Share, evaluate
+from unet_core.prediction.metrics import confusion, decided, metrics
+from unet_core.prediction.overlay import grey, overlay, panel
+from unet_core.training.losses import sums, value
+from unet_core.training.settings import Loss
 
 
 def pictures(classes, count=5, seed=0):

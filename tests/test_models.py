@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from strategies import configs
 
 from unet_core import CheckpointError, UNetConfig
-from unet_core.checkpoint import Checkpoint
-from unet_core.hub import tensor_specs
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.graph.canonical import tensor_specs
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
@@ -21,9 +21,9 @@ from flax import nnx
 import conversion
 import unet_jax
 import unet_torch
-from unet_jax.hub import to_hub as jax_hub
+from unet_jax.canonical import to_hub as jax_hub
+from unet_torch.canonical import to_hub as torch_hub
 from unet_torch.checkpoint import from_checkpoint
-from unet_torch.hub import to_hub as torch_hub
 
 CONFIGS = {
     "default": TINY,

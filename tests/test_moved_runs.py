@@ -13,25 +13,26 @@ from test_train import interrupt
 from conversion import convert
 from conversion.runs import read_run
 from conversion.training import train
-from unet_core import CheckpointError, UNetConfig, safetensors_file
-from unet_core.checkpoint import Checkpoint
-from unet_core.history import read_history
-from unet_core.recipe import Recipe
-from unet_core.run import read_settings
-from unet_core.schedule import Schedule
-from unet_core.settings import Loss, Optimizer
-from unet_core.training_state import MOMENTS, OptimizerState, TrainingState, difference, parameter_shapes
+from unet_core import CheckpointError, UNetConfig
+from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.training.history import read_history
+from unet_core.training.run import read_settings
+from unet_core.training.schedule import Schedule
+from unet_core.training.settings import Loss, Optimizer
+from unet_core.training.state import MOMENTS, OptimizerState, TrainingState, difference, parameter_shapes
+from unet_core.training.train_config import Recipe
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
 
 from safetensors.numpy import load_file
 
-import unet_jax.states
-import unet_torch.states
-from unet_jax import step as in_jax
-from unet_jax.mesh import device_mesh
-from unet_torch import step as in_torch
+import unet_jax.training.states
+import unet_torch.training.states
+from unet_jax.training import step as in_jax
+from unet_jax.training.mesh import device_mesh
+from unet_torch.training import step as in_torch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -51,7 +52,7 @@ RECIPES = {
 }
 KEPT = ("history.jsonl", "best.safetensors")
 OTHER = {"torch": "jax", "jax": "torch"}
-FRAMEWORKS = {"torch": unet_torch.states, "jax": unet_jax.states}
+FRAMEWORKS = {"torch": unet_torch.training.states, "jax": unet_jax.training.states}
 
 
 def state_of(recipe, *, channels=3, classes=2, seed=0):
@@ -77,28 +78,28 @@ def state_of(recipe, *, channels=3, classes=2, seed=0):
 
 
 def through_torch(state, recipe):
-    saved = unet_torch.states.saved_form(state, recipe, 0.1)
-    return unet_torch.states.hub_form(saved, state.network, recipe, "the state")
+    saved = unet_torch.training.states.saved_form(state, recipe, 0.1)
+    return unet_torch.training.states.hub_form(saved, state.network, recipe, "the state")
 
 
 def through_jax(state, recipe):
-    arrays = unet_jax.states.saved_form(state, recipe)
-    return unet_jax.states.hub_form(state.network, arrays, state.step, recipe, "the state")
+    arrays = unet_jax.training.states.saved_form(state, recipe)
+    return unet_jax.training.states.hub_form(state.network, arrays, state.step, recipe, "the state")
 
 
 def live_in_torch(state, recipe):
     live = in_torch.new_state(state.network, recipe, torch.device("cpu"))
-    live.load_state_dict(unet_torch.states.saved_form(state, recipe, 0.1))
-    return unet_torch.states.hub_form(live.state_dict(state.step), state.network, recipe, "the state")
+    live.load_state_dict(unet_torch.training.states.saved_form(state, recipe, 0.1))
+    return unet_torch.training.states.hub_form(live.state_dict(state.step), state.network, recipe, "the state")
 
 
 def live_in_jax(state, recipe):
     with jax.enable_x64(recipe.precision == "float64"):
-        arrays = unet_jax.states.saved_form(state, recipe)
+        arrays = unet_jax.training.states.saved_form(state, recipe)
         live = in_jax.new_state(state.network, recipe, device_mesh(recipe.batch), arrays)
         network = in_jax.host_network(live.params, live.stats, state.network)
         arrays = in_jax.host_arrays(live)
-    return unet_jax.states.hub_form(network, arrays, state.step, recipe, "the state")
+    return unet_jax.training.states.hub_form(network, arrays, state.step, recipe, "the state")
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -8,8 +8,8 @@ from conftest import trained_tensors
 
 from unet_core.config import UNetConfig
 from unet_core.graph import Graph, Node, Tensor
+from unet_core.graph.canonical import COUNTER
 from unet_core.graph.family import graph
-from unet_core.hub import COUNTER
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
@@ -20,7 +20,7 @@ from flax import nnx
 from unet_jax import execution as execution_of_jax
 from unet_jax.network import Network, name_of, path_of
 from unet_torch import execution as execution_of_torch
-from unet_torch.hub import as_torch, fill
+from unet_torch.canonical import as_torch, fill
 from unet_torch.model import UNet
 from unet_torch.network import Network as TorchNetwork
 

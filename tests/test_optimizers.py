@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unet_core.errors import ConfigError
-from unet_core.recipe import Recipe
-from unet_core.schedule import Schedule
-from unet_core.settings import Augmentation, Loss, Optimizer
+from unet_core.training.schedule import Schedule
+from unet_core.training.settings import Augmentation, Loss, Optimizer
+from unet_core.training.train_config import Recipe
 
 STEPS = 15
 RATES = [0.1 / (1 + step % 4) for step in range(STEPS)]
@@ -82,7 +82,7 @@ def in_jax(transformation, *, scaled=False):
 
 
 def torchs(settings):
-    unet_torch = pytest.importorskip("unet_torch.optimizers")
+    unet_torch = pytest.importorskip("unet_torch.training.optimizers")
     return in_torch(lambda params: unet_torch.optimizer_of(settings, params))
 
 
@@ -93,7 +93,7 @@ def differ(a, b):
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_optax_steps_as_torch_does(x64, name):
-    ours = pytest.importorskip("unet_jax.optimizers").optimizer_of(SETTINGS[name])
+    ours = pytest.importorskip("unet_jax.training.optimizers").optimizer_of(SETTINGS[name])
     expected = torchs(SETTINGS[name])
     found = in_jax(ours)
     np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-15)
@@ -119,7 +119,7 @@ def test_optaxs_own_are_others(x64, name):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_optimizer_has_something_to_save(name):
     """Orbax writes no empty tree."""
-    jax, optimizers = pytest.importorskip("jax"), pytest.importorskip("unet_jax.optimizers")
+    jax, optimizers = pytest.importorskip("jax"), pytest.importorskip("unet_jax.training.optimizers")
     assert jax.tree.leaves(jax.eval_shape(optimizers.optimizer_of(SETTINGS[name]).init, starts()))
 
 
@@ -132,7 +132,7 @@ def test_decay_in_the_gradient_is_not_adamws(x64):
 def test_the_settings_are_torchs_defaults():
     """So that an option that is left out means what it means in a script in PyTorch."""
     torch = pytest.importorskip("torch")
-    from unet_torch.optimizers import optimizer_of
+    from unet_torch.training.optimizers import optimizer_of
 
     param = [torch.nn.Parameter(torch.zeros(1))]
     theirs = (torch.optim.Adam(param), torch.optim.AdamW(param), torch.optim.SGD(param), torch.optim.RMSprop(param))
@@ -144,8 +144,8 @@ def test_the_settings_are_torchs_defaults():
 
 @pytest.mark.parametrize("most", [None, 1e-4, 2.0, 1e9])
 def test_clipping_is_torchs(x64, most):
-    torch, unet_torch = pytest.importorskip("torch"), pytest.importorskip("unet_torch.optimizers")
-    unet_jax, optax = pytest.importorskip("unet_jax.optimizers"), pytest.importorskip("optax")
+    torch, unet_torch = pytest.importorskip("torch"), pytest.importorskip("unet_torch.training.optimizers")
+    unet_jax, optax = pytest.importorskip("unet_jax.training.optimizers"), pytest.importorskip("optax")
     gradient = gradients()[0]
     params, twins = ({name: torch.nn.Parameter(torch.tensor(g)) for name, g in gradient.items()} for _ in range(2))
     for name, value in gradient.items():
@@ -164,7 +164,7 @@ def test_clipping_is_torchs(x64, most):
 
 
 def test_no_clipping_changes_no_bit(x64):
-    unet_jax = pytest.importorskip("unet_jax.optimizers")
+    unet_jax = pytest.importorskip("unet_jax.training.optimizers")
     gradient = gradients()[0]
     for most in (None, 1e9):
         np.testing.assert_array_equal(unet_jax.clipped(gradient, most)[0]["a"], gradient["a"])
@@ -199,7 +199,7 @@ def torchs_average(model, states, decay):
 
 
 def average_in_torch(states, recipe):
-    from unet_torch.optimizers import averaged
+    from unet_torch.training.optimizers import averaged
 
     average = {name: value.clone() for name, value in states[0].items()}
     for step, state in enumerate(states[1:]):
@@ -209,7 +209,7 @@ def average_in_torch(states, recipe):
 
 @functools.cache
 def jitted_average():
-    return pytest.importorskip("jax").jit(pytest.importorskip("unet_jax.optimizers").averaged)
+    return pytest.importorskip("jax").jit(pytest.importorskip("unet_jax.training.optimizers").averaged)
 
 
 def average_in_jax(states, recipe):

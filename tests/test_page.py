@@ -20,9 +20,9 @@ pytest.importorskip("PIL")
 from comparisons import different, faithful, picture
 from PIL import Image
 
-from comparison.figures import Scale, number
-from comparison.page import render
-from comparison.panels import panels_of, top_of
+from unet_compare.page.figures import Scale, number
+from unet_compare.page.page import render
+from unet_compare.page.panels import panels_of, top_of
 
 COMMAND = "unet compare model.pt --data cells --out report"
 SMALL = {"features": (2, 3), "steps": 12, "pictures": 1, "passes": ("eval", "update")}
@@ -358,11 +358,11 @@ def test_a_large_pictures_worst_pixel_is_seen():
 def test_what_is_not_installed_is_said_in_one_line(monkeypatch, package):
     from unet_core.errors import MissingFrameworkError
 
-    for name in [name for name in sys.modules if name.startswith(("comparison.", f"{package}."))]:
+    for name in [name for name in sys.modules if name.startswith(("unet_compare.", f"{package}."))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(
         MissingFrameworkError, match=rf"^the page needs {package}\S*: pip install -e '.\[report\]'"
     ) as error:
-        importlib.import_module("comparison.page")
+        importlib.import_module("unet_compare.page.page")
     assert "\n" not in str(error.value)

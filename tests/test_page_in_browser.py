@@ -13,7 +13,7 @@ webdriver = pytest.importorskip("selenium.webdriver")
 
 from comparisons import different
 
-from comparison.page import render
+from unet_compare.page.page import render
 
 OPTIONS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "

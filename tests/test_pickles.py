@@ -7,7 +7,7 @@ from collections import OrderedDict
 import pytest
 
 from unet_core import CheckpointError
-from unet_core.pickles import DEEPEST, names_in
+from unet_core.checkpoints.pickles import DEEPEST, names_in
 
 VALUES = {
     "nothing": None,

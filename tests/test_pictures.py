@@ -20,8 +20,8 @@ tifffile = pytest.importorskip("tifffile")
 
 from PIL import Image
 
-from unet_core.pictures import as_float, picture_size, read_mask, read_picture
-from unet_core.raster import MOST_PIXELS
+from unet_core.data.decoded import MOST_PIXELS
+from unet_core.data.pictures import as_float, picture_size, read_mask, read_picture
 
 RNG = np.random.default_rng(0)
 GREY8 = RNG.integers(0, 256, (9, 13, 1), np.uint8)
@@ -485,7 +485,7 @@ def test_a_large_picture_is_read_without_a_warning(tmp_path, name, how):
 def test_without_pillow_the_package_is_named(tmp_path):
     code = (
         "import sys; sys.modules['PIL'] = None\n"
-        "from unet_core.pictures import as_float, read_picture\n"
+        "from unet_core.data.pictures import as_float, read_picture\n"
         "try: read_picture(sys.argv[1])\n"
         "except ImportError as error: print(type(error).__name__, error)"
     )

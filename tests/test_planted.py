@@ -12,10 +12,10 @@ torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
 
 import conversion
+from conversion.backends.backend import runner_of_checkpoint, runner_of_code
 from conversion.code import Known, values_of
 from conversion.containers import opened
-from conversion.proof import verify_runners
-from conversion.runners import runner_of_checkpoint, runner_of_code
+from conversion.proof.proof import verify_runners
 from unet_cli.main import main
 from unet_core import CheckpointError, UNetConfig
 from unet_core.graph import Graph

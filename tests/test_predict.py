@@ -13,11 +13,11 @@ from strategies import configs
 from test_twins import ROOT, methods, public_names
 
 from unet_core import UNetConfig
-from unet_core.checkpoint import Checkpoint
+from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.errors import DataError, UNetError
 from unet_core.graph.family import graph
 from unet_core.graph.regions import reach
-from unet_core.tiles import tiling
+from unet_core.prediction.tile_geometry import tiling
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
@@ -27,8 +27,8 @@ from flax import nnx
 
 import unet_jax.predict
 import unet_torch.predict
+from unet_jax.canonical import to_hub as jax_hub
 from unet_jax.checkpoint import from_checkpoint as to_jax
-from unet_jax.hub import to_hub as jax_hub
 from unet_torch.checkpoint import from_checkpoint as to_torch
 
 CONFIGS = {
@@ -130,7 +130,7 @@ def test_tiles_that_reach_less_far_are_another_network(x64, twin, monkeypatch):
     predict = predictor(twin, tile=(tile, tile))
     reference = whole(TINY, picture)
     assert error(predict.logits(picture), reference) < 1e-12
-    monkeypatch.setattr("unet_core.tiles.reach", lambda *_: ((16, 16), (16, 16)))
+    monkeypatch.setattr("unet_core.prediction.tile_geometry.reach", lambda *_: ((16, 16), (16, 16)))
     assert error(predict.logits(picture), reference) > 1e-8
 
 
@@ -294,7 +294,7 @@ import os
 os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
 import jax, numpy as np, unet_jax
 from flax import nnx
-from unet_core.tiles import tiling
+from unet_core.prediction.tile_geometry import tiling
 from unet_jax.predict import Predictor
 model = unet_jax.UNet(1, 1, features=(2, 3), rngs=0)
 mesh = jax.make_mesh((2,), ("data",))
@@ -340,7 +340,7 @@ def test_several_devices(tmp_path):
 @twins
 def test_a_picture_that_does_not_fit_is_refused(twin, shape, message):
     if len(shape) != 3:
-        from unet_core.bands import check_picture
+        from unet_core.prediction.stitching import check_picture
 
         with pytest.raises(DataError, match=message):
             check_picture(TINY, np.zeros(shape, np.uint8))

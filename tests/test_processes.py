@@ -14,17 +14,17 @@ from safetensors.numpy import load_file
 
 from unet_core.config import UNetConfig
 from unet_core.errors import ConfigError
-from unet_core.history import read_history
-from unet_core.recipe import Recipe
-from unet_core.settings import Loss
+from unet_core.training.history import read_history
+from unet_core.training.settings import Loss
+from unet_core.training.train_config import Recipe
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("grain")
 pytest.importorskip("tensorboardX")
 
 from conversion.training import train
-from unet_torch.normalisation import GlobalBatchNorm
-from unet_torch.processes import Processes
+from unet_torch.training.normalisation import GlobalBatchNorm
+from unet_torch.training.processes import Processes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

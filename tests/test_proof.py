@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unet_cli.main import main
-from unet_core import UNetConfig, UNetError, safetensors_file
-from unet_core.checkpoint import Checkpoint
+from unet_core import UNetConfig, UNetError
+from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints.checkpoint import Checkpoint
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
@@ -23,10 +24,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 import conversion
-from conversion import judgement
-from conversion.jax_runner import JaxRunner
-from conversion.judgement import EVAL, GRADIENTS, STATISTICS, TRAINING
-from conversion.verification import verify
+from conversion.backends.jax_backend import JaxRunner
+from conversion.proof import checks as judgement
+from conversion.proof.checks import EVAL, GRADIENTS, STATISTICS, TRAINING
+from conversion.proof.verification import verify
 from unet_jax.operations import OPERATIONS
 from unet_torch import checkpoint as torch_file
 

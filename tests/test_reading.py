@@ -11,8 +11,8 @@ import unet_torch
 from unet_core.errors import UNetError
 from unet_core.graph import Graph, Sizes
 from unet_torch.network import Network
-from unet_torch.probing import sizes_taken
-from unet_torch.reading import picked, read
+from unet_torch.reading.probing import sizes_taken
+from unet_torch.reading.read import picked, read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -261,12 +261,12 @@ def test_a_size_that_is_named_is_one_that_the_network_takes():
     ],
 )
 def test_a_wrong_row_is_found(monkeypatch, network_name, operation, attribute, value, message):
-    add = unet_torch.program.Program.add
+    add = unet_torch.reading.program.Program.add
 
     def wrong(self, name, *inputs, **given):
         return add(self, name, *inputs, **({**given, attribute: value} if name == operation else given))
 
-    monkeypatch.setattr(unet_torch.program.Program, "add", wrong)
+    monkeypatch.setattr(unet_torch.reading.program.Program, "add", wrong)
     with pytest.raises(UNetError, match=message):
         read(network(network_name))
 

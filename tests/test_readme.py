@@ -12,8 +12,8 @@ from conftest import trained_tensors
 
 from unet_cli.main import main
 from unet_core import UNetConfig
-from unet_core.checkpoint import Checkpoint, Origin, exported
-from unet_core.synthetic import Synthetic, write_folder
+from unet_core.checkpoints.checkpoint import Checkpoint, Origin, exported
+from unet_core.data.synthetic import Synthetic, write_folder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -52,8 +52,8 @@ def test_unet_commands_run(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
     pytest.importorskip("jax")
     from unet_torch import checkpoint as torch_file
+    from unet_torch.canonical import as_torch
     from unet_torch.checkpoint import from_checkpoint
-    from unet_torch.hub import as_torch
 
     monkeypatch.chdir(tmp_path)
     config = UNetConfig(3, 1, (4, 6))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unet_core.errors import ConfigError
-from unet_core.schedule import Schedule, drops
+from unet_core.training.schedule import Schedule, drops
 
 torch = pytest.importorskip("torch")
 

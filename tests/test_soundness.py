@@ -6,9 +6,9 @@ import pytest
 from conftest import TINY, trained_tensors
 
 from unet_core import CheckpointError
-from unet_core.checkpoint import Checkpoint
-from unet_core.initial import initial_tensors
-from unet_core.soundness import oddities, poison, trusted
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.checkpoints.soundness import oddities, poison, trusted
+from unet_core.graph.initial import initial_tensors
 
 
 def changed(key, change, dtype=np.float32):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from conftest import trained_tensors
 
-from unet_core.batches import Batch
-from unet_core.checkpoint import Checkpoint
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.data.batches import Batch
 from unet_core.errors import CheckpointError, ConfigError
-from unet_core.recipe import Recipe
-from unet_core.settings import Loss, Optimizer
+from unet_core.training.settings import Loss, Optimizer
+from unet_core.training.train_config import Recipe
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
@@ -21,11 +21,11 @@ jax = pytest.importorskip("jax")
 import jax.numpy as jnp
 from flax import nnx
 
-from unet_jax import step as in_jax
-from unet_jax.mesh import device_mesh
 from unet_jax.operations import OPERATIONS
-from unet_torch import step as in_torch
-from unet_torch.hub import to_hub
+from unet_jax.training import step as in_jax
+from unet_jax.training.mesh import device_mesh
+from unet_torch.canonical import to_hub
+from unet_torch.training import step as in_torch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

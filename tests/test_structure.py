@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from strategies import configs
 
 from unet_core import CheckpointError, UNetConfig
-from unet_core.hub import infer_config, tensor_specs
-from unet_core.structure import read_structure
+from unet_core.checkpoints.structure import read_structure
+from unet_core.graph.canonical import infer_config, tensor_specs
 
 
 def shapes(config, rename=lambda layer: f"net.{layer.replace('.', '_')}"):

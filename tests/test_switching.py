@@ -9,24 +9,24 @@ import numpy as np
 import pytest
 from conftest import few, trained_tensors
 
-from unet_core.batches import Batch
-from unet_core.checkpoint import Checkpoint
-from unet_core.recipe import Recipe
-from unet_core.schedule import Schedule
-from unet_core.settings import Loss, Optimizer
-from unet_core.training_state import TrainingState
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.data.batches import Batch
+from unet_core.training.schedule import Schedule
+from unet_core.training.settings import Loss, Optimizer
+from unet_core.training.state import TrainingState
+from unet_core.training.train_config import Recipe
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
 
 import optax
 
-import unet_jax.states
-import unet_torch.states
-from unet_jax import step as in_jax
-from unet_jax.mesh import device_mesh
+import unet_jax.training.states
+import unet_torch.training.states
 from unet_jax.operations import OPERATIONS
-from unet_torch import step as in_torch
+from unet_jax.training import step as in_jax
+from unet_jax.training.mesh import device_mesh
+from unet_torch.training import step as in_torch
 
 STEPS, STOPS = 50, (1, 17, 49, 50)
 BOUND = 1e-9
@@ -106,7 +106,7 @@ class InTorch:
         self.recipe = recipe
         self.live = in_torch.new_state(start(recipe.upsampling), recipe, torch.device("cpu"))
         if state is not None:
-            self.live.load_state_dict(unet_torch.states.saved_form(state, recipe, rate=0.123))
+            self.live.load_state_dict(unet_torch.training.states.saved_form(state, recipe, rate=0.123))
         self.update = in_torch.updater(recipe, self.live)
 
     def step(self, batch, rate, renewal):
@@ -115,7 +115,7 @@ class InTorch:
 
     def state(self, step):
         saved = copy.deepcopy(self.live.state_dict(step))
-        return unet_torch.states.hub_form(saved, start(self.recipe.upsampling), self.recipe, "the state")
+        return unet_torch.training.states.hub_form(saved, start(self.recipe.upsampling), self.recipe, "the state")
 
 
 class InJax:
@@ -127,7 +127,7 @@ class InJax:
         self.update, fresh = made or compiled(dataclasses.replace(recipe, schedule=Schedule()))
         self.live = jax.tree.map(jax.numpy.copy, fresh)
         if state is not None:
-            saved = unet_jax.states.saved_form(state, recipe)
+            saved = unet_jax.training.states.saved_form(state, recipe)
             self.live = in_jax.new_state(state.network, recipe, self.mesh, saved)
 
     def step(self, batch, rate, renewal):
@@ -137,7 +137,7 @@ class InJax:
 
     def state(self, step):
         network = in_jax.host_network(self.live.params, self.live.stats, start(self.recipe.upsampling))
-        return unet_jax.states.hub_form(network, in_jax.host_arrays(self.live), step, self.recipe, "the state")
+        return unet_jax.training.states.hub_form(network, in_jax.host_arrays(self.live), step, self.recipe, "the state")
 
 
 IN = {"torch": InTorch, "jax": InJax}

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from unet_core.cells import _scattered
+from unet_core.data.cells import _scattered
+from unet_core.data.synthetic import Synthetic, write_folder
 from unet_core.errors import DataError
-from unet_core.synthetic import Synthetic, write_folder
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
@@ -74,7 +74,7 @@ def test_what_cannot_be_drawn_is_refused(wrong):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_written_folder_reads_back(tmp_path, channels):
     pytest.importorskip("PIL")
-    from unet_core.folder import open_folder
+    from unet_core.data.folder import open_folder
 
     data = Synthetic(count=4, size=40, channels=channels).subset([3, 1])
     write_folder(data, tmp_path / "new" / "data")

@@ -13,7 +13,7 @@ from flax import nnx
 
 import unet_jax
 from unet_core import CheckpointError
-from unet_jax.hub import nest, translate
+from unet_jax.canonical import nest, translate
 
 
 @given(configs(most=5, levels=5), st.integers(0, 99))

@@ -9,12 +9,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from unet_core import UNetConfig
-from unet_core.bands import averaged, one_ahead, stitched
 from unet_core.errors import UNetError
 from unet_core.graph import Sizes
 from unet_core.graph.family import graph
 from unet_core.graph.regions import reach
-from unet_core.tiles import LARGEST_TILE, check_tile, default_tile, shared_tile, tiling
+from unet_core.prediction.stitching import averaged, one_ahead, stitched
+from unet_core.prediction.tile_geometry import LARGEST_TILE, check_tile, default_tile, shared_tile, tiling
 
 KINDS = [
     UNetConfig(upsampling=upsampling, fit=fit, align_corners=align_corners)

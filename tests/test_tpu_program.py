@@ -17,11 +17,11 @@ from jax import export
 
 from benchmarks import tpu_aot
 from benchmarks.tpu_program import Collective, buffers, collectives, moves, parse, source_lines
-from unet_core.checkpoint import Checkpoint
+from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.config import UNetConfig
-from unet_core.recipe import Recipe
-from unet_jax.mesh import mesh_of
-from unet_jax.step import abstract_state, updater
+from unet_core.training.train_config import Recipe
+from unet_jax.training.mesh import mesh_of
+from unet_jax.training.step import abstract_state, updater
 
 RECIPE = Recipe(features=(4, 6, 8), batch=2, crop=16, precision="bfloat16")
 
@@ -75,7 +75,7 @@ COMPILED = """HloModule jit_update, is_scheduled=true
 
 FileNames
 1 "/home/me/loop.py"
-2 "/home/me/unet_jax/step.py"
+2 "/home/me/unet_jax/training/step.py"
 3 "/home/me/unet_jax/model.py"
 4 "/home/me/unet_jax/layers.py"
 
@@ -355,7 +355,7 @@ ON_EIGHT = """
 import sys
 import jax
 from benchmarks import tpu_aot
-from unet_jax.mesh import mesh_of
+from unet_jax.training.mesh import mesh_of
 jax.lax.platform_dependent = lambda *operands, default, **_: default(*operands)
 tpu_aot.load, tpu_aot.version = (lambda _: None), (lambda _: "1.0")
 tpu_aot.Topology.mesh = lambda self, shape: mesh_of(shape, jax.devices()[: self.chips])

@@ -18,15 +18,15 @@ from conftest import few, mostly_torch
 from safetensors.numpy import load_file
 
 from unet_core import CheckpointError, ConfigError, UNetConfig
-from unet_core.checkpoint import new_network
+from unet_core.checkpoints.checkpoint import new_network
+from unet_core.data.synthetic import Synthetic, write_folder
 from unet_core.errors import RunError
-from unet_core.history import read_history
-from unet_core.recipe import Recipe
-from unet_core.run import open_run, read_settings
-from unet_core.schedule import Schedule
-from unet_core.settings import Loss, Optimizer
-from unet_core.synthetic import Synthetic, write_folder
-from unet_core.training_state import difference
+from unet_core.training.history import read_history
+from unet_core.training.run import open_run, read_settings
+from unet_core.training.schedule import Schedule
+from unet_core.training.settings import Loss, Optimizer
+from unet_core.training.state import difference
+from unet_core.training.train_config import Recipe
 
 pytest.importorskip("grain")
 pytest.importorskip("tensorboardX")
@@ -38,7 +38,7 @@ SMALL = Recipe(
 
 
 def train(backend, path, data, recipe=SMALL, *, resume=False, until=None, **options):
-    module = importlib.import_module(f"unet_{backend}.train")
+    module = importlib.import_module(f"unet_{backend}.training.train")
     said = []
     how = {"backend": backend, "recipe": recipe, "data": str(data), "resume": resume, "until": until}
     with open_run(path, **how, tell=said.append) as run:
@@ -109,10 +109,10 @@ def test_another_order_of_the_pictures_is_noticed(cells, tmp_path, monkeypatch):
     pytest.importorskip("torch")
     recipe = double(SMALL, steps=4, validate_every=4, save_every=4)
     train("torch", tmp_path / "a", cells, recipe)
-    monkeypatch.setattr("unet_core.batches._ORDERS", 7)
-    importlib.import_module("unet_core.batches")._order.cache_clear()
+    monkeypatch.setattr("unet_core.data.batches._ORDERS", 7)
+    importlib.import_module("unet_core.data.batches")._order.cache_clear()
     train("torch", tmp_path / "b", cells, recipe)
-    importlib.import_module("unet_core.batches")._order.cache_clear()
+    importlib.import_module("unet_core.data.batches")._order.cache_clear()
     assert np.abs(losses(tmp_path / "a") - losses(tmp_path / "b")).max() > 1e-4
 
 
@@ -158,7 +158,7 @@ def test_a_training_cannot_leave_before_its_first_step(cells, tmp_path):
 
 def interrupt(monkeypatch, *, after, number=signal.SIGTERM):
     """Send this process a signal once the rate of a step is asked for."""
-    recorder = importlib.import_module("unet_core.recorder").Recorder
+    recorder = importlib.import_module("unet_core.training.recorder").Recorder
     rate = recorder.rate
 
     def rate_and_signal(self, step):
@@ -172,7 +172,7 @@ def interrupt(monkeypatch, *, after, number=signal.SIGTERM):
 @mostly_torch
 def test_a_signal_between_fetching_and_saving_loses_no_line(backend, cells, whole, tmp_path, monkeypatch):
     """It asks for a save when the losses of the step have not been fetched: that comes with the next step."""
-    recorder = importlib.import_module("unet_core.recorder").Recorder
+    recorder = importlib.import_module("unet_core.training.recorder").Recorder
     validates = recorder.validates
     calls = []
 
@@ -226,7 +226,7 @@ def test_a_run_that_was_killed_before_its_config_was_written_starts(cells, tmp_p
 def test_slots_that_are_named_by_their_place_are_read(whole, tmp_path):
     """As JAX states of release 0.3 have them."""
     pytest.importorskip("jax")
-    from unet_jax.states import States, read
+    from unet_jax.training.states import States, read
 
     folder, recipe = whole("jax") / "states", RECIPES["adam"]
     start = new_network(recipe.network(1, 2), recipe.seed)
@@ -275,7 +275,7 @@ def test_a_bit_of_the_optimisers_slots_that_flipped_is_seen(tmp_path):
     pytest.importorskip("jax")
     import tensorstore
 
-    from unet_jax.states import States
+    from unet_jax.training.states import States
 
     network = new_network(SMALL.network(1, 2), 0)
     training = {"slots.mu": np.random.default_rng(0).standard_normal((64, 64))}
@@ -364,7 +364,7 @@ def test_a_training_that_was_refused_can_be_started_anew(cells, tmp_path, monkey
 def test_another_training_that_began_meanwhile_is_seen(cells, tmp_path, monkeypatch):
     """Between the look at the folder and the lock."""
     pytest.importorskip("torch")
-    module = importlib.import_module("unet_core.run")
+    module = importlib.import_module("unet_core.training.run")
     split = module.split
 
     def split_and_wait(*given):
@@ -510,8 +510,8 @@ def test_the_step_lowers_for_a_tpu():
     jax = pytest.importorskip("jax")
     import jax.numpy as jnp
 
-    from unet_jax import step
-    from unet_jax.mesh import device_mesh
+    from unet_jax.training import step
+    from unet_jax.training.mesh import device_mesh
 
     recipe = dataclasses.replace(SMALL, precision="bfloat16", ema=0.9)
     network = new_network(recipe.network(1, 2), 0)
@@ -538,7 +538,7 @@ def test_jax_does_not_wait_for_each_step(cells, tmp_path, monkeypatch):
 def test_a_batch_that_the_devices_do_not_divide_is_refused():
     pytest.importorskip("jax")
     done = in_process(
-        "import jax; from unet_jax.mesh import device_mesh; device_mesh(6)",
+        "import jax; from unet_jax.training.mesh import device_mesh; device_mesh(6)",
         XLA_FLAGS="--xla_force_host_platform_device_count=4",
     )
     assert "batch 6: is not divided by the 4 devices; give a multiple of 4" in done.stderr
@@ -561,9 +561,9 @@ def test_eight_devices_train_as_one_does(cells, tmp_path):
     recipe = double(SMALL, batch=8, steps=6, validate_every=6, save_every=6, ema=0.9)
     code = f"""
 import json, pathlib
-from unet_core.recipe import Recipe
-from unet_core.run import open_run
-from unet_jax.train import train
+from unet_core.training.train_config import Recipe
+from unet_core.training.run import open_run
+from unet_jax.training.train import train
 recipe = Recipe.from_dict(json.loads({json.dumps(recipe.to_dict())!r}))
 with open_run(pathlib.Path({str(tmp_path / "eight")!r}), backend="jax", recipe=recipe, data={str(cells)!r}) as run:
     train(run)
@@ -643,7 +643,7 @@ def test_kill_9_loses_nothing(backend, cells, tmp_path):
 
 
 def test_a_signal_that_was_ignored_stays_so(heeded):
-    from unet_core.signals import stop_requests
+    from unet_core.training.signals import stop_requests
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with stop_requests() as request:

@@ -8,9 +8,10 @@ import pytest
 from conftest import TINY, mostly_torch, trained_tensors
 
 from unet_cli.main import main
-from unet_core import UNetConfig, safetensors_file
-from unet_core.checkpoint import Checkpoint
-from unet_core.history import read_history
+from unet_core import UNetConfig
+from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.training.history import read_history
 
 pytest.importorskip("grain")
 Image = pytest.importorskip("PIL.Image")

@@ -24,17 +24,17 @@ import unet_jax
 from conversion.code import Known
 from conversion.scripts import understood_training
 from unet_cli.main import main
-from unet_core.checkpoint import Checkpoint
-from unet_core.contents import Contents
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.checkpoints.contents import Contents
+from unet_core.checkpoints.reading import read_contents
 from unet_core.errors import CheckpointError
-from unet_core.hub import infer_config, tensor_specs
-from unet_core.reading import read_contents
-from unet_core.training_file import refuse
-from unet_core.training_state import difference
-from unet_jax.hub import nest, translate
-from unet_torch import optimizer_state
+from unet_core.graph.canonical import infer_config, tensor_specs
+from unet_core.training.script_file import refuse
+from unet_core.training.state import difference
+from unet_jax.canonical import nest, translate
+from unet_torch.canonical import to_hub
 from unet_torch.checkpoint import from_checkpoint
-from unet_torch.hub import to_hub
+from unet_torch.training import optimizer_state
 
 RATE = 0.01
 

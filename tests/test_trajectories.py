@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from conftest import trained_tensors
 
-from comparison.trajectories import UNIT, distance, trajectories
-from conversion.runners import runner_of_checkpoint
-from conversion.samples import neighbour
-from unet_core.checkpoint import Checkpoint
+from conversion.backends.backend import runner_of_checkpoint
+from conversion.proof.samples import neighbour
+from unet_compare.trajectories import UNIT, distance, trajectories
+from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.config import UNetConfig
+from unet_core.data.synthetic import Synthetic
 from unet_core.errors import DataError, UNetError
-from unet_core.synthetic import Synthetic
 
 pytest.importorskip("torch")
 pytest.importorskip("jax")
@@ -60,20 +60,20 @@ def test_another_batch_norm_leaves_the_band_at_once(change):
 
 
 def test_another_learning_rate_leaves_the_band(monkeypatch):
-    import comparison.jax_side
+    import unet_compare.jax_backend
 
-    controls = comparison.jax_side.controls_of
-    monkeypatch.setattr(comparison.jax_side, "controls_of", lambda rate, *rest: controls(1.5 * rate, *rest))
+    controls = unet_compare.jax_backend.controls_of
+    monkeypatch.setattr(unet_compare.jax_backend, "controls_of", lambda rate, *rest: controls(1.5 * rate, *rest))
     found = trajectories(network("torch"), network("jax"), **SMALL)
     assert found.left == 1
     assert "its weights part from A's by 0.5 of the way" in found.verdict
 
 
 def test_a_rate_that_is_one_percent_off_is_seen_in_the_length_of_the_first_step(monkeypatch):
-    import comparison.jax_side
+    import unet_compare.jax_backend
 
-    controls = comparison.jax_side.controls_of
-    monkeypatch.setattr(comparison.jax_side, "controls_of", lambda rate, *rest: controls(1.01 * rate, *rest))
+    controls = unet_compare.jax_backend.controls_of
+    monkeypatch.setattr(unet_compare.jax_backend, "controls_of", lambda rate, *rest: controls(1.01 * rate, *rest))
     found = trajectories(network("torch"), network("jax"), **SMALL)
     assert found.left == 1
     assert "B leaves the band of A's own runs" in found.verdict
@@ -81,10 +81,10 @@ def test_a_rate_that_is_one_percent_off_is_seen_in_the_length_of_the_first_step(
 
 
 def test_a_loss_that_is_summed_is_seen_though_adam_takes_it_out(monkeypatch):
-    import unet_torch.step
+    import unet_torch.training.step
 
-    plain = unet_torch.step.loss_value
-    monkeypatch.setattr(unet_torch.step, "loss_value", lambda *given: 512 * plain(*given))
+    plain = unet_torch.training.step.loss_value
+    monkeypatch.setattr(unet_torch.training.step, "loss_value", lambda *given: 512 * plain(*given))
     found = trajectories(network("jax"), network("torch"), **SMALL)
     assert found.left == 1
     assert "the loss of its first step is 512 times A's" in found.verdict

@@ -11,11 +11,11 @@ from test_converting_runs import RECIPE, contents, cut, edit_config, remove, sta
 from conversion.runs import read_run
 from conversion.training import train
 from unet_cli.main import main
-from unet_core.run import locked
+from unet_core.training.run import locked
 
 torch = pytest.importorskip("torch")
 
-import unet_torch.states
+import unet_torch.training.states
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -120,7 +120,7 @@ def test_runs_whose_rate_dropped_otherwise_are_told_apart(twin, different):
 def rewrite(run, change):
     """Change the newest state of a run in torch."""
     found = read_run(run)
-    unet_torch.states.write(run / "states", change(found.state), found.settings.recipe, 0.1)
+    unet_torch.training.states.write(run / "states", change(found.state), found.settings.recipe, 0.1)
 
 
 def with_moments(state, change):

@@ -6,7 +6,7 @@ from conftest import trained_tensors
 from test_faster import FAMILY, apart, both, inputs
 
 from unet_core import UNetConfig
-from unet_core.checkpoint import Checkpoint
+from unet_core.checkpoints.checkpoint import Checkpoint
 
 jax = pytest.importorskip("jax")
 
@@ -190,7 +190,7 @@ def test_tiles_are_predicted_as_the_whole(x64, wide):
 def test_the_full_networks_float32_error_is_within_its_budget():
     """Beside torch's own, as the proof of a conversion asks for; of random numbers and of a photograph."""
     torch = pytest.importorskip("torch")
-    from conversion.samples import samples
+    from conversion.proof.samples import samples
     from unet_torch.checkpoint import from_checkpoint as to_torch
 
     config = UNetConfig()

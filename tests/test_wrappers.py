@@ -7,16 +7,17 @@ import pytest
 from conftest import TINY, trained_tensors
 
 from unet_cli.main import main
-from unet_core import CheckpointError, safetensors_file
-from unet_core.checkpoint import Checkpoint
-from unet_core.contents import WRAPPERS
-from unet_core.reading import Hints
+from unet_core import CheckpointError
+from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.checkpoints.contents import WRAPPERS
+from unet_core.checkpoints.reading import Hints
 
 torch = pytest.importorskip("torch")
 
 import unet_torch
 from unet_torch import checkpoint as torch_file
-from unet_torch.hub import as_torch
+from unet_torch.canonical import as_torch
 
 
 def state_dict(seed=0):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from comparison.speed.plan import Plan
+from unet_compare.speed.plan import Plan
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
@@ -16,7 +16,7 @@ class Bench(Plan):
 
     Every candidate (a framework in one configuration) runs in a process of its own, and the candidates take turns, so
     that what else the machine does meets them all. A figure is the median over the rounds of the ratio to the fastest
-    configuration of torch. python -m comparison.speed is the same where this command is not installed.
+    configuration of torch. python -m unet_compare.speed is the same where this command is not installed.
 
     Exit code 1 where no candidate ran.
 
@@ -27,6 +27,6 @@ class Bench(Plan):
 
     def run(self) -> int:
         """Measure, and print the tables."""
-        from comparison.speed.bench import bench
+        from unet_compare.speed.bench import bench
 
         return bench(self)

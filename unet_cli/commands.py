@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from unet_core.checkpoints.dialects import NAMES
 from unet_core.config import Fit, Output
-from unet_core.dialects import NAMES
 from unet_core.errors import CheckpointError, UNetError, printable
 
 if TYPE_CHECKING:
     from conversion.code import Known
-    from conversion.proof import Proof
+    from conversion.proof.proof import Proof
 
     Dialect = str
 else:
@@ -69,7 +69,7 @@ class Source:
     def hints(self, dialect: str | None) -> "Known":
         """The same, for the readers."""
         from conversion.code import Known, values_of
-        from unet_core.reading import SEMANTICS
+        from unet_core.checkpoints.reading import SEMANTICS
 
         given = {"kwargs": self.kwargs, "out-index": self.out_index is not None, "out-key": self.out_key is not None}
         idle = [f"--{name}" for name, value in given.items() if value and self.module is None]
@@ -169,8 +169,8 @@ class Convert(Source):
         """Convert, and print what was written and proven."""
         from conversion import DifferentError, convert
         from unet_cli.tables import print_conversion, print_proof, progress_bar
-        from unet_core.containers import Container, container_of
-        from unet_core.dialects import OWN
+        from unet_core.checkpoints.containers import Container, container_of
+        from unet_core.checkpoints.dialects import OWN
 
         named = container_of(self.dst) is not Container.ORBAX
         hints = self.hints(self.source_dialect or (None if named else self.dialect))

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from comparison.effort import Effort
 from unet_cli.commands import Source, option, parse_size
+from unet_compare.limits import Effort
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,9 @@ class Compare(Source):
 
     def run(self) -> int:
         """Compare, write, and print the verdict; 1 where the networks differ."""
-        from comparison.compare import compare
-        from comparison.report import check_report, write_report
         from unet_cli.tables import print_comparison, progress_bar
+        from unet_compare.compare import compare
+        from unet_compare.report import check_report, write_report
 
         check_report(self.out, force=self.force)
         with progress_bar() as progress:

@@ -11,11 +11,11 @@ import tyro
 
 from unet_cli.commands import Source
 from unet_core.errors import DataError
-from unet_core.settings import Loss
+from unet_core.training.settings import Loss
 
 if TYPE_CHECKING:
     from conversion.inference import Network
-    from unet_core.evaluation import Bands
+    from unet_core.prediction.evaluation import Bands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +65,8 @@ class Predict(Computing):
         """Predict; 2 where a picture was passed over."""
         from conversion.inference import open_network
         from unet_cli.tables import progress_bar
-        from unet_core.pictures import picture_size
-        from unet_core.predictions import Wanted, list_pictures, predict_file
+        from unet_core.data.pictures import picture_size
+        from unet_core.prediction.predictions import Wanted, list_pictures, predict_file
 
         wanted = Wanted(probabilities=self.probabilities, overlays=self.overlays)
         pictures = list_pictures(self.images, self.out, wanted, force=self.force)
@@ -126,7 +126,7 @@ class Eval(Computing):
         """Print the metrics."""
         from conversion.inference import open_network
         from unet_cli.tables import print_evaluation, progress_bar
-        from unet_core.evaluation import evaluate
+        from unet_core.prediction.evaluation import evaluate
 
         network = open_network(self.checkpoint, backend=self.backend, hints=self.hints(None))
         with progress_bar() as progress:

@@ -11,19 +11,19 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from comparison.findings import Comparison
-from conversion.certificate import certificate_path
-from conversion.confirmation import Confirmation
 from conversion.inspection import Inspection
-from conversion.judgement import EVAL, FLOAT32_FACTOR, FLOAT64_BUDGETS, GRADIENTS, Check
-from conversion.outcome import Conversion
-from conversion.proof import Proof, Side
-from unet_core.dialects import dialect_of
+from conversion.proof.certificate import certificate_path
+from conversion.proof.checks import EVAL, FLOAT32_FACTOR, FLOAT64_BUDGETS, GRADIENTS, Check
+from conversion.proof.confirmation import Confirmation
+from conversion.proof.proof import Proof, Side
+from conversion.result import Conversion
+from unet_compare.findings import Comparison
+from unet_core.checkpoints.dialects import dialect_of
+from unet_core.checkpoints.soundness import CHOICES
 from unet_core.errors import printable, shown, some
-from unet_core.evaluation import Evaluation
 from unet_core.graph import Graph
+from unet_core.prediction.evaluation import Evaluation
 from unet_core.progress import Progress as Report
-from unet_core.soundness import CHOICES
 
 _TRIALS = 6
 """Switches that are listed, at most."""

@@ -12,7 +12,7 @@ import tyro
 
 from unet_cli.commands import Source
 from unet_core.errors import UNetError
-from unet_core.recipe import Recipe
+from unet_core.training.train_config import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Train(Source):
 
     def completed(self, arguments: Sequence[str]) -> Self:
         """With --resume, the same command with what it leaves out taken from the run."""
-        from unet_core.run import is_run, read_settings
+        from unet_core.training.run import is_run, read_settings
 
         if not (self.resume and is_run(self.out)):
             return self
@@ -59,10 +59,10 @@ class Train(Source):
 
     def run(self) -> int:
         """Train; 130 where Ctrl-C ended it."""
-        from conversion.machines import Cluster
+        from conversion.backends.machines import Cluster
         from conversion.training import train
         from unet_cli.tables import progress_bar
-        from unet_core.run import BEST
+        from unet_core.training.run import BEST
 
         if self.backend is None or self.data is None:
             raise UNetError(
@@ -119,7 +119,7 @@ class Plot:
 
     def run(self) -> int:
         """Draw, and say where."""
-        from comparison.curves import draw_runs
+        from unet_compare.curves import draw_runs
 
         if not self.runs:
             raise UNetError("RUN: name the folder of a run")

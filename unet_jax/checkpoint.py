@@ -12,20 +12,20 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from unet_core import safetensors_file
-from unet_core.checkpoint import RECORD_KEY, Checkpoint, read_record, seal
-from unet_core.containers import Container, container_of, existing_container
-from unet_core.contents import Contents
+from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, read_record, seal
+from unet_core.checkpoints.containers import Container, container_of, existing_container
+from unet_core.checkpoints.contents import Contents
+from unet_core.checkpoints.reading import NO_HINTS, Hints, read_contents
+from unet_core.checkpoints.soundness import trusted
 from unet_core.errors import CheckpointError, some
 from unet_core.files import atomic, reserve
 from unet_core.graph import Graph
-from unet_core.hub import COUNTER, Description, check_tensors, contiguous, in_forward_order, infer_config
-from unet_core.reading import NO_HINTS, Hints, read_contents
-from unet_core.soundness import trusted
+from unet_core.graph.canonical import COUNTER, Description, check_tensors, contiguous, in_forward_order, infer_config
 from unet_jax.arrays import read_arrays, reason
+from unet_jax.canonical import fill, nest, refuse_narrowing, to_hub, translate
 from unet_jax.earlier import as_today, is_earlier
 from unet_jax.execution import How
-from unet_jax.hub import fill, nest, refuse_narrowing, to_hub, translate
 from unet_jax.model import UNet
 from unet_jax.network import Network
 
@@ -43,7 +43,7 @@ def load(
 
     Args:
         path: a directory as `save` writes it; or a file of this project, or of another one whose UNet is of the family
-            (`unet_core.dialects`).
+            (`unet_core.checkpoints.dialects`).
         hints: what the file does not tell.
         dtype: as in `UNet` and `Network`.
         param_dtype: casts the parameters to this dtype; None keeps each tensor's own.

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from unet_core import initial
 from unet_core.config import UNetConfig
-from unet_core.hub import tensor_specs
+from unet_core.graph import initial
+from unet_core.graph.canonical import tensor_specs
 
 
 def initial_tensors(config: UNetConfig, rngs: nnx.Rngs | jax.Array | int) -> dict[str, Any]:

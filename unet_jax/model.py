@@ -7,11 +7,11 @@ from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
 
+from unet_core.checkpoints.evidence import OURS
 from unet_core.config import Options, UNetConfig
-from unet_core.evidence import OURS
 from unet_core.graph.family import graph
+from unet_jax.canonical import fill
 from unet_jax.execution import How
-from unet_jax.hub import fill
 from unet_jax.initial import initial_tensors
 from unet_jax.network import Network
 

@@ -11,11 +11,11 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from unet_core.checkpoint import Origin
-from unet_core.evidence import UNCHECKED, Evidence
+from unet_core.checkpoints.checkpoint import Origin
+from unet_core.checkpoints.evidence import UNCHECKED, Evidence
 from unet_core.graph import Graph
+from unet_core.graph.canonical import Description
 from unet_core.graph.graph import Output
-from unet_core.hub import Description
 from unet_jax.execution import KEPT, Execution, How, Tap, Uniform, draws, execute
 from unet_jax.rewrites import frozen, rewritten
 

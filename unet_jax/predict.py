@@ -13,10 +13,10 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Shaped
 
-from unet_core.bands import Band, Start, blended, check_picture, cut, gathered, one_ahead
 from unet_core.errors import UNetError
 from unet_core.graph import Graph
-from unet_core.tiles import Tiling, check_tile, tiling
+from unet_core.prediction.stitching import Band, Start, blended, check_picture, cut, gathered, one_ahead
+from unet_core.prediction.tile_geometry import Tiling, check_tile, tiling
 from unet_jax.compilation import compiler_options
 from unet_jax.execution import Execution, execute
 from unet_jax.network import Network
@@ -34,8 +34,8 @@ class Predictor:
 
     Args:
         tile: height and width of the tiles, with what they draw on. None: for each picture the one that suits it,
-            `unet_core.tiles.default_tile`, which may be a compilation per picture: for several pictures, give the
-            `default_tile` of all their sizes.
+            `unet_core.prediction.tile_geometry.default_tile`, which may be a compilation per picture: for several
+            pictures, give the `default_tile` of all their sizes.
         overlap: None: the tiles are exact. Else each is a picture of its own, and neighbours are blended over so many
             pixels at least.
         flips: average the logits over the picture and its three mirror images, which takes four times as long.
@@ -85,8 +85,8 @@ class Predictor:
         """The logits of a picture in bands of rows, from the top down, each with the number of its first row.
 
         Args:
-            picture: uint8, uint16 or float32, as `unet_core.pictures.as_float` takes it. Only one tile of it at a time
-                is made float.
+            picture: uint8, uint16 or float32, as `unet_core.data.pictures.as_float` takes it. Only one tile of it at
+                a time is made float.
             variables: other weights of the same network, as `nnx.split(model, nnx.Param, nnx.BatchStat)[1:]` gives
                 them: parameters and statistics. Of those that are copied to several devices, this process's first copy
                 is used.

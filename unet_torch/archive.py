@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from unet_core.checkpoint import LONGEST_RECORD
-from unet_core.containers import LEGACY_MAGIC
+from unet_core.checkpoints.checkpoint import LONGEST_RECORD
+from unet_core.checkpoints.containers import LEGACY_MAGIC
+from unet_core.checkpoints.pickles import names_in
 from unet_core.errors import CheckpointError, first_line, shown, some
-from unet_core.pickles import names_in
 
 _LARGEST_PICKLE = 1_000_000
 """Opcodes, and bytes beside a record's; that of a network with its optimiser has some ten thousand. torch reads a

@@ -7,19 +7,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from unet_core import safetensors_file
-from unet_core.checkpoint import RECORD_KEY, Checkpoint, exported, seal
-from unet_core.containers import Container, container_of, existing_container
-from unet_core.contents import Contents
-from unet_core.dialects import OWN
+from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, exported, seal
+from unet_core.checkpoints.containers import Container, container_of, existing_container
+from unet_core.checkpoints.contents import Contents
+from unet_core.checkpoints.dialects import OWN
+from unet_core.checkpoints.reading import NO_HINTS, Hints, read_contents
+from unet_core.checkpoints.soundness import trusted
 from unet_core.errors import CheckpointError
 from unet_core.files import atomic
 from unet_core.graph import Graph
-from unet_core.hub import check_tensors, under_one_name
-from unet_core.reading import NO_HINTS, Hints, read_contents
-from unet_core.soundness import trusted
+from unet_core.graph.canonical import check_tensors, under_one_name
+from unet_torch.canonical import as_torch, fill, to_hub, unwrapped
 from unet_torch.contents import contents_of, opened, write_pickle
-from unet_torch.hub import as_torch, fill, to_hub, unwrapped
 from unet_torch.model import UNet
 from unet_torch.network import Network
 
@@ -28,7 +28,7 @@ def load(path: str | Path, *, hints: Hints = NO_HINTS) -> UNet | Network:
     """The network of a `.pt`, `.pth` or `.safetensors` file, in eval mode, on the CPU, its dtypes kept.
 
     Args:
-        path: a file of this project, or of another one whose UNet is of the family (`unet_core.dialects`).
+        path: a file of this project, or of another one whose UNet is of the family (`unet_core.checkpoints.dialects`).
         hints: what the file does not tell.
 
     Raises:
@@ -103,7 +103,7 @@ def write(path: Path, checkpoint: Checkpoint, *, dialect: str = OWN.name) -> Non
     """Write `checkpoint` to a new file at `path`: a `state_dict` that `load_state_dict(strict=True)` takes.
 
     Args:
-        dialect: whose names the tensors get; one of `unet_core.dialects.NAMES`.
+        dialect: whose names the tensors get; one of `unet_core.checkpoints.dialects.NAMES`.
 
     Raises:
         unet_core.CheckpointError: the dialect cannot hold this network, or the file cannot be written.

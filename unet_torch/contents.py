@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from unet_core.checkpoint import RECORD_KEY
-from unet_core.contents import MOST_TENSORS, Contents, check_names
+from unet_core.checkpoints.checkpoint import RECORD_KEY
+from unet_core.checkpoints.contents import MOST_TENSORS, Contents, check_names
 from unet_core.errors import CheckpointError, first_line, shown, some
 from unet_torch.archive import check_archive
-from unet_torch.hub import as_numpy
+from unet_torch.canonical import as_numpy
 
 _DEEPEST_DICT = 8
 """Dicts in dicts in which a network is looked for; Lightning has two."""

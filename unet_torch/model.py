@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unet_core.checkpoint import Origin
+from unet_core.checkpoints.checkpoint import Origin
+from unet_core.checkpoints.evidence import OURS
 from unet_core.config import Options, UNetConfig
-from unet_core.evidence import OURS
-from unet_core.initial import SEEDS, check_seed, initial_tensors
-from unet_torch.hub import as_torch
+from unet_core.graph.initial import SEEDS, check_seed, initial_tensors
+from unet_torch.canonical import as_torch
 from unet_torch.layers import OUTPUTS, batch_norm, convolution, join, max_pool, transposed_convolution
 from unet_torch.upsampled import convolve_joined, saves
 

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unet_core.checkpoint import Origin
-from unet_core.evidence import UNCHECKED, Evidence
+from unet_core.checkpoints.checkpoint import Origin
+from unet_core.checkpoints.evidence import UNCHECKED, Evidence
 from unet_core.graph import Graph
 from unet_torch.execution import Tap, execute
 from unet_torch.layers import OUTPUTS

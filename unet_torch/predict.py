@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from unet_core.bands import Band, Start, blended, check_picture, cut, gathered, one_ahead
-from unet_core.tiles import Tiling, check_tile, tiling
+from unet_core.prediction.stitching import Band, Start, blended, check_picture, cut, gathered, one_ahead
+from unet_core.prediction.tile_geometry import Tiling, check_tile, tiling
+from unet_torch.canonical import unwrapped
 from unet_torch.execution import execute
-from unet_torch.hub import unwrapped
 from unet_torch.model import UNet
 from unet_torch.network import Network
 
@@ -24,7 +24,7 @@ class Predictor:
 
     Args:
         tile: height and width of the tiles, with what they draw on. None: for each picture the one that suits it,
-            `unet_core.tiles.default_tile`.
+            `unet_core.prediction.tile_geometry.default_tile`.
         overlap: None: the tiles are exact. Else each is a picture of its own, and neighbours are blended over so many
             pixels at least.
         flips: average the logits over the picture and its three mirror images, which takes four times as long.
@@ -57,8 +57,8 @@ class Predictor:
         """The logits of a picture in bands of rows, from the top down, each with the number of its first row.
 
         Args:
-            picture: uint8, uint16 or float32, as `unet_core.pictures.as_float` takes it. Only one tile of it at a time
-                is made float.
+            picture: uint8, uint16 or float32, as `unet_core.data.pictures.as_float` takes it. Only one tile of it at
+                a time is made float.
 
         Returns:
             An iterator over `(row, logits)`; the logits are `[rows, w, k]`, float32, or float64 where the model is.

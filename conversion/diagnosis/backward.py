@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from conversion.backends.backend import Precision
+from conversion.backends.frameworks import needed
 from conversion.diagnosis.nodes import Network
 from conversion.diagnosis.trials import PRODUCTS, ROUNDED, Rounding, Suspect, Trial, scaled, tried
-from conversion.frameworks import needed
-from conversion.runners import Precision
 from unet_core.graph import Node
-from unet_core.hub import Tensors
+from unet_core.graph.canonical import Tensors
 
 _Function = Callable[[Any], Any]
 

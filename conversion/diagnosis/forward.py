@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from conversion.backends.backend import Precision
 from conversion.diagnosis.nodes import Network
 from conversion.diagnosis.tensors import parameter_cause
 from conversion.diagnosis.trials import PRODUCTS, ROUNDED, Suspect, Trial, cause_of, tried
-from conversion.differences import UNITS
-from conversion.runners import Precision
+from conversion.proof.differences import UNITS
 from unet_core.graph import INPUT, Node
-from unet_core.hub import Tensors
+from unet_core.graph.canonical import Tensors
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from conversion.frameworks import needed
-from conversion.runners import Framework, Roles, Runner, Values
+from conversion.backends.backend import Framework, Roles, Runner, Values
+from conversion.backends.frameworks import needed
 from unet_core.graph import INPUT, Graph, Node
+from unet_core.graph.canonical import FLOATS, Description, Tensors
 from unet_core.graph.family import graph_of
-from unet_core.hub import FLOATS, Description, Tensors
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Network:
 
     @property
     def _runner(self) -> Any:
-        return needed(f"conversion.{self.framework}_runner")
+        return needed(f"conversion.backends.{self.framework}_backend")
 
 
 def network_of(

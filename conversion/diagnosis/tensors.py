@@ -5,7 +5,7 @@ from itertools import permutations
 
 import numpy as np
 
-from unet_core.hub import Tensors
+from unet_core.graph.canonical import Tensors
 
 _AXES: Mapping[tuple[int, ...], str] = {
     (0, 1, 3, 2): "height and width of the kernel are swapped",

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
-from conversion.differences import distance
-from conversion.runners import Precision
+from conversion.backends.backend import Precision
+from conversion.proof.differences import distance
 
 _EXPLAINED = 1e-4
 """A switch explains a difference of which it leaves no more than this part (or no more than rounding does)."""

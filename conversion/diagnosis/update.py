@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from conversion.backends.backend import Precision
 from conversion.diagnosis.backward import flat
 from conversion.diagnosis.trials import Suspect, Trial, scaled, tried
-from conversion.runners import Precision
-from unet_core.hub import Tensors
-from unet_core.settings import Optimizer
+from unet_core.graph.canonical import Tensors
+from unet_core.training.settings import Optimizer
 
 Vector = Float[np.ndarray, " n"]
 Place = Literal["outside", "inside", "early"]

@@ -11,7 +11,7 @@ from conversion.sources.building import input_of
 from conversion.sources.named import NamedCode
 from conversion.sources.packages import quiet
 from unet_core.errors import CheckpointError, first_line, shown, some
-from unet_torch.hub import unwrapped
+from unet_torch.canonical import unwrapped
 
 _SIZE = {2: (64, 64), 3: (32, 32, 32)}
 

@@ -7,10 +7,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from conversion.frameworks import needed
+from conversion.backends.frameworks import needed
 from conversion.sources.configs import read_settings
 from conversion.sources.named import NamedCode
-from unet_core.containers import LEGACY_MAGIC
+from unet_core.checkpoints.containers import LEGACY_MAGIC
 from unet_core.errors import CheckpointError, shown
 
 _HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")

@@ -11,10 +11,10 @@ from conversion.sources.building import built, weights_in
 from conversion.sources.configs import read_settings, value
 from conversion.sources.named import NamedCode
 from conversion.sources.packages import SEGMENTATION_MODELS
+from unet_core.checkpoints.safetensors_file import read_tensors
 from unet_core.errors import CheckpointError, shown
-from unet_core.safetensors_file import read_tensors
+from unet_torch.canonical import as_torch
 from unet_torch.contents import opened
-from unet_torch.hub import as_torch
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")

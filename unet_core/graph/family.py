@@ -8,10 +8,10 @@ from typing import Any, get_args
 
 from unet_core.config import Block, Fit, UNetConfig
 from unet_core.errors import CheckpointError, ConfigError
+from unet_core.graph.canonical import infer_config, tensor_specs
 from unet_core.graph.graph import INPUT, Graph, Node, Sizes, Tensor
 from unet_core.graph.operations import OPERATIONS, Role
 from unet_core.graph.sizes import Shape, named
-from unet_core.hub import infer_config, tensor_specs
 
 
 @lru_cache(256)

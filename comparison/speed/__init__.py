@@ -1,1 +1,0 @@
-"""Times the two twins side by side: `unet bench`, and `python -m comparison.speed`."""

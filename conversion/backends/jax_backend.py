@@ -1,0 +1,358 @@
+"""Runs a network in JAX for the proof, under `jax.jit`."""
+
+import copy
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, get_args
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import AxisType
+
+from conversion.backends.backend import (
+    Controls,
+    Forced,
+    Framework,
+    Precision,
+    Roles,
+    Sizes,
+    Step,
+    Trace,
+    Tracer,
+    Values,
+    draws,
+    in_precision,
+)
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.data.batches import Batch
+from unet_core.errors import UNetError
+from unet_core.graph import Node
+from unet_core.graph.canonical import Tensors, in_forward_order, tensor_specs
+from unet_core.training.settings import Optimizer
+from unet_core.training.state import TrainingState
+from unet_core.training.train_config import Recipe
+from unet_jax import execution
+from unet_jax.canonical import fill, to_hub
+from unet_jax.checkpoint import from_checkpoint, to_checkpoint
+from unet_jax.network import Network
+from unet_jax.training.optimizers import clipped, optimizer_of
+from unet_jax.training.states import hub_form, saved_form
+from unet_jax.training.step import (
+    abstract_model,
+    compiled,
+    controls_of,
+    differentiator,
+    host_arrays,
+    host_network,
+    new_state,
+    placed,
+    updater,
+)
+
+
+class JaxRunner:
+    """See `conversion.backends.backend.Runner`. The model itself is never touched: every call runs a copy.
+
+    Each call compiles anew: it judges the code as it is now, not as some earlier call found it.
+    """
+
+    framework: Framework = "jax"
+
+    def __init__(self, model: Network, name: str) -> None:
+        checkpoint = to_checkpoint(model)
+        self.name = name
+        self.config, self.tensors = checkpoint.config, checkpoint.tensors
+        self.origin, self.evidence = checkpoint.origin, checkpoint.evidence
+        self.output: str = checkpoint.config.output
+        self.whole = False
+        self.versions = {"jax": jax.__version__, "flax": flax.__version__}
+        self.flags = _flags()
+        self.device = jax.devices()[0].device_kind
+        if model.rngs is not None:
+            model = nnx.clone(model)
+            model.rngs = None
+        self._model = model
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Checkpoint, name: str) -> "JaxRunner":
+        with jax.enable_x64(True):
+            return cls(from_checkpoint(checkpoint), name)
+
+    def with_tensors(self, tensors: Tensors) -> "JaxRunner":
+        with jax.enable_x64(True):
+            model = nnx.clone(self._model)
+            fill(model, tensors)
+            other = JaxRunner(model, self.name)
+            other.whole = self.whole
+            return other
+
+    def answering_whole(self) -> "JaxRunner":
+        other = copy.copy(self)
+        other.whole = True
+        return other
+
+    def predict(self, x: np.ndarray, precision: Precision) -> np.ndarray:
+        with parity(precision):
+            graphdef, state = nnx.split(self._in_mode(training=False))
+
+            @jax.jit
+            def answer(state: Any, x: Any) -> Any:
+                return self._answer(nnx.merge(graphdef, _all_in(state, precision)), x)  # here: no copy of all weights
+
+            return np.asarray(answer(state, _input(x, precision)))
+
+    def step(self, x: np.ndarray, cotangent: np.ndarray, precision: Precision) -> Step:
+        with parity(precision):
+            model = self._copy(precision, training=True)
+            graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
+            parameters, rest = states
+
+            @jax.jit
+            def differentiate(parameters: Any, rest: Any, x: Any, cotangent: Any) -> Any:
+                def loss(parameters: Any) -> Any:
+                    model = nnx.merge(graphdef, parameters, rest, copy=True)
+                    answer = self._answer(model, x)
+                    return (answer * cotangent).mean(), (answer, nnx.state(model, nnx.BatchStat))
+
+                return jax.grad(loss, has_aux=True)(parameters)
+
+            gradients, (answer, rest) = differentiate(
+                parameters, rest, _input(x, precision), _input(cotangent, precision)
+            )
+            hub = self._named(gradients, rest)
+            return Step(
+                np.asarray(answer),
+                {key: value for key, value in hub.items() if self._trained(key)},
+                {key: value for key, value in hub.items() if not self._trained(key)},
+            )
+
+    def tracer(self, precision: Precision, *, training: bool) -> Tracer:
+        with parity(precision):
+            split: Any = nnx.split(self._copy(precision, training=training), nnx.Param, nnx.BatchStat)
+            graphdef, parameters, rest = split
+
+        def forward(parameters: Any, probes: Any, rest: Any, forced: Any, x: Any) -> Any:
+            model, taps = nnx.merge(graphdef, parameters, rest, copy=True), _Taps(probes, forced)
+            logits = model.logits(x, rngs=drawn, tap=taps.of_node)
+            return logits, taps.answers, nnx.state(model, nnx.BatchStat)
+
+        @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
+        def differentiate(parameters: Any, probes: Any, rest: Any, forced: Any, x: Any, cotangent: Any) -> Any:
+            logits, *noted = forward(parameters, probes, rest, forced, x)
+            return (logits * cotangent).mean(), noted
+
+        predict, train = jax.jit(forward), jax.jit(differentiate)
+
+        def trace(x: np.ndarray, cotangent: np.ndarray | None = None, forced: Forced | None = None) -> Trace:
+            with parity(precision):
+                given = _input(x, precision)
+                _, shapes, _ = jax.eval_shape(forward, parameters, None, rest, None, given)
+                order = (node.name for node in self._model.graph.in_mode(training=training).nodes)
+                zeros = {name: np.zeros(shapes[name].shape, precision) for name in order if name in shapes}
+                force = _force(forced, zeros, precision)
+                if cotangent is None:
+                    _, answers, after = predict(parameters, zeros, rest, force, given)
+                    gradients, cotangents = parameters, {}
+                else:
+                    (gradients, cotangents), (answers, after) = train(
+                        parameters, zeros, rest, force, given, _input(cotangent, precision)
+                    )
+                hub = self._named(gradients, after)
+            return Trace(
+                {name: np.asarray(answers[name]) for name in zeros},
+                {name: np.asarray(cotangents[name]) for name in zeros if cotangents},
+                {key: value for key, value in hub.items() if cotangents and self._trained(key)},
+                {key: value for key, value in hub.items() if not self._trained(key)},
+            )
+
+        return trace
+
+    def stepped(self, gradients: Sequence[Tensors], settings: Optimizer, precision: Precision) -> Tensors:
+        optimizer = optimizer_of(settings)
+
+        @jax.jit
+        def update(params: Any, state: Any, gradients: Any) -> Any:
+            steps, state = optimizer.update(gradients, state, params)
+            return jax.tree.map(lambda param, step: param - settings.rate * step, params, steps), state
+
+        with parity(precision):
+            before = {key: self.tensors[key].astype(precision) for key in gradients[0]}
+            params, state = before, optimizer.init(before)
+            for given in gradients:
+                params, state = update(params, state, {key: value.astype(precision) for key, value in given.items()})
+            return {key: np.asarray(params[key]) - value for key, value in before.items()}
+
+    def _named(self, gradients: Any, statistics: Any) -> Tensors:
+        """Both in the hub's names and layouts: those of a model whose parameters are the gradients."""
+        model: Any = nnx.merge(nnx.graphdef(self._model), gradients, statistics)
+        return in_forward_order(to_hub(model), self.config)
+
+    def _trained(self, key: str) -> bool:
+        return tensor_specs(self.config)[key].trained
+
+    def _answer(self, model: Any, x: Any) -> Any:
+        return model(x, rngs=drawn) if self.whole else model.logits(x, rngs=drawn)
+
+    def _copy(self, precision: Precision, *, training: bool) -> Network:
+        model = self._in_mode(training=training)
+        nnx.update(model, _all_in(nnx.state(model), precision))
+        return model
+
+    def _in_mode(self, *, training: bool) -> Network:
+        """Another of the model, which computes in the precision of what it holds."""
+        model = nnx.clone(self._model).executed(dtype=None)
+        model.train() if training else model.eval()
+        return model
+
+
+def _all_in(state: Any, precision: Precision) -> Any:
+    return jax.tree.map(lambda array: in_precision(array, precision), state)
+
+
+def runner_of(model: Any, name: str) -> JaxRunner:
+    """A runner of a live model.
+
+    Raises:
+        UNetError: it is none of this project's.
+    """
+    if not isinstance(model, Network):
+        raise UNetError(f"a unet_jax.UNet or Network is needed, got {type(model).__name__}")
+    return JaxRunner(model, name)
+
+
+def evaluated(node: Node, inputs: Values, roles: Roles, sizes: Sizes, *, training: bool) -> np.ndarray:
+    """What a node alone answers, in float64; see `conversion.backends.backend.Values`."""
+    with parity("float64"):
+        return np.asarray(_evaluated(node, sizes, training)(list(inputs), dict(roles)))
+
+
+def gradients(
+    node: Node, inputs: Values, roles: Roles, sizes: Sizes, back: np.ndarray, *, training: bool
+) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """The gradients by what it takes in, and by its tensors, of what it hands back."""
+    floats = {role: value for role, value in roles.items() if value.dtype.kind == "f"}
+
+    def run(inputs: Any, floats: Any) -> Any:
+        return _evaluated(node, sizes, training)(inputs, {**roles, **floats})
+
+    with parity("float64"):
+        given = jax.tree.map(jnp.asarray, (list(inputs), floats))
+        found = jax.vjp(run, *given)[1](jnp.asarray(back))
+        by_inputs, by_roles = jax.tree.map(np.asarray, found)
+        return by_inputs, by_roles
+
+
+def _evaluated(node: Node, sizes: Sizes, training: bool) -> Any:
+    def run(inputs: Any, roles: Any) -> Any:
+        given, arrays = jax.tree.map(jnp.asarray, (inputs, roles))
+        return execution.evaluated(node, given, arrays, sizes, training=training, draw=drawn)
+
+    return run
+
+
+def update(
+    state: TrainingState, recipe: Recipe, batch: Batch, controls: Controls
+) -> tuple[float, Tensors, TrainingState]:
+    """One update by the trainer's own code, on one device; see `conversion.proof.updates.Update`."""
+    with parity("float64" if recipe.precision == "float64" else "float32"):
+        mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1], axis_types=(AxisType.Auto,))
+        model = abstract_model(state.network, recipe)
+        live = new_state(state.network, recipe, mesh, saved_form(state, recipe))
+        ((image, labels),) = placed(iter([batch]), recipe, mesh)
+
+        @jax.jit
+        def differentiate(params: Any, stats: Any) -> Any:
+            gradients, _, loss = differentiator(recipe, model)(params, stats, image, labels)
+            return clipped(gradients, recipe.optimizer.clip)[0], loss
+
+        gradients, loss = differentiate(live.params, live.stats)
+        named = host_network(gradients, live.stats, state.network).tensors
+        numbers = controls_of(*controls, mesh)
+        program = compiled(updater(recipe, model), live, recipe, mesh, state.network.config.in_channels)
+        live, _ = program(live, image, labels, numbers)
+        network = host_network(live.params, live.stats, state.network)
+        after = hub_form(network, host_arrays(live), state.step + 1, recipe, "the state after an update")
+    specs = tensor_specs(state.network.config)
+    return float(loss), {name: value for name, value in named.items() if specs[name].trained}, after
+
+
+class _Taps:
+    """Notes, inside one trace of a model, what its nodes answer; and may force what they hand on.
+
+    Args:
+        probes: zeros for each node; the gradient by them is that by the node's answer. None: nothing is forced.
+        forced: whether to force; and with what, forward and backward.
+    """
+
+    def __init__(self, probes: Any, forced: Any) -> None:
+        self.answers: dict[str, Any] = {}
+        self._probes, self._forced = probes, forced
+
+    def of_node(self, name: str, answer: Any) -> Any:
+        """A tap of a graph; what is no number is passed by."""
+        if not jnp.issubdtype(answer.dtype, jnp.floating):
+            return answer
+        self.answers[name] = answer
+        if self._forced is None:
+            return answer
+        whether, outputs, cotangents = self._forced
+        return _handed_on(answer, self._probes[name], outputs[name], cotangents[name], whether[name])
+
+
+@jax.custom_vjp
+def _handed_on(y: Any, probe: Any, output: Any, cotangent: Any, force: Any) -> Any:  # noqa: ARG001
+    """`y`, or `output` in its place; backward, the gradient goes to `probe` too, and `cotangent` may take its place."""
+    return jnp.where(force, output, y)
+
+
+def _hand_on(y: Any, probe: Any, output: Any, cotangent: Any, force: Any) -> Any:
+    return _handed_on(y, probe, output, cotangent, force), (cotangent, force)
+
+
+def _hand_back(forced: Any, gradient: Any) -> Any:
+    cotangent, force = forced
+    nothing = jnp.zeros_like(gradient)
+    return jnp.where(force, cotangent, gradient), gradient, nothing, nothing, None
+
+
+_handed_on.defvjp(_hand_on, _hand_back)
+
+
+def _force(forced: Forced | None, zeros: dict[str, np.ndarray], precision: Precision) -> Any:
+    """What `_Taps` is told."""
+    whether = {name: np.array(forced is not None and forced.fits(name, zero.shape)) for name, zero in zeros.items()}
+    outputs, cotangents = (
+        {name: of[name].astype(precision) if whether[name] and name in of else zero for name, zero in zeros.items()}
+        for of in ((forced.outputs, forced.cotangents) if forced else ({}, {}))
+    )
+    return whether, outputs, cotangents
+
+
+def drawn(shape: tuple[int, ...]) -> jax.Array:
+    """What a proof's networks draw at random."""
+    return jnp.asarray(draws(shape))
+
+
+def _input(x: np.ndarray, precision: Precision) -> jax.Array:
+    return jnp.asarray(x.astype(precision))
+
+
+def _flags() -> dict[str, bool | str]:
+    found: dict[str, bool | str] = {}
+    config: Any = jax.config  # whose attributes no stub knows
+    for precision in get_args(Precision):
+        with parity(precision):
+            found["jax_default_matmul_precision"] = str(config.jax_default_matmul_precision)
+            found[f"jax_enable_x64 ({precision})"] = bool(config.jax_enable_x64)
+    return found
+
+
+@contextmanager
+def parity(precision: Precision, *, tf32: bool = False) -> Iterator[None]:
+    """No TF32 and no bfloat16 passes inside the products, or TF32 in all of them; float64 where that is asked for."""
+    with jax.default_matmul_precision("tensorfloat32" if tf32 else "highest"), jax.enable_x64(precision == "float64"):
+        yield

@@ -1,0 +1,73 @@
+"""What a training runs on: devices, and this process among those that share the run; asked of the framework."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from conversion.backends.frameworks import needed
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.errors import ConfigError
+from unet_core.training.run import Backend
+from unet_core.training.train_config import Recipe
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a trainer is given beside the run."""
+
+    check: Callable[[Checkpoint], None]
+    """Raises ConfigError where it cannot train this network."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The trainer's own."""
+    rank: int = 0
+    """Of this process; the first one, 0, writes and tells."""
+    wait: Callable[[], None] = lambda: None
+    """Returns in all processes once each has called it."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The hosts on which JAX trains, where neither SLURM nor a TPU says so; see `unet_jax.training.hosts.started`."""
+
+    hosts: int | None = None
+    host: int | None = None
+    coordinator: str | None = None
+
+
+AS_STARTED = Cluster()
+"""One process, unless SLURM or a TPU says otherwise."""
+
+
+@contextmanager
+def machine_of(backend: Backend, recipe: Recipe, mesh: str | None, cluster: Cluster = AS_STARTED) -> Iterator[Machine]:
+    """The devices of this machine, and the processes that share the training, until the end of the `with`.
+
+    Args:
+        backend: the framework.
+        recipe: how to train.
+        mesh: for JAX, as `unet_jax.training.mesh.device_mesh` takes it.
+        cluster: for JAX; torchrun tells PyTorch.
+
+    Raises:
+        ConfigError: they do not fit the recipe, or are not the framework's.
+        MissingFrameworkError: it is not installed.
+    """
+    if backend == "jax":
+        meshes = needed("unet_jax.training.mesh")
+        with needed("unet_jax.training.hosts").started(cluster.hosts, cluster.host, cluster.coordinator) as hosts:
+            devices = meshes.device_mesh(recipe.batch, mesh)
+
+            def check(network: Checkpoint) -> None:
+                meshes.check_rows(devices, recipe, network.config)
+
+            yield Machine(check, {"mesh": devices, "hosts": hosts}, hosts.index, hosts.wait)
+        return
+    if mesh is not None or cluster != AS_STARTED:
+        raise ConfigError(f"--{'hosts' if mesh is None else 'mesh'} is for --backend jax")
+    with needed("unet_torch.training.processes").started() as processes:
+
+        def check(network: Checkpoint) -> None:
+            processes.check(recipe, network.config)
+
+        yield Machine(check, {"processes": processes}, processes.rank, processes.wait)

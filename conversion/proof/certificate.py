@@ -1,0 +1,326 @@
+"""What a conversion proved, of which two files, on what, and how far: a small JSON beside the file that was written."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from conversion.backends.backend import Framework
+from conversion.proof.checks import Check
+from conversion.proof.proof import Proof, Side, agreement, finite
+from conversion.proof.samples import Input
+from unet_core.checkpoints.checkpoint import Checkpoint, network_digest
+from unet_core.checkpoints.containers import Container
+from unet_core.checkpoints.decoding import decoded, parsed
+from unet_core.checkpoints.evidence import OURS, Evidence
+from unet_core.checkpoints.safetensors_file import stored_certificate
+from unet_core.config import UNetConfig
+from unet_core.errors import CheckpointError, first_line, printable, some
+from unet_core.files import sha256_of
+from unet_core.training.state import TrainingState, state_digest
+from unet_core.version import VERSION
+
+SCHEMA = 2
+_EARLIER = 1
+"""Of earlier releases: it did not say by what the network is known."""
+SUFFIX = ".certificate.json"
+"""What follows the name of the file that was written, in the name of its certificate."""
+
+RUN = "training run"
+"""What a person calls the folder of a run; files have the names of their `Container`."""
+SOURCE = "model with its own code"
+"""And what it calls a source that names its own code (`conversion.sources`)."""
+
+_LARGEST = 1_000_000
+"""Bytes; a certificate has some five thousand."""
+
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True)
+class Party:
+    """One of the two files, and how it was run."""
+
+    name: str
+    """Without its folder."""
+    kind: str
+    """What a person calls it: the value of a `Container`, or `RUN`."""
+    sha256: str | None
+    """Of its bytes (`unet_core.files.sha256_of`); of a run, of the state that was proven. None: the certificate is in
+    the file itself, which cannot hold its own digest."""
+    network: str
+    """`unet_core.checkpoints.checkpoint.network_digest`."""
+    training: str | None
+    """`unet_core.training.state.state_digest`, where a whole training was converted."""
+    step: int | None
+    """Of a run, the one of the state that was proven."""
+    key: str
+    """Where in the file the network lay; empty: it is all there is."""
+    dialect: str
+    """Whose names its tensors have."""
+    framework: Framework
+    """That it was run in."""
+    device: str
+    versions: dict[str, str]
+    flags: dict[str, bool | str]
+    """What decides how exact its products were."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A proof that was made, with what tells whether two files are those that it was made of.
+
+    It is a record, not a signature: its own digest shows damage, and nothing shows who wrote it.
+    """
+
+    version: str
+    """Of unet-twins."""
+    when: str
+    """The time in UTC, such as 2026-01-31T23:59:59Z."""
+    subject: Literal["networks", "trainings"]
+    """What was compared."""
+    verdict: str
+    source: Party
+    destination: Party
+    evidence: Evidence | None
+    """By what it is known that the network is the user's; None: a certificate of an earlier release."""
+    untrained: str
+    """Why the networks were compared in eval mode alone; empty where they were in training mode too."""
+    config: dict[str, Any]
+    """Of the network, which is one for both; of one that was read from code, what it is and the sha256 of its graph."""
+    tensors: int
+    """How many tensors the network has, or the training state."""
+    identical: int
+    """How many of them are the same in both, in every bit."""
+    seed: int
+    """Of what is random among the inputs."""
+    inputs: tuple[Input, ...]
+    """What both were run on."""
+    checks: tuple[Check, ...]
+
+    def to_json(self, *, indent: int | None = 1) -> str:
+        """Everything; a number that is not finite is written as a string."""
+        fields = _fields(self)
+        return json.dumps({**fields, "seal": _seal(fields)}, indent=indent, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "the certificate") -> "Certificate":
+        """The inverse of `to_json`.
+
+        Args:
+            text: the JSON.
+            source: where it is from, for messages.
+
+        Raises:
+            CheckpointError: it is damaged, of a later release, or says what no proof that was passed says.
+        """
+        if len(text) > _LARGEST:
+            raise CheckpointError(f"{source}: has {len(text)} characters; no certificate has more than {_LARGEST}")
+        try:
+            fields = parsed(text)
+            if not isinstance(fields, dict) or "schema" not in fields:
+                raise ValueError("it has no schema")
+            schema, seal = fields.pop("schema"), fields.pop("seal", None)
+            if type(schema) is not int or schema not in (_EARLIER, SCHEMA):
+                said = printable(repr(schema))[:20]
+                raise CheckpointError(f"{source}: is of schema {said}, this release reads {SCHEMA}; update unet-twins")
+            later = {"evidence": None, "untrained": ""}
+            if (schema == _EARLIER) == bool(later.keys() & fields.keys()):
+                raise ValueError("it says otherwise than its schema by what the network is known")
+            fields = {**fields, **later} if schema == _EARLIER else fields
+            certificate: Certificate = decoded(cls, fields)
+            _check(certificate)
+            if seal != _seal(_fields(certificate)):
+                raise ValueError("its seal is not the digest of what it says")
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(f"{source}: is no sound certificate: {first_line(error)}") from error
+        return certificate
+
+
+def certificate_path(path: Path) -> Path:
+    """Where the certificate of what is written to `path` lies: beside it."""
+    named = path if path.name not in ("", "..") else Path(os.path.abspath(path))
+    return named.with_name(named.name + SUFFIX)
+
+
+@contextmanager
+def unchanged(path: Path, wanted: bool = True) -> Iterator[str | None]:
+    """The sha256 of a file or directory that is read inside.
+
+    Args:
+        path: which.
+        wanted: False: None, and nothing is done.
+
+    Raises:
+        CheckpointError: it is another one afterwards, so that nobody knows which one was read.
+    """
+    before = sha256_of(path) if wanted else None
+    yield before
+    if wanted and sha256_of(path) != before:
+        raise CheckpointError(f"{path}: changed while it was read; convert it again")
+
+
+def party(
+    path: Path,
+    side: Side,
+    checkpoint: Checkpoint,
+    *,
+    kind: str,
+    sha256: str | None,
+    state: TrainingState | None = None,
+) -> Party:
+    """One of the two files of a proof.
+
+    Args:
+        path: its name; the folder is left out.
+        side: how it was run.
+        checkpoint: its network, as it was read.
+        kind: what it is.
+        sha256: of its bytes; None: it will hold the certificate itself, or its digest comes later.
+        state: the training in it, where all of it was converted.
+    """
+    return Party(
+        name=printable(Path(os.path.abspath(path)).name),
+        kind=kind,
+        sha256=sha256,
+        network=network_digest(checkpoint),
+        training=None if state is None else state_digest(state),
+        step=state.step if state is not None and kind == RUN else None,
+        key=checkpoint.reading.key,
+        dialect=checkpoint.dialect,
+        framework=side.framework,
+        device=side.device,
+        versions=dict(side.versions),
+        flags=dict(side.flags),
+    )
+
+
+def certify(proof: Proof, source: Party, destination: Party, *, when: datetime) -> Certificate:
+    """The certificate of a proof that was passed.
+
+    Raises:
+        CheckpointError: it was not, or the two files do not hold the same network or training.
+    """
+    certificate = Certificate(
+        version=VERSION,
+        when=when.astimezone(UTC).strftime(_TIME),
+        subject=proof.subject,
+        verdict=proof.verdict,
+        source=source,
+        destination=destination,
+        evidence=proof.evidence,
+        untrained=proof.untrained,
+        config=json.loads(json.dumps(proof.a.config)),
+        tensors=proof.tensors,
+        identical=proof.identical,
+        seed=proof.seed,
+        inputs=proof.inputs,
+        checks=proof.checks,
+    )
+    try:
+        _check(certificate)
+    except ValueError as error:
+        raise CheckpointError(f"{destination.name}: what was proven cannot be certified: {error}") from error
+    return certificate
+
+
+def read_certificate(path: Path) -> Certificate:
+    """The certificate in a file that `unet convert` wrote, or in the metadata of a `.safetensors` file.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
+    if not stat.S_ISREG(status.st_mode):
+        beside = certificate_path(path)
+        raise CheckpointError(f"{path}: is no certificate{f'; name {beside}' if beside.is_file() else ''}")
+    if path.suffix.lower() == ".safetensors":
+        stored = stored_certificate(path)
+        if stored is None:
+            raise CheckpointError(f"{path}: has no certificate in its metadata")
+        certificate, own = Certificate.from_json(stored, str(path)), True
+    else:
+        if status.st_size > _LARGEST:
+            raise CheckpointError(f"{path}: has {status.st_size} bytes; no certificate has more than {_LARGEST}")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{path}: is no sound certificate: it is no text") from error
+        certificate, own = Certificate.from_json(text, str(path)), False
+    if (certificate.destination.sha256 is None) != own:
+        raise CheckpointError(f"{path}: is no sound certificate: it is not that of the file it lies in or beside")
+    return certificate
+
+
+def write_certificate(certificate: Certificate, partial: Path, written: Path) -> Certificate:
+    """Write the certificate of the file or directory `partial` beside it, with the sha256 of what is in `written`.
+
+    Args:
+        certificate: without that digest.
+        partial: what will get its name together with the certificate (`unet_core.files.atomic`).
+        written: that file or directory; of a run, its state.
+    """
+    destination = dataclasses.replace(certificate.destination, sha256=sha256_of(written))
+    whole = dataclasses.replace(certificate, destination=destination)
+    certificate_path(partial).write_text(whole.to_json() + "\n", encoding="utf-8")
+    return whole
+
+
+def _fields(certificate: Certificate) -> dict[str, Any]:
+    fields: dict[str, Any] = finite(dataclasses.asdict(certificate))
+    if certificate.evidence is not None:
+        return {"schema": SCHEMA, **fields}
+    later = ("evidence", "untrained")
+    return {"schema": _EARLIER, **{name: value for name, value in fields.items() if name not in later}}
+
+
+def _seal(fields: dict[str, Any]) -> str:
+    """The sha256 of all the rest, as JSON with sorted keys and no spaces."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _check(certificate: Certificate) -> None:
+    """Raise ValueError where no conversion writes this."""
+    a, b = certificate.source, certificate.destination
+    if datetime.strptime(certificate.when, _TIME).strftime(_TIME) != certificate.when:
+        raise ValueError("its time is none")
+    graph = certificate.config.get("graph")
+    if graph is None and json.loads(UNetConfig.from_dict(certificate.config).to_json()) != certificate.config:
+        raise ValueError("its config is incomplete")
+    if graph is not None and certificate.config.keys() != {"network", "graph"}:
+        raise ValueError("its network is none that was read from code")
+    if certificate.evidence is not None and certificate.evidence.by == "nothing":
+        raise ValueError("nothing tells that the network is the user's")
+    for one in (a, b):
+        if one.name in ("", ".", "..") or "/" in one.name:
+            raise ValueError("a name that is none of a file")
+        if one.kind not in (RUN, SOURCE, *(container.value for container in Container)):
+            raise ValueError("a kind that is none")
+        if (one.kind == RUN) != (one.step is not None):
+            raise ValueError("a step that is none")
+    digests = [a.network, b.network, a.training, b.training, a.sha256, b.sha256, graph]
+    digests += [given.sha256 for given in certificate.inputs]
+    wrong = [value for value in digests if value is not None and not re.fullmatch("[0-9a-f]{64}", value)]
+    if wrong or a.sha256 is None:
+        raise ValueError(f"not a sha256: {some(wrong) or 'null'}")
+    if (a.network, a.training) != (b.network, b.training):
+        raise ValueError("the two files do not hold the same")
+    failed = [f"{check.quantity} on {check.sample}" for check in certificate.checks if not check.ok]
+    if failed or not certificate.checks or not certificate.inputs:
+        raise ValueError(f"over its budget: {some(failed)}" if failed else "nothing was checked")
+    if certificate.identical > certificate.tensors:
+        raise ValueError("more tensors are the same than there are")
+    known = certificate.evidence or OURS
+    if certificate.verdict != agreement(certificate.subject, certificate.checks, known, certificate.untrained):
+        raise ValueError("its verdict is not that of its checks")

@@ -1,0 +1,70 @@
+"""Whether two checkpoints, models or training runs are the same: the public face of the proof."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conversion.backends.pairs import runners_of
+from conversion.code import known_of
+from conversion.proof.proof import Proof, verify_runners
+from conversion.runs import read_run, verify_runs
+from unet_core.checkpoints.reading import NO_HINTS, Hints
+from unet_core.errors import CheckpointError
+from unet_core.progress import Progress, silent
+from unet_core.training.run import BEST, is_run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def verify(
+    a: Any,
+    b: Any,
+    *,
+    hints: Hints = NO_HINTS,
+    module: "str | nn.Module | None" = None,
+    kwargs: Mapping[str, Any] | None = None,
+    out: int | str | None = None,
+    sizes: Sequence[tuple[int, ...]] | None = None,
+    example: str | Path | None = None,
+    unchecked: bool | None = None,
+    size: tuple[int, ...] | None = None,
+    images: Sequence[str | Path] = (),
+    seed: int = 0,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = print,
+) -> Proof:
+    """Run two networks on the same inputs and compare logits, gradients and statistics against float64.
+
+    Of two training runs, the networks of their newest states; and loss, gradients, moments, parameters, statistics and
+    average of the next update that each would make, in float64.
+
+    The reference is `a` in float64. In float64, `b` must agree with it to 1e-12 (gradients: 1e-11); in float32, the JAX
+    twin's error may be 1.25 times torch's own at most. At the first check that fails, the layer that departs first is
+    looked for, and no further input is tried.
+
+    Args:
+        a, b: paths of checkpoints, torch modules of any class, or models of `unet_jax`; or the folders of two runs;
+            neither is changed.
+        hints: what a file of another project does not tell. `key` and `dialect` are on `a`.
+        module, kwargs, out, sizes, example, unchecked: of the file `a`, as in `conversion.convert`; with its code, that
+            is run and `b` is judged by it.
+        size, images, seed: the inputs, see `conversion.proof.samples.samples`.
+        progress: called before each stage with a few words and the fraction that is done.
+        tell: is told in a line of every state of a run that is damaged and passed over.
+
+    Raises:
+        UNetError: a checkpoint or a run cannot be read or trusted, or a size or an image cannot be used.
+        MissingFrameworkError: a framework is not installed.
+    """
+    hints = known_of(hints, module=module, kwargs=kwargs, out=out, sizes=sizes, example=example, unchecked=unchecked)
+    inputs: dict[str, Any] = {"size": size, "images": images, "seed": seed}
+    runs = [isinstance(side, str | Path) and is_run(Path(side)) for side in (a, b)]
+    if all(runs):
+        return verify_runs(read_run(Path(a), tell), read_run(Path(b), tell), progress=progress, **inputs)
+    if any(runs):
+        run, other = (a, b) if runs[0] else (b, a)
+        raise CheckpointError(
+            f"{run}: is a run, {other} is none; name {Path(run) / BEST}, its network, to compare that"
+        )
+    return verify_runners(*runners_of(a, b, hints), **inputs, progress=progress)

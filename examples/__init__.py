@@ -1,0 +1,1 @@
+"""Programs that show the whole at work; they are not installed."""

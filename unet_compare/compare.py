@@ -1,0 +1,240 @@
+"""Where two networks part, how much, and whether it matters: `unet compare`."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conversion.backends.backend import Runner
+from conversion.backends.pairs import converted, runners_of
+from conversion.proof.checks import misshaped
+from conversion.proof.proof import identical, side_of
+from conversion.proof.samples import Sample, check_size, usual_sizes
+from unet_compare.cost import cost
+from unet_compare.crops import centre_crops, taken
+from unet_compare.divergence import divergence
+from unet_compare.findings import Comparison, Picture
+from unet_compare.limits import Effort
+from unet_compare.precisions import Answers, answers, ladder
+from unet_compare.trajectories import trajectories
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.checkpoints.reading import NO_HINTS, Hints
+from unet_core.data.dataset import SYNTHETIC, Source, open_source
+from unet_core.data.pictures import as_float
+from unet_core.errors import CheckpointError, ConfigError, DataError, UNetError, some
+from unet_core.graph import Graph
+from unet_core.graph.canonical import Description
+from unet_core.graph.chance import draws
+from unet_core.graph.suitability import check_training, refusal
+from unet_core.progress import Progress, silent
+from unet_core.training.run import BEST, is_run
+
+_NOTHING = "No pictures were predicted and nothing was trained"
+SIDE = 192
+"""Height and width of the pictures that both predict, in pixels, at most: the centres of larger ones."""
+CROP = 128
+"""Height and width of the crops that both are trained on. As of `SIDE`, a deep network may need more."""
+
+
+def compare(
+    a: Any,
+    b: Any = None,
+    *,
+    data: str = SYNTHETIC,
+    hints: Hints = NO_HINTS,
+    size: tuple[int, ...] | None = None,
+    effort: Effort | None = None,
+    progress: Progress = silent,
+) -> Comparison:
+    """Run two networks side by side: layer by layer, on pictures, in training, in every precision; measure both.
+
+    A in float64 is the reference of all.
+
+    Args:
+        a, b: paths of checkpoints, folders of runs (their best network), torch modules or `unet_jax.UNet`s; neither is
+            changed. Without `b`, the network is compared with itself, converted to the other framework.
+        data: a folder with `images/` and `masks/`, or "synthetic".
+        hints: as in `conversion.verify`.
+        size: height and width, in pixels, of what is traced layer by layer; None: an odd size, 75x91 for four levels.
+        effort: how much is looked at.
+        progress: called before each stage with a few words and the fraction that is done.
+
+    Raises:
+        UNetError: a checkpoint cannot be read or trusted, the pictures do not fit the networks, or a number is wrong.
+        MissingFrameworkError: a framework is not installed.
+    """
+    effort = effort or Effort()
+    begun = time.monotonic()
+    progress("reading", 0.0)
+    a, b = _best(a), _best(b)
+    first, second = converted(a, hints) if b is None else runners_of(a, b, hints)
+    if isinstance(first.config, Graph) != isinstance(second.config, Graph):
+        raise UNetError(
+            "one of the two was read from its code, the other one was not: their layers have no common names; read "
+            "both from code (--module), or compare either with its own conversion"
+        )
+    apart = misshaped(first, second)
+    if apart is not None:
+        return _comparison(first, second, begun, incomparable=str(apart))
+    config = first.config
+    source = open_source(data, channels=config.in_channels)
+    notes = tuple(_notes(source, config, data))
+    pictured = not any(note.startswith(_NOTHING) for note in notes)
+    shown, trained = (effort.pictures, effort.steps) if pictured else (0, 0)
+    if shown or trained:
+        _check_sizes(source, config, data)
+    crop = max(CROP, 2 * config.minimum_size)
+    why = _untrained(source, config, crop) if trained else None
+    if why is not None:
+        notes, trained = (f"Nothing was trained: {why}.",), 0
+    with _part(progress, 0.02, 0.35) as report:
+        sample = _sample(source, first, size)
+        found = divergence(first, second, sample, seed=effort.seed, progress=report)
+    parts: dict[str, Any] = {"divergence": found}
+    if shown:
+        with _part(progress, 0.35, 0.5) as report:
+            side = max(SIDE, config.minimum_size)
+            crops = centre_crops(source, config, count=shown, side=side)
+            predicted = answers(first, second, crops, progress=report)
+            parts |= {"pictures": tuple(_pictures(predicted, config)), "ladder": ladder(predicted)}
+    if trained:
+        with _part(progress, 0.5, 0.75) as report:
+            parts["trajectories"] = trajectories(
+                first,
+                second,
+                source=source,
+                data=data,
+                steps=trained,
+                crop=taken(crop, config),
+                band=effort.band,
+                perturbation=effort.perturbation,
+                seed=effort.seed,
+                progress=report,
+            )
+    if effort.rounds:
+        with _part(progress, 0.75, 1.0) as report:
+            network = Checkpoint(config, dict(first.tensors), first.origin, evidence=first.evidence)
+            try:
+                parts["cost"] = cost(network, rounds=effort.rounds, progress=report)
+            except ConfigError as error:
+                notes += (f"Nothing was timed: {error}.",)
+    return _comparison(first, second, begun, notes=notes, **parts)
+
+
+def _comparison(a: Runner, b: Runner, begun: float, **parts: Any) -> Comparison:
+    """What was found; what was not looked for is None, or empty."""
+    nothing: dict[str, Any] = dict.fromkeys(("incomparable", "divergence", "trajectories", "ladder", "cost"))
+    nothing |= {"pictures": (), "notes": ()}
+    same = identical(a, b)
+    return Comparison(
+        side_of(a), side_of(b), len(a.tensors), same, **{**nothing, **parts}, seconds=time.monotonic() - begun
+    )
+
+
+def _best(network: Any) -> Any:
+    """A run's best network in place of the run; anything else as it is."""
+    if not isinstance(network, str | Path) or not is_run(Path(network)):
+        return network
+    best = Path(network) / BEST
+    if not best.is_file():
+        raise CheckpointError(f"{best}: is not there yet; it comes with the run's first validation")
+    return best
+
+
+def _sample(source: Source, a: Runner, size: tuple[int, ...] | None) -> Sample:
+    """The centres of the first and the last picture; smaller ones go on as in a mirror. In 3-D, random numbers."""
+    if size is not None:
+        check_size(a.config, *size)
+    size = size or usual_sizes(a.config)[0]
+    if len(size) != 2:
+        x = np.random.default_rng(0).standard_normal((2, *size, a.config.in_channels), np.float32)
+        return Sample(f"random {'x'.join(map(str, size))}", x)
+    height, width = size
+    crops = []
+    for index in dict.fromkeys((0, len(source) - 1)):
+        image, _ = source.pair(index)
+        missing = [max(wanted - got, 0) for wanted, got in zip((height, width), image.shape[:2], strict=True)]
+        grown = [(lack // 2, lack - lack // 2) for lack in missing]
+        image = np.pad(as_float(image), (*grown, (0, 0)), mode="symmetric")
+        top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+        crops.append(image[top : top + height, left : left + width])
+    names = " and ".join(dict.fromkeys((source.names[0], source.names[-1])))
+    return Sample(f"{names}, {height}x{width}", np.stack(crops))
+
+
+def _notes(source: Source, config: Description, data: str) -> Iterator[str]:
+    """Why the pictures tell nothing of the network's answers, if they do not.
+
+    Raises:
+        DataError: so it is, and the pictures were chosen.
+    """
+    if isinstance(config, Graph):
+        yield (
+            "The network was read from its code: its operations have no switches to try one by one, and its time is "
+            "measured by unet bench alone."
+        )
+        side = (taken(max(SIDE, config.minimum_size), config),) * config.dimensions
+        if refused := refusal(config, side):
+            yield f"{_NOTHING}: {refused}."
+            return
+    classes = {2} if config.out_channels == 1 else {config.out_channels, config.out_channels + 1}
+    if len(source.values) not in classes:
+        why = f"the pictures have {len(source.values)} classes, the network answers {config.out_channels} logits"
+        if data != SYNTHETIC:
+            raise DataError(f"{data}: {why}")
+        yield f"{_NOTHING}: {why}; --data names others."
+
+
+def _untrained(source: Source, config: Description, crop: int) -> str | None:
+    """Why the trainers would not take the network or these pictures, if they would not."""
+    if isinstance(config, Graph):
+        if draws(config, training=True):
+            return "it drops at random, and the frameworks draw other numbers"
+        try:
+            check_training(config, 2, taken(crop, config))
+        except ConfigError as error:
+            return str(error)
+    classes = len(source.values)
+    if len(source) < 2:
+        return "that takes two pictures, one of them to validate on"
+    if config.out_channels not in (classes, 1 if classes == 2 else classes):
+        return f"that takes a logit for each of the {classes} classes, the network answers {config.out_channels}"
+    return None
+
+
+def _check_sizes(source: Source, config: Description, data: str) -> None:
+    """Raise DataError where a picture is smaller than the network takes: before any time is spent."""
+    least = config.minimum_size
+    small = [name for name, size in zip(source.names, source.sizes, strict=True) if min(size) < least]
+    if small:
+        raise DataError(
+            f"{data}: {some(small)}: the network takes {least}x{least} pixels at least; leave such pictures out, or "
+            "give --pictures 0 --steps 0"
+        )
+
+
+def _pictures(found: Answers, config: Description) -> Iterator[Picture]:
+    one, other, exact = (
+        _foreground(found.logits[key].astype(np.float64), config)
+        for key in (("A", "float32"), ("B", "float32"), ("A", "float64"))
+    )
+    for number, (name, truth) in enumerate(zip(found.crops.names, found.crops.pairs, strict=True)):
+        rounding = float(np.abs(one[number] - exact[number]).max())
+        yield Picture(name, truth.image, truth.labels, one[number], other[number], rounding)
+
+
+def _foreground(logits: np.ndarray, config: Description) -> np.ndarray:
+    """The probability of the first class that is not the background."""
+    if config.out_channels == 1 or config.output == "sigmoid":
+        return np.asarray(np.exp(-np.logaddexp(0, -logits[..., 0])))
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(powers[..., 1] / powers.sum(-1))
+
+
+@contextmanager
+def _part(progress: Progress, start: float, end: float) -> Iterator[Progress]:
+    """The progress of a part of it all."""
+    yield lambda text, done: progress(text, start + (end - start) * done)

@@ -1,0 +1,348 @@
+"""From what a file holds to one network under the hub's names: which dialect and config, how sure, what beside it."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unet_core.checkpoints.checkpoint import BLOCK_ORDER, Checkpoint, Origin, Reading, file_names, read_record, unseal
+from unet_core.checkpoints.contents import Candidate, Contents, candidates
+from unet_core.checkpoints.dialects import DIALECTS, GENERIC, OWN, Dialect, Match, dialect_of, matches
+from unet_core.checkpoints.evidence import by_dialect
+from unet_core.checkpoints.structure import read_structure
+from unet_core.config import UNetConfig
+from unet_core.errors import CheckpointError, ConfigError, shown, some
+from unet_core.graph import Graph
+from unet_core.graph.canonical import (
+    COUNTER,
+    Description,
+    check_tensors,
+    differ,
+    in_forward_order,
+    infer_config,
+    named_by,
+    tensor_specs,
+)
+
+SEMANTICS = ("align_corners", "skip_first", "fit", "output", "norm_epsilon", "norm_momentum")
+"""The fields of a config that no shape tells."""
+
+_FORWARD = "3x3 convolutions with padding 1, ReLU after each BatchNorm, 2x2 max-pools"
+
+_COUNTER_NAME = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What a person knows of a file that it does not tell itself; None: nothing."""
+
+    key: str | None = None
+    """Where in the file the network lies, e.g. `ema` or `state_dict.model`."""
+    dialect: str | None = None
+    """Whose names the tensors have: one of `unet_core.checkpoints.dialects.NAMES`."""
+    align_corners: bool | None = None
+    skip_first: bool | None = None
+    fit: str | None = None
+    output: str | None = None
+    norm_epsilon: float | None = None
+    norm_momentum: float | None = None
+    where_needed: bool = False
+    """Of a file that stores its config, ignore the rest."""
+
+    @property
+    def semantics(self) -> dict[str, Any]:
+        """The fields of the config that are given."""
+        return {name: value for name in SEMANTICS if (value := getattr(self, name)) is not None}
+
+
+NO_HINTS = Hints()
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A candidate whose layers have been recognised."""
+
+    candidate: Candidate
+    dialect: Dialect | None
+    """None: the generic one."""
+    layers: Mapping[str, str]
+    """What the candidate calls each layer, by the hub's name."""
+    sure: str
+    unique: bool = True
+    """False where the order of the file decided which block is which."""
+
+
+def read_contents(contents: Contents, hints: Hints = NO_HINTS) -> Checkpoint:
+    """The network that a file holds, under the hub's names. Its values are judged by `soundness`, not here.
+
+    Raises:
+        CheckpointError: no network of the family is in it, or its tensors, its record and the hints do not fit
+            together; every offending tensor is listed.
+    """
+    if hints.dialect is not None:
+        dialect_of(hints.dialect)
+    if contents.record is not None:
+        return _sealed(contents, contents.record, hints)
+    found = _networks(contents, hints)
+    network = _chosen(found, contents.source)
+    return _read(network, contents, hints, [other.candidate for other in found if other is not network])
+
+
+def _sealed(contents: Contents, text: str, hints: Hints) -> Checkpoint:
+    """Hold the tensors against the record that was stored with them."""
+    source = contents.source
+    record = read_record(text, source)
+    stored = {**record.config.to_dict(), "dialect": record.dialect, "key": None}
+    said = {**hints.semantics, "dialect": hints.dialect, "key": hints.key}
+    wrong = [
+        f"{name} {value} (stored: {stored.get(name)})"
+        for name, value in said.items()
+        if value not in (None, stored.get(name))
+    ]
+    if wrong and not hints.where_needed:
+        raise CheckpointError(f"{source}: what is stored in the file contradicts what you say: {some(wrong)}")
+    fetched = _fetched(contents, record.config)
+    counted = any(name.endswith(_COUNTER_NAME) for name in fetched)  # an Orbax directory has counters, whatever came
+    names = file_names(
+        record.config, record.dialect, dataclasses.replace(record.origin, counters=counted or record.origin.counters)
+    )
+    keys = {name: key for key, name in names.items()}
+    extra = [name for name in fetched if name not in keys]
+    tensors = {keys[name]: value for name, value in fetched.items() if name in keys}
+    tensors |= {key: _no_count() for key in tensor_specs(record.config) if key not in names}
+    check_tensors(tensors, record.config, source, names=names, extra=extra)
+    unseal(tensors, record, source)
+    riders = json.loads(record.origin.riders)
+    beside = tuple(f"{name} {value}{' (kept)' if name in riders else ''}" for name, value in contents.beside.items())
+    reading = Reading(passengers=beside, keys=names)
+    tensors = in_forward_order(tensors, record.config)
+    return Checkpoint(
+        record.config, tensors, record.origin, reading=reading, dialect=record.dialect, evidence=record.evidence
+    )
+
+
+def _fetched(contents: Contents, config: Description) -> dict[str, np.ndarray]:
+    """The tensors of a file with a record, each under its first name.
+
+    Raises:
+        CheckpointError: under two names of one tensor there are two.
+    """
+    names = contents.groups.get("", {})
+    if not isinstance(config, Graph):
+        return contents.fetch("", list(names))
+    again = {name: tensor.same_as for name, tensor in config.tensors.items() if name in names}
+    again = {name: first for name, first in again.items() if first in names}
+    fetched = contents.fetch("", [name for name in names if name not in again])
+    # One by one: they may share the memory of the first.
+    apart = [name for name, first in again.items() if differ(contents.fetch("", [name])[name], fetched[str(first)])]
+    if apart:
+        raise CheckpointError(f"{contents.source}: is one tensor in the network, but two here: {some(apart)}")
+    return fetched
+
+
+def _networks(contents: Contents, hints: Hints) -> list[_Network]:
+    """Every network in the file: those whose names a table has, or else those whose structure shows.
+
+    Raises:
+        CheckpointError: there is none, or not where the hints say.
+    """
+    source = contents.source
+    places = [
+        place for place in candidates(contents, hints.key) if any(len(shape) == 4 for shape in place.shapes.values())
+    ]
+    if hints.key is not None:
+        labels = sorted({place.label for place in places} - {""})
+        places = [place for place in places if f".{hints.key}." in f".{place.label}."]
+        if not places:
+            raise CheckpointError(
+                f"{source}: no network lies under the key {hints.key}; there are: {some(labels) or 'none'}"
+            )
+    found = []
+    if hints.dialect != GENERIC:
+        tables = DIALECTS if hints.dialect is None else [table for table in DIALECTS if table.name == hints.dialect]
+        for place in places:
+            layers = {key.rpartition(".")[0] for key in place.shapes}
+            best = max(matches(layers, tables), key=lambda match: match.found)
+            if best.likely:
+                found.append(_named(place, best))
+        if hints.dialect is not None and not found:
+            raise CheckpointError(f"{source}: its tensors do not have the names of the dialect {hints.dialect}")
+    return found or _structured(contents, places, hints)
+
+
+def _named(place: Candidate, match: Match) -> _Network:
+    layers = match.dialect.layers(match.depth)
+    return _Network(place, match.dialect, layers, f"certain: the names and shapes of {match.dialect.project}")
+
+
+def _structured(contents: Contents, places: list[Candidate], hints: Hints) -> list[_Network]:
+    """The networks whose names no table has; of the same tensors with fewer wrappers taken off, only one.
+
+    Raises:
+        CheckpointError: there is none; or there are convolutions beside one, of which it may be a part.
+    """
+    found: list[_Network] = []
+    reasons = []
+    for place in reversed(places):  # the most wrappers first
+        if any(
+            place.group == other.candidate.group and other.candidate.prefix.startswith(place.prefix) for other in found
+        ):
+            continue
+        try:
+            structure = read_structure(place.shapes, contents.source, ordered=contents.ordered)
+        except CheckpointError as error:
+            reasons.append((len(place.shapes), error))
+            continue
+        sure = "a guess from the shapes of the tensors, which fit together in one way only"
+        if not structure.unique:
+            sure = "a guess from the order of the tensors, whose shapes fit together in several ways"
+        found.append(_Network(place, None, structure.layers, sure, structure.unique))
+    for network in found if hints.key is None else ():
+        _check_alone(network.candidate, contents, [other.candidate for other in found])
+    if found:
+        return found
+    if reasons:
+        raise max(reasons, key=lambda reason: reason[0])[1]
+    if any(key.split(".")[-1] == "param_groups" for key in contents.beside):
+        what = "an optimiser's state and no network; save model.state_dict() as well"
+    else:
+        what = f"no network: {some(key for group in contents.groups.values() for key in group) or 'no tensor is in it'}"
+    raise CheckpointError(f"{contents.source}: holds {what}")
+
+
+def _check_alone(place: Candidate, contents: Contents, found: list[Candidate]) -> None:
+    """Refuse a network without a table beside which, in the same dict, lie convolutions of no network."""
+    prefixes = tuple(other.prefix for other in found if other.group == place.group)
+    beside = [
+        key for key, shape in contents.groups[place.group].items() if len(shape) == 4 and not key.startswith(prefixes)
+    ]
+    if beside:
+        raise CheckpointError(
+            f"{contents.source}: the network under {shown(place.label)} may be a part of a larger one, with "
+            f"{some(beside)} beside it; if it is not, say --key {shown(place.label)}"
+        )
+
+
+def _chosen(found: list[_Network], source: str) -> _Network:
+    """The network that is meant, of several the one under the most usual key.
+
+    Raises:
+        CheckpointError: no key is more usual than the others.
+    """
+    ranked = sorted(found, key=lambda network: network.candidate.rank)
+    if len(ranked) > 1 and ranked[0].candidate.rank == ranked[1].candidate.rank:
+        labels = [network.candidate.label or "the file's outermost dict" for network in ranked]
+        raise CheckpointError(f"{source}: holds several networks: {some(labels)}; choose one with --key")
+    return ranked[0]
+
+
+def _read(network: _Network, contents: Contents, hints: Hints, others: list[Candidate]) -> Checkpoint:
+    source, place, dialect = contents.source, network.candidate, network.dialect
+    hub_layers = {layer: hub for hub, layer in network.layers.items()}
+    names: dict[str, str] = {}
+    extra = []
+    for name in place.shapes:
+        layer, _, parameter = name.rpartition(".")
+        if layer in hub_layers:
+            names[f"{hub_layers[layer]}.{parameter}"] = name
+        else:
+            extra.append(name)
+    config = infer_config({key: place.shapes[name] for key, name in names.items()}, source)
+    told = {**(dialect.rule if dialect else {}), **hints.semantics}
+    try:
+        config = dataclasses.replace(config, **{name: value for name, value in told.items() if name in SEMANTICS})
+    except ConfigError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    if dialect and config.upsampling != told.get("upsampling", config.upsampling):
+        raise CheckpointError(
+            f"{source}: has names of {dialect.project}, but no transposed convolutions as its network has"
+        )
+    fetched = contents.fetch(place.group, list(place.keys.values()))
+    tensors = {key: fetched[place.keys[name]] for key, name in names.items()}
+    counters = any(key.endswith(_COUNTER_NAME) for key in names)
+    if not counters:
+        tensors |= {key: _no_count() for key in tensor_specs(config) if key.endswith(_COUNTER_NAME)}
+    check_tensors(tensors, config, source, names=named_by(network.layers, config), extra=extra)
+    asked = dialect.asks if dialect else _questions(config)
+    unknown = tuple(name for name in asked if name not in told)
+    if not network.unique and hints.dialect != GENERIC:
+        unknown = (*unknown, BLOCK_ORDER)
+    origin = Origin(
+        dialect=dialect.name if dialect else GENERIC,
+        names=None if dialect else tuple(names.items()),
+        riders=json.dumps({} if dialect is OWN else contents.riders.get(place.group, {})),
+        counters=counters,
+    )
+    reading = Reading(
+        sure=network.sure,
+        key=place.label,
+        wrappers=place.wrappers,
+        others=tuple(other.label for other in others),
+        passengers=tuple(_passengers(contents, place, json.loads(origin.riders), others)),
+        unknown=unknown,
+        assumed=(*(() if dialect else (_FORWARD,)), *_assumed(config, told, unknown, counters=counters)),
+        overruled=tuple(
+            f"{name} {value}, where {dialect.project} has {dialect.rule[name]}"
+            for name, value in (hints.semantics.items() if dialect else ())
+            if dialect and dialect.rule.get(name, value) != value
+        ),
+        keys={key: place.keys[name] for key, name in names.items()},
+    )
+    return Checkpoint(
+        config,
+        in_forward_order(tensors, config),
+        origin,
+        config_stored=False,
+        digests_stored=False,
+        dialect=origin.dialect,
+        reading=reading,
+        evidence=by_dialect(origin.dialect, stored=False),
+    )
+
+
+def _questions(config: UNetConfig) -> tuple[str, ...]:
+    """What a network without a table leaves open."""
+    return ("skip_first", "output", *(("align_corners",) if config.upsampling == "bilinear" else ()))
+
+
+def _assumed(config: UNetConfig, told: Mapping[str, Any], unknown: tuple[str, ...], *, counters: bool) -> Iterator[str]:
+    transposed = config.upsampling == "transposed"
+    idle = ("align_corners",) if transposed and config.fit == "pad" else ()
+    for name in SEMANTICS:
+        if name not in (*told, *unknown, *idle):
+            odd = name == "fit" or (name == "align_corners" and transposed)
+            yield f"{name} {getattr(config, name)}{' (for odd sizes)' if odd else ''}"
+    if not counters:
+        yield f"{_COUNTER_NAME} 0 (the file has none)"
+
+
+def _passengers(
+    contents: Contents, place: Candidate, riders: Mapping[str, Any], others: list[Candidate]
+) -> Iterator[str]:
+    """What is in the file beside the networks, one entry for each of the outermost keys."""
+    taken = {(other.group, key) for other in (place, *others) for key in other.keys.values()}
+    counts: Counter[str] = Counter()
+    for group, shapes in contents.groups.items():
+        left = [key for key in shapes if (group, key) not in taken]
+        together = Counter(key.split(".")[0] for key in left)
+        for key in left:
+            top = key.split(".")[0]
+            alike = top if together[top] > 1 else key
+            counts[alike if group in ("", place.group) else group.split(".")[0]] += 1
+    networks = (place, *others)
+    yield from (f"{name} ({count} tensor{'s' * (count > 1)})" for name, count in counts.items())
+    for key, value in contents.beside.items():
+        if key in riders:
+            yield f"{key} {riders[key]} (kept)"
+        elif (
+            "." not in key and key not in counts and not any(f"{one.group}.".startswith(f"{key}.") for one in networks)
+        ):
+            yield f"{key} {value}"
+
+
+def _no_count() -> np.ndarray:
+    return np.zeros((), COUNTER)

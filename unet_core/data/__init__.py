@@ -1,0 +1,1 @@
+"""Pictures, data folders, augmentation and batches. NumPy only."""

@@ -1,0 +1,97 @@
+"""Where pictures and masks come from: a folder, or the built-in data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
+from unet_core.data.folder import open_folder
+from unet_core.data.synthetic import Synthetic
+from unet_core.errors import DataError
+from unet_core.progress import Progress, silent
+
+SYNTHETIC = "synthetic"
+"""The name of the built-in data, where a folder is asked for."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Pictures with masks, each read when it is asked for: `folder.Folder`, `synthetic.Synthetic`."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the pictures are called."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of every picture."""
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """What the masks' pixels hold, by class."""
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of every picture, in pixels."""
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Files that are no data."""
+
+    def __len__(self) -> int: ...
+
+    def pair(self, index: int) -> tuple[Shaped[np.ndarray, "h w c"], UInt8[np.ndarray, "h w"]]:
+        """One picture and the class of each of its pixels."""
+
+    def digest(self) -> str:
+        """A sha256 of all of it: other data has another one."""
+
+    def subset(self, indices: Sequence[int]) -> Self:
+        """Some of them, in this order."""
+
+
+def open_source(
+    data: str,
+    *,
+    channels: int | None = None,
+    values: tuple[int, ...] | None = None,
+    progress: Progress = silent,
+) -> Source:
+    """A data folder, every file of it checked; or the built-in data.
+
+    Args:
+        data: the folder with `images/` and `masks/`; or "synthetic", where no folder has that name.
+        channels: that the pictures are to have; None: what they have.
+        values: what the masks' pixels may hold; None: what they hold.
+        progress: is told how far the check is.
+
+    Raises:
+        DataError: the folder cannot be trained on; one line lists what is wrong.
+    """
+    if data == SYNTHETIC and not Path(data).exists():
+        return Synthetic(channels=channels or 1)
+    return open_folder(Path(data), channels=channels, values=values, progress=progress)
+
+
+def split(source: Source, validation: float) -> tuple[Source, Source]:
+    """The pictures to train on, and the last ones in order of their names, to validate on.
+
+    Args:
+        source: all of them.
+        validation: how many are for validation: a part of them where below 1, rounded down, but one at least.
+
+    Raises:
+        DataError: one of the two would be empty.
+    """
+    count = 0
+    if 0 < validation < len(source):
+        count = int(validation) if validation >= 1 else max(int(len(source) * validation), 1)
+    if not 0 < count < len(source):
+        raise DataError(
+            f"--validation {validation:g}: of {len(source)} pictures this leaves none to train or none to validate on; "
+            "give a part below 1, or a smaller number"
+        )
+    order = range(len(source))
+    return source.subset(order[:-count]), source.subset(order[-count:])

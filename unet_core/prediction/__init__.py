@@ -1,0 +1,1 @@
+"""Tiles, their stitching, masks and their quality. NumPy only."""

@@ -1,0 +1,1 @@
+"""How a network is trained, its run, and its history. NumPy only."""

@@ -1,0 +1,236 @@
+"""Writes down what happens to a run, and tells how far it is."""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from unet_core.checkpoints.safetensors_file import read
+from unet_core.errors import CheckpointError, RunError
+from unet_core.prediction.evaluation import Evaluation
+from unet_core.progress import Progress
+from unet_core.training.history import History, read_history
+from unet_core.training.run import BEST, BOARD, HISTORY, Run
+from unet_core.training.signals import Request
+from unet_core.training.tensorboard import Board
+
+
+class Plan(ABC):
+    """What is due after which step, and at which rate the next one is made; the same in all processes of a training."""
+
+    run: Run
+
+    @property
+    @abstractmethod
+    def losses(self) -> list[float]:
+        """Of the validations so far."""
+
+    def rate(self, step: int) -> float:
+        """The learning rate of the update after `step` updates."""
+        return self.run.recipe.part(step, self.losses)
+
+    def due(self, step: int, stop: bool) -> bool:
+        """Whether losses are to be fetched after this step: they are in time for all that is written."""
+        return step % self.run.recipe.log_every == 0 or self.validates(step) or self.saves(step, stop)
+
+    def validates(self, step: int) -> bool:
+        """Whether a validation follows this step."""
+        return step % self.run.recipe.validate_every == 0 or step == self.run.recipe.steps
+
+    def saves(self, step: int, stop: bool) -> bool:
+        """Whether the state after this step is saved."""
+        recipe = self.run.recipe
+        return step % recipe.save_every == 0 or step == recipe.steps or stop
+
+    def _check(self, last: int, found: Sequence[Sequence[float]]) -> None:
+        for step, (loss, norm) in enumerate(found, last - len(found) + 1):
+            if not math.isfinite(loss + norm):
+                raise self._diverged(f"the loss of step {step} is {loss}, the norm of its gradients {norm}")
+
+    def _check_validation(self, step: int, found: Evaluation) -> None:
+        if not math.isfinite(found.loss):
+            raise self._diverged(f"the validation loss after step {step} is {found.loss}")
+
+    def _diverged(self, what: str) -> RunError:
+        return RunError(f"{self.run.path}: {what}; train into a new folder with a smaller --rate, or with --clip 1")
+
+
+class Follower(Plan):
+    """Of a process that writes nothing down, as the first one does.
+
+    Args:
+        run: whose.
+        step: updates that are behind it.
+    """
+
+    def __init__(self, run: Run, step: int) -> None:
+        self.run = run
+        entries = (entry for entry in read_history(run.path / HISTORY) if entry["step"] <= step)
+        self._losses = [entry["validation"]["loss"] for entry in entries if "validation" in entry]
+
+    @property
+    def losses(self) -> list[float]:
+        """Of the validations so far."""
+        return self._losses
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def steps(self, last: int, found: Sequence[Sequence[float]], rates: Sequence[float]) -> None:  # noqa: ARG002
+        """Look at losses and norms of the updates up to step `last`, as all do.
+
+        Raises:
+            RunError: one is no number.
+        """
+        self._check(last, found)
+
+    def evaluation(self, step: int, found: Evaluation) -> bool:
+        """Note the loss of a validation; False, for the first process keeps the best network.
+
+        Raises:
+            RunError: its loss is no number.
+        """
+        self._check_validation(step, found)
+        self._losses.append(found.loss)
+        return False
+
+    def flush(self) -> None:
+        """There is nothing to bring to the disk."""
+
+    def outcome(self, step: int, request: Request) -> "Outcome":
+        """What is left to the first process to say."""
+        steps = self.run.recipe.steps
+        return Outcome(step, steps, math.nan, 0, request.signal if step < steps else None, first=False)
+
+
+@dataclass
+class Recorder(Plan):
+    """Writes down what happens to a run: history, TensorBoard, progress bar.
+
+    Args:
+        run: whose.
+        step: updates that are behind it.
+        progress: is told where the training is.
+        tell: is told in a line what has gone wrong and does not end the training.
+
+    Raises:
+        RunError: the run is beyond the recipe's last step, or its history is damaged.
+    """
+
+    run: Run
+    step: int
+    progress: Progress
+    tell: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        if self.step > self.run.recipe.steps:
+            raise RunError(f"{self.run.path}: has made {self.step} steps already; give more --steps than that")
+        if self.step:
+            self.tell(f"going on after step {self.step} of {self.run.recipe.steps}")
+        self.history = History(self.run.path / HISTORY, self.step)
+        self._kept = self._best_that_is_kept()
+        self._board = Board(self.run.path / BOARD, self.step, self.tell)
+        self._since = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._board.close()
+        self.history.close()
+
+    @property
+    def losses(self) -> list[float]:
+        """Of the validations so far."""
+        return self.history.losses
+
+    def steps(self, last: int, found: Sequence[Sequence[float]], rates: Sequence[float]) -> None:
+        """Write down loss, norm and rate of the updates up to step `last`.
+
+        Raises:
+            RunError: a loss that is no number; no state of it has been saved.
+        """
+        first, recipe = last - len(found) + 1, self.run.recipe
+        for step, (loss, norm), rate in zip(range(first, last + 1), found, rates, strict=True):
+            self._check(step, [(loss, norm)])
+            self.history.step(step, loss=loss, norm=norm, rate=rate)
+            self._board.scalars(step, {"training/loss": loss, "training/norm": norm, "training/rate": rate})
+        now, images = time.monotonic(), recipe.batch * recipe.accumulate
+        speed = len(found) * images / max(now - self._since, 1e-9)
+        self._since = now
+        self._board.scalars(last, {"training/images per second": speed})
+        left = _clock((recipe.steps - last) * images / speed)
+        self.progress(f"step {last}, loss {found[-1][0]:.4f}, {speed:.3g} images/s, {left} left", last / recipe.steps)
+
+    def evaluation(self, step: int, found: Evaluation) -> bool:
+        """Write down a validation; True where the network is better than the one that is kept.
+
+        Raises:
+            RunError: its loss is no number.
+        """
+        self._check_validation(step, found)
+        self.history.validation(step, found.to_dict())
+        self._board.scalars(step, {f"validation/{name}": value for name, value in found.scalars().items()})
+        for name, picture in found.samples.items():
+            self._board.picture(step, f"validation/{name}", picture)
+        self._since = time.monotonic()
+        better = found.metrics.mean_iou > self._kept
+        self._kept = max(found.metrics.mean_iou, self._kept)
+        return better
+
+    def flush(self) -> None:
+        """Bring everything to the disk."""
+        self.history.flush()
+        self._board.flush()
+        self._since = time.monotonic()
+
+    def outcome(self, step: int, request: Request) -> "Outcome":
+        """What to say at the end."""
+        best = max(self.history.validations, key=lambda entry: entry["validation"]["mean_iou"], default=None)
+        steps = self.run.recipe.steps
+        return Outcome(
+            step,
+            steps,
+            best["validation"]["mean_iou"] if best else math.nan,
+            best["step"] if best else 0,
+            request.signal if step < steps else None,
+        )
+
+    def _best_that_is_kept(self) -> float:
+        """The mean IoU of the network that is kept; what every other beats where that is gone."""
+        if self.history.best == -math.inf:
+            return -math.inf
+        try:
+            read(self.run.path / BEST)
+        except (CheckpointError, FileNotFoundError) as error:  # a run that was moved may come without
+            self.tell(f"the best network is lost ({error}); the next validation writes one")
+            return -math.inf
+        return self.history.best
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a training has left the run."""
+
+    step: int
+    """Updates made."""
+    steps: int
+    """Updates asked for."""
+    best: float
+    """The best mean IoU of its validations."""
+    best_step: int
+    """And after how many updates that was; 0 before the first validation."""
+    stopped_by: int | None = None
+    """The signal that ended it early."""
+    first: bool = True
+    """Whether this is the process that wrote it down, among those that trained together."""

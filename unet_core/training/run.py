@@ -1,0 +1,360 @@
+"""A run's folder: what it trains by, on what, how far it is, and what it has found.
+
+RUN/config.json     the recipe, the backend and the data, for `--resume` and for people
+RUN/history.jsonl   every step and every validation
+RUN/states/         the latest training states, each with all that is needed to go on
+RUN/best.safetensors   the network with the best validation so far, for either framework
+RUN/tensorboard/    the same in curves, and sample predictions
+"""
+
+import dataclasses
+import fcntl
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from unet_core.checkpoints.checkpoint import Checkpoint, new_network
+from unet_core.checkpoints.safetensors_file import read, write
+from unet_core.config import Output
+from unet_core.data.batches import Examples, batches
+from unet_core.data.dataset import Source, open_source, split
+from unet_core.errors import ConfigError, DataError, RunError, some
+from unet_core.files import atomic
+from unet_core.graph import Graph
+from unet_core.graph.canonical import Description
+from unet_core.graph.suitability import refusal
+from unet_core.progress import Progress, silent
+from unet_core.training.train_config import Recipe
+
+Backend = Literal["jax", "torch"]
+
+CONFIG, HISTORY, STATES, BOARD = "config.json", "history.jsonl", "states", "tensorboard"
+BEST, START = "best.safetensors", "start.safetensors"
+_LOCK = ".lock"
+_VERSION = 2
+_READ = (1, 2)
+"""Before 2, a run could not change its framework."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `config.json` holds."""
+
+    backend: Backend
+    recipe: Recipe
+    data: str
+    """The folder, absolute, or "synthetic"."""
+    training: tuple[str, ...]
+    """The names of the pictures to train on."""
+    validation: tuple[str, ...]
+    """And of those to validate on."""
+    digest: str
+    """Of all pictures and masks."""
+    channels: int
+    """Of the pictures."""
+    values: tuple[int, ...]
+    """What the masks' pixels hold, by class."""
+    versions: dict[str, str] = field(default_factory=dict, compare=False)
+    """Of the packages that started the run, or that it was moved to."""
+    switches: tuple[tuple[int, Backend], ...] = ()
+    """For every move to the other framework, the step after which it was, and the framework before."""
+
+    @property
+    def pieces(self) -> tuple[tuple[int, int | None, Backend], ...]:
+        """The framework of every piece of the run, with the steps behind its start and end (None: it goes on)."""
+        ends: list[int | None] = [step for step, _ in self.switches]
+        starts = [0, *(step for step, _ in self.switches)]
+        backends: list[Backend] = [*(backend for _, backend in self.switches), self.backend]
+        return tuple(zip(starts, [*ends, None], backends, strict=True))
+
+
+def read_settings(path: Path) -> Settings:
+    """The settings of the run in the folder `path`.
+
+    Raises:
+        RunError: there is no run, or its config is damaged.
+    """
+    file = path / CONFIG
+    try:
+        parsed = json.loads(file.read_text(encoding="utf-8"))
+        if parsed.pop("version") not in _READ:
+            raise RunError(f"{file}: was written by a later release; update unet-twins")
+        recipe = Recipe.from_dict(parsed.pop("recipe"))
+        plain: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in parsed.items()}
+        plain["switches"] = tuple((int(step), backend) for step, backend in plain.get("switches", ()))
+        return Settings(recipe=recipe, **plain)
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: is no run (there is no {CONFIG} in it)") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{file}: is damaged: {error}") from error
+
+
+def write_settings(path: Path, settings: Settings) -> None:
+    """The inverse of `read_settings`.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    names = settings.__dataclass_fields__
+    fields = {name: getattr(settings, name) for name in names} | {"recipe": settings.recipe.to_dict()}
+    with atomic(path / CONFIG, force=True) as partial:
+        partial.write_text(json.dumps({"version": _VERSION, **fields}, indent=1) + "\n", encoding="utf-8")
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run's."""
+    return (path / CONFIG).is_file()
+
+
+def has_begun(path: Path) -> bool:
+    """Whether the run in a folder has come as far as its first step; before that, it is started anew."""
+    return is_run(path) and (path / HISTORY).exists()
+
+
+@dataclass
+class Run:
+    """A run that is about to train: its folder is locked, its data checked."""
+
+    path: Path
+    settings: Settings
+    training: Source
+    validation: Source
+    start: Checkpoint
+    """The network before the first step."""
+    until: int | None = None
+    """The step after which to leave for now, before the recipe's last one."""
+
+    @property
+    def last(self) -> int:
+        """The step after which the training ends this time."""
+        return self.recipe.steps if self.until is None else min(self.until, self.recipe.steps)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it trains."""
+        return self.settings.recipe
+
+    @property
+    def output(self) -> Output:
+        """What the logits of its network are."""
+        return trained_output(self.start.config)
+
+    def __str__(self) -> str:
+        network, values = self.start.config, ", ".join(map(str, self.settings.values))
+        title = network.title if isinstance(network, Graph) else f"UNet {'-'.join(map(str, network.features))}"
+        return (
+            f"{len(self.training)} pictures to train on, {len(self.validation)} to validate on, {network.in_channels} "
+            f"channel{'s' * (network.in_channels > 1)}; masks hold {values}; {title}"
+        )
+
+    def batches(self, start: int, share: tuple[int, int] = (0, 1)) -> Any:
+        """A context with the batches from step `start` on; each has `accumulate` times `batch` examples."""
+        recipe = self.recipe
+        examples = Examples(self.training, size=recipe.crop, augmentation=recipe.augmentation, seed=recipe.seed)
+        return batches(
+            examples,
+            batch=recipe.batch,
+            steps=recipe.steps,
+            accumulate=recipe.accumulate,
+            start=start,
+            share=share,
+        )
+
+
+@contextmanager
+def open_run(
+    path: Path,
+    *,
+    backend: Backend,
+    recipe: Recipe,
+    data: str,
+    start: Checkpoint | None = None,
+    resume: bool = False,
+    until: int | None = None,
+    check: Callable[[Checkpoint], None] = lambda _: None,
+    rank: int = 0,
+    wait: Callable[[], None] = lambda: None,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = print,
+) -> Iterator[Run]:
+    """Start a run, or go on with one; nothing is written before all the data has been checked.
+
+    Args:
+        path: the run's folder; made where it does not exist.
+        backend: which framework trains.
+        recipe: how to train.
+        data: a data folder, or "synthetic".
+        start: the network to start from, that of `recipe.start`; None: a new one of the recipe's seed.
+        resume: go on with the run in the folder where there is one.
+        until: leave after this step, before the recipe's last one; the schedule is that of the whole recipe.
+        check: is given the network before the first step, and raises ConfigError where this machine cannot train it.
+        rank: of this process, where several train together; only 0 writes.
+        wait: returns in all of them once each has called it.
+        progress: is told how far the check of the data is.
+        tell: is told in a line what is left out.
+
+    Raises:
+        RunError: the folder holds something else, or another training, or another process trains there.
+        DataError: the data cannot be trained on.
+        ConfigError: the recipe does not fit the data.
+    """
+    if until is not None and until < 1:
+        raise ConfigError(f"until {until}: give a whole number from 1 up")
+    if rank:
+        wait()  # for the folder, which the first process has then checked and made
+        resume = True
+    old = _check_folder(path, resume=resume)
+    if start is None and old is not None and (path / START).exists():
+        start = read(path / START)
+    values = old.values if old else None
+    source = open_source(data, channels=start.config.in_channels if start else None, values=values, progress=progress)
+    if source.skipped:
+        tell(f"left out, for they are no pictures: {some(source.skipped)}")
+    training, validation = split(source, recipe.validation)
+    settings = Settings(
+        backend,
+        recipe,
+        data=data if not Path(data).exists() else str(Path(data).resolve()),
+        training=training.names,
+        validation=validation.names,
+        digest=source.digest(),
+        channels=source.channels,
+        values=tuple(source.values),
+        versions=old.versions if old else versions_of(backend),
+        switches=old.switches if old else (),
+    )
+    if old is not None:
+        _check_same(path, old, settings)
+    network = start_network(start, recipe, source.channels, len(source.values))
+    check(network)
+    _check_sizes(data, network.config, validation)
+    if rank:
+        yield Run(path, settings, training, validation, network, until)
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    with locked(path):
+        if _check_folder(path, resume=resume) != old:
+            raise RunError(f"{path}: another process has trained here in the meantime; look at what it made")
+        for left in (*path.glob(".*.partial"), *(path / STATES).glob(".*.partial")):
+            shutil.rmtree(left)  # by a process that was killed while it wrote
+        if start is not None and old is None:
+            with atomic(path / START, force=True) as partial:
+                write(partial, start)
+        write_settings(path, settings)
+        wait()
+        yield Run(path, settings, training, validation, network, until)
+
+
+def start_network(start: Checkpoint | None, recipe: Recipe, channels: int, classes: int) -> Checkpoint:
+    """The network before the first step, which has to have a logit for every class (one for two).
+
+    Args:
+        start: the one that is named; None: a new one of the recipe's seed.
+        recipe: how to train.
+        channels: of the pictures.
+        classes: of the masks.
+
+    Raises:
+        ConfigError: the recipe, or `start`, does not fit.
+    """
+    if start is None:
+        return new_network(recipe.network(channels, classes), recipe.seed)
+    config = start.config
+    recipe.check(config, classes)
+    own = Recipe.features if isinstance(config, Graph) else config.features
+    if recipe.features not in {own, Recipe.features}:
+        raise ConfigError("--features: the network of --start has its own; leave that out")
+    needed = 1 if classes == 2 else classes
+    if config.out_channels not in {needed, classes}:
+        raise ConfigError(
+            f"{recipe.start}: its network has {config.out_channels} output channels; the masks have {classes} "
+            f"classes, which are {needed}"
+        )
+    # Its loss is that of a softmax. A graph stays that of its code: `Run.output` says how it is judged.
+    if not isinstance(config, Graph) and config.out_channels > 1 and config.output != "softmax":
+        return dataclasses.replace(start, config=dataclasses.replace(config, output="softmax"))
+    return start
+
+
+def trained_output(config: Description) -> Output:
+    """What the losses take a network's logits for, whatever the last node of a graph makes of them."""
+    return "softmax" if config.out_channels > 1 else config.output
+
+
+def _check_sizes(data: str, config: Description, validation: Source) -> None:
+    """Raise DataError where pictures are none that the network can be validated on."""
+    named = list(zip(validation.names, validation.sizes, strict=True))
+    if isinstance(config, Graph):
+        whys = {name: why for name, size in named if (why := refusal(config, size))}
+        if whys:
+            why = next(iter(whys.values()))
+            raise DataError(f"{data}: not to be validated on, for {why}: {some(whys)}")
+        return
+    least = config.minimum_size
+    small = [name for name, size in named if min(size) < least]
+    if small:
+        raise DataError(f"{data}: too small to validate on ({least}x{least} is the least): {some(small)}")
+
+
+def versions_of(backend: Backend) -> dict[str, str]:
+    """Of the packages that decide what a training in this framework makes."""
+    names = ("numpy", "grain", "torch") if backend == "torch" else ("numpy", "grain", "jax", "flax", "optax")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def _check_folder(path: Path, *, resume: bool) -> Settings | None:
+    if has_begun(path):
+        if not resume:
+            raise RunError(f"{path}: holds a run already; go on with it by --resume, or name another folder")
+        return read_settings(path)
+    if is_run(path):
+        return None
+    if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
+        raise RunError(f"{path}: exists and is no run; name a new folder")
+    return None
+
+
+def _check_same(path: Path, old: Settings, new: Settings) -> None:
+    if old.backend != new.backend:
+        raise RunError(
+            f"{path}: was trained with --backend {old.backend}; go on with that, or move the run: unet convert {path} "
+            f"NEW --to {new.backend}"
+        )
+    changed = old.recipe.changes(new.recipe)
+    if changed:
+        raise RunError(
+            f"{path}: this run was started with another {some(changed)}; leave that out, or train into a new folder"
+        )
+    for name in ("training", "validation", "channels", "values", "digest"):
+        if getattr(old, name) != getattr(new, name):
+            raise RunError(
+                f"{path}: the data is not what the run was started with: another {name}; restore {old.data}, or train "
+                "into a new folder"
+            )
+
+
+@contextmanager
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Keep a second process from training in the folder; the lock ends with this one, however it ends.
+
+    Args:
+        path: the run's folder.
+        shared: for reading alone; others may read as well, and nothing is written.
+
+    Raises:
+        RunError: another process trains here.
+    """
+    if shared and not (path / _LOCK).exists():  # nobody has trained in this copy
+        yield
+        return
+    with (path / _LOCK).open("r" if shared else "w") as file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"{path}: another process trains here, or moves the run; wait for it, or stop it") from error
+        yield

@@ -1,0 +1,269 @@
+"""The processes that train one network together, one on every host of a TPU slice or a cluster: `jax.distributed`.
+
+PyTorch has `unet_torch/training/processes.py`. Every host runs the same program on its own devices and on its own
+part of each batch; what they have to agree on besides is here, and how they notice that one of them is gone.
+"""
+
+import atexit
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+import numpy as np
+from jax.errors import JaxRuntimeError
+from jax.experimental import multihost_utils
+from jaxtyping import Shaped
+
+from unet_core.errors import ConfigError, RunError, UNetError, first_line
+from unet_core.training.signals import Request
+
+_START = 120
+"""Seconds in which all hosts have to be there."""
+_HEARTBEAT = 20
+"""Seconds after which JAX itself takes a silent host for dead, and ends this one."""
+_SHUTDOWN = 15
+"""Seconds that the first host to end waits for the others."""
+_VERDICT = 10
+"""Seconds for `_Watch` to say which host is gone, after an exchange with it has failed."""
+_KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3}
+"""A machine that does not answer for 14 seconds is gone, though it closed no connection."""
+_BYE = "bye"
+_NAME = 256
+"""Bytes of a host's name, at most."""
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """This process among those that train together. The first one, 0, writes the history and tells."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and tells."""
+        return self.index == 0
+
+    def wait(self) -> None:
+        """Return once all have called it."""
+        if self.count > 1:
+            multihost_utils.sync_global_devices("wait")
+
+    def all(self, holds: bool) -> bool:
+        """Whether it holds on every host."""
+        return bool(self.gathered(np.array(holds)).all())
+
+    def gathered(self, part: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "hosts ..."]:
+        """The parts of all hosts, in every bit, along a new first axis; they have the same shape and dtype."""
+        if self.count == 1:
+            return part[None]
+        plain = np.frombuffer(part.tobytes(), np.uint8)  # JAX would make float32 of float64
+        parts = np.asarray(multihost_utils.process_allgather(plain)).reshape(self.count, -1)
+        return np.frombuffer(parts.tobytes(), part.dtype).reshape(self.count, *part.shape)
+
+    def stops(self, step: int, request: Request) -> bool:
+        """Whether to stop after this step, because one of the hosts was asked to.
+
+        SIGTERM to any of them, which is also how a preemption is announced, goes through JAX's own service: it makes
+        all agree on a step that none has passed. All have to ask after every step.
+        """
+        if self.count > 1 and multihost_utils.reached_preemption_sync_point(step):
+            request.signal = request.signal or signal.SIGTERM
+            return True
+        return self.count == 1 and request.signal is not None
+
+
+@contextmanager
+def started(count: int | None = None, index: int | None = None, coordinator: str | None = None) -> Iterator[Hosts]:
+    """All hosts of the training, until the end of the `with`; nothing of JAX may have run on a device before.
+
+    Without arguments they are the tasks of a SLURM step, or the hosts of a TPU slice, where this process is one of
+    several; otherwise it is alone. A host that ends before the others ends them too, within seconds, with a line on
+    stderr that names it, and with exit code 2.
+
+    Args:
+        count: hosts; 1: this process is alone, whatever SLURM or a TPU says.
+        index: which of them this one is, from 0 up.
+        coordinator: where the first one listens, as NAME:PORT; the others reach it there.
+
+    Raises:
+        ConfigError: they are not all given, or make no sense.
+        RunError: the others are not there within two minutes, or JAX cannot tell who they are.
+    """
+    _check(count, index, coordinator)
+    if count == 1 or (count is None and not _is_one_of_several()):
+        yield Hosts()
+        return
+    advice = f"start all of them within {_START} seconds, or give --hosts 1 to train on this one alone"
+    late = threading.Timer(_START, _leave, [f"the hosts are not all there: {advice}"])
+    late.daemon = True
+    late.start()
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            count,
+            index,
+            initialization_timeout=_START + _VERDICT,  # at which JAX would abort
+            heartbeat_timeout_seconds=_HEARTBEAT,
+            shutdown_timeout_seconds=_SHUTDOWN,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise RunError(f"the hosts do not find each other: {first_line(error)}; {advice}") from error
+    finally:
+        late.cancel()
+    hosts = Hosts(jax.process_index(), jax.process_count())
+    if hosts.count == 1:
+        yield hosts
+        jax.distributed.shutdown()
+        return
+    watch = _Watch(hosts, coordinator.rpartition(":")[0] if coordinator else socket.gethostname())
+    try:
+        yield hosts
+        hosts.wait()
+    except JaxRuntimeError as error:
+        _leave_at_exit(2)
+        time.sleep(_VERDICT)  # in which the watch ends this process, if it was another host's end
+        watch.failed(first_line(error))
+        raise RunError(f"an exchange between the hosts has failed: {first_line(error)}") from error
+    except BaseException as error:
+        _leave_at_exit(_code_of(error))
+        watch.failed(first_line(error))
+        raise
+    watch.close()
+    jax.distributed.shutdown()
+
+
+def _check(count: int | None, index: int | None, coordinator: str | None) -> None:
+    if count is None or count == 1:
+        if index or coordinator is not None:
+            raise ConfigError("--host and --coordinator: are for --hosts 2 and more; give all three, or none")
+        return
+    if count < 1:
+        raise ConfigError(f"--hosts {count}: give a whole number from 1 up")
+    if index is None or coordinator is None:
+        raise ConfigError(f"--hosts {count}: needs --host, the number of this one, and --coordinator NAME:PORT")
+    if not 0 <= index < count:
+        raise ConfigError(f"--host {index}: give a number from 0 to {count - 1}")
+    name, _, port = coordinator.rpartition(":")
+    if not (name and port.isdecimal() and 0 < int(port) < 65536):
+        raise ConfigError(
+            f"--coordinator {coordinator}: give the first host's name and a free port of it, as node1:8476"
+        )
+
+
+def _is_one_of_several() -> bool:
+    """Whether SLURM has started several of this process; or there may be several, for this is the host of a TPU."""
+    if "SLURM_STEP_NODELIST" in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        return True
+    allowed = os.environ.get("JAX_PLATFORMS", "tpu").split(",")
+    chips = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
+    return "tpu" in allowed and bool(chips) and importlib.util.find_spec("libtpu") is not None
+
+
+def _code_of(error: BaseException) -> int:
+    """What the command ends with after this."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 2 if isinstance(error, UNetError | OSError | MemoryError) else 1
+
+
+def _leave_at_exit(code: int) -> None:
+    """Let the interpreter end without JAX's shutdown, which waits for the others, and aborts where they are gone."""
+
+    def leave() -> NoReturn:
+        _flush()
+        os._exit(code)
+
+    atexit.register(leave)
+
+
+class _Watch:
+    """A connection of every host with the first one, by which all learn at once when one of them ends.
+
+    Of the collectives under way some never return then, and nothing says whom they wait for.
+
+    Args:
+        hosts: all of them.
+        name: under which the others reach the first one.
+    """
+
+    def __init__(self, hosts: Hosts, name: str) -> None:
+        self._closed = False
+        self._me = f"host {hosts.index} ({socket.gethostname()}, process {os.getpid()})"
+        server = socket.create_server(("", 0)) if hosts.first else None
+        known = np.frombuffer(name.encode()[:_NAME].ljust(_NAME, b"\0"), np.uint8)
+        place = hosts.gathered(known)[0].tobytes().rstrip(b"\0").decode()
+        port = int(hosts.gathered(np.array(server.getsockname()[1] if server else 0))[0])
+        self._peers: list[socket.socket] = []
+        try:
+            if server is None:
+                self._add(socket.create_connection((place, port), timeout=_VERDICT))
+            else:
+                server.settimeout(_VERDICT)
+                with server:
+                    for _ in range(hosts.count - 1):
+                        self._add(server.accept()[0])
+        except OSError as error:
+            _leave_at_exit(2)
+            raise RunError(f"{self._me}: the first host is not reached at {place}:{port}: {error}") from error
+        hosts.wait()
+
+    def failed(self, why: str) -> None:
+        """Tell the others that this one ends, and why."""
+        self._end(f"{self._me} has ended: {why}")
+
+    def close(self) -> None:
+        """This one ends as it should."""
+        self._end(_BYE)
+
+    def _end(self, line: str) -> None:
+        self._closed = True
+        for peer in self._peers:
+            with suppress(OSError):
+                peer.sendall(f"{line}\n".encode())
+                peer.shutdown(socket.SHUT_WR)
+
+    def _add(self, peer: socket.socket) -> None:
+        peer.settimeout(None)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):
+                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        peer.sendall(f"{self._me}\n".encode())
+        self._peers.append(peer)
+        threading.Thread(target=self._listen, args=(peer,), daemon=True).start()
+
+    def _listen(self, peer: socket.socket) -> None:
+        lines: list[str] = []
+        with suppress(OSError), peer.makefile("r", encoding="utf-8", errors="replace") as file:
+            lines.extend(line.rstrip("\n") for line in file)
+        name, *rest = lines or ["a host"]
+        if self._closed or rest == [_BYE]:
+            return
+        line = rest[0] if rest else f"{name} has ended"
+        self._end(line)  # the first one passes it on
+        _leave(f"{line}; go on with --resume")
+
+
+def _leave(line: str) -> NoReturn:
+    """End this process, whose main thread waits in JAX for what will not come."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"unet: {line}\n")
+    _flush()
+    os._exit(2)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()

@@ -1,0 +1,52 @@
+"""The PyTorch twin to and from the hub, whose names and layouts are torch's own."""
+
+from collections.abc import Mapping
+
+import ml_dtypes
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unet_core.graph.canonical import Tensors
+
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+def as_numpy(tensor: Tensor) -> np.ndarray:
+    """A tensor's values, bit for bit; shares the memory where it can."""
+    tensor = tensor.detach().cpu().resolve_neg()  # what torch has only marked as negated
+    if tensor.dtype == torch.bfloat16:  # torch gives NumPy no bfloat16: pass the bits
+        return tensor.view(torch.uint16).numpy().view(_BFLOAT16)
+    return tensor.numpy()
+
+
+def as_torch(array: np.ndarray, *, copy: bool = True) -> Tensor:
+    """An array's values, bit for bit, in memory of its own; without `copy`, in the array's where torch can share."""
+    owned = np.array(array, order="C", copy=None if array.flags.writeable and not copy else True)
+    if owned.dtype == _BFLOAT16:
+        return torch.from_numpy(owned.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(owned)
+
+
+def to_hub(model: nn.Module) -> dict[str, np.ndarray]:
+    """The parameters and statistics of `model`, under the names of its `state_dict`; of what a wrapper wraps."""
+    return {key: as_numpy(value) for key, value in unwrapped(model).state_dict().items()}
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside `torch.compile`'s, DataParallel's and DistributedDataParallel's wrappers."""
+    for name in ("_orig_mod", "module"):
+        inner = model._modules.get(name)
+        if inner is not None and len(model._modules) == 1:
+            return unwrapped(inner)
+    return model
+
+
+def fill(model: nn.Module, tensors: Tensors) -> None:
+    """Give `model` these parameters and statistics, their dtypes included.
+
+    Raises:
+        RuntimeError: torch's own, where the keys or shapes are not the model's.
+    """
+    values: Mapping[str, Tensor] = {key: as_torch(value) for key, value in tensors.items()}
+    model.load_state_dict(values, strict=True, assign=True)

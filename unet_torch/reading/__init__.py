@@ -1,0 +1,1 @@
+"""Any torch module read as a graph."""

@@ -1,0 +1,88 @@
+"""Training in PyTorch, from the first step to the last, in one straight line. `unet_jax/training/train.py` is the
+twin.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from unet_core.prediction.evaluation import Share, evaluate
+from unet_core.prediction.tile_geometry import shared_tile
+from unet_core.progress import Progress, silent
+from unet_core.training.recorder import Follower, Outcome, Recorder
+from unet_core.training.run import BEST, STATES, Run
+from unet_core.training.signals import stop_requests
+from unet_torch.checkpoint import save
+from unet_torch.predict import Predictor
+from unet_torch.training.processes import Processes, alone
+from unet_torch.training.states import States
+from unet_torch.training.step import new_state, placed, updater
+
+
+def train(
+    run: Run,
+    *,
+    processes: Processes | None = None,
+    progress: Progress = silent,
+    tell: Callable[[str], None] = print,
+) -> Outcome:
+    """Train until the run's last step, or until SIGTERM or Ctrl-C; either way of leaving saves the state first.
+
+    Args:
+        run: what to train, on what, and where to write; where it has a saved state, that is gone on with.
+        processes: those that train together (`unet_torch.training.processes.started`); None: this one alone, on the
+            first CUDA device where there is one, otherwise on the CPU. The first one writes; all validate.
+        progress: is told where the training is.
+        tell: is told in a line what happens besides.
+
+    Raises:
+        unet_core.UNetError: a loss that is no number, or a state that cannot be written or read; in one line.
+    """
+    recipe, start = run.recipe, run.start
+    together = processes or alone()
+    together.check(recipe, start.config)
+    device = together.device
+    state = new_state(start, recipe, device, together)
+    update = updater(recipe, state, together)
+    judged = state.average or state.model
+    tile = shared_tile(start.config, run.validation.sizes)
+    predictor = Predictor(judged, tile=tile, bfloat16=recipe.precision == "bfloat16")
+    share = Share(together.rank, together.size, together.gathered)
+
+    with stop_requests() as request, States(run.path / STATES, recipe.keep) as states:
+        step = states.newest(state.load_state_dict, tell)
+        recorder = Recorder(run, step, progress, tell) if together.rank == 0 else Follower(run, step)
+        pending: list[Tensor] = []  # losses and norms that are still on the device
+        rates: list[float] = []
+        with recorder, run.batches(step, (together.rank, together.size)) as batches:
+            stop = False
+            while step < run.last and not stop:
+                rates.append(recorder.rate(step))
+                image, labels = placed(next(batches), recipe, device)
+                pending.append(update(image, labels, rates[-1], recipe.renewal(step), step))
+                step += 1
+                # Asked once: what is saved below is what was fetched.
+                stop = together.total(float(request.signal is not None)) > 0 or step == run.last
+
+                if recorder.due(step, stop):
+                    recorder.steps(step, torch.stack(pending).tolist(), rates)
+                    pending.clear()
+                    rates.clear()
+                if recorder.validates(step):
+                    together.align(judged)
+                    found = evaluate(
+                        predictor.bands,
+                        run.validation,
+                        loss=recipe.loss,
+                        output=run.output,
+                        samples=4,
+                        share=share,
+                    )
+                    tell(f"step {step}: {found}")
+                    if recorder.evaluation(step, found):
+                        save(judged, run.path / BEST, force=True)
+                if recorder.saves(step, stop) and together.rank == 0:
+                    recorder.flush()
+                    states.save(step, state.state_dict(step))
+    return recorder.outcome(step, request)
