@@ -23,7 +23,7 @@ import tyro
 from unet_core.data.synthetic import Synthetic, write_folder
 from unet_core.errors import UNetError
 from unet_core.training.run import Backend, Run, open_run
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Input:
     def run(self) -> dict[str, float]:
         """Measure; returns seconds per step."""
         steps = 3 * self.steps * self.windows + 50
-        recipe = Recipe(features=self.features, batch=self.batch, crop=self.crop, steps=steps)
+        recipe = TrainConfig(features=self.features, batch=self.batch, crop=self.crop, steps=steps)
         with tempfile.TemporaryDirectory() as folder:
             data = self.data
             if data is None:

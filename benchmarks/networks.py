@@ -31,7 +31,7 @@ from conversion.proof.differences import tensor_differences
 from conversion.proof.samples import usual_sizes
 from unet_core.checkpoints.evidence import Evidence
 from unet_core.graph.canonical import FLOATS
-from unet_jax.canonical import fill, to_hub
+from unet_jax.canonical import fill, to_canonical
 from unet_jax.network import Network
 from unet_torch.canonical import as_numpy
 
@@ -144,7 +144,8 @@ def updated(module: nn.Module, model: Network, *, momentum: float = 0.9) -> floa
         stack.enter_context(jax.default_matmul_precision("highest"))
         ours = nnx.clone(model)
         wide = {
-            key: value.astype(np.float64) if value.dtype in FLOATS else value for key, value in to_hub(ours).items()
+            key: value.astype(np.float64) if value.dtype in FLOATS else value
+            for key, value in to_canonical(ours).items()
         }
         fill(ours, wide)
         ours.train()
@@ -167,7 +168,7 @@ def _updated_in_jax(model: Network, x: Any, wanted: Any, momentum: float) -> dic
 
     for _ in range(UPDATES):
         step(model, optimizer)
-    return to_hub(model)
+    return to_canonical(model)
 
 
 def main(names: list[str]) -> None:

@@ -46,7 +46,7 @@ from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.config import UNetConfig
 from unet_core.errors import ConfigError, MissingFrameworkError, UNetError, first_line, of_system
 from unet_core.files import atomic, check_target
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 Program = Literal["inference", "training"]
 Variant = Literal["ours", "plain"]
@@ -223,9 +223,9 @@ class TpuAot:
             raise ConfigError(f"--size {self.size}: give height and width as HxW, for example 256x256")
         return int(match[1]), int(match[2])
 
-    def _recipe(self, layout: Layout) -> Recipe:
+    def _recipe(self, layout: Layout) -> TrainConfig:
         batch = self.batch * layout.groups
-        return Recipe(self.features, batch=batch, crop=self._shape[0], precision=self.precision, remat=self.remat)
+        return TrainConfig(self.features, batch=batch, crop=self._shape[0], precision=self.precision, remat=self.remat)
 
     def _checked(self) -> tuple[UNetConfig, list[Layout]]:
         for name, value, least in (("batch", self.batch, 1), ("top", self.top, 0)):
@@ -452,14 +452,14 @@ def load(package: Literal["jax", "libtpu"]) -> None:
         ) from error
 
 
-def network(variant: Variant, checkpoint: Checkpoint, recipe: Recipe) -> Any:
+def network(variant: Variant, checkpoint: Checkpoint, recipe: TrainConfig) -> Any:
     """The network in training mode, with shapes in place of arrays."""
     from unet_jax.training.step import abstract_model
 
     return abstract_model(checkpoint, recipe, rewrites=variant == "ours")
 
 
-def training(model: Any, recipe: Recipe, mesh: Any) -> Any:
+def training(model: Any, recipe: TrainConfig, mesh: Any) -> Any:
     """The compiled training step of an abstract model."""
     from unet_jax.training.mesh import of_state
     from unet_jax.training.step import abstract_state, compiled, updater

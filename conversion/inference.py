@@ -13,26 +13,26 @@ from conversion.containers import Opened, opened
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.config import Output
-from unet_core.data.dataset import Source, open_source
+from unet_core.data.dataset import Dataset, open_dataset
 from unet_core.errors import DataError, MissingFrameworkError, some
 from unet_core.graph.canonical import Description
 from unet_core.prediction.evaluation import Bands
 from unet_core.prediction.tile_geometry import shared_tile, tiling
 from unet_core.progress import Progress, silent
-from unet_core.training.run import BEST, Backend, Settings, is_run, read_settings, trained_output
+from unet_core.training.run import BEST, Backend, RunConfig, is_run, read_run_config, trained_output
 
 Part = Literal["training", "validation"]
 
 
 @dataclass(frozen=True)
-class Network:
+class OpenedNetwork:
     """A network that can predict."""
 
     checkpoint: Checkpoint
     backend: Backend
     values: tuple[int, ...]
     """What a mask's pixels hold, by class."""
-    settings: Settings | None
+    settings: RunConfig | None
     """Of the run that it comes from."""
 
     @property
@@ -79,7 +79,7 @@ class Network:
         bands: Bands = predictor.bands
         return bands
 
-    def source(self, data: str, *, only: Part | None = None, progress: Progress = silent) -> Source:
+    def source(self, data: str, *, only: Part | None = None, progress: Progress = silent) -> Dataset:
         """Pictures with masks to hold the network against.
 
         Args:
@@ -91,7 +91,7 @@ class Network:
             unet_core.DataError: the data cannot be used, has other classes, or lacks pictures of the run.
         """
         values = self.settings.values if self.settings else None
-        source = open_source(data, channels=self.config.in_channels, values=values, progress=progress)
+        source = open_dataset(data, channels=self.config.in_channels, values=values, progress=progress)
         if len(source.values) != len(self.values):
             raise DataError(
                 f"{data}: the masks have {len(source.values)} classes ({some(source.values)}), the network tells "
@@ -108,7 +108,7 @@ class Network:
         return source.subset([source.names.index(name) for name in names])
 
 
-def open_network(path: str | Path, *, backend: Backend | None = None, hints: Hints = NO_HINTS) -> Network:
+def open_network(path: str | Path, *, backend: Backend | None = None, hints: Hints = NO_HINTS) -> OpenedNetwork:
     """The network of a checkpoint, or the best one of a run.
 
     Args:
@@ -121,7 +121,7 @@ def open_network(path: str | Path, *, backend: Backend | None = None, hints: Hin
         unet_core.UNetError: the checkpoint cannot be read, or the framework is not installed.
     """
     path = Path(path)
-    settings = read_settings(path) if is_run(path) else None
+    settings = read_run_config(path) if is_run(path) else None
     if settings is not None:
         path = path / BEST
         if not path.is_file():
@@ -136,7 +136,7 @@ def open_network(path: str | Path, *, backend: Backend | None = None, hints: Hin
         for key, value in checkpoint.tensors.items()
     }
     backend = backend or (settings.backend if settings else _backend(found))
-    return Network(dataclasses.replace(checkpoint, tensors=tensors), backend, values, settings)
+    return OpenedNetwork(dataclasses.replace(checkpoint, tensors=tensors), backend, values, settings)
 
 
 def _backend(found: Opened) -> Backend:

@@ -13,7 +13,7 @@ from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.checkpoints.soundness import masks, oddities, poison
 from unet_core.graph import Graph
 from unet_core.graph.canonical import FLOATS, Description, tensor_specs
-from unet_core.graph.summary import Row, summary, usual_size
+from unet_core.graph.summary import SummaryRow, summary, usual_size
 
 _FRAMEWORKS = {"torch": "PyTorch", "jax": "JAX", None: "either"}
 
@@ -36,7 +36,7 @@ class Inspection:
     evidence: Evidence
     """By what it is known that this is the user's network."""
     config: Description
-    layers: tuple[Row, ...]
+    layers: tuple[SummaryRow, ...]
     """Of a network that was read from code, its operations, for a picture of `size`."""
     size: tuple[int, ...]
     config_stored: bool

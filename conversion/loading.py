@@ -42,7 +42,7 @@ def load(module: "nn.Module", contents: Contents, code: str, key: str | None = N
     Raises:
         CheckpointError: keys are missing, left over or of other shapes; all are listed.
     """
-    hub, source = needed("unet_torch.canonical"), contents.source
+    canonical, source = needed("unet_torch.canonical"), contents.source
     live = {name: value for name, value in module.state_dict(keep_vars=True).items() if hasattr(value, "shape")}
     first: dict[int, str] = {}
     names = {name: first.setdefault(id(value), name) for name, value in live.items()}
@@ -64,7 +64,7 @@ def load(module: "nn.Module", contents: Contents, code: str, key: str | None = N
         raise CheckpointError(f"{source}: holds several networks: {some(labels)}; choose one with --key")
     tensors = _fetched(contents, place, names)
     module.double().load_state_dict(
-        {**module.state_dict(), **{name: hub.as_torch(tensors[one]) for name, one in names.items()}}, strict=True
+        {**module.state_dict(), **{name: canonical.as_torch(tensors[one]) for name, one in names.items()}}, strict=True
     )
     beside = tuple(f"{name} {value}" for name, value in contents.beside.items() if "." not in name)
     reading = Reading(

@@ -55,7 +55,7 @@ def read_module(
     source = name or type(module).__name__
     found = needed("unet_torch.reading.read").read(module, size, channels=channels, name=source, sizes=sizes, out=out)
     config = config_of(found.graph) or found.graph
-    tensors = under_one_name(needed("unet_torch.canonical").to_hub(module), config, source)
+    tensors = under_one_name(needed("unet_torch.canonical").to_canonical(module), config, source)
     check_tensors(tensors, config, source)
     tensors = in_forward_order(tensors, config)
     checkpoint = Checkpoint(config, tensors, reading=Reading(assumed=found.notes), evidence=found.evidence)

@@ -98,7 +98,7 @@ def optimizer_to_torch(
     found, network = _read(optimizer, model)
     if step is not None and step < 0:
         raise CheckpointError(f"step {step}: give a whole number from 0 up")
-    saved, left = needed("unet_jax.training.optimizer_state").to_hub(state, network.config, step)
+    saved, left = needed("unet_jax.training.optimizer_state").to_canonical(state, network.config, step)
     remembered = [set(tensors) for tensors in saved.moments.values()]
     absent = [key for key in found.parameters if saved.step != 0 and any(key not in keys for keys in remembered)]
     if absent:

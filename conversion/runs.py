@@ -30,13 +30,13 @@ from unet_core.training.run import (
     HISTORY,
     START,
     STATES,
-    Settings,
+    RunConfig,
     is_run,
     locked,
-    read_settings,
+    read_run_config,
     start_network,
     versions_of,
-    write_settings,
+    write_run_config,
 )
 from unet_core.training.state import TrainingState, difference
 
@@ -46,7 +46,7 @@ class OpenRun:
     """A run as it was left, read."""
 
     path: Path
-    settings: Settings
+    settings: RunConfig
     start: Checkpoint
     """The network before the first step."""
     state: TrainingState
@@ -80,7 +80,7 @@ def read_run(path: Path, tell: Callable[[str], None] = print) -> OpenRun:
         RunError: there is no run, or no sound state in it, or its history does not reach there; or it trains.
         MissingFrameworkError: its framework is not installed.
     """
-    settings = read_settings(path)
+    settings = read_run_config(path)
     states = needed(f"unet_{settings.backend}.training.states")
     with locked(path, shared=True):
         start = _start(path, settings)
@@ -105,7 +105,7 @@ def convert_run(
 ) -> Conversion:
     """Write a run that goes on in the framework `to` where the one in `src` stands; see `conversion.convert`."""
     progress(f"reading {src.name}", 0.0)
-    if read_settings(src).backend == to:
+    if read_run_config(src).backend == to:
         raise RunError(f"{src}: trains in {to} already; to have it twice, copy the folder")
     if Path(os.path.realpath(dst)).is_relative_to(os.path.realpath(src)):
         raise RunError(f"{dst}: is the run itself, or in its folder; name a new folder elsewhere")
@@ -149,7 +149,7 @@ def convert_run(
     return Conversion(src, dst, run.state.network, proof, state, certificate=issued)
 
 
-def state_path(run: Path, settings: Settings, step: int) -> Path:
+def state_path(run: Path, settings: RunConfig, step: int) -> Path:
     """Where the state of a step of a run is: a file, or a directory."""
     path: Path = needed(f"unet_{settings.backend}.training.states").path_of(run / STATES, step)
     return path
@@ -163,14 +163,14 @@ def state_at(path: Path, step: int) -> TrainingState:
         CheckpointError: it is damaged, or not there.
         MissingFrameworkError: its framework is not installed.
     """
-    settings = read_settings(path)
+    settings = read_run_config(path)
     state: TrainingState = needed(f"unet_{settings.backend}.training.states").read(
         path / STATES, step, _start(path, settings), settings.recipe
     )
     return state
 
 
-def _moved(run: OpenRun, folder: Path, to: Framework, tell: Callable[[str], None]) -> Settings:
+def _moved(run: OpenRun, folder: Path, to: Framework, tell: Callable[[str], None]) -> RunConfig:
     """Write a run's new folder, and say in a line what is left out; returns its settings."""
     old = run.settings
     recipe = dataclasses.replace(old.recipe, compile=False, remat=False)
@@ -198,7 +198,7 @@ def _moved(run: OpenRun, folder: Path, to: Framework, tell: Callable[[str], None
             shutil.copy(run.path / name, folder / name)
     if (run.path / BOARD).is_dir():
         shutil.copytree(run.path / BOARD, folder / BOARD)
-    write_settings(folder, moved)
+    write_run_config(folder, moved)
     return moved
 
 
@@ -232,7 +232,7 @@ def verify_runs(a: OpenRun, b: OpenRun, *, progress: Progress = silent, **inputs
     )
 
 
-def _start(path: Path, settings: Settings) -> Checkpoint:
+def _start(path: Path, settings: RunConfig) -> Checkpoint:
     """The network before the first step."""
     named = read(path / START) if (path / START).exists() else None
     return start_network(named, settings.recipe, settings.channels, len(settings.values))
@@ -244,7 +244,7 @@ def _best(entries: list[dict[str, Any]]) -> float:
 
 
 def _newest(
-    path: Path, settings: Settings, start: Checkpoint, states: Any, tell: Callable[[str], None]
+    path: Path, settings: RunConfig, start: Checkpoint, states: Any, tell: Callable[[str], None]
 ) -> TrainingState:
     folder = path / STATES
     steps = states.steps_in(folder)

@@ -12,7 +12,7 @@ from unet_core.errors import ConfigError
 from unet_core.progress import Progress, silent
 from unet_core.training.recorder import Outcome
 from unet_core.training.run import BEST, Backend, has_begun, is_run, open_run
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 
 def train(
@@ -20,7 +20,7 @@ def train(
     *,
     backend: Backend,
     data: str | Path,
-    recipe: Recipe | None = None,
+    recipe: TrainConfig | None = None,
     resume: bool = False,
     until: int | None = None,
     mesh: str | None = None,
@@ -35,7 +35,7 @@ def train(
         out: the run's folder; it is made.
         backend: the framework to train in, "jax" or "torch".
         data: a folder with `images/` and `masks/`, or "synthetic".
-        recipe: how to train; None: as `Recipe()` says.
+        recipe: how to train; None: as `TrainConfig()` says.
         resume: go on with the run in `out`, where there is one.
         until: leave after this step, before the recipe's last one, which decides the schedule; go on by `resume`.
         mesh: how JAX's devices share the work, as "data=4,fsdp=2,space=1" (`unet_jax.training.mesh`); whatever it was
@@ -50,7 +50,7 @@ def train(
         unet_core.UNetError: bad data, a recipe that does not fit it or the devices, a folder that holds something else,
             a framework that is not installed, a loss that is no number, a full disk; in one line.
     """
-    recipe, out = recipe or Recipe(), Path(out)
+    recipe, out = recipe or TrainConfig(), Path(out)
     if (recipe.compile and backend != "torch") or (recipe.remat and backend != "jax"):
         raise ConfigError("--compile is for --backend torch, --remat for --backend jax")
     trainer = needed(f"unet_{backend}.training.train")

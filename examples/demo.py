@@ -35,7 +35,7 @@ from unet_core.errors import RunError, some
 from unet_core.training.run import BEST, Backend
 from unet_core.training.schedule import Schedule
 from unet_core.training.state import difference
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 STEPS = 140
 UNSEEN = Synthetic(chosen=(64, 65, 66, 67))
@@ -54,9 +54,9 @@ class Demo:
     """Training steps; five of seven are made in PyTorch, the others in JAX."""
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> TrainConfig:
         """How the network is trained."""
-        return Recipe(
+        return TrainConfig(
             features=self.features,
             steps=self.steps,
             batch=2,

@@ -32,11 +32,11 @@ from unet_core import ConfigError
 from unet_core.data.dataset import SYNTHETIC
 from unet_core.errors import RunError
 from unet_core.files import atomic
-from unet_core.training.run import Backend, Settings
+from unet_core.training.run import Backend, RunConfig
 from unet_core.training.schedule import Schedule
 from unet_core.training.settings import Optimizer
 from unet_core.training.state import parameter_shapes
-from unet_core.training.train_config import Precision, Recipe
+from unet_core.training.train_config import Precision, TrainConfig
 
 FEATURES = (16, 32, 64, 128)
 STEPS = 300
@@ -48,7 +48,7 @@ PAIRS = (("c", "a"), ("c", "b"), ("a", "b"))
 class Trained:
     """A run at its end."""
 
-    settings: Settings
+    settings: RunConfig
     losses: Float[np.ndarray, " steps"]
     """Of every step."""
     parameters: Float[np.ndarray, " n"]
@@ -71,9 +71,9 @@ class Switching:
     """What the network computes in; in float64 rounding is 5e8 times smaller."""
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> TrainConfig:
         """How all three train: moments, moving average and step all matter to how it goes on."""
-        return Recipe(
+        return TrainConfig(
             features=self.features,
             steps=self.steps,
             crop=96,

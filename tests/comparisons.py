@@ -12,10 +12,10 @@ from unet_compare.findings import (
     Curve,
     Divergence,
     Ladder,
+    NetworkSummary,
     Picture,
     Row,
     Rung,
-    Side,
     Table,
     Trajectories,
 )
@@ -147,8 +147,8 @@ def faithful(features=FEATURES, steps=20, size=32, pictures=2, passes=PASSES):
     fields = dataclasses.asdict(config)
     parts = tables(layers_of(config), passes=passes)
     return Comparison(
-        Side("model.pt", "torch", "cpu", {"torch": "2.13.0+cpu"}, fields),
-        Side("model_jax", "jax", "cpu", {"jax": "0.10.2", "flax": "0.12.8"}, fields),
+        NetworkSummary("model.pt", "torch", "cpu", {"torch": "2.13.0+cpu"}, fields),
+        NetworkSummary("model_jax", "jax", "cpu", {"jax": "0.10.2", "flax": "0.12.8"}, fields),
         tensors=64,
         identical=64,
         incomparable=None,

@@ -28,7 +28,7 @@ from jax.sharding import AxisType, Mesh
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.data.batches import Batch
 from unet_core.graph import Graph
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 from unet_jax.training.hosts import Hosts
 from unet_jax.training.mesh import device_mesh
 from unet_jax.training.shared_states import SharedStates
@@ -112,7 +112,7 @@ def train(recipe, steps, job, graph=None):
 
 def main(jobs, out):
     given = json.loads(jobs)
-    recipe = Recipe.from_dict(given["recipe"])
+    recipe = TrainConfig.from_dict(given["recipe"])
     usual = lax.platform_dependent
     for name, job in given["jobs"].items():
         with jax.enable_x64(True):

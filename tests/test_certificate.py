@@ -36,7 +36,7 @@ from conversion.proof import confirmation
 from conversion.proof.certificate import RUN, certificate_path, certify, party, read_certificate
 from conversion.proof.checks import Check, Departure
 from conversion.proof.confirmation import State, confirm
-from conversion.proof.proof import Proof, Side
+from conversion.proof.proof import NetworkSummary, Proof
 from conversion.proof.samples import Input
 from unet_core.checkpoints.contents import LONGEST_NAME
 from unet_core.checkpoints.reading import NO_HINTS
@@ -56,8 +56,10 @@ KINDS = {"b.pt": "PyTorch file", "b.safetensors": "safetensors file", "b": "Orba
 def a_proof(of=CONFIG, **changed):
     config = dataclasses.asdict(of)
     sides = (
-        Side("/somewhere/a.pt", "torch", "cpu", {"torch": "2.13.0"}, config, {"tf32": False}),
-        Side("/somewhere/b", "jax", "TPU v6e", {"jax": "0.10.2"}, config, {"x64": True, "precision": "highest"}),
+        NetworkSummary("/somewhere/a.pt", "torch", "cpu", {"torch": "2.13.0"}, config, {"tf32": False}),
+        NetworkSummary(
+            "/somewhere/b", "jax", "TPU v6e", {"jax": "0.10.2"}, config, {"x64": True, "precision": "highest"}
+        ),
     )
     checks = (
         Check("random", "eval logits", "float64", 1e-16, 1e-12, "", None),

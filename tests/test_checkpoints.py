@@ -118,14 +118,14 @@ def test_torch_saves_and_loads(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a", "a.safetensors"])
 def test_jax_saves_and_loads(tmp_path, name):
-    from unet_jax.canonical import to_hub
+    from unet_jax.canonical import to_canonical
 
     model = unet_jax.UNet.from_config(OTHER, rngs=3)
     unet_jax.save(model, tmp_path / name)
     loaded = unet_jax.load(tmp_path / name)
     assert not loaded.training
     assert loaded.config == OTHER
-    assert_identical(to_hub(loaded), to_hub(model))
+    assert_identical(to_canonical(loaded), to_canonical(model))
 
 
 def test_jax_load_casts_when_asked(tmp_path):

@@ -14,9 +14,9 @@ from conversion import DifferentError, convert
 from conversion.proof.certificate import read_certificate
 from conversion.training import train
 from unet_cli.main import main
-from unet_core.training.run import locked, read_settings
+from unet_core.training.run import locked, read_run_config
 from unet_core.training.schedule import Schedule
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
@@ -28,7 +28,7 @@ from unet_jax.training import step as in_jax
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-RECIPE = Recipe(
+RECIPE = TrainConfig(
     features=(4, 6),
     steps=6,
     batch=2,
@@ -193,7 +193,7 @@ def test_a_damaged_state_is_passed_over_and_said(framework, how, runs, tmp_path)
 def test_what_came_after_the_state_that_is_taken_is_left_behind(run, tmp_path):
     cut(states_of(run)[-1])
     convert(run, tmp_path / "new", to="jax", verify=False, tell=lambda line: None)
-    assert read_settings(tmp_path / "new").switches == ((4, "torch"),)
+    assert read_run_config(tmp_path / "new").switches == ((4, "torch"),)
     lines = (run / "history.jsonl").read_text().splitlines(keepends=True)
     kept = [line for line in lines if json.loads(line)["step"] <= 4]
     assert 0 < len(kept) < len(lines)
@@ -206,11 +206,11 @@ def test_what_is_for_one_framework_alone_is_left_out_and_said(framework, option,
     edit_config(run, **{option: True})
     assert main(["convert", str(run), str(target), "--to", KINDS[framework], "--no-verify"]) == 0
     assert f"--{option} is left out: it is for {framework} alone" in capsys.readouterr().out
-    assert read_settings(target).recipe == RECIPE
+    assert read_run_config(target).recipe == RECIPE
 
 
 def test_the_settings_tell_where_the_run_was(runs):
-    found, before = (read_settings(runs / framework) for framework in ("jax", "torch"))
+    found, before = (read_run_config(runs / framework) for framework in ("jax", "torch"))
     assert found == dataclasses.replace(before, backend="jax", switches=((6, "torch"),))
     assert "jax" in found.versions
     assert "torch" not in found.versions
@@ -244,7 +244,7 @@ def test_a_run_is_replaced_by_force(run, tmp_path, capsys):
     shutil.copytree(run, tmp_path / "new")
     assert main(["convert", str(run), str(tmp_path / "new"), "--to", "jax", "--no-verify", "--force"]) == 0
     assert f"{run} -> {tmp_path / 'new'}: step 6, " in capsys.readouterr().out
-    assert read_settings(tmp_path / "new").backend == "jax"
+    assert read_run_config(tmp_path / "new").backend == "jax"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "run"]
 
 
@@ -335,7 +335,7 @@ def test_a_run_goes_on_from_the_command_where_it_was_moved_to(runs, tmp_path, ca
     assert main(["convert", str(runs / "jax"), str(target), "--to", "torch", "--no-verify"]) == 0
     assert main(["train", "--resume", "--out", str(target)]) == 0
     assert "going on after step 6 of 6" in capsys.readouterr().out
-    assert read_settings(target).backend == "torch"
+    assert read_run_config(target).backend == "torch"
 
 
 def test_the_framework_before_is_refused_with_the_command_that_goes_back(runs, tmp_path, refused):
@@ -420,9 +420,9 @@ def test_a_best_network_from_after_the_state_is_left_out(better, run, tmp_path, 
 
 def test_what_only_one_framework_has_may_be_set_after_a_move(run, tmp_path, cells):
     convert(run, tmp_path / "new", to="jax", verify=False)
-    recipe = dataclasses.replace(read_settings(tmp_path / "new").recipe, remat=True, steps=6)
+    recipe = dataclasses.replace(read_run_config(tmp_path / "new").recipe, remat=True, steps=6)
     train(tmp_path / "new", backend="jax", data=cells, recipe=recipe, resume=True, tell=lambda line: None)
-    assert read_settings(tmp_path / "new").recipe.remat
+    assert read_run_config(tmp_path / "new").recipe.remat
 
 
 def test_a_run_of_a_later_release_is_said_to_be_one(run, refused, tmp_path):
@@ -436,4 +436,4 @@ def test_a_run_of_an_earlier_release_is_moved(run, tmp_path):
     del config["switches"]
     (run / "config.json").write_text(json.dumps({**config, "version": 1}))
     convert(run, tmp_path / "new", to="jax", verify=False)
-    assert read_settings(tmp_path / "new").pieces == ((0, 6, "torch"), (6, None, "jax"))
+    assert read_run_config(tmp_path / "new").pieces == ((0, 6, "torch"), (6, None, "jax"))

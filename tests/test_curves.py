@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 
 from unet_compare.curves import LOOKS, draw_pieces, draw_runs
 from unet_core.errors import ConfigError
-from unet_core.training.run import HISTORY, Settings, read_settings, write_settings
-from unet_core.training.train_config import Recipe
+from unet_core.training.run import HISTORY, RunConfig, read_run_config, write_run_config
+from unet_core.training.train_config import TrainConfig
 
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
 
@@ -28,8 +28,8 @@ def make(tmp_path):
     def make(name, backend="torch", switches=()):
         path = tmp_path / name
         path.mkdir()
-        settings = Settings(backend, Recipe(), "synthetic", ("0",), ("1",), "", 1, (0, 255), {}, tuple(switches))
-        write_settings(path, settings)
+        settings = RunConfig(backend, TrainConfig(), "synthetic", ("0",), ("1",), "", 1, (0, 255), {}, tuple(switches))
+        write_run_config(path, settings)
         entries = [{"step": step, "loss": 1 / step, "norm": 1.0, "rate": 0.1} for step in range(1, 11)]
         entries += [{"step": step, "validation": {"loss": 0.5, "mean_iou": 0.7}} for step in (4, 10)]
         (path / HISTORY).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
@@ -93,7 +93,7 @@ def test_a_training_in_both_frameworks_by_turns(tmp_path, capsys):
 
     Switching(tmp_path / "example", tmp_path / "switch.png", features=(3, 4), steps=6).run()
     said = capsys.readouterr().out
-    assert read_settings(tmp_path / "example" / "c_3_torch").pieces == (
+    assert read_run_config(tmp_path / "example" / "c_3_torch").pieces == (
         (0, 2, "torch"),
         (2, 4, "jax"),
         (4, None, "torch"),
@@ -112,7 +112,7 @@ def test_the_distances_are_those_of_the_runs(make, capsys):
     pytest.importorskip("jax")
     from examples.switching import Trained, print_distances
 
-    settings = read_settings(make("c", "jax", [(2, "torch")]))
+    settings = read_run_config(make("c", "jax", [(2, "torch")]))
     losses, parameters = np.ones(4), np.array([3.0, 4.0])
     runs = {
         "a": Trained(settings, losses, parameters),
@@ -151,7 +151,7 @@ def test_the_demo(tmp_path, capsys, monkeypatch):
     demo = Demo(features=(3, 4), steps=7)
     demo.run()
     said = capsys.readouterr().out
-    assert read_settings(tmp_path / "demo/run_jax").pieces == ((0, 5, "torch"), (5, None, "jax"))
+    assert read_run_config(tmp_path / "demo/run_jax").pieces == ((0, 5, "torch"), (5, None, "jax"))
     assert "SAME: the trainings are the same" in said
     assert re.search(r"All \d+ arrays of the state are the same in every bit", said)
     assert re.search(r"All \d+ arrays of the network are the same in every bit", said)

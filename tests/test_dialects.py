@@ -309,7 +309,7 @@ def test_what_looks_wrong_has_the_files_own_name(tmp_path):
         unet_torch.load(tmp_path / "a.pt")
 
 
-def test_an_extra_tensor_may_have_a_name_of_the_hubs(tmp_path):
+def test_an_extra_tensor_may_have_a_canonical_name(tmp_path):
     torch.save({**trained(Milesial(3, 1, width=2)).state_dict(), "out.bias": torch.zeros(1)}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=r"not of this network: out\.bias$"):
         unet_torch.load(tmp_path / "a.pt")

@@ -19,8 +19,8 @@ import conversion
 import unet_jax
 from benchmarks.conversion import MEMORY_BUDGET, measure_routes
 from conversion.containers import read
-from unet_jax.canonical import to_hub as jax_hub
-from unet_torch.canonical import to_hub as torch_hub
+from unet_jax.canonical import to_canonical as jax_canonical
+from unet_torch.canonical import to_canonical as torch_canonical
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +61,7 @@ def in_torch(plain, x, dtype, *, training):
     model.to(dtype).train(training)
     with torch.no_grad():
         logits = model.logits(torch.from_numpy(x).to(dtype).permute(0, 3, 1, 2))
-    return logits.permute(0, 2, 3, 1).numpy(), torch_hub(model)
+    return logits.permute(0, 2, 3, 1).numpy(), torch_canonical(model)
 
 
 def in_jax(path, x, dtype, *, training):
@@ -76,7 +76,7 @@ def in_jax(path, x, dtype, *, training):
             return model.logits(x), nnx.state(model)
 
         logits, state = run(state, jnp.asarray(x, dtype))
-        return np.asarray(logits), jax_hub(nnx.merge(graphdef, state))
+        return np.asarray(logits), jax_canonical(nnx.merge(graphdef, state))
 
 
 def largest(found, reference):

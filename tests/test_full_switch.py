@@ -7,11 +7,11 @@ from conversion import convert
 from conversion.runs import read_run
 from conversion.training import train
 from unet_core.graph.canonical import tensor_specs
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 pytestmark = pytest.mark.slow
 
-RECIPE = Recipe(steps=8, batch=2, crop=64, validation=1, validate_every=8, save_every=8)
+RECIPE = TrainConfig(steps=8, batch=2, crop=64, validation=1, validate_every=8, save_every=8)
 OTHER = {"torch": "jax", "jax": "torch"}
 
 

@@ -202,14 +202,14 @@ def test_what_is_not_taken_is_passed_over_by_name(backend, cells, tmp_path, caps
 
 def test_a_run_decides_as_it_was_trained(tmp_path):
     """Several sigmoids have a background besides; a run has trained them as a softmax."""
-    from unet_core.training.run import Settings, write_settings
-    from unet_core.training.train_config import Recipe
+    from unet_core.training.run import RunConfig, write_run_config
+    from unet_core.training.train_config import TrainConfig
 
     path = tmp_path / "run"
     path.mkdir()
     checkpoint = network(small(channels=1, classes=2, output="sigmoid"))
     safetensors_file.write(path / "best.safetensors", checkpoint)
-    write_settings(path, Settings("jax", Recipe(), "synthetic", ("a",), ("b",), "", 1, (0, 255)))
+    write_run_config(path, RunConfig("jax", TrainConfig(), "synthetic", ("a",), ("b",), "", 1, (0, 255)))
     assert open_network(path).output == "softmax"
     assert open_network(path / "best.safetensors").output == "sigmoid"
     values = np.array([[-2.0, -1.0]])

@@ -19,14 +19,14 @@ from unet_core.data.batches import Batch
 from unet_core.errors import ConfigError, DataError
 from unet_core.graph import Sizes
 from unet_core.training.history import read_history
-from unet_core.training.run import open_run, read_settings
+from unet_core.training.run import open_run, read_run_config
 from unet_core.training.settings import Loss, Optimizer
 from unet_core.training.state import difference, updated_shapes
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread_at_most")
 
-BASE = Recipe(batch=4, crop=8, precision="float64", loss=Loss("cross-entropy+dice"))
+BASE = TrainConfig(batch=4, crop=8, precision="float64", loss=Loss("cross-entropy+dice"))
 RECIPES = {
     "adam, ema, accumulate": dataclasses.replace(BASE, ema=0.9, accumulate=2),
     "adamw, parts": dataclasses.replace(BASE, optimizer=Optimizer("adamw", weight_decay=0.1), norm_parts=2),
@@ -65,8 +65,8 @@ class InTorch:
             self.made += 1
         return values
 
-    def hub(self):
-        return self.states.hub_form(self.live.state_dict(self.made), self.checkpoint, self.recipe, "it")
+    def canonical(self):
+        return self.states.canonical_form(self.live.state_dict(self.made), self.checkpoint, self.recipe, "it")
 
     def back(self, state):
         self.live.load_state_dict(self.states.saved_form(state, self.recipe, RATE))
@@ -99,9 +99,9 @@ class InJax:
                 self.made += 1
         return values
 
-    def hub(self):
+    def canonical(self):
         network = self.step.host_network(self.live.params, self.live.stats, self.checkpoint)
-        return self.states.hub_form(network, self.step.host_arrays(self.live), self.made, self.recipe, "it")
+        return self.states.canonical_form(network, self.step.host_arrays(self.live), self.made, self.recipe, "it")
 
     def back(self, state):
         saved = self.states.saved_form(state, self.recipe)
@@ -131,7 +131,7 @@ def test_both_frameworks_make_the_same_updates(name):
     sides = [SIDES[side](checkpoint, recipe) for side in ("torch", "jax")]
     found = [side.run(list(batches(recipe))) for side in sides]
     np.testing.assert_allclose(*found, rtol=1e-12)
-    first, second = (side.hub() for side in sides)
+    first, second = (side.canonical() for side in sides)
     assert apart(first, second) < 1e-10
     before = checkpoint.tensors
     assert int(first.network.tensors["down.1.num_batches_tracked"]) == (
@@ -146,7 +146,7 @@ def test_both_frameworks_make_the_same_updates(name):
     changed = dataclasses.replace(recipe, norm_parts=4 if recipe.norm_parts == 2 else 2)
     control = SIDES["torch"](checkpoint, changed)
     control.run(list(batches(recipe)))
-    assert apart(control.hub(), first) > 1e-6
+    assert apart(control.canonical(), first) > 1e-6
 
 
 @pytest.mark.slow
@@ -166,7 +166,7 @@ def test_the_short_precisions_train(backend, precision):
     side = SIDES[backend](checkpoint, recipe)
     losses = np.array(side.run(list(batches(recipe, 6))))
     assert np.isfinite(losses).all()
-    found = side.hub()
+    found = side.canonical()
     assert {value.dtype for value in found.network.tensors.values()} == {np.dtype(np.float32), np.dtype(np.int64)}
     exact = SIDES[backend](network(small(rate=0.3), dtype=np.float64), dataclasses.replace(recipe, precision="float64"))
     assert abs(losses[0, 0] - exact.run(list(batches(recipe, 1)))[0][0]) < (1e-5 if precision == "float32" else 0.2)
@@ -185,9 +185,9 @@ def test_a_resumed_training_drops_the_same(backend):
     first = SIDES[backend](checkpoint, DROPPING)
     first.run(given[:2])
     second = SIDES[backend](checkpoint, DROPPING)
-    second.back(first.hub())
+    second.back(first.canonical())
     assert second.run(given[2:]) == losses[2:]
-    assert not difference(second.hub(), whole.hub())
+    assert not difference(second.canonical(), whole.canonical())
 
 
 def test_what_is_dropped_depends_on_the_step(backend):
@@ -219,7 +219,7 @@ def test_what_is_dropped_depends_on_seed_and_part(backend):
 # Runs
 
 
-RECIPE = Recipe(
+RECIPE = TrainConfig(
     steps=6,
     batch=2,
     crop=16,
@@ -404,19 +404,19 @@ def test_a_state_goes_to_the_other_framework_and_back(backend):
     other = {"torch": "jax", "jax": "torch"}[backend]
     here, there, back = (SIDES[side](checkpoint, recipe) for side in (backend, other, backend))
     here.run(given[:2])
-    state = here.hub()
+    state = here.canonical()
     there.back(state)
-    assert not difference(there.hub(), state)
-    back.back(there.hub())
-    assert not difference(back.hub(), state)
+    assert not difference(there.canonical(), state)
+    back.back(there.canonical())
+    assert not difference(back.canonical(), state)
     np.testing.assert_allclose(there.run(given[2:]), here.run(given[2:]), rtol=1e-12)
-    assert apart(there.hub(), here.hub()) < 1e-10
+    assert apart(there.canonical(), here.canonical()) < 1e-10
     halved = {
         name: {key: value / 2 for key, value in tensors.items()} for name, tensors in state.optimizer.moments.items()
     }
     back.back(dataclasses.replace(state, optimizer=dataclasses.replace(state.optimizer, moments=halved)))
     back.run(given[2:])
-    assert apart(back.hub(), here.hub()) > 1e-3, "the control: other moments"
+    assert apart(back.canonical(), here.canonical()) > 1e-3, "the control: other moments"
 
 
 @pytest.mark.parametrize("changed", [None, "recipe", pytest.param("moments", marks=pytest.mark.slow)])
@@ -428,7 +428,7 @@ def test_the_next_update_is_compared_without_chance(changed):
     checkpoint = network(small(rate=0.5))
     side = SIDES["torch"](checkpoint, dataclasses.replace(recipe, crop=8))
     side.run(list(batches(side.recipe, 2)))
-    state = side.hub()
+    state = side.canonical()
     ours = Continuation("torch", recipe, 2, state, [], "it")
     theirs = dataclasses.replace(ours, framework="jax")
     assert inputs_of(ours)[0].shape == (2, 64, 64, 3)
@@ -459,7 +459,7 @@ def test_a_run_is_moved_and_goes_on(backend, whole, cells, start, tmp_path):
     other = {"torch": "jax", "jax": "torch"}[backend]
     convert(path, tmp_path / "moved", to=other, verify=False, tell=lambda _: None)
     assert not difference(read_run(tmp_path / "moved").state, read_run(path).state)
-    assert read_settings(tmp_path / "moved").switches == ((4, backend),)
+    assert read_run_config(tmp_path / "moved").switches == ((4, backend),)
     train(other, tmp_path / "moved", cells, started(start), resume=True)
     assert read(tmp_path / "moved/best.safetensors").config == read(start).config
     entries = read_history(tmp_path / "moved/history.jsonl")
@@ -478,7 +478,7 @@ def test_an_optax_state_over_the_network_is_filled_by_its_names():
 
     from unet_core.training.state import OptimizerState
     from unet_jax.checkpoint import from_checkpoint
-    from unet_jax.training.optimizer_state import fill, to_hub
+    from unet_jax.training.optimizer_state import fill, to_canonical
 
     checkpoint = network()
     optimizer = nnx.Optimizer(from_checkpoint(checkpoint), optax.adam(1e-3), wrt=nnx.Param)
@@ -492,7 +492,7 @@ def test_an_optax_state_over_the_network_is_filled_by_its_names():
     assert missing == []
     del moments["exp_avg"]["up.bias"]
     assert fill(optimizer.opt_state, OptimizerState("adam", 7, moments), checkpoint.config)[1] == ["up.bias"]
-    found, left = to_hub(filled, checkpoint.config)
+    found, left = to_canonical(filled, checkpoint.config)
     assert (found.step, left) == (7, {})
     for name, tensors in moments.items():
         for key, value in tensors.items():

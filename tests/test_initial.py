@@ -50,8 +50,8 @@ def test_one_seed_is_one_network_in_both_twins(seed):
     unet_torch, unet_jax = pytest.importorskip("unet_torch"), pytest.importorskip("unet_jax")
     from flax import nnx
 
-    from unet_jax.canonical import to_hub as from_jax
-    from unet_torch.canonical import to_hub as from_torch
+    from unet_jax.canonical import to_canonical as from_jax
+    from unet_torch.canonical import to_canonical as from_torch
 
     arguments = {"in_channels": 3, "out_channels": 2, "features": (4, 6, 8)}
     in_torch = from_torch(unet_torch.UNet(**arguments, seed=seed))
@@ -95,11 +95,11 @@ def test_a_seed_that_the_frameworks_read_differently_is_refused(seed):
 
 def test_manual_seed_governs_torch():
     torch, unet_torch = pytest.importorskip("torch"), pytest.importorskip("unet_torch")
-    from unet_torch.canonical import to_hub
+    from unet_torch.canonical import to_canonical
 
     def network():
         torch.manual_seed(5)
-        return to_hub(unet_torch.UNet(features=(2, 3)))
+        return to_canonical(unet_torch.UNet(features=(2, 3)))
 
     assert equal(network(), network())
-    assert not equal(network(), to_hub(unet_torch.UNet(features=(2, 3))))
+    assert not equal(network(), to_canonical(unet_torch.UNet(features=(2, 3))))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from unet_core.errors import ConfigError
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 jax = pytest.importorskip("jax")
 
@@ -35,7 +35,9 @@ JOBS = {
     "parts on one": {"parts": 8},
     "strips": {"forms": "strips"},
 }
-QUICK = Recipe(features=(8, 16), batch=8, crop=32, precision="float64", ema=0.9)  # 32 wide: kernels' gradients by rows
+QUICK = TrainConfig(
+    features=(8, 16), batch=8, crop=32, precision="float64", ema=0.9
+)  # 32 wide: kernels' gradients by rows
 FULL = dataclasses.replace(QUICK, features=(8, 16, 32, 64, 128), crop=64)
 
 

@@ -22,7 +22,7 @@ pytest.importorskip("tensorboardX")
 import unet_jax.checkpoint
 from conversion import convert
 from unet_core.data.synthetic import Synthetic, write_folder
-from unet_core.training.run import read_settings
+from unet_core.training.run import read_run_config
 from unet_jax.training.states import training_item
 
 RECIPE = ("--backend", "jax", "--features", "8", "16", "--steps", "4", "--batch", "8", "--crop", "16", "--ema", "0.9")
@@ -104,7 +104,7 @@ def test_a_state_of_eight_devices_converts_without_them(split, tmp_path):
     record = json.loads((state / "digests/metadata").read_text())
     assert record["sha256"] == {name: digest(value) for name, value in training_item(state, 2).items()}
     convert(split, tmp_path / "moved", to="torch", verify=False)
-    assert read_settings(tmp_path / "moved").switches == ((2, "jax"),)
+    assert read_run_config(tmp_path / "moved").switches == ((2, "jax"),)
 
 
 @pytest.mark.slow

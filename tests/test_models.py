@@ -21,8 +21,8 @@ from flax import nnx
 import conversion
 import unet_jax
 import unet_torch
-from unet_jax.canonical import to_hub as jax_hub
-from unet_torch.canonical import to_hub as torch_hub
+from unet_jax.canonical import to_canonical as jax_canonical
+from unet_torch.canonical import to_canonical as torch_canonical
 from unet_torch.checkpoint import from_checkpoint
 
 CONFIGS = {
@@ -90,7 +90,7 @@ def test_training_mode_agrees_in_float64(x64, name):
     x = batch(config, 3, 19, 21, np.float64)
     in_torch.train(), in_jax.train()
     assert_close(in_jax.logits(jnp.asarray(x)), torch_logits(in_torch, x), 1e-12)
-    ours, theirs = jax_hub(in_jax), torch_hub(in_torch)
+    ours, theirs = jax_canonical(in_jax), torch_canonical(in_torch)
     for key, value in theirs.items():
         assert_close(ours[key], value, 1e-12)
 
@@ -155,7 +155,7 @@ def test_statistics_move_under_jit():
         return nnx.state(model)
 
     moved = nnx.merge(graphdef, step(state, jnp.asarray(batch(TINY))))
-    before, after = jax_hub(model), jax_hub(moved)
+    before, after = jax_canonical(model), jax_canonical(moved)
     for key, value in before.items():
         assert np.array_equal(value, after[key]) == ("running" not in key and "tracked" not in key)
 
@@ -198,15 +198,15 @@ def test_the_mode_crosses_over(training):
 def test_round_trip_is_bit_exact_and_shares_no_memory():
     in_torch, in_jax = pair(dtype=np.float32)
     back = conversion.to_torch(in_jax)
-    for key, value in torch_hub(in_torch).items():
-        assert np.array_equal(value, torch_hub(back)[key])
-        assert value.dtype == torch_hub(back)[key].dtype
-    expected = torch_hub(in_torch)["out.bias"].copy()
+    for key, value in torch_canonical(in_torch).items():
+        assert np.array_equal(value, torch_canonical(back)[key])
+        assert value.dtype == torch_canonical(back)[key].dtype
+    expected = torch_canonical(in_torch)["out.bias"].copy()
     with torch.no_grad():
         for parameter in in_torch.parameters():
             parameter.add_(1)
-    assert np.array_equal(jax_hub(in_jax)["out.bias"], expected)
-    assert np.array_equal(torch_hub(back)["out.bias"], expected)
+    assert np.array_equal(jax_canonical(in_jax)["out.bias"], expected)
+    assert np.array_equal(torch_canonical(back)["out.bias"], expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -224,7 +224,7 @@ def test_wrapped_models_are_the_networks_inside(tmp_path):
     for wrapped in (torch.compile(model), torch.nn.DataParallel(model)):
         unet_torch.save(wrapped, tmp_path / "a.pt", force=True)
         assert torch.equal(unet_torch.load(tmp_path / "a.pt").out.weight, model.out.weight)
-        assert np.array_equal(jax_hub(conversion.to_jax(wrapped))["out.bias"], model.out.bias.detach().numpy())
+        assert np.array_equal(jax_canonical(conversion.to_jax(wrapped))["out.bias"], model.out.bias.detach().numpy())
 
 
 def test_what_cannot_be_loaded_is_not_saved(tmp_path):
@@ -297,7 +297,7 @@ def test_state_dict_of_the_full_network_is_the_plain_classs():
 
 @given(configs(most=4, levels=4))
 @settings(max_examples=25)
-def test_the_state_dict_is_the_hub_in_forward_order(config):
+def test_the_state_dict_is_canonical_in_forward_order(config):
     with torch.device("meta"):
         state = unet_torch.UNet.from_config(config).state_dict()
     assert [(key, tuple(value.shape)) for key, value in state.items()] == [

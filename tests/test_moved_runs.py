@@ -17,11 +17,11 @@ from unet_core import CheckpointError, UNetConfig
 from unet_core.checkpoints import safetensors_file
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.training.history import read_history
-from unet_core.training.run import read_settings
+from unet_core.training.run import read_run_config
 from unet_core.training.schedule import Schedule
 from unet_core.training.settings import Loss, Optimizer
 from unet_core.training.state import MOMENTS, OptimizerState, TrainingState, difference, parameter_shapes
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
@@ -36,7 +36,9 @@ from unet_torch.training import step as in_torch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SMALL = Recipe(features=(4, 6), steps=4, batch=2, crop=16, validation=2, validate_every=2, save_every=2, log_every=3)
+SMALL = TrainConfig(
+    features=(4, 6), steps=4, batch=2, crop=16, validation=2, validate_every=2, save_every=2, log_every=3
+)
 RECIPES = {
     "adam": dataclasses.replace(SMALL, ema=0.9),
     "adam, decay": dataclasses.replace(SMALL, optimizer=Optimizer(weight_decay=0.1, clip=1.0), precision="float64"),
@@ -79,18 +81,18 @@ def state_of(recipe, *, channels=3, classes=2, seed=0):
 
 def through_torch(state, recipe):
     saved = unet_torch.training.states.saved_form(state, recipe, 0.1)
-    return unet_torch.training.states.hub_form(saved, state.network, recipe, "the state")
+    return unet_torch.training.states.canonical_form(saved, state.network, recipe, "the state")
 
 
 def through_jax(state, recipe):
     arrays = unet_jax.training.states.saved_form(state, recipe)
-    return unet_jax.training.states.hub_form(state.network, arrays, state.step, recipe, "the state")
+    return unet_jax.training.states.canonical_form(state.network, arrays, state.step, recipe, "the state")
 
 
 def live_in_torch(state, recipe):
     live = in_torch.new_state(state.network, recipe, torch.device("cpu"))
     live.load_state_dict(unet_torch.training.states.saved_form(state, recipe, 0.1))
-    return unet_torch.training.states.hub_form(live.state_dict(state.step), state.network, recipe, "the state")
+    return unet_torch.training.states.canonical_form(live.state_dict(state.step), state.network, recipe, "the state")
 
 
 def live_in_jax(state, recipe):
@@ -99,7 +101,7 @@ def live_in_jax(state, recipe):
         live = in_jax.new_state(state.network, recipe, device_mesh(recipe.batch), arrays)
         network = in_jax.host_network(live.params, live.stats, state.network)
         arrays = in_jax.host_arrays(live)
-    return unet_jax.training.states.hub_form(network, arrays, state.step, recipe, "the state")
+    return unet_jax.training.states.canonical_form(network, arrays, state.step, recipe, "the state")
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -123,7 +125,7 @@ optimizers = st.one_of(
     st.builds(Optimizer, st.just("sgd"), momentum=st.floats(0.1, 0.999), nesterov=st.just(True)),
 )
 recipes = st.builds(
-    Recipe,
+    TrainConfig,
     features=st.lists(st.integers(1, 6), min_size=2, max_size=4).map(tuple),
     upsampling=st.sampled_from(["bilinear", "transposed"]),
     precision=st.sampled_from(["float32", "float64", "bfloat16"]),
@@ -349,7 +351,7 @@ def test_a_run_tells_its_pieces(pieces, in_pieces):
     ends = [0, *(end for _, end in pieces)]
     expected = [(first, last, framework) for first, (framework, last) in zip(ends, pieces, strict=False)]
     *earlier, (first, _, framework) = expected
-    assert read_settings(in_pieces(*pieces)).pieces == (*earlier, (first, None, framework))
+    assert read_run_config(in_pieces(*pieces)).pieces == (*earlier, (first, None, framework))
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from unet_core.errors import ConfigError
 from unet_core.training.schedule import Schedule
 from unet_core.training.settings import Augmentation, Loss, Optimizer
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 STEPS = 15
 RATES = [0.1 / (1 + step % 4) for step in range(STEPS)]
@@ -226,21 +226,21 @@ def average_in_jax(states, recipe):
 @pytest.mark.parametrize("twin", [average_in_torch, average_in_jax])
 def test_the_average_is_torchs(x64, twin, decay):
     model, states = networks()
-    found, expected = twin(states, Recipe(ema=decay)), torchs_average(model, states, decay)
+    found, expected = twin(states, TrainConfig(ema=decay)), torchs_average(model, states, decay)
     floats = [name for name in expected if expected[name].is_floating_point()]
     assert len(floats) == 6
     for name in floats:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-13)
     weights = expected["0.weight"]
-    assert differ(average_in_torch(states[1:], Recipe(ema=decay))["0.weight"], weights), "the control: one fewer"
-    assert differ(twin(states, Recipe(ema=decay - 1e-9))["0.weight"], weights), "the control: another decay"
+    assert differ(average_in_torch(states[1:], TrainConfig(ema=decay))["0.weight"], weights), "the control: one fewer"
+    assert differ(twin(states, TrainConfig(ema=decay - 1e-9))["0.weight"], weights), "the control: another decay"
 
 
 @pytest.mark.parametrize("twin", [average_in_torch, average_in_jax])
 def test_counters_are_the_current_ones(x64, twin):
     """Torch's average of whole numbers rounds down, and so stands still: the one difference to AveragedModel."""
     model, states = networks()
-    assert int(twin(states, Recipe(ema=0.9))["1.num_batches_tracked"]) == 6
+    assert int(twin(states, TrainConfig(ema=0.9))["1.num_batches_tracked"]) == 6
     assert int(torchs_average(model, states, 0.9)["1.num_batches_tracked"]) < 6
 
 
@@ -249,13 +249,13 @@ def test_the_first_average_is_a_copy(x64, twin):
     """Bit for bit, whatever was there before."""
     _, (old, new) = networks(1)
     old = {name: (value + 1).exp() * math.pi if value.is_floating_point() else value for name, value in old.items()}
-    found = twin([old, new], Recipe(ema=0.999))
+    found = twin([old, new], TrainConfig(ema=0.999))
     for name, value in new.items():
         np.testing.assert_array_equal(found[name], value.numpy())
 
 
 def test_the_first_average_is_renewed_whole():
-    assert [Recipe(ema=0.75).renewal(step) for step in range(3)] == [1, 0.25, 0.25]
+    assert [TrainConfig(ema=0.75).renewal(step) for step in range(3)] == [1, 0.25, 0.25]
 
 
 @pytest.mark.parametrize(
@@ -291,14 +291,24 @@ def test_the_first_average_is_renewed_whole():
         (Augmentation, {"brightness": math.nan}, "brightness nan: give a number from 0 to 10"),
         (Augmentation, {"contrast": 1.1}, "contrast 1.1: give a number from 0 to 1"),
         (Augmentation, {"noise": math.inf}, "noise inf: give a number from 0 to 10"),
-        *((Recipe, {name: 0}, f"{name} 0: give a whole number from 1 up") for name in ("steps", "batch", "accumulate")),
-        *((Recipe, {name: 0}, f"{name} 0: give a whole number from 1 up") for name in ("crop", "log_every", "keep")),
-        *((Recipe, {f"{name}_every": 0}, f"{name}_every 0: give a whole") for name in ("validate", "save")),
-        (Recipe, {"seed": -1}, "seed -1: give a whole number from 0 to 4294967295"),
-        (Recipe, {"seed": 2**32}, "seed 4294967296: give a whole number from 0 to 4294967295"),
-        (Recipe, {"ema": 0.0}, "ema 0.0: give a number between 0 and 1"),
-        (Recipe, {"ema": 1.0}, "ema 1.0: give a number between 0 and 1"),
-        (Recipe, {"precision": "float16"}, "precision: one of float32, bfloat16, float64 is needed, got 'float16'"),
+        *(
+            (TrainConfig, {name: 0}, f"{name} 0: give a whole number from 1 up")
+            for name in ("steps", "batch", "accumulate")
+        ),
+        *(
+            (TrainConfig, {name: 0}, f"{name} 0: give a whole number from 1 up")
+            for name in ("crop", "log_every", "keep")
+        ),
+        *((TrainConfig, {f"{name}_every": 0}, f"{name}_every 0: give a whole") for name in ("validate", "save")),
+        (TrainConfig, {"seed": -1}, "seed -1: give a whole number from 0 to 4294967295"),
+        (TrainConfig, {"seed": 2**32}, "seed 4294967296: give a whole number from 0 to 4294967295"),
+        (TrainConfig, {"ema": 0.0}, "ema 0.0: give a number between 0 and 1"),
+        (TrainConfig, {"ema": 1.0}, "ema 1.0: give a number between 0 and 1"),
+        (
+            TrainConfig,
+            {"precision": "float16"},
+            "precision: one of float32, bfloat16, float64 is needed, got 'float16'",
+        ),
     ],
 )
 def test_settings_that_describe_no_training_are_refused(kind, fields, reason):
@@ -314,7 +324,7 @@ def test_a_decay_left_out_is_torchs_default(name):
 
 
 def test_the_rate_is_a_part_of_the_optimizers():
-    recipe = Recipe(steps=10, optimizer=Optimizer(rate=0.5), schedule=Schedule("plateau", warmup=2, patience=0))
+    recipe = TrainConfig(steps=10, optimizer=Optimizer(rate=0.5), schedule=Schedule("plateau", warmup=2, patience=0))
     assert [recipe.part(step, losses) for step, losses in ((0, []), (1, []), (2, [1.0]), (3, [1.0, 2.0]))] == [
         0.25,
         0.5,
@@ -326,7 +336,7 @@ def test_the_rate_is_a_part_of_the_optimizers():
 fractions = st.floats(0, 1, exclude_min=True, exclude_max=True)
 counts = st.integers(1, 10**6)
 recipes = st.builds(
-    Recipe,
+    TrainConfig,
     features=st.lists(counts, min_size=2, max_size=5).map(tuple),
     upsampling=st.sampled_from(["bilinear", "transposed"]),
     start=st.none() | st.text(),
@@ -357,7 +367,7 @@ recipes = st.builds(
 @settings(max_examples=50)
 @given(recipes)
 def test_a_recipe_survives_json(recipe):
-    again = Recipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
+    again = TrainConfig.from_dict(json.loads(json.dumps(recipe.to_dict())))
     assert again == recipe
     assert hash(again) == hash(recipe), "tuples, as before, and not lists"
     assert recipe.changes(again) == []
@@ -365,12 +375,12 @@ def test_a_recipe_survives_json(recipe):
 
 def test_a_recipe_of_an_earlier_release_is_read():
     """Its statistics were over the whole batch."""
-    earlier = {name: value for name, value in Recipe().to_dict().items() if name != "norm_parts"}
-    assert Recipe.from_dict(earlier) == Recipe()
+    earlier = {name: value for name, value in TrainConfig().to_dict().items() if name != "norm_parts"}
+    assert TrainConfig.from_dict(earlier) == TrainConfig()
 
 
 def changed(**fields):
-    return {**Recipe().to_dict(), **fields}
+    return {**TrainConfig().to_dict(), **fields}
 
 
 @pytest.mark.parametrize(
@@ -389,41 +399,41 @@ def changed(**fields):
         changed(optimizer={"rate": "fast"}),
         changed(precision="float8"),
         changed(seed=-1),
-        {name: value for name, value in Recipe().to_dict().items() if name != "schedule"},
-        {name: value for name, value in Recipe().to_dict().items() if name != "steps"},
+        {name: value for name, value in TrainConfig().to_dict().items() if name != "schedule"},
+        {name: value for name, value in TrainConfig().to_dict().items() if name != "steps"},
         changed(augmentation={"flips": True}),
     ],
 )
 def test_fields_that_are_no_recipe_are_refused(fields):
     with pytest.raises(ConfigError):
-        Recipe.from_dict(fields)
+        TrainConfig.from_dict(fields)
 
 
 @pytest.mark.parametrize(
     ("other", "options"),
     [
-        (Recipe(), []),
-        (Recipe(steps=5, log_every=7, save_every=3, keep=9), []),
-        (Recipe(seed=1), ["--seed"]),
-        (Recipe(validate_every=7), ["--validate-every"]),
-        (Recipe(batch=8, ema=0.5), ["--batch", "--ema"]),
-        (Recipe(loss=Loss(class_weights=(1.0, 2.0))), ["--class-weights"]),
-        (Recipe(optimizer=Optimizer("sgd", momentum=0.9)), ["--optimizer", "--momentum"]),
-        (Recipe(augmentation=Augmentation(flips=False)), ["--flips"]),
+        (TrainConfig(), []),
+        (TrainConfig(steps=5, log_every=7, save_every=3, keep=9), []),
+        (TrainConfig(seed=1), ["--seed"]),
+        (TrainConfig(validate_every=7), ["--validate-every"]),
+        (TrainConfig(batch=8, ema=0.5), ["--batch", "--ema"]),
+        (TrainConfig(loss=Loss(class_weights=(1.0, 2.0))), ["--class-weights"]),
+        (TrainConfig(optimizer=Optimizer("sgd", momentum=0.9)), ["--optimizer", "--momentum"]),
+        (TrainConfig(augmentation=Augmentation(flips=False)), ["--flips"]),
     ],
 )
 def test_changes_are_named_as_they_are_typed(other, options):
-    assert Recipe().changes(other) == options
+    assert TrainConfig().changes(other) == options
 
 
 def test_another_length_is_another_cosine():
-    recipe = Recipe(schedule=Schedule("cosine"))
+    recipe = TrainConfig(schedule=Schedule("cosine"))
     assert recipe.changes(dataclasses.replace(recipe, steps=5, keep=1)) == ["--steps"]
 
 
 def test_no_two_options_have_one_name():
     """`changes` flattens the parts of a recipe."""
-    fields = Recipe().to_dict()
+    fields = TrainConfig().to_dict()
     nested = [name for part in fields.values() if isinstance(part, dict) for name in part]
     plain = [name for name, value in fields.items() if not isinstance(value, dict)]
     assert len({*nested, *plain}) == len(nested) + len(plain)
@@ -431,7 +441,7 @@ def test_no_two_options_have_one_name():
 
 @pytest.mark.parametrize(("classes", "channels", "output"), [(2, 1, "sigmoid"), (3, 3, "softmax"), (7, 7, "softmax")])
 def test_the_network_has_a_logit_for_every_class_and_one_for_two(classes, channels, output):
-    config = Recipe(features=(4, 8), upsampling="transposed").network(5, classes)
+    config = TrainConfig(features=(4, 8), upsampling="transposed").network(5, classes)
     assert (config.in_channels, config.out_channels, config.output) == (5, channels, output)
     assert (config.features, config.upsampling) == ((4, 8), "transposed")
 
@@ -439,10 +449,10 @@ def test_the_network_has_a_logit_for_every_class_and_one_for_two(classes, channe
 @pytest.mark.parametrize(
     ("recipe", "reason"),
     [
-        (Recipe(crop=8), "crop 8: is too small for 5 levels; 32 will do"),
-        (Recipe(crop=16, batch=1), "crop 16: is too small for 5 levels; 32 will do"),
-        (Recipe(loss=Loss(class_weights=(1.0, 2.0, 3.0))), "the masks have 2 classes; give 2"),
-        (Recipe(features=(4,)), "features: 2 to 32 levels"),
+        (TrainConfig(crop=8), "crop 8: is too small for 5 levels; 32 will do"),
+        (TrainConfig(crop=16, batch=1), "crop 16: is too small for 5 levels; 32 will do"),
+        (TrainConfig(loss=Loss(class_weights=(1.0, 2.0, 3.0))), "the masks have 2 classes; give 2"),
+        (TrainConfig(features=(4,)), "features: 2 to 32 levels"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_refused(recipe, reason):
@@ -450,6 +460,6 @@ def test_a_recipe_that_does_not_fit_is_refused(recipe, reason):
         recipe.network(3, 2)
 
 
-@pytest.mark.parametrize("recipe", [Recipe(crop=16, batch=2), Recipe(crop=32, batch=1)])
+@pytest.mark.parametrize("recipe", [TrainConfig(crop=16, batch=2), TrainConfig(crop=32, batch=1)])
 def test_two_values_for_each_channel_at_the_bottom_are_enough(recipe):
     assert recipe.network(3, 2).minimum_size == 16

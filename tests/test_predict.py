@@ -27,7 +27,7 @@ from flax import nnx
 
 import unet_jax.predict
 import unet_torch.predict
-from unet_jax.canonical import to_hub as jax_hub
+from unet_jax.canonical import to_canonical as jax_canonical
 from unet_jax.checkpoint import from_checkpoint as to_jax
 from unet_torch.checkpoint import from_checkpoint as to_torch
 
@@ -213,9 +213,9 @@ def test_the_model_stays_as_it_is_and_its_weights_are_read_each_time(twin, train
     first = predict.logits(picture)
     assert error(first, whole(TINY, picture)) < 1e-5
     assert model.training is training
-    hub = model.state_dict() if twin == "torch" else jax_hub(model)
+    canonical = model.state_dict() if twin == "torch" else jax_canonical(model)
     for key, value in trained_tensors(TINY).items():
-        np.testing.assert_array_equal(hub[key], value)
+        np.testing.assert_array_equal(canonical[key], value)
     if twin == "torch":
         assert all(module.training is training for module in model.modules())
         with torch.no_grad():

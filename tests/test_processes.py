@@ -16,7 +16,7 @@ from unet_core.config import UNetConfig
 from unet_core.errors import ConfigError
 from unet_core.training.history import read_history
 from unet_core.training.settings import Loss
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("grain")
@@ -34,7 +34,7 @@ SEEN = 1e-6
 """What every control is beyond."""
 CPU = torch.device("cpu")
 # Class weights and Dice are no means over parts of a batch; two batches make one update.
-RECIPE = Recipe(
+RECIPE = TrainConfig(
     features=(4, 6, 8),
     batch=4,
     accumulate=2,

@@ -170,7 +170,7 @@ BAD_CONFIGS = {
     "a function": (lambda path: edited(path, lambda config: config.update(_model_class="create_model")), "no network"),
     "a module": (lambda path: edited(path, lambda config: config.update(_model_class="encoders")), "has no network"),
     "an encoder elsewhere": (
-        lambda path: edited(path, lambda config: config.update(encoder_name="tu-hf-hub:some/one")),
+        lambda path: edited(path, lambda config: config.update(encoder_name="tu-hf-canonical:some/one")),
         "is no name of an encoder",
     ),
     "an unknown encoder": (

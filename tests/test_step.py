@@ -13,7 +13,7 @@ from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.data.batches import Batch
 from unet_core.errors import CheckpointError, ConfigError
 from unet_core.training.settings import Loss, Optimizer
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
@@ -24,7 +24,7 @@ from flax import nnx
 from unet_jax.operations import OPERATIONS
 from unet_jax.training import step as in_jax
 from unet_jax.training.mesh import device_mesh
-from unet_torch.canonical import to_hub
+from unet_torch.canonical import to_canonical
 from unet_torch.training import step as in_torch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 RATES = (0.01, 0.02, 0.005)
 # Few levels where few are enough: XLA takes seconds for each of them.
-BASE = Recipe(features=(4, 6), batch=2, crop=8, precision="float64", loss=Loss("cross-entropy+dice"))
+BASE = TrainConfig(features=(4, 6), batch=2, crop=8, precision="float64", loss=Loss("cross-entropy+dice"))
 RECIPES = {
     "adam, ema": dataclasses.replace(BASE, ema=0.9, features=(4, 6, 8)),
     "nesterov, clip, weights": dataclasses.replace(
@@ -87,9 +87,9 @@ def torch_seen(state, values):
         for kind, value in state.optimizer.state[parameter].items():
             if kind in SLOTS:
                 slots[SLOTS[kind]][name] = value.numpy().copy()
-    average = None if state.average is None else copy.deepcopy(to_hub(state.average))
+    average = None if state.average is None else copy.deepcopy(to_canonical(state.average))
     slots = {kind: tensors for kind, tensors in slots.items() if tensors}
-    return Seen(*values.tolist(), copy.deepcopy(to_hub(state.model)), slots, average)
+    return Seen(*values.tolist(), copy.deepcopy(to_canonical(state.model)), slots, average)
 
 
 def run_torch(recipe, checkpoint, classes=2, steps=3):

@@ -69,8 +69,8 @@ def test_without_an_order_numbers_in_names_count_as_numbers():
 @given(configs(most=9, levels=4))
 def test_the_config_follows(config):
     named, _ = shapes(config)
-    hub = {layer: name for name, layer in read_structure(named, "x", ordered=True).layers.items()}
-    renamed = {f"{hub[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}": shape for key, shape in named.items()}
+    canonical = {layer: name for name, layer in read_structure(named, "x", ordered=True).layers.items()}
+    renamed = {f"{canonical[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}": shape for key, shape in named.items()}
     assert infer_config(renamed, "x").features == config.features
 
 

@@ -14,7 +14,7 @@ from unet_core.data.batches import Batch
 from unet_core.training.schedule import Schedule
 from unet_core.training.settings import Loss, Optimizer
 from unet_core.training.state import TrainingState
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
@@ -34,7 +34,7 @@ BOUND = 1e-9
 SEEN = 10 * BOUND
 """What every control is beyond."""
 
-BASE = Recipe(features=(4, 6), batch=2, crop=8, steps=STEPS, precision="float64")
+BASE = TrainConfig(features=(4, 6), batch=2, crop=8, steps=STEPS, precision="float64")
 OPTIMIZERS = {
     "adam": dataclasses.replace(BASE, optimizer=Optimizer(rate=0.003), ema=0.9),
     "adam, decay": dataclasses.replace(BASE, optimizer=Optimizer(rate=0.003, weight_decay=0.01, clip=0.2)),
@@ -100,7 +100,7 @@ def data_of(recipe):
 
 
 class InTorch:
-    """A training that starts, or goes on from a state of the hub."""
+    """A training that starts, or goes on from a state of the canonical form."""
 
     def __init__(self, recipe, state=None):
         self.recipe = recipe
@@ -115,7 +115,7 @@ class InTorch:
 
     def state(self, step):
         saved = copy.deepcopy(self.live.state_dict(step))
-        return unet_torch.training.states.hub_form(saved, start(self.recipe.upsampling), self.recipe, "the state")
+        return unet_torch.training.states.canonical_form(saved, start(self.recipe.upsampling), self.recipe, "the state")
 
 
 class InJax:
@@ -137,7 +137,9 @@ class InJax:
 
     def state(self, step):
         network = in_jax.host_network(self.live.params, self.live.stats, start(self.recipe.upsampling))
-        return unet_jax.training.states.hub_form(network, in_jax.host_arrays(self.live), step, self.recipe, "the state")
+        return unet_jax.training.states.canonical_form(
+            network, in_jax.host_arrays(self.live), step, self.recipe, "the state"
+        )
 
 
 IN = {"torch": InTorch, "jax": InJax}

@@ -19,11 +19,11 @@ from benchmarks import tpu_aot
 from benchmarks.tpu_program import Collective, buffers, collectives, moves, parse, source_lines
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.config import UNetConfig
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 from unet_jax.training.mesh import mesh_of
 from unet_jax.training.step import abstract_state, updater
 
-RECIPE = Recipe(features=(4, 6, 8), batch=2, crop=16, precision="bfloat16")
+RECIPE = TrainConfig(features=(4, 6, 8), batch=2, crop=16, precision="bfloat16")
 
 
 def lowered(function, *arguments):

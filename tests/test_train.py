@@ -22,17 +22,17 @@ from unet_core.checkpoints.checkpoint import new_network
 from unet_core.data.synthetic import Synthetic, write_folder
 from unet_core.errors import RunError
 from unet_core.training.history import read_history
-from unet_core.training.run import open_run, read_settings
+from unet_core.training.run import open_run, read_run_config
 from unet_core.training.schedule import Schedule
 from unet_core.training.settings import Loss, Optimizer
 from unet_core.training.state import difference
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 pytest.importorskip("grain")
 pytest.importorskip("tensorboardX")
 
 BACKENDS = ("torch", "jax")
-SMALL = Recipe(
+SMALL = TrainConfig(
     features=(3, 4), steps=8, batch=2, crop=16, validation=2, validate_every=4, save_every=2, log_every=3, keep=3
 )
 
@@ -375,7 +375,7 @@ def test_another_training_that_began_meanwhile_is_seen(cells, tmp_path, monkeypa
     monkeypatch.setattr(module, "split", split_and_wait)
     with pytest.raises(RunError, match=r"holds a run already|another process has trained here"):
         train("torch", tmp_path / "run", cells)
-    assert read_settings(tmp_path / "run").recipe.seed == 1
+    assert read_run_config(tmp_path / "run").recipe.seed == 1
 
 
 def test_orbaxs_unfinished_directories_are_removed(cells, whole, tmp_path):
@@ -440,7 +440,7 @@ def test_several_classes(backend, cells, tmp_path):
     train(
         backend, tmp_path / "run", str(tmp_path / "data"), dataclasses.replace(SMALL, loss=Loss("cross-entropy+dice"))
     )
-    assert read_settings(tmp_path / "run").values == (0, 1, 2, 3)
+    assert read_run_config(tmp_path / "run").values == (0, 1, 2, 3)
     found = read_history(tmp_path / "run/history.jsonl")[-1]["validation"]
     assert len(found["iou"]) == 4
 
@@ -561,10 +561,10 @@ def test_eight_devices_train_as_one_does(cells, tmp_path):
     recipe = double(SMALL, batch=8, steps=6, validate_every=6, save_every=6, ema=0.9)
     code = f"""
 import json, pathlib
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 from unet_core.training.run import open_run
 from unet_jax.training.train import train
-recipe = Recipe.from_dict(json.loads({json.dumps(recipe.to_dict())!r}))
+recipe = TrainConfig.from_dict(json.loads({json.dumps(recipe.to_dict())!r}))
 with open_run(pathlib.Path({str(tmp_path / "eight")!r}), backend="jax", recipe=recipe, data={str(cells)!r}) as run:
     train(run)
 """

@@ -32,7 +32,7 @@ from unet_core.graph.canonical import infer_config, tensor_specs
 from unet_core.training.script_file import refuse
 from unet_core.training.state import difference
 from unet_jax.canonical import nest, translate
-from unet_torch.canonical import to_hub
+from unet_torch.canonical import to_canonical
 from unet_torch.checkpoint import from_checkpoint
 from unet_torch.training import optimizer_state
 
@@ -161,9 +161,9 @@ def test_the_script_goes_on_with_what_comes_back(tmp_path, name):
     assert same(other.state_dict(), optimizer.state_dict())
 
 
-def by_hub(model, tensors):
-    """Tensors in the order of a module's parameters, by the hub's names."""
-    found = to_hub(model)
+def by_canonical_name(model, tensors):
+    """Tensors in the order of a module's parameters, by canonical names."""
+    found = to_canonical(model)
     contents = Contents("a model", {"": {key: value.shape for key, value in found.items()}}, lambda *_: found)
     names = {name: key for key, name in read_contents(contents).reading.keys.items()}
     return {
@@ -172,7 +172,7 @@ def by_hub(model, tensors):
 
 
 def in_jax(model, tensors):
-    found = by_hub(model, tensors)
+    found = by_canonical_name(model, tensors)
     config = infer_config({key: value.shape for key, value in found.items()}, "a model")
     return nest(translate(found, "jax", config, whole=False))
 
@@ -181,7 +181,7 @@ def on_in_torch(model, optimizer, steps=3):
     model, optimizer = copy.deepcopy((model, optimizer))
     for seed in range(10, 10 + steps):
         step(model, optimizer, seed)
-    return by_hub(model, model.parameters())
+    return by_canonical_name(model, model.parameters())
 
 
 def on_in_optax(model, chain, state, steps=3):

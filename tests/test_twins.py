@@ -12,6 +12,7 @@ from unet_core.config import Options
 ROOT = Path(__file__).parents[1]
 SEEDS = {"unet_torch": {"seed": 0}, "unet_jax": {"rngs": 0}}
 
+
 def public_names(path):
     tree = ast.parse(path.read_text())
     return [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"]

@@ -26,7 +26,7 @@ def option(metavar: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class SourceOptions:
     """What a person knows of a checkpoint of another project that nothing in the file tells."""
 
     module: Annotated[str | None, option("FILE.py:Class")] = None
@@ -91,7 +91,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspect(Source):
+class Inspect(SourceOptions):
     """Say what a checkpoint is, whose it is, how sure that is, and what looks wrong with it. Never runs code from it.
 
     Of a network that was read from code, or that --module names, also its operations: what each answers at a size
@@ -126,7 +126,7 @@ class Inspect(Source):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Convert(Source):
+class Convert(SourceOptions):
     """Convert a checkpoint, prove that it is the same network, and only then give it its name.
 
     The kinds go by suffix: .pt, .pth, .safetensors, or none for an Orbax directory. SRC may come from any project: name
@@ -198,7 +198,7 @@ class Convert(Source):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verify(Source):
+class Verify(SourceOptions):
     """Run two checkpoints on the same inputs and compare logits, gradients and running statistics.
 
     With --module, A is run by its own code, and B is judged by that.

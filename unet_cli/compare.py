@@ -9,12 +9,12 @@ from typing import Annotated
 
 import tyro
 
-from unet_cli.commands import Source, option, parse_size
+from unet_cli.commands import SourceOptions, option, parse_size
 from unet_compare.limits import Effort
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare(Source):
+class Compare(SourceOptions):
     """Say where two networks part, layer by layer, how much, why, and whether it matters; write a page about it.
 
     A and B are checkpoints, or the folders of runs (their best networks), of the same framework or not. Without B, A is

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from unet_cli.commands import Source
+from unet_cli.commands import SourceOptions
 from unet_core.errors import DataError
 from unet_core.training.settings import Loss
 
 if TYPE_CHECKING:
-    from conversion.inference import Network
+    from conversion.inference import OpenedNetwork
     from unet_core.prediction.evaluation import Bands
 
 
 @dataclass(frozen=True, kw_only=True)
-class Computing(Source):
+class Computing(SourceOptions):
     """Where and how a network computes."""
 
     backend: Annotated[Literal["jax", "torch"] | None, tyro.conf.arg(metavar="jax|torch", help_behavior_hint="")] = None
@@ -34,7 +34,7 @@ class Computing(Source):
     bfloat16: tyro.conf.FlagCreatePairsOff[bool] = False
     """Compute in bfloat16."""
 
-    def bands(self, network: "Network", sizes: Sequence[tuple[int, int]]) -> "Bands":
+    def bands(self, network: "OpenedNetwork", sizes: Sequence[tuple[int, int]]) -> "Bands":
         """The network, ready for pictures of these sizes."""
         return network.bands(sizes, tile=self.tile, overlap=self.overlap, flips=self.flips, bfloat16=self.bfloat16)
 

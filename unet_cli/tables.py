@@ -15,7 +15,7 @@ from conversion.inspection import Inspection
 from conversion.proof.certificate import certificate_path
 from conversion.proof.checks import EVAL, FLOAT32_FACTOR, FLOAT64_BUDGETS, GRADIENTS, Check
 from conversion.proof.confirmation import Confirmation
-from conversion.proof.proof import Proof, Side
+from conversion.proof.proof import NetworkSummary, Proof
 from conversion.result import Conversion
 from unet_compare.findings import Comparison
 from unet_core.checkpoints.dialects import dialect_of
@@ -277,7 +277,7 @@ def print_comparison(found: Comparison, page: Path) -> None:
     console.print(f"after {found.seconds:.0f} s; the report is {escape(printable(str(page)))}", soft_wrap=True)
 
 
-def _print_sides(console: Console, a: Side, b: Side) -> None:
+def _print_sides(console: Console, a: NetworkSummary, b: NetworkSummary) -> None:
     for letter, side in (("A", a), ("B", b)):
         versions = ", ".join(f"{name} {version}" for name, version in side.versions.items())
         console.print(f"{letter}: {escape(shown(side.name))}  ({versions}, {side.device})", soft_wrap=True)

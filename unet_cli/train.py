@@ -10,13 +10,13 @@ from typing import Annotated, Literal, Self
 
 import tyro
 
-from unet_cli.commands import Source
+from unet_cli.commands import SourceOptions
 from unet_core.errors import UNetError
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(Source):
+class Train(SourceOptions):
     """Train a UNet on a folder of pictures and masks, in either framework, on the same batches.
 
     Ctrl-C and SIGTERM save the state and leave; --resume goes on. In the folder of the run: history.jsonl, the latest
@@ -45,15 +45,15 @@ class Train(Source):
     """jax: which of --hosts this one is, from 0 up."""
     coordinator: Annotated[str | None, tyro.conf.arg(metavar="NAME:PORT", help_behavior_hint="")] = None
     """jax: with --hosts, the name of host 0 and a free port of it."""
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: TrainConfig = field(default_factory=TrainConfig)
 
     def completed(self, arguments: Sequence[str]) -> Self:
         """With --resume, the same command with what it leaves out taken from the run."""
-        from unet_core.training.run import is_run, read_settings
+        from unet_core.training.run import is_run, read_run_config
 
         if not (self.resume and is_run(self.out)):
             return self
-        old = read_settings(self.out)
+        old = read_run_config(self.out)
         default = type(self)(out=self.out, backend=old.backend, data=old.data, recipe=old.recipe)
         return tyro.cli(type(self), args=arguments, default=default, config=(tyro.conf.OmitArgPrefixes,))
 

@@ -1,4 +1,4 @@
-"""What the comparison asks of either framework, in NHWC and in the hub's names and layouts."""
+"""What the comparison asks of either framework, in NHWC and under canonical names, in torch's layouts."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
@@ -12,7 +12,7 @@ from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.data.batches import Batch
 from unet_core.errors import UNetError
 from unet_core.graph.canonical import FLOATS, Description, Tensors, tensor_specs
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 Precision = Literal["float64", "float32", "tf32", "bfloat16"]
 
@@ -23,7 +23,7 @@ Pictures = Sequence[Float[np.ndarray, "h w c"]]
 """From 0 to 1, all of one size."""
 
 
-class Network(Protocol):
+class TrainableNetwork(Protocol):
     """A network and the framework that it runs in, such as a `conversion.backends.backend.Runner`."""
 
     @property
@@ -60,13 +60,13 @@ class Trainer(Protocol):
         """A training from these weights on, before its first step."""
 
 
-class Side(Protocol):
+class Backend(Protocol):
     """A framework: `unet_compare.torch_backend` and `unet_compare.jax_backend`. Products are full float32, unless
     they are to
     be TF32.
     """
 
-    def Trainer(self, recipe: Recipe) -> Trainer:  # noqa: N802  (a class)
+    def Trainer(self, recipe: TrainConfig) -> Trainer:  # noqa: N802  (a class)
         """Trains by this recipe."""
 
     def lacks_tf32(self) -> str | None:
@@ -78,14 +78,14 @@ class Side(Protocol):
         """The logits in eval mode, in one of the precisions; for bfloat16, the weights stay float32."""
 
 
-def side(framework: Framework) -> Side:
+def side(framework: Framework) -> Backend:
     """The framework's module.
 
     Raises:
         MissingFrameworkError: it is not installed.
     """
     module: Any = needed(f"unet_compare.{framework}_backend")
-    found: Side = module
+    found: Backend = module
     return found
 
 

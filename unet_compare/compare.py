@@ -18,11 +18,11 @@ from unet_compare.crops import centre_crops, taken
 from unet_compare.divergence import divergence
 from unet_compare.findings import Comparison, Picture
 from unet_compare.limits import Effort
-from unet_compare.precisions import Answers, answers, ladder
+from unet_compare.precisions import LogitsByPrecision, answers, ladder
 from unet_compare.trajectories import trajectories
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
-from unet_core.data.dataset import SYNTHETIC, Source, open_source
+from unet_core.data.dataset import SYNTHETIC, Dataset, open_dataset
 from unet_core.data.pictures import as_float
 from unet_core.errors import CheckpointError, ConfigError, DataError, UNetError, some
 from unet_core.graph import Graph
@@ -80,7 +80,7 @@ def compare(
     if apart is not None:
         return _comparison(first, second, begun, incomparable=str(apart))
     config = first.config
-    source = open_source(data, channels=config.in_channels)
+    source = open_dataset(data, channels=config.in_channels)
     notes = tuple(_notes(source, config, data))
     pictured = not any(note.startswith(_NOTHING) for note in notes)
     shown, trained = (effort.pictures, effort.steps) if pictured else (0, 0)
@@ -144,7 +144,7 @@ def _best(network: Any) -> Any:
     return best
 
 
-def _sample(source: Source, a: Runner, size: tuple[int, ...] | None) -> Sample:
+def _sample(source: Dataset, a: Runner, size: tuple[int, ...] | None) -> Sample:
     """The centres of the first and the last picture; smaller ones go on as in a mirror. In 3-D, random numbers."""
     if size is not None:
         check_size(a.config, *size)
@@ -165,7 +165,7 @@ def _sample(source: Source, a: Runner, size: tuple[int, ...] | None) -> Sample:
     return Sample(f"{names}, {height}x{width}", np.stack(crops))
 
 
-def _notes(source: Source, config: Description, data: str) -> Iterator[str]:
+def _notes(source: Dataset, config: Description, data: str) -> Iterator[str]:
     """Why the pictures tell nothing of the network's answers, if they do not.
 
     Raises:
@@ -188,7 +188,7 @@ def _notes(source: Source, config: Description, data: str) -> Iterator[str]:
         yield f"{_NOTHING}: {why}; --data names others."
 
 
-def _untrained(source: Source, config: Description, crop: int) -> str | None:
+def _untrained(source: Dataset, config: Description, crop: int) -> str | None:
     """Why the trainers would not take the network or these pictures, if they would not."""
     if isinstance(config, Graph):
         if draws(config, training=True):
@@ -205,7 +205,7 @@ def _untrained(source: Source, config: Description, crop: int) -> str | None:
     return None
 
 
-def _check_sizes(source: Source, config: Description, data: str) -> None:
+def _check_sizes(source: Dataset, config: Description, data: str) -> None:
     """Raise DataError where a picture is smaller than the network takes: before any time is spent."""
     least = config.minimum_size
     small = [name for name, size in zip(source.names, source.sizes, strict=True) if min(size) < least]
@@ -216,7 +216,7 @@ def _check_sizes(source: Source, config: Description, data: str) -> None:
         )
 
 
-def _pictures(found: Answers, config: Description) -> Iterator[Picture]:
+def _pictures(found: LogitsByPrecision, config: Description) -> Iterator[Picture]:
     one, other, exact = (
         _foreground(found.logits[key].astype(np.float64), config)
         for key in (("A", "float32"), ("B", "float32"), ("A", "float64"))

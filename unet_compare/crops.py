@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from unet_core.data.dataset import Source
+from unet_core.data.dataset import Dataset
 from unet_core.data.pictures import as_float
 from unet_core.errors import DataError
 from unet_core.graph import Graph
@@ -57,7 +57,7 @@ def taken(length: int, config: Description) -> int:
     return length // config.sizes.multiple * config.sizes.multiple if isinstance(config, Graph) else length
 
 
-def centre_crops(source: Source, config: Description, *, count: int, side: int) -> Crops:
+def centre_crops(source: Dataset, config: Description, *, count: int, side: int) -> Crops:
     """The centres of pictures that lie evenly among all.
 
     Args:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from unet_core.errors import RunError
 from unet_core.files import atomic
 from unet_core.training.history import read_history
-from unet_core.training.run import HISTORY, Backend, Settings, read_settings
+from unet_core.training.run import HISTORY, Backend, RunConfig, read_run_config
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STYLES = ("-", "--", "-.", ":")
@@ -46,7 +46,7 @@ def draw_runs(runs: Sequence[Path], path: Path) -> None:
     figure = Figure(figsize=(13, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     losses, scores, rates = figure.subplots(1, 3, width_ratios=(2, 2, 1))
-    of = {run: read_settings(run) for run in runs}
+    of = {run: read_run_config(run) for run in runs}
     moved = any(settings.switches for settings in of.values())
     free = len(LOOKS) if moved else 0  # a colour that means a framework means nothing else
     legend: list[tuple[tuple[Line2D, ...], str]] = []
@@ -91,7 +91,7 @@ def draw_runs(runs: Sequence[Path], path: Path) -> None:
         figure.savefig(partial, dpi=110, format=path.suffix[1:].lower())
 
 
-def pieces_of(settings: Settings) -> tuple[Piece, ...]:
+def pieces_of(settings: RunConfig) -> tuple[Piece, ...]:
     """The pieces of a run, each in the look of its framework."""
     return tuple((start, end, LOOKS[backend]) for start, end, backend in settings.pieces)
 
@@ -117,7 +117,7 @@ def draw_pieces(panel: Axes, x: ArrayLike, y: ArrayLike, pieces: Sequence[Piece]
     return lines[::-1]
 
 
-def mark_switches(panel: Axes, settings: Settings, *, labels: bool = True) -> None:
+def mark_switches(panel: Axes, settings: RunConfig, *, labels: bool = True) -> None:
     """Draw a line where a run was moved to the other framework, whose name is written above it."""
     for start, _, backend in settings.pieces[1:]:
         panel.axvline(start, color="0.5", linewidth=0.8, zorder=1)
@@ -144,7 +144,7 @@ def smooth(y: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return mean
 
 
-def _title(run: Path, settings: Settings) -> str:
+def _title(run: Path, settings: RunConfig) -> str:
     if settings.switches:
         return f"{run.name}: {', '.join(TITLES[backend] for _, _, backend in settings.pieces)}"
     return f"{run.name} ({settings.backend})"

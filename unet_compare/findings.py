@@ -11,7 +11,7 @@ from jaxtyping import Float, Shaped
 
 from conversion.backends.backend import Framework
 from conversion.diagnosis.trials import Trial
-from conversion.proof.proof import Side, finite
+from conversion.proof.proof import NetworkSummary, finite
 from unet_compare.speed.report import CaseReport, Environment
 
 SCHEMA = 1
@@ -30,7 +30,7 @@ class Row:
     """
 
     layer: str
-    """The hub's name, in the order in which the pass meets it."""
+    """The canonical name, in the order in which the pass meets it."""
     quantity: str
     """What is compared: "output", "output where the input is moved", "running statistics", "gradient of the output",
     "gradient of the output, among zeros and ties", "gradient of the parameters", "step of the parameters"."""
@@ -197,8 +197,8 @@ class Picture:
 class Comparison:
     """All of it; a part that was not asked for, or has nothing to say, is None or empty."""
 
-    a: Side
-    b: Side
+    a: NetworkSummary
+    b: NetworkSummary
     tensors: int
     """How many tensors the network has."""
     identical: int

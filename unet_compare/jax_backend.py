@@ -14,7 +14,7 @@ from unet_compare.backends import Pictures, Precision, in_dtype
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.data.batches import Batch
 from unet_core.graph.canonical import Description
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 from unet_jax.canonical import translate
 from unet_jax.checkpoint import from_checkpoint
 from unet_jax.compilation import compiler_options
@@ -28,7 +28,7 @@ _TF32 = 8.0
 class Trainer:
     """See `unet_compare.backends.Trainer`; the programs are compiled for the first network."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: TrainConfig) -> None:
         self.recipe = recipe
         self.mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1], axis_types=(AxisType.Auto,))
         self._programs: tuple[Update, Predictor] | None = None

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from conversion.backends.backend import Framework
 from conversion.proof.differences import norm_difference
-from unet_compare.backends import PRECISIONS, Network, Precision, check_alike, side
+from unet_compare.backends import PRECISIONS, Precision, TrainableNetwork, check_alike, side
 from unet_compare.crops import Crops
 from unet_compare.findings import Ladder, Rung
 from unet_core.checkpoints.checkpoint import Checkpoint
@@ -20,7 +20,7 @@ Role = Literal["A", "B"]
 
 
 @dataclass(frozen=True)
-class Answers:
+class LogitsByPrecision:
     """What both networks make of some pictures, in every precision."""
 
     crops: Crops
@@ -30,7 +30,9 @@ class Answers:
     """Precisions that a device lacks, and why."""
 
 
-def answers(a: Network, b: Network, crops: Crops, *, progress: Progress = silent) -> Answers:
+def answers(
+    a: TrainableNetwork, b: TrainableNetwork, crops: Crops, *, progress: Progress = silent
+) -> LogitsByPrecision:
     """Predict the pictures by both networks in every precision, each precision with the settings of the proof.
 
     Args:
@@ -44,7 +46,7 @@ def answers(a: Network, b: Network, crops: Crops, *, progress: Progress = silent
     check_alike(a.config, b.config)
     logits: dict[tuple[Role, Precision], np.ndarray] = {}
     absent: dict[str, str] = {}
-    sides: Mapping[Role, Network] = {"A": a, "B": b}
+    sides: Mapping[Role, TrainableNetwork] = {"A": a, "B": b}
     for number, (precision, (role, network)) in enumerate(itertools.product(PRECISIONS, sides.items())):
         progress(f"{precision}, {role}", number / (len(PRECISIONS) * len(sides)))
         framework = side(network.framework)
@@ -55,10 +57,10 @@ def answers(a: Network, b: Network, crops: Crops, *, progress: Progress = silent
             continue
         checkpoint = Checkpoint(network.config, network.tensors)
         logits[role, precision] = np.stack(framework.predict(checkpoint, precision, crops.images))
-    return Answers(crops, {"A": a.framework, "B": b.framework}, logits, absent)
+    return LogitsByPrecision(crops, {"A": a.framework, "B": b.framework}, logits, absent)
 
 
-def ladder(found: Answers) -> Ladder:
+def ladder(found: LogitsByPrecision) -> Ladder:
     """Every answer beside A's in float64."""
     exact = found.logits["A", "float64"].astype(np.float64)
     rungs = (

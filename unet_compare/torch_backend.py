@@ -7,8 +7,8 @@ from conversion.backends.torch_backend import parity
 from unet_compare.backends import Pictures, Precision, in_dtype
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.data.batches import Batch
-from unet_core.training.train_config import Recipe
-from unet_torch.canonical import to_hub
+from unet_core.training.train_config import TrainConfig
+from unet_torch.canonical import to_canonical
 from unet_torch.checkpoint import from_checkpoint
 from unet_torch.predict import Predictor
 from unet_torch.training.step import new_state, placed, updater
@@ -20,7 +20,7 @@ _TF32 = (8, 0)
 class Trainer:
     """See `unet_compare.backends.Trainer`; torch has nothing to compile."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: TrainConfig) -> None:
         self._recipe = recipe
 
     def start(self, checkpoint: Checkpoint) -> "Training":
@@ -30,7 +30,7 @@ class Trainer:
 class Training:
     """See `unet_compare.backends.Training`."""
 
-    def __init__(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
+    def __init__(self, checkpoint: Checkpoint, recipe: TrainConfig) -> None:
         self._recipe, self._device = recipe, _device()
         self._state = new_state(checkpoint, recipe, self._device)
         self._update = updater(recipe, self._state)
@@ -44,7 +44,7 @@ class Training:
         return loss, norm
 
     def tensors(self) -> dict[str, np.ndarray]:
-        return to_hub(self._state.model)
+        return to_canonical(self._state.model)
 
     def logits(self, pictures: Pictures) -> list[np.ndarray]:
         predictor = Predictor(self._state.model)

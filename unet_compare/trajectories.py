@@ -11,19 +11,19 @@ import numpy as np
 
 from conversion.backends.backend import Framework
 from conversion.proof.samples import neighbour
-from unet_compare.backends import Network, Trainer, Training, check_alike, in_dtype, side
+from unet_compare.backends import TrainableNetwork, Trainer, Training, check_alike, in_dtype, side
 from unet_compare.crops import Crops, centre_crops
 from unet_compare.findings import Curve, Trajectories
 from unet_compare.limits import LEAST_BAND, Perturbation
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.data.batches import Batch, Examples
-from unet_core.data.dataset import Source, split
+from unet_core.data.dataset import Dataset, split
 from unet_core.errors import UNetError
 from unet_core.graph.canonical import FLOATS, Description, Tensors, tensor_specs
 from unet_core.progress import Progress, silent
 from unet_core.training.run import start_network
 from unet_core.training.settings import Optimizer, check_choice
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 WORDS: Mapping[Perturbation, str] = {
     "ulp": "one unit in the last place of the weights",
@@ -66,10 +66,10 @@ _PICTURES, _VALIDATIONS = 2, 2
 
 
 def trajectories(
-    a: Network,
-    b: Network,
+    a: TrainableNetwork,
+    b: TrainableNetwork,
     *,
-    source: Source,
+    source: Dataset,
     data: str = "",
     steps: int = 12,
     batch: int = 2,
@@ -109,7 +109,7 @@ def trajectories(
         raise UNetError(f"steps {steps}: one batch has no other order; give 2 or more")
     if len(source) < 2:
         raise UNetError("the training needs 2 pictures or more, one of them to validate on")
-    recipe = Recipe(steps=steps, batch=batch, crop=crop, seed=seed, optimizer=Optimizer(rate=rate))
+    recipe = TrainConfig(steps=steps, batch=batch, crop=crop, seed=seed, optimizer=Optimizer(rate=rate))
     first, second = (_start(network, recipe, source) for network in (a, b))
     check_alike(first.config, second.config)
     training, validation = split(source, recipe.validation)
@@ -229,7 +229,7 @@ def _is_float(tensor: np.ndarray) -> bool:
     return tensor.dtype in FLOATS
 
 
-def _start(network: Network, recipe: Recipe, source: Source) -> Checkpoint:
+def _start(network: TrainableNetwork, recipe: TrainConfig, source: Dataset) -> Checkpoint:
     """The network in float32, as the trainers take it."""
     named = dataclasses.replace(recipe, start=network.name)
     checkpoint = Checkpoint(network.config, network.tensors)
@@ -241,7 +241,7 @@ def _runs(
     a: Checkpoint,
     other: Framework,
     b: Checkpoint,
-    recipe: Recipe,
+    recipe: TrainConfig,
     band: int,
     perturbation: Perturbation,
 ) -> tuple[_Run, ...]:

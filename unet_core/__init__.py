@@ -1,4 +1,5 @@
-"""What both twins share: the config, the hub of tensors, the initialisation, the files. Imports no framework.
+"""What both twins share: the config, the canonical form of tensors, the initialisation, the files. Imports no
+framework.
 
 Only what needs no NumPy is imported here, so that the command starts at once; the rest is in its modules.
 """

@@ -1,4 +1,6 @@
-"""The networks in Flax NNX to and from the hub: the same layouts, and the same names but for those that NNX has."""
+"""The networks in Flax NNX to and from the canonical form: the same layouts, and the same names but for those that
+NNX has.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -46,7 +48,7 @@ def translate(tensors: Mapping[str, Any], into: Side, config: Description, *, wh
     }
 
 
-def to_hub(model: Any) -> dict[str, np.ndarray]:
+def to_canonical(model: Any) -> dict[str, np.ndarray]:
     """The parameters and statistics of a `UNet` or `Network` in torch's names and layouts, on the host."""
     state = nnx.to_flat_state(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
     arrays = {_name(path): np.asarray(jax.device_get(variable[...])) for path, variable in state}
@@ -54,7 +56,7 @@ def to_hub(model: Any) -> dict[str, np.ndarray]:
 
 
 def fill(model: Any, tensors: Mapping[str, Any], *, keep_dtypes: bool = True) -> None:
-    """Give `model` the hub's parameters and statistics, their dtypes included (or, if not so asked, its own).
+    """Give `model` the canonical parameters and statistics, their dtypes included (or, if not so asked, its own).
 
     Raises:
         CheckpointError: float64 tensors while JAX has x64 disabled and would round them silently.

@@ -23,7 +23,7 @@ from unet_core.files import atomic, reserve
 from unet_core.graph import Graph
 from unet_core.graph.canonical import COUNTER, Description, check_tensors, contiguous, in_forward_order, infer_config
 from unet_jax.arrays import read_arrays, reason
-from unet_jax.canonical import fill, nest, refuse_narrowing, to_hub, translate
+from unet_jax.canonical import fill, nest, refuse_narrowing, to_canonical, translate
 from unet_jax.earlier import as_today, is_earlier
 from unet_jax.execution import How
 from unet_jax.model import UNet
@@ -78,7 +78,7 @@ def to_checkpoint(model: Network) -> Checkpoint:
     """What a checkpoint of `model` holds, on the host."""
     if model.execution.prepared:
         raise CheckpointError("a folded network only predicts: save the one that it was made of")
-    tensors = to_hub(model)
+    tensors = to_canonical(model)
     check_tensors(tensors, model.config, "the model")
     tensors = in_forward_order(tensors, model.config)
     return Checkpoint(model.config, tensors, model.origin, evidence=model.evidence)

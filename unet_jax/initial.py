@@ -13,7 +13,7 @@ from unet_core.graph.canonical import tensor_specs
 
 
 def initial_tensors(config: UNetConfig, rngs: nnx.Rngs | jax.Array | int) -> dict[str, Any]:
-    """Every tensor of a new network, in the hub's names and layouts, drawn in NumPy.
+    """Every tensor of a new network, under canonical names, in torch's layouts, drawn in NumPy.
 
     A key made from a seed holds that seed's bits, so `nnx.Rngs(seed)` draws what `seed` draws; each further network
     from the same `rngs` draws anew. Under a transformation (`nnx.eval_shape`, `jit`) the key is not known yet: the

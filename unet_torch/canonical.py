@@ -1,4 +1,4 @@
-"""The PyTorch twin to and from the hub, whose names and layouts are torch's own."""
+"""The PyTorch twin to and from the canonical form, whose names and layouts are torch's own."""
 
 from collections.abc import Mapping
 
@@ -28,7 +28,7 @@ def as_torch(array: np.ndarray, *, copy: bool = True) -> Tensor:
     return torch.from_numpy(owned)
 
 
-def to_hub(model: nn.Module) -> dict[str, np.ndarray]:
+def to_canonical(model: nn.Module) -> dict[str, np.ndarray]:
     """The parameters and statistics of `model`, under the names of its `state_dict`; of what a wrapper wraps."""
     return {key: as_numpy(value) for key, value in unwrapped(model).state_dict().items()}
 

@@ -18,7 +18,7 @@ from unet_core.errors import CheckpointError
 from unet_core.files import atomic
 from unet_core.graph import Graph
 from unet_core.graph.canonical import check_tensors, under_one_name
-from unet_torch.canonical import as_torch, fill, to_hub, unwrapped
+from unet_torch.canonical import as_torch, fill, to_canonical, unwrapped
 from unet_torch.contents import contents_of, opened, write_pickle
 from unet_torch.model import UNet
 from unet_torch.network import Network
@@ -61,7 +61,7 @@ def to_checkpoint(model: nn.Module) -> Checkpoint:
     network = unwrapped(model)
     if not isinstance(network, UNet | Network):
         raise CheckpointError(f"a unet_torch.UNet or Network is needed, got {type(network).__name__}")
-    tensors = under_one_name(to_hub(network), network.config, "the model")
+    tensors = under_one_name(to_canonical(network), network.config, "the model")
     check_tensors(tensors, network.config, "the model")
     return Checkpoint(network.config, tensors, network.origin, evidence=network.evidence)
 

@@ -1,4 +1,4 @@
-"""A network in either framework behind one face: what the proof asks of it, channels last, by the hub's names."""
+"""A network in either framework behind one face: what the proof asks of it, channels last, by canonical names."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -34,13 +34,13 @@ from unet_core.graph import Node
 from unet_core.graph.canonical import Tensors, in_forward_order, tensor_specs
 from unet_core.training.settings import Optimizer
 from unet_core.training.state import TrainingState
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 from unet_jax import execution
-from unet_jax.canonical import fill, to_hub
+from unet_jax.canonical import fill, to_canonical
 from unet_jax.checkpoint import from_checkpoint, to_checkpoint
 from unet_jax.network import Network
 from unet_jax.training.optimizers import clipped, optimizer_of
-from unet_jax.training.states import hub_form, saved_form
+from unet_jax.training.states import canonical_form, saved_form
 from unet_jax.training.step import (
     abstract_model,
     compiled,
@@ -123,11 +123,11 @@ class JaxRunner:
             gradients, (answer, rest) = differentiate(
                 parameters, rest, _input(x, precision), _input(cotangent, precision)
             )
-            hub = self._named(gradients, rest)
+            canonical = self._named(gradients, rest)
             return Step(
                 np.asarray(answer),
-                {key: value for key, value in hub.items() if self._trained(key)},
-                {key: value for key, value in hub.items() if not self._trained(key)},
+                {key: value for key, value in canonical.items() if self._trained(key)},
+                {key: value for key, value in canonical.items() if not self._trained(key)},
             )
 
     def tracer(self, precision: Precision, *, training: bool) -> Tracer:
@@ -161,12 +161,12 @@ class JaxRunner:
                     (gradients, cotangents), (answers, after) = train(
                         parameters, zeros, rest, force, given, _input(cotangent, precision)
                     )
-                hub = self._named(gradients, after)
+                canonical = self._named(gradients, after)
             return Trace(
                 {name: np.asarray(answers[name]) for name in zeros},
                 {name: np.asarray(cotangents[name]) for name in zeros if cotangents},
-                {key: value for key, value in hub.items() if cotangents and self._trained(key)},
-                {key: value for key, value in hub.items() if not self._trained(key)},
+                {key: value for key, value in canonical.items() if cotangents and self._trained(key)},
+                {key: value for key, value in canonical.items() if not self._trained(key)},
             )
 
         return trace
@@ -187,9 +187,9 @@ class JaxRunner:
             return {key: np.asarray(params[key]) - value for key, value in before.items()}
 
     def _named(self, gradients: Any, statistics: Any) -> Tensors:
-        """Both in the hub's names and layouts: those of a model whose parameters are the gradients."""
+        """Both under canonical names, in torch's layouts: those of a model whose parameters are the gradients."""
         model: Any = nnx.merge(nnx.graphdef(self._model), gradients, statistics)
-        return in_forward_order(to_hub(model), self.config)
+        return in_forward_order(to_canonical(model), self.config)
 
     def _trained(self, key: str) -> bool:
         return tensor_specs(self.config)[key].trained
@@ -255,7 +255,7 @@ def _evaluated(node: Node, sizes: Sizes, training: bool) -> Any:
 
 
 def update(
-    state: TrainingState, recipe: Recipe, batch: Batch, controls: Controls
+    state: TrainingState, recipe: TrainConfig, batch: Batch, controls: Controls
 ) -> tuple[float, Tensors, TrainingState]:
     """One update by the trainer's own code, on one device; see `conversion.proof.updates.Update`."""
     with parity("float64" if recipe.precision == "float64" else "float32"):
@@ -275,7 +275,7 @@ def update(
         program = compiled(updater(recipe, model), live, recipe, mesh, state.network.config.in_channels)
         live, _ = program(live, image, labels, numbers)
         network = host_network(live.params, live.stats, state.network)
-        after = hub_form(network, host_arrays(live), state.step + 1, recipe, "the state after an update")
+        after = canonical_form(network, host_arrays(live), state.step + 1, recipe, "the state after an update")
     specs = tensor_specs(state.network.config)
     return float(loss), {name: value for name, value in named.items() if specs[name].trained}, after
 

@@ -9,7 +9,7 @@ from conversion.backends.frameworks import needed
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.errors import ConfigError
 from unet_core.training.run import Backend
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ AS_STARTED = Cluster()
 
 
 @contextmanager
-def machine_of(backend: Backend, recipe: Recipe, mesh: str | None, cluster: Cluster = AS_STARTED) -> Iterator[Machine]:
+def machine_of(
+    backend: Backend, recipe: TrainConfig, mesh: str | None, cluster: Cluster = AS_STARTED
+) -> Iterator[Machine]:
     """The devices of this machine, and the processes that share the training, until the end of the `with`.
 
     Args:

@@ -100,8 +100,8 @@ class _Renamed:
         return getattr(self._runner, name)
 
     def with_tensors(self, tensors: Tensors) -> "_Renamed":
-        hub = {name: key for key, name in self._names.items()}
-        return _Renamed(self._runner.with_tensors({hub[name]: value for name, value in tensors.items()}))
+        canonical = {name: key for key, name in self._names.items()}
+        return _Renamed(self._runner.with_tensors({canonical[name]: value for name, value in tensors.items()}))
 
     def answering_whole(self) -> "_Renamed":
         return _Renamed(self._runner.answering_whole())

@@ -31,16 +31,16 @@ from unet_core.graph.canonical import Tensors, contiguous, tensor_specs, under_a
 from unet_core.graph.family import graph_of
 from unet_core.training.settings import Optimizer
 from unet_core.training.state import TrainingState
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 from unet_torch import execution
-from unet_torch.canonical import as_numpy, as_torch, fill, to_hub, unwrapped
+from unet_torch.canonical import as_numpy, as_torch, fill, to_canonical, unwrapped
 from unet_torch.checkpoint import from_checkpoint
 from unet_torch.model import UNet
 from unet_torch.network import Network
 from unet_torch.reading.draws import Drawn, Draws
 from unet_torch.reading.tracing import float64, quiet
 from unet_torch.training.optimizers import optimizer_of
-from unet_torch.training.states import hub_form, saved_form
+from unet_torch.training.states import canonical_form, saved_form
 from unet_torch.training.step import new_state, placed, updater
 
 _DTYPES: dict[Precision, torch.dtype] = {"float64": torch.float64, "float32": torch.float32}
@@ -142,7 +142,7 @@ class TorchRunner:
         return {key: as_numpy(_gradient(parameters[key])) for key, spec in specs.items() if spec.trained}
 
     def _statistics(self, model: nn.Module) -> Tensors:
-        after, specs = to_hub(model), tensor_specs(self.config)
+        after, specs = to_canonical(model), tensor_specs(self.config)
         return {key: after[key] for key, spec in specs.items() if not spec.trained}
 
     def _copy(self, precision: Precision) -> nn.Module:
@@ -222,7 +222,7 @@ def gradients(
 
 
 def update(
-    state: TrainingState, recipe: Recipe, batch: Batch, controls: Controls
+    state: TrainingState, recipe: TrainConfig, batch: Batch, controls: Controls
 ) -> tuple[float, Tensors, TrainingState]:
     """One update by the trainer's own code; see `conversion.proof.updates.Update`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -231,7 +231,7 @@ def update(
     with parity():
         values = updater(recipe, live)(*placed(batch, recipe, device), *controls)
     gradients = {name: contiguous(as_numpy(_gradient(value))) for name, value in live.model.named_parameters()}
-    after = hub_form(live.state_dict(state.step + 1), state.network, recipe, "the state after an update")
+    after = canonical_form(live.state_dict(state.step + 1), state.network, recipe, "the state after an update")
     return values[0].item(), gradients, after
 
 

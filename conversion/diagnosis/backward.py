@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from conversion.backends.backend import Precision
 from conversion.backends.frameworks import needed
-from conversion.diagnosis.nodes import Network
+from conversion.diagnosis.nodes import TracedNetwork
 from conversion.diagnosis.trials import PRODUCTS, ROUNDED, Rounding, Suspect, Trial, scaled, tried
 from unet_core.graph import Node
 from unet_core.graph.canonical import Tensors
@@ -24,7 +24,7 @@ MOMENTS: Mapping[tuple[str, ...], str] = {
 
 
 def output_trials(
-    a: Network, name: str, ours: np.ndarray, theirs: np.ndarray, precision: Precision, budget: float
+    a: TracedNetwork, name: str, ours: np.ndarray, theirs: np.ndarray, precision: Precision, budget: float
 ) -> tuple[Trial, ...]:
     """Every switch of what lies behind a node, as `forward.trials`, of the gradient by its answer."""
     behind = _Behind(a, name)
@@ -39,7 +39,7 @@ def output_trials(
 
 
 def parameter_trials(
-    a: Network, name: str, ours: Tensors, theirs: Tensors, precision: Precision, budget: float
+    a: TracedNetwork, name: str, ours: Tensors, theirs: Tensors, precision: Precision, budget: float
 ) -> tuple[Trial, ...]:
     """The same of the gradient by a node's own parameters."""
     node = a.nodes[name]
@@ -84,7 +84,7 @@ def _common(
         yield Suspect(said if factor else "no gradient arrives (stop_gradient, detach)", factor * plain)
 
 
-def _first(a: Network, node: Node, role: str) -> str:
+def _first(a: TracedNetwork, node: Node, role: str) -> str:
     name = node.tensors[role]
     return a.graph.tensors[name].same_as or name
 
@@ -104,7 +104,7 @@ def _pulled(function: _Function, value: np.ndarray, back: np.ndarray) -> np.ndar
 class _Behind:
     """The gradient by a node's answer, of what the nodes that take it in have handed back."""
 
-    def __init__(self, a: Network, name: str) -> None:
+    def __init__(self, a: TracedNetwork, name: str) -> None:
         self.a, self.name = a, name
         self.takers = [node for node in a.takers(name) if node.name in a.back]
         self.known = name in a.handed and all(a.inputs(node) is not None for node in self.takers)

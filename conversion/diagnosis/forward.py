@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from conversion.backends.backend import Precision
-from conversion.diagnosis.nodes import Network
+from conversion.diagnosis.nodes import TracedNetwork
 from conversion.diagnosis.tensors import parameter_cause
 from conversion.diagnosis.trials import PRODUCTS, ROUNDED, Suspect, Trial, cause_of, tried
 from conversion.proof.differences import UNITS
@@ -20,8 +20,8 @@ from unet_core.graph.canonical import Tensors
 class Scene:
     """What two networks had and did at the node where they part."""
 
-    a: Network
-    b: Network
+    a: TracedNetwork
+    b: TracedNetwork
     """Of which the graph and the tensors count."""
     node: str
     ours: np.ndarray
@@ -111,7 +111,7 @@ def difference(node: Node, other: Node, scene: Scene) -> str | None:
     return None
 
 
-def _owners(node: Node, network: Network) -> list[str]:
+def _owners(node: Node, network: TracedNetwork) -> list[str]:
     """Of each input, the node with tensors, or the picture, from which it comes in the first place."""
     found = []
     for name in node.inputs:

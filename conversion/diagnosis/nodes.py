@@ -16,7 +16,7 @@ from unet_core.graph.family import graph_of
 
 
 @dataclass(frozen=True)
-class Network:
+class TracedNetwork:
     """A network, and what its nodes had and did in one pass, in torch's layout."""
 
     framework: Framework
@@ -93,9 +93,9 @@ def network_of(
     back: Mapping[str, np.ndarray] = MappingProxyType({}),
     *,
     training: bool,
-) -> Network:
+) -> TracedNetwork:
     """That of a runner."""
-    return Network(runner.framework, runner.config, runner.tensors, x, handed, back, training)
+    return TracedNetwork(runner.framework, runner.config, runner.tensors, x, handed, back, training)
 
 
 def _wide(value: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from conversion.backends.backend import Framework
 from conversion.proof.checks import Check
-from conversion.proof.proof import Proof, Side, agreement, finite
+from conversion.proof.proof import NetworkSummary, Proof, agreement, finite
 from conversion.proof.samples import Input
 from unet_core.checkpoints.checkpoint import Checkpoint, network_digest
 from unet_core.checkpoints.containers import Container
@@ -170,7 +170,7 @@ def unchanged(path: Path, wanted: bool = True) -> Iterator[str | None]:
 
 def party(
     path: Path,
-    side: Side,
+    side: NetworkSummary,
     checkpoint: Checkpoint,
     *,
     kind: str,

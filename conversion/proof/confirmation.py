@@ -21,7 +21,7 @@ from unet_core.checkpoints.reading import NO_HINTS, SEMANTICS, Hints
 from unet_core.errors import CheckpointError, MissingFrameworkError, UNetError
 from unet_core.files import sha256_of
 from unet_core.progress import Progress, silent
-from unet_core.training.run import read_settings
+from unet_core.training.run import read_run_config
 from unet_core.training.state import state_digest
 
 
@@ -44,7 +44,7 @@ class State(Enum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class FileState:
     """What became of one of the two."""
 
     path: Path
@@ -62,9 +62,9 @@ class Confirmation:
 
     path: Path
     certificate: Certificate
-    a: Finding
+    a: FileState
     """Of the file that was converted."""
-    b: Finding
+    b: FileState
     """Of the file that was written."""
     proof: Proof | None = None
     """Where it was made again."""
@@ -75,7 +75,7 @@ class Confirmation:
         return self.a.state.confirmed and self.b.state.confirmed and (self.proof is None or self.proof.equal)
 
     @property
-    def damaged(self) -> Finding | None:
+    def damaged(self) -> FileState | None:
         """The first of the two that cannot be read any more."""
         return next((one for one in (self.a, self.b) if one.state is State.UNREADABLE), None)
 
@@ -149,40 +149,40 @@ def confirm(
     return dataclasses.replace(found, proof=proof)
 
 
-def _found(path: Path, certificate: Certificate, party: Party, hints: Hints) -> Finding:
+def _found(path: Path, certificate: Certificate, party: Party, hints: Hints) -> FileState:
     """What became of one of the two."""
     if not os.path.lexists(path):
-        return Finding(
+        return FileState(
             path, State.GONE, "deleted, renamed or elsewhere; name both files, A and B, to say where they are"
         )
     same = False
     try:
         proven = _proven(path, party)
         if not os.path.lexists(proven):
-            return Finding(path, State.GONE, f"the run has no state of step {party.step} any more")
+            return FileState(path, State.GONE, f"the run has no state of step {party.step} any more")
         same = party.sha256 is not None and sha256_of(proven) == party.sha256
         said = _hints(certificate, party, hints)
         told = party.kind in (RUN, SOURCE) or said.module is not None
         if "graph" in certificate.config and not told and not tells(path):
             if same:
-                return Finding(path, State.UNREAD, "to read it, name its code, --module FILE.py:Class")
+                return FileState(path, State.UNREAD, "to read it, name its code, --module FILE.py:Class")
             raise CheckpointError("to see what is in it, name its code, --module FILE.py:Class")
         network, training = _digests(path, party, said)
     except MissingFrameworkError as error:
         if not same:
             raise
-        return Finding(path, State.UNREAD, str(error))
+        return FileState(path, State.UNREAD, str(error))
     except UNetError as error:
         if same:
             raise
-        return Finding(path, State.UNREADABLE, str(error))
+        return FileState(path, State.UNREADABLE, str(error))
     if (network, training) == (party.network, party.training):
-        return Finding(path, State.SAME if same else State.WITHIN if party.sha256 is None else State.REPACKED)
+        return FileState(path, State.SAME if same else State.WITHIN if party.sha256 is None else State.REPACKED)
     if same:
         raise CheckpointError(
             f"{path}: is the file that was proven, but read as another network, by what you say or by this release"
         )
-    return Finding(path, State.RETRAINED if network == party.network else State.OTHER)
+    return FileState(path, State.RETRAINED if network == party.network else State.OTHER)
 
 
 def _proven(path: Path, party: Party) -> Path:
@@ -191,7 +191,7 @@ def _proven(path: Path, party: Party) -> Path:
         if party.kind != SOURCE:
             existing_container(path)  # refuses what would be read without end
         return path
-    return state_path(path, read_settings(path), party.step)
+    return state_path(path, read_run_config(path), party.step)
 
 
 def _digests(path: Path, party: Party, hints: Hints) -> tuple[str, str | None]:

@@ -35,7 +35,7 @@ NEIGHBOURS = 4
 
 
 @dataclass(frozen=True)
-class Side:
+class NetworkSummary:
     """One of the two networks, for the report."""
 
     name: str
@@ -51,8 +51,8 @@ class Side:
 class Proof:
     """What `verify` found."""
 
-    a: Side
-    b: Side
+    a: NetworkSummary
+    b: NetworkSummary
     tensors: int
     """How many tensors the network has, or the training state."""
     identical: int
@@ -172,10 +172,10 @@ def _neighbouring_errors(a: Runner, b: Runner, near: Iterable[Sample], seed: int
         yield float32_errors(reference, *_answers(first, second, again, "float32", seed))
 
 
-def side_of(runner: Runner) -> Side:
+def side_of(runner: Runner) -> NetworkSummary:
     """One of the two, for the report."""
     config, flags = described(runner.config), dict(runner.flags)
-    return Side(runner.name, runner.framework, runner.device, dict(runner.versions), config, flags)
+    return NetworkSummary(runner.name, runner.framework, runner.device, dict(runner.versions), config, flags)
 
 
 def described(config: Description) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from unet_core.graph.canonical import FLOATS, Description, Tensors, tensor_specs
 from unet_core.graph.chance import settled
 from unet_core.graph.suitability import check_training, refusal
 from unet_core.training.state import TrainingState, difference, updated_shapes
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 LOSS, GRADIENTS, MOMENTS, PARAMETERS = "loss", "gradients", "moments", "parameters"
 STATISTICS, AVERAGE = "statistics", "average"
@@ -47,7 +47,7 @@ class Update(Protocol):
     """
 
     def __call__(
-        self, state: TrainingState, recipe: Recipe, batch: Batch, controls: Controls
+        self, state: TrainingState, recipe: TrainConfig, batch: Batch, controls: Controls
     ) -> tuple[float, Tensors, TrainingState]: ...
 
 
@@ -56,7 +56,7 @@ class Continuation:
     """A training that is about to go on."""
 
     framework: Framework
-    recipe: Recipe
+    recipe: TrainConfig
     classes: int
     state: TrainingState
     losses: list[float]
@@ -185,7 +185,7 @@ def _equal(a: Tensors, b: Tensors) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
 
 
-def _small(recipe: Recipe, shape: Continuation) -> Recipe:
+def _small(recipe: TrainConfig, shape: Continuation) -> TrainConfig:
     """The same training in float64, on as few and as small pictures as show what an update does."""
     like = shape.recipe
     batch, side = _size(like, shape.state.network.config)
@@ -201,7 +201,7 @@ def _small(recipe: Recipe, shape: Continuation) -> Recipe:
     )
 
 
-def _size(recipe: Recipe, config: Description) -> tuple[int, int]:
+def _size(recipe: TrainConfig, config: Description) -> tuple[int, int]:
     """Pictures in a batch, and pixels a side of each: as few as the network can be trained on."""
     batch = min(recipe.batch, _BATCH)
     if not isinstance(config, Graph):
@@ -225,7 +225,7 @@ def _batch(side: Continuation, seed: int) -> Batch:
     return Batch(image, rng.integers(side.classes, size=shape).astype(np.uint8))
 
 
-def _updated(side: Continuation, recipe: Recipe, batch: Batch) -> tuple[float, Tensors, TrainingState]:
+def _updated(side: Continuation, recipe: TrainConfig, batch: Batch) -> tuple[float, Tensors, TrainingState]:
     """What `Update` gives, with the gradients of what is updated alone."""
     update: Update = needed(f"conversion.backends.{side.framework}_backend").update
     loss, gradients, after = update(_wide(side.state), recipe, batch, side.controls)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from conversion.sources.building import built, input_of, weights_in
-from conversion.sources.configs import read_settings, value
+from conversion.sources.configs import read_run_config, value
 from conversion.sources.named import NamedCode
 from conversion.sources.packages import MONAI, quiet
 from unet_core.errors import CheckpointError, first_line, shown
@@ -40,7 +40,7 @@ def read(folder: Path, *, trust: bool = False, checkpoint: Path | None = None) -
         MissingFrameworkError: MONAI is not installed.
     """
     path = _config_path(folder)
-    config = read_settings(path)
+    config = read_run_config(path)
     source = f"{path}: {_NETWORK}"
     described = value(config, _NETWORK, dict, str(path))
     name = value(described, "_target_", str, source)
@@ -52,7 +52,7 @@ def read(folder: Path, *, trust: bool = False, checkpoint: Path | None = None) -
     tensors = weights_in(opened(checkpoint), str(checkpoint))
     module = built(factory, arguments, tensors, str(checkpoint), plain=not trust)
     about = folder / "configs" / "metadata.json"
-    metadata = read_settings(about) if about.is_file() else {}
+    metadata = read_run_config(about) if about.is_file() else {}
     channels, dimensions = input_of(module, source)
     given = arguments.get("in_channels")
     return NamedCode(

@@ -23,7 +23,7 @@ _LARGEST_NUMBER = 1_000_000
 _Kind = TypeVar("_Kind")
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+def read_run_config(path: Path) -> dict[str, Any]:
     """The object in a `.json`, `.yaml` or `.yml` file.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from conversion.sources.building import built, weights_in
-from conversion.sources.configs import read_settings, value
+from conversion.sources.configs import read_run_config, value
 from conversion.sources.named import NamedCode
 from conversion.sources.packages import ARCHITECTURES
 from unet_core.errors import CheckpointError, shown, some
@@ -34,7 +34,7 @@ def read(folder: Path, *, fold: int | str | None = None, checkpoint: Path | None
         CheckpointError: the folder is not as nnU-Net writes it, or its class is not of dynamic_network_architectures.
         MissingFrameworkError: dynamic_network_architectures is not installed.
     """
-    plans, dataset = read_settings(folder / PLANS), read_settings(folder / DATASET)
+    plans, dataset = read_run_config(folder / PLANS), read_run_config(folder / DATASET)
     if checkpoint is None:
         checkpoint, notes = _checkpoint(folder, fold)
     else:

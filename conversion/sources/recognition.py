@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from conversion.backends.frameworks import needed
-from conversion.sources.configs import read_settings
+from conversion.sources.configs import read_run_config
 from conversion.sources.named import NamedCode
 from unet_core.checkpoints.containers import LEGACY_MAGIC
 from unet_core.errors import CheckpointError, shown
@@ -85,7 +85,7 @@ def _inside_folder(file: Path) -> tuple[str, dict[str, Any]] | None:
 
 def _settings(folder: Path) -> dict[str, Any]:
     try:
-        return read_settings(folder / "config.json")
+        return read_run_config(folder / "config.json")
     except CheckpointError:  # then the file is read for what it holds itself
         return {}
 

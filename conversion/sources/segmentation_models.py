@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from conversion.sources.building import built, weights_in
-from conversion.sources.configs import read_settings, value
+from conversion.sources.configs import read_run_config, value
 from conversion.sources.named import NamedCode
 from conversion.sources.packages import SEGMENTATION_MODELS
 from unet_core.checkpoints.safetensors_file import read_tensors
@@ -31,7 +31,7 @@ def read(folder: Path) -> NamedCode:
         MissingFrameworkError: segmentation_models_pytorch is not installed.
     """
     source = str(folder / CONFIG)
-    config = read_settings(folder / CONFIG)
+    config = read_run_config(folder / CONFIG)
     if "_model_class" not in config:
         raise CheckpointError(f"{source}: names no class (_model_class), as segmentation_models_pytorch does")
     name = value(config, "_model_class", str, source)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from unet_compare.curves import LOOKS, TITLES, draw_pieces, mark_switches, pieces_of, smooth
 from unet_core.files import atomic
 from unet_core.training.history import read_history
-from unet_core.training.run import HISTORY, read_settings
+from unet_core.training.run import HISTORY, read_run_config
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def draw(run: Path, answers: Answers, path: Path) -> None:
 
 
 def _draw_losses(panel: Axes, run: Path) -> None:
-    settings, entries = read_settings(run), read_history(run / HISTORY)
+    settings, entries = read_run_config(run), read_history(run / HISTORY)
     x, y = np.array([(entry["step"], entry["loss"]) for entry in entries if "loss" in entry]).T
     pieces = pieces_of(settings)
     draw_pieces(panel, x, y, pieces, alpha=0.3, linewidth=0.8, linestyle="-")

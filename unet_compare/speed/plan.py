@@ -10,7 +10,7 @@ from unet_compare.speed.subject import Subject
 from unet_core.config import UNetConfig
 from unet_core.errors import ConfigError
 from unet_core.graph import Graph
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 Framework = Literal["jax", "torch"]
 Kind = Literal["inference", "training"]
@@ -97,9 +97,9 @@ class Setup(NamedTuple):
     calls: int
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> TrainConfig:
         """An update of the product: cross-entropy and Adam."""
-        return Recipe(
+        return TrainConfig(
             batch=self.case.batch,
             crop=self.case.height,
             precision=self.precision,
@@ -182,7 +182,7 @@ class Plan:
         try:
             config.check_input(case.height, case.width, config.in_channels)
             if case.kind == "training":
-                Recipe(batch=case.batch, crop=case.height).check(config, 2)
+                TrainConfig(batch=case.batch, crop=case.height).check(config, 2)
         except ValueError as error:
             raise ConfigError(f"--{case.kind} {case.size}: {error}") from error
 

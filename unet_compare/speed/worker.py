@@ -64,7 +64,7 @@ class Job(Protocol):
         """Give back what is not needed between two turns."""
 
 
-class Side(Protocol):
+class SpeedBackend(Protocol):
     """A framework: `unet_compare.speed.jax_backend` and `unet_compare.speed.torch_backend`."""
 
     def describe(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class Side(Protocol):
 class Worker:
     """Does what it is asked, for one candidate in one case."""
 
-    def __init__(self, side: Side, setup: Setup) -> None:
+    def __init__(self, side: SpeedBackend, setup: Setup) -> None:
         self.side, self.setup = side, setup
         self.job: Job
 

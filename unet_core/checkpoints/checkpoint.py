@@ -36,7 +36,7 @@ class Origin:
 
     dialect: str = OWN.name
     names: tuple[tuple[str, str], ...] | None = None
-    """In the generic dialect, the hub's key of every tensor and the file's, in the order of the file."""
+    """In the generic dialect, the canonical name of every tensor and the file's, in the order of the file."""
     riders: str = "{}"
     """JSON of what lay among the tensors and is none, such as milesial's `mask_values`."""
     counters: bool = True
@@ -63,12 +63,12 @@ class Reading:
     overruled: tuple[str, ...] = ()
     """What a person said that is not so in the project's code."""
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """The file's own key of every tensor, wrappers and all, by the hub's."""
+    """The file's own key of every tensor, wrappers and all, by the canonical one."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One network's tensors, in the hub's names and layouts, with what describes them."""
+    """One network's tensors, under canonical names, in torch's layouts, with what describes them."""
 
     config: Description
     tensors: Tensors = field(repr=False)
@@ -119,7 +119,7 @@ def is_intact(tensor: np.ndarray, stored: Any) -> bool:
 def network_digest(checkpoint: Checkpoint) -> str:
     """The sha256, in hex, of a network whatever file it is in: of its config, and its tensors in forward order.
 
-    Of the config, or of the graph, as JSON with sorted keys, and of a line for every tensor: its name in the hub, and
+    Of the config, or of the graph, as JSON with sorted keys, and of a line for every tensor: its canonical name, and
     its `digest`.
     """
     state = hashlib.sha256(json.dumps(checkpoint.config.to_dict(), sort_keys=True).encode())
@@ -129,7 +129,7 @@ def network_digest(checkpoint: Checkpoint) -> str:
 
 
 def file_names(config: Description, dialect: str, origin: Origin) -> dict[str, str]:
-    """The key of every tensor in a file of this dialect, by the hub's, in the order of the file.
+    """The key of every tensor in a file of this dialect, by the canonical one, in the order of the file.
 
     A network that was read from code has its own names alone.
 
@@ -180,7 +180,7 @@ def seal(checkpoint: Checkpoint, dialect: str = OWN.name, digests: Mapping[str, 
     Args:
         checkpoint: what is stored.
         dialect: whose names the tensors have there.
-        digests: as `is_intact` takes them, by the hub's names, where the tensors are not at hand; None: theirs.
+        digests: as `is_intact` takes them, by canonical names, where the tensors are not at hand; None: theirs.
     """
     if digests is None:
         digests = {key: digest(value) for key, value in checkpoint.tensors.items()}
@@ -263,7 +263,7 @@ def unseal(tensors: Tensors, record: Record, source: str) -> None:
 
 
 def _kept(config: Description, *, counters: bool) -> list[str]:
-    """The hub's keys that a file has, with or without BatchNorm's counters."""
+    """The canonical names that a file has, with or without BatchNorm's counters."""
     return [key for key, spec in tensor_specs(config).items() if counters or spec.kind != "counter"]
 
 

@@ -11,7 +11,7 @@ from unet_core.config import MOST_LEVELS, UNetConfig
 from unet_core.errors import CheckpointError
 
 PLACES = ("conv.0", "conv.1", "conv.3", "conv.4")
-"""The hub's names of convolution, BatchNorm, convolution, BatchNorm within a block."""
+"""The canonical names of convolution, BatchNorm, convolution, BatchNorm within a block."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ class Dialect:
     """Fields of the config that differ between its releases and that nothing in a file tells."""
 
     def layers(self, depth: int) -> dict[str, str]:
-        """The project's name of every layer that a network of this depth can have, by the hub's, in forward order."""
+        """The project's name of every layer that a network of this depth can have, by the canonical one, in forward
+        order.
+        """
         blocks = {"down1": self.first.format(level=1, depth=depth)}
         for level in range(2, depth + 1):
             blocks[f"down{level}"] = self.down.format(level=level, above=level - 1, depth=depth)

@@ -1,4 +1,6 @@
-"""From what a file holds to one network under the hub's names: which dialect and config, how sure, what beside it."""
+"""From what a file holds to one network under the canonical names: which dialect and config, how sure, what beside
+it.
+"""
 
 import dataclasses
 import json
@@ -70,14 +72,14 @@ class _Network:
     dialect: Dialect | None
     """None: the generic one."""
     layers: Mapping[str, str]
-    """What the candidate calls each layer, by the hub's name."""
+    """What the candidate calls each layer, by canonical names."""
     sure: str
     unique: bool = True
     """False where the order of the file decided which block is which."""
 
 
 def read_contents(contents: Contents, hints: Hints = NO_HINTS) -> Checkpoint:
-    """The network that a file holds, under the hub's names. Its values are judged by `soundness`, not here.
+    """The network that a file holds, under the canonical names. Its values are judged by `soundness`, not here.
 
     Raises:
         CheckpointError: no network of the family is in it, or its tensors, its record and the hints do not fit
@@ -242,13 +244,13 @@ def _chosen(found: list[_Network], source: str) -> _Network:
 
 def _read(network: _Network, contents: Contents, hints: Hints, others: list[Candidate]) -> Checkpoint:
     source, place, dialect = contents.source, network.candidate, network.dialect
-    hub_layers = {layer: hub for hub, layer in network.layers.items()}
+    canonical_layers = {layer: canonical for canonical, layer in network.layers.items()}
     names: dict[str, str] = {}
     extra = []
     for name in place.shapes:
         layer, _, parameter = name.rpartition(".")
-        if layer in hub_layers:
-            names[f"{hub_layers[layer]}.{parameter}"] = name
+        if layer in canonical_layers:
+            names[f"{canonical_layers[layer]}.{parameter}"] = name
         else:
             extra.append(name)
     config = infer_config({key: place.shapes[name] for key, name in names.items()}, source)

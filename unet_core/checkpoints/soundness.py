@@ -60,7 +60,7 @@ def poison(tensors: Tensors, names: Mapping[str, str] | None = None, *, free: Co
     """The tensors with which no network gives an answer: NaN, infinity, a negative variance.
 
     Args:
-        names: what the file calls each tensor, by the hub's key.
+        names: what the file calls each tensor, by the canonical name.
         free: those that may hold any values.
     """
     for key, value in tensors.items():

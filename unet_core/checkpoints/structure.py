@@ -26,7 +26,7 @@ class Structure:
     """A reading of the tensors as a network of the family."""
 
     layers: Mapping[str, str]
-    """The file's name of every layer, by the hub's."""
+    """The file's name of every layer, by the canonical one."""
     unique: bool
     """Whether the shapes alone allow this reading only; else the order of the tensors decided."""
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from unet_core.data.augmentation import Crop, random_crop
-from unet_core.data.dataset import Source
+from unet_core.data.dataset import Dataset
 from unet_core.errors import DataError, MissingFrameworkError
 from unet_core.training.settings import Augmentation
 
@@ -31,7 +31,7 @@ class Examples:
     threads or processes, nor on what was read before.
     """
 
-    def __init__(self, source: Source, *, size: int, augmentation: Augmentation, seed: int) -> None:
+    def __init__(self, source: Dataset, *, size: int, augmentation: Augmentation, seed: int) -> None:
         self.source, self.size, self.augmentation, self.seed = source, size, augmentation, seed
 
     def place(self, position: int) -> tuple[int, int]:

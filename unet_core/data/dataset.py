@@ -17,7 +17,7 @@ SYNTHETIC = "synthetic"
 
 
 @runtime_checkable
-class Source(Protocol):
+class Dataset(Protocol):
     """Pictures with masks, each read when it is asked for: `folder.Folder`, `synthetic.Synthetic`."""
 
     @property
@@ -52,13 +52,13 @@ class Source(Protocol):
         """Some of them, in this order."""
 
 
-def open_source(
+def open_dataset(
     data: str,
     *,
     channels: int | None = None,
     values: tuple[int, ...] | None = None,
     progress: Progress = silent,
-) -> Source:
+) -> Dataset:
     """A data folder, every file of it checked; or the built-in data.
 
     Args:
@@ -75,7 +75,7 @@ def open_source(
     return open_folder(Path(data), channels=channels, values=values, progress=progress)
 
 
-def split(source: Source, validation: float) -> tuple[Source, Source]:
+def split(source: Dataset, validation: float) -> tuple[Dataset, Dataset]:
     """The pictures to train on, and the last ones in order of their names, to validate on.
 
     Args:

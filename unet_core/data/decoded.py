@@ -13,7 +13,7 @@ MOST_PIXELS = 178_956_970
 
 
 @dataclass(frozen=True)
-class Raster:
+class Decoded:
     """The samples of one file, upright and without alpha."""
 
     samples: Shaped[np.ndarray, "h w n"]

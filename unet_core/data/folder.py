@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from unet_core.data.inventory import MOST_CLASSES, Files, Finding, listed, look_at, value_problem, values_of
+from unet_core.data.inventory import MOST_CLASSES, Files, PairState, listed, look_at, value_problem, values_of
 from unet_core.data.pictures import read_mask, read_picture
 from unet_core.errors import DataError, shown, some
 from unet_core.progress import Progress, silent
@@ -144,7 +144,7 @@ def _ascending(values: tuple[int, ...]) -> bool:
     )
 
 
-def _looked_at(files: Files, channels: int | None, progress: Progress) -> dict[str, Finding]:
+def _looked_at(files: Files, channels: int | None, progress: Progress) -> dict[str, PairState]:
     """What each pair shows, several decoded at a time."""
     names, found = files.names, {}
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
@@ -158,7 +158,7 @@ def _looked_at(files: Files, channels: int | None, progress: Progress) -> dict[s
     return found
 
 
-def _channel_problems(found: dict[str, Finding], channels: int | None) -> list[str]:
+def _channel_problems(found: dict[str, PairState], channels: int | None) -> list[str]:
     one_of = {finding.channels: name for name, finding in found.items()}
     if channels is not None or len(one_of) == 1 or set(one_of) == {1, 3}:
         return []
@@ -166,7 +166,7 @@ def _channel_problems(found: dict[str, Finding], channels: int | None) -> list[s
     return [f"the pictures have different numbers of channels: {counts}; save all in one way"]
 
 
-def _value_problems(files: Files, found: dict[str, Finding], values: tuple[int, ...] | None) -> list[str]:
+def _value_problems(files: Files, found: dict[str, PairState], values: tuple[int, ...] | None) -> list[str]:
     held = {f"masks/{files.masks[name].name}": finding.values for name, finding in found.items()}
     if values is None:
         problem = value_problem(held)

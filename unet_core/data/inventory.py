@@ -34,7 +34,7 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Finding:
+class PairState:
     """What decoding one pair showed."""
 
     problems: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ def listed(path: Path) -> Files:
     return Files(images, masks, (*other, *other_masks), tuple(problems))
 
 
-def look_at(image: Path, mask: Path, channels: int | None) -> Finding:
+def look_at(image: Path, mask: Path, channels: int | None) -> PairState:
     """Decode a pair and tell what it is.
 
     Args:
@@ -88,11 +88,11 @@ def look_at(image: Path, mask: Path, channels: int | None) -> Finding:
     except DataError as error:
         problems.append(f"{_short(mask)}: {str(error).removeprefix(f'{shown(mask)}: ')}")
     if picture is None or labels is None:
-        return Finding(tuple(problems))
+        return PairState(tuple(problems))
     size, other = picture.shape[:2], labels.shape
     if size != other:
         problems.append(f"{_short(image)} is {size[0]}x{size[1]}, but {_short(mask)} is {other[0]}x{other[1]}")
-    return Finding(tuple(problems), picture.shape[2], (size[0], size[1]), values_of(labels))
+    return PairState(tuple(problems), picture.shape[2], (size[0], size[1]), values_of(labels))
 
 
 def values_of(mask: np.ndarray) -> frozenset[int]:

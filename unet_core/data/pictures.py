@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
-from unet_core.data.decoded import Raster
+from unet_core.data.decoded import Decoded
 from unet_core.errors import DataError, MissingFrameworkError, first_line, shown
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -106,12 +106,12 @@ def _opened(path: str | Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _raster(path: str | Path) -> Raster:
+def _raster(path: str | Path) -> Decoded:
     with _opened(path) as file:
         return _format(file)[0](file)
 
 
-def _format(file: BinaryIO) -> tuple[Callable[[BinaryIO], Raster], Callable[[BinaryIO], tuple[int, int]]]:
+def _format(file: BinaryIO) -> tuple[Callable[[BinaryIO], Decoded], Callable[[BinaryIO], tuple[int, int]]]:
     """What reads a file of this kind, and what reads its size."""
     head = file.read(8)
     file.seek(0)
@@ -128,7 +128,7 @@ def _format(file: BinaryIO) -> tuple[Callable[[BinaryIO], Raster], Callable[[Bin
     raise DataError("is no PNG, JPEG or TIFF, whatever its name says")
 
 
-def _picture(raster: Raster) -> np.ndarray:
+def _picture(raster: Decoded) -> np.ndarray:
     if raster.palette is not None:
         if int(raster.samples.max()) >= len(raster.palette):
             raise DataError("is damaged: it has pixels that are not in its palette")

@@ -5,7 +5,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from unet_core.data.decoded import Raster, check_size, orientation, upright, upright_size
+from unet_core.data.decoded import Decoded, check_size, orientation, upright, upright_size
 from unet_core.errors import DataError, MissingFrameworkError
 
 try:
@@ -36,8 +36,8 @@ def jpeg_size(file: BinaryIO) -> tuple[int, int]:
     return upright_size(image.height, image.width, orientation(image.info.get("exif", b"")))
 
 
-def read_png(file: BinaryIO) -> Raster:
-    """A PNG, all of whose checksums are right; see `Raster`.
+def read_png(file: BinaryIO) -> Decoded:
+    """A PNG, all of whose checksums are right; see `Decoded`.
 
     Raises:
         DataError: an animation, or too large; Pillow's own errors besides.
@@ -50,14 +50,14 @@ def read_png(file: BinaryIO) -> Raster:
     return _turned(read_image(image, file), turned)
 
 
-def read_jpeg(file: BinaryIO) -> Raster:
-    """A JPEG; see `Raster`."""
+def read_jpeg(file: BinaryIO) -> Decoded:
+    """A JPEG; see `Decoded`."""
     image = _opened(file, JpegImageFile)
     raster = read_image(image, file)
-    return _turned(Raster(raster.samples, lossy=True), orientation(image.info.get("exif", b"")))
+    return _turned(Decoded(raster.samples, lossy=True), orientation(image.info.get("exif", b"")))
 
 
-def read_image(image: ImageFile.ImageFile, file: BinaryIO) -> Raster:
+def read_image(image: ImageFile.ImageFile, file: BinaryIO) -> Decoded:
     """The raster of an image that Pillow has opened but not decoded, in its orientation.
 
     Raises:
@@ -65,27 +65,27 @@ def read_image(image: ImageFile.ImageFile, file: BinaryIO) -> Raster:
     """
     raw = _raw_mode(image)
     if ";16" in raw and not image.mode.startswith("I"):
-        return Raster(_wide(image, raw, file))
+        return Decoded(_wide(image, raw, file))
     if image.mode == "P":
         indices = np.asarray(image)[:, :, None]
-        return Raster(indices, palette=np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3))
+        return Decoded(indices, palette=np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3))
     if image.mode in ("CMYK", "YCbCr"):
-        return Raster(np.asarray(image.convert("RGB")))
+        return Decoded(np.asarray(image.convert("RGB")))
     if image.mode not in ("1", "L", "RGB", "I", "F", *_ALPHA) and not image.mode.startswith("I;16"):
         raise DataError(f"its colours are of the kind {image.mode}, which is not read; save it as grey or RGB")
     mode = image.mode
     samples = np.atleast_3d(np.asarray(image))
     if mode == "1":
-        return Raster(samples.astype(np.uint8), white=1)
+        return Decoded(samples.astype(np.uint8), white=1)
     if white := _WHITE.get(raw[:3]):
-        return Raster(samples // (255 // white), white=white)
+        return Decoded(samples // (255 // white), white=white)
     if mode in _ALPHA:
         samples = samples[:, :, :-1]
-    return Raster(samples.astype(samples.dtype.newbyteorder("="), copy=False))
+    return Decoded(samples.astype(samples.dtype.newbyteorder("="), copy=False))
 
 
-def _turned(raster: Raster, turned: int) -> Raster:
-    return Raster(upright(raster.samples, turned), raster.white, raster.palette, raster.lossy)
+def _turned(raster: Decoded, turned: int) -> Decoded:
+    return Decoded(upright(raster.samples, turned), raster.white, raster.palette, raster.lossy)
 
 
 def _opened(file: BinaryIO, kind: type[_Kind]) -> _Kind:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from unet_core.data.decoded import MOST_PIXELS, Raster, check_size, upright, upright_size
+from unet_core.data.decoded import MOST_PIXELS, Decoded, check_size, upright, upright_size
 from unet_core.data.png_jpeg import read_image
 from unet_core.errors import DataError, MissingFrameworkError
 
@@ -45,8 +45,8 @@ def tiff_size(file: BinaryIO) -> tuple[int, int]:
         return upright_size(page.imagelength, page.imagewidth, _orientation(page))
 
 
-def read_tiff(file: BinaryIO) -> Raster:
-    """A TIFF of one page; see `Raster`. What it stores as white-is-zero is turned to black-is-zero.
+def read_tiff(file: BinaryIO) -> Decoded:
+    """A TIFF of one page; see `Decoded`. What it stores as white-is-zero is turned to black-is-zero.
 
     Raises:
         DataError: several pages, too large, truncated, or stored in a way that is not read.
@@ -103,7 +103,7 @@ def _kept(page: TiffPage) -> list[int]:
     return [n for n in range(page.samplesperpixel) if n < first or extra[n - first] not in _ALPHA]
 
 
-def _plain(page: TiffPage) -> Raster:
+def _plain(page: TiffPage) -> Decoded:
     planes = page.asarray(squeeze=False, maxworkers=1)[:, 0]  # [planes, h, w, samples]
     stored = np.moveaxis(planes, 0, 2).reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
     kept = _kept(page)
@@ -115,7 +115,7 @@ def _plain(page: TiffPage) -> Raster:
             raise DataError("is a palette TIFF without its palette; save it as grey or RGB")
         palette = (page.colormap.T >> 8).astype(np.uint8)
         samples = samples[:, :, :1]
-    return Raster(upright(samples, _orientation(page)), palette=palette)
+    return Decoded(upright(samples, _orientation(page)), palette=palette)
 
 
 def _black_is_zero(page: TiffPage, samples: np.ndarray) -> np.ndarray:
@@ -124,7 +124,7 @@ def _black_is_zero(page: TiffPage, samples: np.ndarray) -> np.ndarray:
     return samples
 
 
-def _by_pillow(page: TiffPage, file: BinaryIO) -> Raster:
+def _by_pillow(page: TiffPage, file: BinaryIO) -> Decoded:
     file.seek(0)
     image = TiffImageFile(file)
     with _unwarned(image):
@@ -135,7 +135,7 @@ def _by_pillow(page: TiffPage, file: BinaryIO) -> Raster:
     samples = raster.samples
     if samples.dtype == np.uint16:  # those of other types Pillow turns
         samples = _black_is_zero(page, samples)
-    return Raster(samples, raster.white, raster.palette, lossy=page.compression in _LOSSY)
+    return Decoded(samples, raster.white, raster.palette, lossy=page.compression in _LOSSY)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The hub: the flat `dict[str, np.ndarray]` under torch's names and layouts that both twins read and write.
+"""The canonical form: the flat `dict[str, np.ndarray]` under torch's names and layouts that both twins read and write.
 
 Kernels are OIHW; the keys are those of the torch twin's `state_dict`, in forward order.
 """
@@ -31,7 +31,7 @@ _OTHERS = tuple(map(np.dtype, (np.int64, np.int32, np.uint8, np.bool_)))
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What one tensor of the hub must be."""
+    """What one tensor of the canonical form must be."""
 
     shape: tuple[int, ...]
     layer: str
@@ -91,7 +91,7 @@ def tensor_specs(config: Description) -> dict[str, TensorSpec]:
 
 
 def named_by(layers: Mapping[str, str], config: UNetConfig) -> dict[str, str]:
-    """What every tensor is called where its layers have these names, by the hub's key, in forward order."""
+    """What every tensor is called where its layers have these names, by the canonical name, in forward order."""
     return {key: f"{layers[spec.layer]}.{key.rpartition('.')[2]}" for key, spec in tensor_specs(config).items()}
 
 
@@ -106,8 +106,8 @@ def check_tensors(
     """Hold `tensors` against the network that `config` describes.
 
     Args:
-        names: what the file calls each tensor, by the hub's key, for the message.
-        extra: the file's names of tensors that have no key in the hub.
+        names: what the file calls each tensor, by the canonical name, for the message.
+        extra: the file's names of tensors that have no canonical name.
 
     Raises:
         CheckpointError: one line, naming `source` and listing every missing, extra and misshaped tensor and

@@ -38,5 +38,5 @@ def initial_tensor(name: str, spec: TensorSpec, seed: int, draw: int = 0) -> np.
 
 
 def initial_tensors(config: UNetConfig, seed: int, draw: int = 0) -> dict[str, np.ndarray]:
-    """Every tensor of a new network, in the hub's names and layouts; see `initial_tensor`."""
+    """Every tensor of a new network, under canonical names, in torch's layouts; see `initial_tensor`."""
     return {name: initial_tensor(name, spec, seed, draw) for name, spec in tensor_specs(config).items()}

@@ -12,7 +12,7 @@ _SIDE = {2: 256, 3: 64}
 
 
 @dataclass(frozen=True)
-class Row:
+class SummaryRow:
     """One operation, for one picture."""
 
     name: str
@@ -25,7 +25,7 @@ class Row:
     """Additions and multiplications of convolutions, matrix products and attention; the others take few."""
 
 
-def summary(graph: Graph, size: Sequence[int] | None = None) -> tuple[Row, ...]:
+def summary(graph: Graph, size: Sequence[int] | None = None) -> tuple[SummaryRow, ...]:
     """Every operation of a network in eval mode.
 
     Args:
@@ -46,12 +46,12 @@ def summary(graph: Graph, size: Sequence[int] | None = None) -> tuple[Row, ...]:
         seen |= own
         trained = (graph.tensors[name] for name in own if graph.tensors[name].kind == "parameter")
         parameters = sum(math.prod(tensor.shape) for tensor in trained)
-        rows.append(Row(node.name, node.operation, shapes[node.name], parameters, _flop(graph, node, shapes)))
+        rows.append(SummaryRow(node.name, node.operation, shapes[node.name], parameters, _flop(graph, node, shapes)))
     return tuple(rows)
 
 
 def operations(graph: Graph, batch: int, size: Sequence[int], *, training: bool = False) -> int:
-    """Additions and multiplications of one forward pass in eval mode, or of one update: those of `Row.flop`.
+    """Additions and multiplications of one forward pass in eval mode, or of one update: those of `SummaryRow.flop`.
 
     Counted as the network is defined, operation by operation, whatever a framework makes of it: a program that needs
     fewer is faster, and not slower per operation. In an update each operation is made again for every factor that has a

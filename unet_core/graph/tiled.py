@@ -26,7 +26,7 @@ _ROLES = ("rows", "columns")
 
 
 @dataclass(frozen=True)
-class Plan:
+class TilePlan:
     """How the tiles of a picture are computed."""
 
     graph: Graph
@@ -46,7 +46,7 @@ class Plan:
 
 
 @lru_cache(16)
-def tile_plan(graph: Graph, size: Size, tile: Size) -> Plan:
+def tile_plan(graph: Graph, size: Size, tile: Size) -> TilePlan:
     """How the tiles of a picture are computed.
 
     Args:
@@ -59,9 +59,9 @@ def tile_plan(graph: Graph, size: Size, tile: Size) -> Plan:
     """
     maps = Maps(graph, size, tile)
     if size == tile:
-        return Plan(graph, ({}, {}))
+        return TilePlan(graph, ({}, {}))
     builder = _Builder(maps)
-    return Plan(builder.built(), builder.makers)
+    return TilePlan(builder.built(), builder.makers)
 
 
 class _Builder:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
 
-from unet_core.data.dataset import Source
+from unet_core.data.dataset import Dataset
 from unet_core.prediction.metrics import Metrics, confusion, decided, metrics
 from unet_core.prediction.overlay import panel
 from unet_core.progress import Progress, silent
@@ -88,7 +88,7 @@ class Evaluation:
 
 def evaluate(
     bands: Bands,
-    source: Source,
+    source: Dataset,
     *,
     loss: Loss,
     output: str = "sigmoid",

@@ -14,7 +14,7 @@ from unet_core.graph.canonical import Description
 from unet_core.graph.family import graph_of
 from unet_core.graph.regions import reach
 from unet_core.graph.scales import refusal, unit
-from unet_core.graph.tiled import Plan, tile_plan
+from unet_core.graph.tiled import TilePlan, tile_plan
 
 LARGEST_TILE = 896
 """Pixels a side: the full network (64 to 1024 features, float32) then needs less than 2 GB beside its weights."""
@@ -49,7 +49,7 @@ class Tiling:
 
     rows: Line
     columns: Line
-    plan: Plan
+    plan: TilePlan
     """What computes a tile."""
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ def tiling(
     rows, columns = (_overlapping(graph, *axis, overlap or 0) for axis in zip(size, tile, strict=True))
     if not graph.sizes.take((rows.tile, columns.tile)):
         raise UNetError(f"a tile of {rows.tile}x{columns.tile}: the network takes {graph.sizes}")
-    return Tiling(rows, columns, Plan(graph, ({}, {})))
+    return Tiling(rows, columns, TilePlan(graph, ({}, {})))
 
 
 def check_tile(config: Description, tile: tuple[int, int] | None, overlap: int | None) -> None:

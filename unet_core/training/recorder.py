@@ -14,10 +14,10 @@ from unet_core.progress import Progress
 from unet_core.training.history import History, read_history
 from unet_core.training.run import BEST, BOARD, HISTORY, Run
 from unet_core.training.signals import Request
-from unet_core.training.tensorboard import Board
+from unet_core.training.tensorboard import TensorBoard
 
 
-class Plan(ABC):
+class TrainingPlan(ABC):
     """What is due after which step, and at which rate the next one is made; the same in all processes of a training."""
 
     run: Run
@@ -57,7 +57,7 @@ class Plan(ABC):
         return RunError(f"{self.run.path}: {what}; train into a new folder with a smaller --rate, or with --clip 1")
 
 
-class Follower(Plan):
+class Follower(TrainingPlan):
     """Of a process that writes nothing down, as the first one does.
 
     Args:
@@ -108,7 +108,7 @@ class Follower(Plan):
 
 
 @dataclass
-class Recorder(Plan):
+class Recorder(TrainingPlan):
     """Writes down what happens to a run: history, TensorBoard, progress bar.
 
     Args:
@@ -133,7 +133,7 @@ class Recorder(Plan):
             self.tell(f"going on after step {self.step} of {self.run.recipe.steps}")
         self.history = History(self.run.path / HISTORY, self.step)
         self._kept = self._best_that_is_kept()
-        self._board = Board(self.run.path / BOARD, self.step, self.tell)
+        self._board = TensorBoard(self.run.path / BOARD, self.step, self.tell)
         self._since = time.monotonic()
 
     def __enter__(self) -> Self:

@@ -22,14 +22,14 @@ from unet_core.checkpoints.checkpoint import Checkpoint, new_network
 from unet_core.checkpoints.safetensors_file import read, write
 from unet_core.config import Output
 from unet_core.data.batches import Examples, batches
-from unet_core.data.dataset import Source, open_source, split
+from unet_core.data.dataset import Dataset, open_dataset, split
 from unet_core.errors import ConfigError, DataError, RunError, some
 from unet_core.files import atomic
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.graph.suitability import refusal
 from unet_core.progress import Progress, silent
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 Backend = Literal["jax", "torch"]
 
@@ -42,11 +42,11 @@ _READ = (1, 2)
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunConfig:
     """What `config.json` holds."""
 
     backend: Backend
-    recipe: Recipe
+    recipe: TrainConfig
     data: str
     """The folder, absolute, or "synthetic"."""
     training: tuple[str, ...]
@@ -73,7 +73,7 @@ class Settings:
         return tuple(zip(starts, [*ends, None], backends, strict=True))
 
 
-def read_settings(path: Path) -> Settings:
+def read_run_config(path: Path) -> RunConfig:
     """The settings of the run in the folder `path`.
 
     Raises:
@@ -84,18 +84,18 @@ def read_settings(path: Path) -> Settings:
         parsed = json.loads(file.read_text(encoding="utf-8"))
         if parsed.pop("version") not in _READ:
             raise RunError(f"{file}: was written by a later release; update unet-twins")
-        recipe = Recipe.from_dict(parsed.pop("recipe"))
+        recipe = TrainConfig.from_dict(parsed.pop("recipe"))
         plain: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in parsed.items()}
         plain["switches"] = tuple((int(step), backend) for step, backend in plain.get("switches", ()))
-        return Settings(recipe=recipe, **plain)
+        return RunConfig(recipe=recipe, **plain)
     except FileNotFoundError as error:
         raise RunError(f"{path}: is no run (there is no {CONFIG} in it)") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{file}: is damaged: {error}") from error
 
 
-def write_settings(path: Path, settings: Settings) -> None:
-    """The inverse of `read_settings`.
+def write_run_config(path: Path, settings: RunConfig) -> None:
+    """The inverse of `read_run_config`.
 
     Raises:
         CheckpointError: it cannot be written.
@@ -121,9 +121,9 @@ class Run:
     """A run that is about to train: its folder is locked, its data checked."""
 
     path: Path
-    settings: Settings
-    training: Source
-    validation: Source
+    settings: RunConfig
+    training: Dataset
+    validation: Dataset
     start: Checkpoint
     """The network before the first step."""
     until: int | None = None
@@ -135,7 +135,7 @@ class Run:
         return self.recipe.steps if self.until is None else min(self.until, self.recipe.steps)
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> TrainConfig:
         """How it trains."""
         return self.settings.recipe
 
@@ -171,7 +171,7 @@ def open_run(
     path: Path,
     *,
     backend: Backend,
-    recipe: Recipe,
+    recipe: TrainConfig,
     data: str,
     start: Checkpoint | None = None,
     resume: bool = False,
@@ -212,11 +212,11 @@ def open_run(
     if start is None and old is not None and (path / START).exists():
         start = read(path / START)
     values = old.values if old else None
-    source = open_source(data, channels=start.config.in_channels if start else None, values=values, progress=progress)
+    source = open_dataset(data, channels=start.config.in_channels if start else None, values=values, progress=progress)
     if source.skipped:
         tell(f"left out, for they are no pictures: {some(source.skipped)}")
     training, validation = split(source, recipe.validation)
-    settings = Settings(
+    settings = RunConfig(
         backend,
         recipe,
         data=data if not Path(data).exists() else str(Path(data).resolve()),
@@ -245,12 +245,12 @@ def open_run(
         if start is not None and old is None:
             with atomic(path / START, force=True) as partial:
                 write(partial, start)
-        write_settings(path, settings)
+        write_run_config(path, settings)
         wait()
         yield Run(path, settings, training, validation, network, until)
 
 
-def start_network(start: Checkpoint | None, recipe: Recipe, channels: int, classes: int) -> Checkpoint:
+def start_network(start: Checkpoint | None, recipe: TrainConfig, channels: int, classes: int) -> Checkpoint:
     """The network before the first step, which has to have a logit for every class (one for two).
 
     Args:
@@ -266,8 +266,8 @@ def start_network(start: Checkpoint | None, recipe: Recipe, channels: int, class
         return new_network(recipe.network(channels, classes), recipe.seed)
     config = start.config
     recipe.check(config, classes)
-    own = Recipe.features if isinstance(config, Graph) else config.features
-    if recipe.features not in {own, Recipe.features}:
+    own = TrainConfig.features if isinstance(config, Graph) else config.features
+    if recipe.features not in {own, TrainConfig.features}:
         raise ConfigError("--features: the network of --start has its own; leave that out")
     needed = 1 if classes == 2 else classes
     if config.out_channels not in {needed, classes}:
@@ -286,7 +286,7 @@ def trained_output(config: Description) -> Output:
     return "softmax" if config.out_channels > 1 else config.output
 
 
-def _check_sizes(data: str, config: Description, validation: Source) -> None:
+def _check_sizes(data: str, config: Description, validation: Dataset) -> None:
     """Raise DataError where pictures are none that the network can be validated on."""
     named = list(zip(validation.names, validation.sizes, strict=True))
     if isinstance(config, Graph):
@@ -307,11 +307,11 @@ def versions_of(backend: Backend) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names}
 
 
-def _check_folder(path: Path, *, resume: bool) -> Settings | None:
+def _check_folder(path: Path, *, resume: bool) -> RunConfig | None:
     if has_begun(path):
         if not resume:
             raise RunError(f"{path}: holds a run already; go on with it by --resume, or name another folder")
-        return read_settings(path)
+        return read_run_config(path)
     if is_run(path):
         return None
     if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
@@ -319,7 +319,7 @@ def _check_folder(path: Path, *, resume: bool) -> Settings | None:
     return None
 
 
-def _check_same(path: Path, old: Settings, new: Settings) -> None:
+def _check_same(path: Path, old: RunConfig, new: RunConfig) -> None:
     if old.backend != new.backend:
         raise RunError(
             f"{path}: was trained with --backend {old.backend}; go on with that, or move the run: unet convert {path} "

@@ -1,4 +1,4 @@
-"""The training file of a PyTorch script, in the hub: its training state, and the form in which it goes back."""
+"""The training file of a PyTorch script, in canonical form: its training state, and the form in which it goes back."""
 
 import dataclasses
 import json
@@ -23,9 +23,9 @@ class Script:
     listed: bool
     """Whether it lies there in a list, alone, as in Lightning's files."""
     names: tuple[tuple[str, str], ...]
-    """The hub's key and the file's name of every tensor, in the file's order."""
+    """The canonical name and the file's name of every tensor, in the file's order."""
     parameters: tuple[str, ...]
-    """The hub's key of every parameter, by its index in the optimiser."""
+    """The canonical name of every parameter, by its index in the optimiser."""
     groups: tuple[dict[str, Any], ...]
     """The optimiser's `param_groups`."""
     steps: str

@@ -1,4 +1,4 @@
-"""A training state in the hub: network, moments and average under torch's names and layouts, and the step."""
+"""A training state in canonical form: network, moments and average under torch's names and layouts, and the step."""
 
 import hashlib
 from collections.abc import Mapping
@@ -39,7 +39,8 @@ class OptimizerState:
     step: int | None
     """Updates that it has made; None where nothing tells, as in torch's SGD."""
     moments: Mapping[str, Tensors] = field(repr=False)
-    """By torch's name of the moment, then by the hub's of the parameter, in the parameter's layout. A moment that the
+    """By torch's name of the moment, then by the canonical one of the parameter, in the parameter's layout. A moment
+    that the
     optimiser's settings do not need is not there; a parameter that was never updated has none in it."""
 
     def check(self, network: Checkpoint, source: str) -> None:
@@ -78,7 +79,7 @@ class TrainingState:
     network: Checkpoint
     optimizer: OptimizerState
     average: Tensors | None = field(default=None, repr=False)
-    """The moving average of parameters and statistics, under the hub's names."""
+    """The moving average of parameters and statistics, under the canonical names."""
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything, by names that say what it is, such as `exp_avg of down1.conv.0.weight`."""

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from unet_core.errors import MissingFrameworkError
 
 
-class Board:
+class TensorBoard:
     """Writes event files; one that cannot be written is given up, and the training goes on.
 
     tensorboardX's own `SummaryWriter` writes from a process-wide queue that never ends where the disk is full.

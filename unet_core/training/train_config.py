@@ -19,7 +19,7 @@ _CHANGEABLE = ("steps", "log_every", "save_every", "keep", "compile", "remat")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainConfig:
     """How to train: the same recipe, data and seed are the same training in both frameworks.
 
     Raises:
@@ -130,7 +130,7 @@ class Recipe:
         return plain
 
     @classmethod
-    def from_dict(cls, fields: Any) -> "Recipe":
+    def from_dict(cls, fields: Any) -> "TrainConfig":
         """The inverse of `to_dict`.
 
         Raises:
@@ -152,7 +152,7 @@ class Recipe:
             raise ConfigError(f"the recipe is damaged: it has no {', '.join(sorted(missing))}")
         return recipe
 
-    def changes(self, other: "Recipe") -> list[str]:
+    def changes(self, other: "TrainConfig") -> list[str]:
         """The options of `other` that would make it another training than this one, as they are typed.
 
         A cosine ends at the last step, and a plateau counts its validation: there the number of steps is one of them.

@@ -16,7 +16,7 @@ from unet_core.graph.operations import Ints, Pairs
 _AXES = "DHW"
 
 
-class Plan(NamedTuple):
+class Geometry(NamedTuple):
     """How a kernel goes over a map."""
 
     stride: Ints
@@ -25,7 +25,7 @@ class Plan(NamedTuple):
     groups: int
 
 
-def convolved(x: Array, kernel: Array, plan: Plan, apart: Ints | None = None) -> Array:
+def convolved(x: Array, kernel: Array, plan: Geometry, apart: Ints | None = None) -> Array:
     """XLA's own; of `x` with zeros between its elements, which then lie so far `apart`."""
     axes = _AXES[-len(plan.stride) :]
     return lax.conv_general_dilated(
@@ -40,7 +40,7 @@ def convolved(x: Array, kernel: Array, plan: Plan, apart: Ints | None = None) ->
     )
 
 
-def convolved_on_cpu(x: Array, kernel: Array, plan: Plan, apart: Ints | None = None) -> Array:
+def convolved_on_cpu(x: Array, kernel: Array, plan: Geometry, apart: Ints | None = None) -> Array:
     """The same; in groups as the sum of products with its taps, in float32 at least."""
     if plan.groups == 1:
         return convolved(x, kernel, plan, apart)
@@ -57,7 +57,7 @@ def convolved_on_cpu(x: Array, kernel: Array, plan: Plan, apart: Ints | None = N
     return y.reshape(*y.shape[:-2], out).astype(dtype)
 
 
-def spread(x: Array, kernel: Array, plan: Plan, size: Ints, convolve: Callable[..., Array] = convolved) -> Array:
+def spread(x: Array, kernel: Array, plan: Geometry, size: Ints, convolve: Callable[..., Array] = convolved) -> Array:
     """The transpose of the convolution of a map of this size, as a convolution of what lies `stride` apart."""
     window = kernel.shape[:-2]
     amounts = []
@@ -70,7 +70,7 @@ def spread(x: Array, kernel: Array, plan: Plan, size: Ints, convolve: Callable[.
     return convolve(x, jnp.flip(_swapped(kernel, plan.groups), range(len(window))), still, plan.stride)
 
 
-def spread_on_cpu(x: Array, kernel: Array, plan: Plan, size: Ints) -> Array:
+def spread_on_cpu(x: Array, kernel: Array, plan: Geometry, size: Ints) -> Array:
     """The same."""
     if len(size) == 3 and max(plan.stride) > 1 and set(plan.dilation) == {1} and plan.groups == 1:
         return in_phases(x, kernel, plan, size)
@@ -83,7 +83,7 @@ def _swapped(kernel: Array, groups: int) -> Array:
     return jnp.swapaxes(kernel.reshape(*window, each, groups, -1), -1, -3).reshape(*window, out // groups, -1)
 
 
-def in_phases(x: Array, kernel: Array, plan: Plan, size: Ints) -> Array:
+def in_phases(x: Array, kernel: Array, plan: Geometry, size: Ints) -> Array:
     """The same, if not dilated: what lies between two of `x` are channels of one convolution, and then moved apart."""
     kernel = kernel.mT
     *window, channels, out = kernel.shape
@@ -100,7 +100,7 @@ def in_phases(x: Array, kernel: Array, plan: Plan, size: Ints) -> Array:
     if max(reach) == 1:
         y = jnp.matmul(x, kernel.reshape(channels, -1))
     else:
-        y = convolved(x, kernel, Plan((1,) * count, whole, (1,) * count, 1))
+        y = convolved(x, kernel, Geometry((1,) * count, whole, (1,) * count, 1))
     places = y.shape[1:-1]
     y = y.reshape(y.shape[0], *places, *plan.stride, out)
     y = y.transpose(0, *(axis for at in range(1, count + 1) for axis in (at, at + count)), 2 * count + 1)
@@ -110,7 +110,7 @@ def in_phases(x: Array, kernel: Array, plan: Plan, size: Ints) -> Array:
     return lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), *cut, (0, 0, 0)])
 
 
-def kernel_gradient(x: Array, gradient: Array, window: Sequence[int], plan: Plan) -> Array:
+def kernel_gradient(x: Array, gradient: Array, window: Sequence[int], plan: Geometry) -> Array:
     """As one product of matrices for each tap."""
     grouped = gradient.reshape(-1, plan.groups, gradient.shape[-1] // plan.groups)
     taps = [tap.reshape(-1, plan.groups, x.shape[-1] // plan.groups) for tap in _taps(x, window, plan)]
@@ -122,7 +122,7 @@ def kernel_gradient(x: Array, gradient: Array, window: Sequence[int], plan: Plan
     return jnp.stack(products).reshape(*window, taps[0].shape[-1], gradient.shape[-1])
 
 
-def _taps(x: Array, window: Sequence[int], plan: Plan, apart: Ints | None = None) -> list[Array]:
+def _taps(x: Array, window: Sequence[int], plan: Geometry, apart: Ints | None = None) -> list[Array]:
     """What each tap of the kernel is multiplied by."""
     between = [step - 1 for step in apart or (1,) * len(window)]
     amounts = [(*pad, zeros) for pad, zeros in zip(plan.padding, between, strict=True)]

@@ -12,7 +12,7 @@ from jax import Array, lax
 from unet_core.graph.operations import Ints, Pairs
 from unet_jax.kernels.convolution import convolve
 from unet_jax.kernels.general import (
-    Plan,
+    Geometry,
     convolved,
     convolved_on_cpu,
     in_phases,
@@ -39,7 +39,7 @@ def convolution(
     elif window == (3, 3) and groups == 1 and {*stride, *dilation} == {1} and padding == ((1, 1), (1, 1)):
         y = convolve(x, weight)
     else:
-        plan = Plan(stride, padding, dilation, groups)
+        plan = Geometry(stride, padding, dilation, groups)
         y = (_slow_convolved if _is_slow(window, plan) else convolved)(x, weight, plan)
     return y if bias is None else y + bias
 
@@ -57,7 +57,7 @@ def transposed_convolution(
 ) -> Array:
     x = x.astype(weight.dtype)
     window = weight.shape[:-2]
-    plan = Plan(stride, tuple((pad, pad) for pad in padding), dilation, groups)
+    plan = Geometry(stride, tuple((pad, pad) for pad in padding), dilation, groups)
     sizes = zip(x.shape[1:-1], window, stride, padding, output_padding, dilation, strict=True)
     size = tuple((n - 1) * step - 2 * pad + far * (k - 1) + more + 1 for n, k, step, pad, more, far in sizes)
     kernel = weight.mT  # of the convolution that it is the transpose of
@@ -68,7 +68,7 @@ def transposed_convolution(
     return y if bias is None else y + bias
 
 
-def _is_slow(window: Sequence[int], plan: Plan) -> bool:
+def _is_slow(window: Sequence[int], plan: Geometry) -> bool:
     """Whether XLA takes on a CPU many times as long as it need, forward or backward."""
     if plan.groups > 1:
         return math.prod(window) <= _MOST_TAPS
@@ -76,17 +76,17 @@ def _is_slow(window: Sequence[int], plan: Plan) -> bool:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _slow_convolved(x: Array, kernel: Array, plan: Plan) -> Array:
+def _slow_convolved(x: Array, kernel: Array, plan: Geometry) -> Array:
     """`convolved`, for kernels that `_is_slow` names. Has no forward-mode derivative."""
     plain, on_cpu = (partial(function, plan=plan) for function in (convolved, convolved_on_cpu))
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
 
-def _forward(x: Array, kernel: Array, plan: Plan) -> tuple[Array, _Saved]:
+def _forward(x: Array, kernel: Array, plan: Geometry) -> tuple[Array, _Saved]:
     return _slow_convolved(x, kernel, plan), (x, kernel)
 
 
-def _backward(plan: Plan, saved: _Saved, gradient: Array) -> _Saved:
+def _backward(plan: Geometry, saved: _Saved, gradient: Array) -> _Saved:
     def on_cpu(x: Array, kernel: Array, gradient: Array) -> _Saved:
         of_x = spread_on_cpu(gradient, kernel, plan, x.shape[1:-1])
         return of_x, kernel_gradient(x, gradient, kernel.shape[:-2], plan)
@@ -100,17 +100,17 @@ _slow_convolved.defvjp(_forward, _backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _transposed(x: Array, kernel: Array, plan: Plan, size: Ints) -> Array:
+def _transposed(x: Array, kernel: Array, plan: Geometry, size: Ints) -> Array:
     """The transpose of a convolution of maps of this size. Has no forward-mode derivative."""
     plain, on_cpu = (partial(function, plan=plan, size=size) for function in (spread, spread_on_cpu))
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
 
-def _transposed_forward(x: Array, kernel: Array, plan: Plan, size: Ints) -> tuple[Array, _Saved]:
+def _transposed_forward(x: Array, kernel: Array, plan: Geometry, size: Ints) -> tuple[Array, _Saved]:
     return _transposed(x, kernel, plan, size), (x, kernel)
 
 
-def _transposed_backward(plan: Plan, size: Ints, saved: _Saved, gradient: Array) -> _Saved:
+def _transposed_backward(plan: Geometry, size: Ints, saved: _Saved, gradient: Array) -> _Saved:
     def on_cpu(x: Array, kernel: Array, gradient: Array) -> _Saved:
         of_kernel = kernel_gradient(gradient, x, kernel.shape[:-2], plan)
         return convolved_on_cpu(gradient, kernel, plan), of_kernel

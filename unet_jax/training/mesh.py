@@ -23,7 +23,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from unet_core.errors import ConfigError
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 
 Axis = Literal["data", "fsdp", "space"]
 AnyMesh = Mesh | AbstractMesh
@@ -90,7 +90,7 @@ def _parsed(sizes: str) -> dict[Axis, int]:
     return found
 
 
-def check_rows(mesh: AnyMesh, recipe: Recipe, config: Description) -> None:
+def check_rows(mesh: AnyMesh, recipe: TrainConfig, config: Description) -> None:
     """Raise ConfigError where some level of the network has rows that `space` does not divide.
 
     XLA would pad them, and a device without a row of its own computes in vain. Of a network that was read from code

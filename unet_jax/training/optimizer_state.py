@@ -1,4 +1,4 @@
-"""The state of an optax optimiser to and from the hub. `unet_torch/training/optimizer_state.py` is the twin.
+"""The state of an optax optimiser to and from the canonical form. `unet_torch/training/optimizer_state.py` is the twin.
 
 optax keeps a tree of named tuples, one for each transformation of a chain. Those that remember gradients or count
 updates are found by their type, wherever in the tree they are, and what they hold by the names of their fields.
@@ -17,7 +17,7 @@ from unet_core.graph.canonical import Description
 from unet_core.training.settings import OptimizerName
 from unet_core.training.state import MOMENTS, OptimizerState, updated_shapes
 from unet_jax.canonical import translate
-from unet_jax.network import name_of as hub_name
+from unet_jax.network import name_of as canonical_name
 
 Role = Literal["moment", "count", "setting", "between", "chain"]
 """What a field is: remembered gradients; counted updates; a setting; empty between two updates; a chain inside."""
@@ -58,7 +58,7 @@ class _Leaf:
     """Whether it is inside `MultiSteps`, where an update is several steps of what is outside."""
 
 
-def to_hub(state: Any, config: Description, step: int | None = None) -> tuple[OptimizerState, dict[str, str]]:
+def to_canonical(state: Any, config: Description, step: int | None = None) -> tuple[OptimizerState, dict[str, str]]:
     """What an optax state holds; and, by name, what of it torch's optimisers do not have.
 
     Args:
@@ -120,7 +120,7 @@ def fill(state: Any, saved: OptimizerState, config: Description) -> tuple[Any, l
         value = leaf.value
         if leaf.role == "moment" and (leaf.field, leaf.name) in waiting:
             value = _fitting(waiting.pop((leaf.field, leaf.name)), leaf)
-        elif leaf.role == "moment" and hub_name(leaf.name.split(".")) in updated:
+        elif leaf.role == "moment" and canonical_name(leaf.name.split(".")) in updated:
             missing.append(leaf.name)
         elif leaf.role == "count":
             value = _counted(saved.step, leaf)

@@ -20,7 +20,7 @@ from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, digest, rea
 from unet_core.errors import CheckpointError, some
 from unet_core.files import reserve
 from unet_core.graph.canonical import Description
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 from unet_jax import checkpoint as orbax
 from unet_jax.arrays import open_arrays, reason
 from unet_jax.canonical import nest, translate
@@ -65,7 +65,7 @@ class SharedStates(States):
         self._settle()
         network, training = named_network(state), named_rest(state)
         record = {}
-        stored = functools.partial(_in_the_hub, config=start.config)
+        stored = functools.partial(_canonical, config=start.config)
         for name, value in self._digests(network, stored).items():
             record[name_of(name.split("."))] = value
         digests = self._digests(training, lambda _, part: part)
@@ -78,7 +78,7 @@ class SharedStates(States):
             raise self._unwritten(step, error) from error
 
     def restored(
-        self, start: Checkpoint, recipe: Recipe, mesh: Mesh, tell: Callable[[str], None]
+        self, start: Checkpoint, recipe: TrainConfig, mesh: Mesh, tell: Callable[[str], None]
     ) -> tuple[int, TrainState]:
         """As `States.restored`; a state that is damaged on one host is passed over by all."""
         shapes = abstract_state(abstract_model(start, recipe), recipe)
@@ -134,7 +134,7 @@ def _split(sharding: Sharding, shape: tuple[int, ...]) -> tuple[int, int]:
     return 0, 1
 
 
-def _in_the_hub(name: str, part: np.ndarray, config: Description) -> np.ndarray:
+def _canonical(name: str, part: np.ndarray, config: Description) -> np.ndarray:
     (value,) = translate({name: part}, "torch", config, whole=False).values()
     found: np.ndarray = value
     return found
@@ -169,7 +169,7 @@ class _Item:
         path: of the state.
         item: its name.
         digests: what is stored of each array, or of its parts.
-        config: of the network whose arrays these are, and whose digests are of its tensors in the hub's names and
+        config: of the network whose arrays these are, and whose digests are of its tensors in the canonical names and
             layouts; None: other arrays.
     """
 
@@ -204,7 +204,7 @@ class _Item:
             if number not in known:
                 window = (slice(None),) * axis + (slice(number * length, (number + 1) * length),)
                 value = np.asarray(array[window if array.shape else ()].read().result())
-                if digest(value if config is None else _in_the_hub(name, value, config)) != digests[number]:
+                if digest(value if config is None else _canonical(name, value, config)) != digests[number]:
                     raise CheckpointError(f"{self.path}: the sha256 of {name} is not the stored one")
                 known[number] = value
             return known[number]

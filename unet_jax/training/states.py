@@ -23,7 +23,7 @@ from unet_core.files import reserve
 from unet_core.graph.canonical import contiguous
 from unet_core.training.settings import OptimizerName
 from unet_core.training.state import MOMENTS, OptimizerState, TrainingState, parameter_shapes
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 from unet_jax import checkpoint as orbax
 from unet_jax.arrays import read_arrays, reason
 from unet_jax.canonical import nest, translate
@@ -126,7 +126,7 @@ class States:
         self.save(step, host_network(state.params, state.stats, start), host_arrays(state))
 
     def restored(
-        self, start: Checkpoint, recipe: Recipe, mesh: Mesh, tell: Callable[[str], None]
+        self, start: Checkpoint, recipe: TrainConfig, mesh: Mesh, tell: Callable[[str], None]
     ) -> tuple[int, TrainState]:
         """The newest sound state on the devices, and its step; where there is none, that before the first update.
 
@@ -225,8 +225,8 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / str(step)
 
 
-def read(folder: Path, step: int, start: Checkpoint, recipe: Recipe) -> TrainingState:
-    """A state of a run, in the hub.
+def read(folder: Path, step: int, start: Checkpoint, recipe: TrainConfig) -> TrainingState:
+    """A state of a run, in canonical form.
 
     Args:
         folder: of the run's states.
@@ -241,11 +241,12 @@ def read(folder: Path, step: int, start: Checkpoint, recipe: Recipe) -> Training
     network = orbax.read(path)
     if network.config != start.config:
         raise CheckpointError(f"{path}: is the state of another network")
-    return hub_form(network, training_item(path, step), step, recipe, str(path))
+    return canonical_form(network, training_item(path, step), step, recipe, str(path))
 
 
-def hub_form(network: Checkpoint, arrays: Arrays, step: int, recipe: Recipe, source: str) -> TrainingState:
-    """A network and what `unet_jax.training.step.host_arrays` gave beside it, in the hub; shares their memory where
+def canonical_form(network: Checkpoint, arrays: Arrays, step: int, recipe: TrainConfig, source: str) -> TrainingState:
+    """A network and what `unet_jax.training.step.host_arrays` gave beside it, in canonical form; shares their memory
+    where
     it can.
 
     Args:
@@ -299,8 +300,8 @@ def moments_of(
     }
 
 
-def saved_form(state: TrainingState, recipe: Recipe) -> Arrays:
-    """What a state from the hub has besides the network, as `unet_jax.training.step.new_state` takes it.
+def saved_form(state: TrainingState, recipe: TrainConfig) -> Arrays:
+    """What a state in canonical form has besides the network, as `unet_jax.training.step.new_state` takes it.
 
     Args:
         state: the state.
@@ -323,8 +324,8 @@ def saved_form(state: TrainingState, recipe: Recipe) -> Arrays:
     return host_arrays(filled)
 
 
-def write(folder: Path, state: TrainingState, recipe: Recipe, rate: float) -> None:  # noqa: ARG001
-    """Write a state from the hub as the only one of a run; the arguments are those of the twin's.
+def write(folder: Path, state: TrainingState, recipe: TrainConfig, rate: float) -> None:  # noqa: ARG001
+    """Write a state in canonical form as the only one of a run; the arguments are those of the twin's.
 
     Raises:
         RunError: it cannot be written.

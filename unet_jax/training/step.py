@@ -18,7 +18,7 @@ from unet_core.data.batches import Batch
 from unet_core.errors import CheckpointError
 from unet_core.graph import Graph
 from unet_core.graph.canonical import check_tensors, in_forward_order
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 from unet_jax.canonical import nest, translate
 from unet_jax.checkpoint import abstract
 from unet_jax.compilation import compiler_options
@@ -48,14 +48,14 @@ class TrainState(NamedTuple):
     """The moving average of parameters and statistics."""
 
 
-def abstract_model(checkpoint: Checkpoint, recipe: Recipe, *, rewrites: bool = True) -> Network:
+def abstract_model(checkpoint: Checkpoint, recipe: TrainConfig, *, rewrites: bool = True) -> Network:
     """The network in training mode, with shapes in place of arrays."""
     kinds: dict[str, Any] = {"float64": {"param_dtype": jnp.float64}, "bfloat16": {"dtype": jnp.bfloat16}}
     options = kinds.get(recipe.precision, {})
     return abstract(checkpoint, norm_parts=recipe.norm_parts, remat=recipe.remat, rewrites=rewrites, **options)
 
 
-def new_state(checkpoint: Checkpoint, recipe: Recipe, mesh: Mesh, saved: Arrays | None = None) -> TrainState:
+def new_state(checkpoint: Checkpoint, recipe: TrainConfig, mesh: Mesh, saved: Arrays | None = None) -> TrainState:
     """The state before the first update, or a saved one, split over the devices; made there, inside `jit`.
 
     Args:
@@ -91,14 +91,14 @@ def new_state(checkpoint: Checkpoint, recipe: Recipe, mesh: Mesh, saved: Arrays 
     return restored
 
 
-def abstract_state(model: Network, recipe: Recipe) -> TrainState:
+def abstract_state(model: Network, recipe: TrainConfig) -> TrainState:
     """The state before the first update of an abstract model, with shapes in place of arrays."""
     tensors = nnx.to_pure_dict(nnx.state(model))
     shapes: TrainState = jax.eval_shape(lambda tensors: fresh_state(tensors, model, recipe), tensors)
     return shapes
 
 
-def fresh_state(tensors: Tree, model: Network, recipe: Recipe) -> TrainState:
+def fresh_state(tensors: Tree, model: Network, recipe: TrainConfig) -> TrainState:
     """The state before the first update, of the tensors of a network; to be traced."""
     trees = map(nnx.to_pure_dict, nnx.state(model, _updated(model.graph), ...))
     params, stats = (
@@ -147,7 +147,7 @@ Update = Callable[[TrainState, Array, Array, Controls], tuple[TrainState, Float[
 Differentiate = Callable[..., tuple[Tree, Tree, Array]]
 
 
-def differentiator(recipe: Recipe, model: Network, mesh: Mesh | None = None) -> Differentiate:
+def differentiator(recipe: TrainConfig, model: Network, mesh: Mesh | None = None) -> Differentiate:
     """The function that takes parameters, statistics, `accumulate` batches as in `placed`, and the updates before.
 
     It returns the gradients of the loss, the new statistics, and the loss; batches come one after the other. Dropout
@@ -189,7 +189,7 @@ def differentiator(recipe: Recipe, model: Network, mesh: Mesh | None = None) -> 
     return differentiate
 
 
-def updater(recipe: Recipe, model: Network, mesh: Mesh | None = None) -> Update:
+def updater(recipe: TrainConfig, model: Network, mesh: Mesh | None = None) -> Update:
     """The function that makes one update; to be compiled with its first argument donated.
 
     It takes the state, `accumulate` batches as in `placed`, and the controls; it returns the new state, and loss and
@@ -220,7 +220,7 @@ def updater(recipe: Recipe, model: Network, mesh: Mesh | None = None) -> Update:
     return update
 
 
-def compiled(update: Update, state: TrainState, recipe: Recipe, mesh: Mesh, channels: int) -> Update:
+def compiled(update: Update, state: TrainState, recipe: TrainConfig, mesh: Mesh, channels: int) -> Update:
     """`update` for these devices, compiled once and for all; it takes no other shapes, and donates the state.
 
     Args:
@@ -243,7 +243,7 @@ def compiled(update: Update, state: TrainState, recipe: Recipe, mesh: Mesh, chan
     return made
 
 
-def placed(batches: Iterator[Batch], recipe: Recipe, mesh: Mesh) -> Iterator[tuple[Array, Array]]:
+def placed(batches: Iterator[Batch], recipe: TrainConfig, mesh: Mesh) -> Iterator[tuple[Array, Array]]:
     """The batches on the devices, [accumulate, batch, ...], the next ones on their way while one is used.
 
     Args:

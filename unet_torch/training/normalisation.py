@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 from unet_torch.network import Network
 from unet_torch.training.processes import Processes
 
@@ -91,7 +91,7 @@ class GlobalBatchNorm(_Replacing):
         self.get_buffer("num_batches_tracked").add_(1)
 
 
-def prepared(model: Model, recipe: Recipe, processes: Processes) -> Model:
+def prepared(model: Model, recipe: TrainConfig, processes: Processes) -> Model:
     """`model`, in which every BatchNorm takes the statistics that `recipe` names; changed in place.
 
     Args:

@@ -1,4 +1,5 @@
-"""The state of a `torch.optim` optimiser to and from the hub. `unet_jax/training/optimizer_state.py` is the twin.
+"""The state of a `torch.optim` optimiser to and from the canonical form. `unet_jax/training/optimizer_state.py` is
+the twin.
 
 torch keys it by the parameters' indices, which count through the parameter groups; here each index gets its name.
 """
@@ -32,7 +33,7 @@ _COMMON = {
     *("params", "param_names", "lr", "weight_decay", "maximize", "foreach", "capturable", "differentiable", "fused"),
     *("decoupled_weight_decay", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr"),
 }
-"""Settings that any of them has, or that torch's schedulers add."""
+"""RunConfig that any of them has, or that torch's schedulers add."""
 
 _OFF: Mapping[str, tuple[Any, str]] = {
     "amsgrad": (False, "the running maximum of exp_avg_sq, which optax has otherwise"),
@@ -40,7 +41,7 @@ _OFF: Mapping[str, tuple[Any, str]] = {
     "dampening": (0, "SGD's damping of every gradient but the first"),
     "maximize": (False, "steps up the gradient"),
 }
-"""Settings that change what is remembered or how, their value where they are off, and what they are."""
+"""RunConfig that change what is remembered or how, their value where they are off, and what they are."""
 
 _STEP_KINDS = {torch.float32: "float32", torch.float64: "float64", torch.int64: "int64"}
 
@@ -54,7 +55,7 @@ class Saved:
 
     state: OptimizerState
     parameters: tuple[str, ...]
-    """The hub's key of every parameter, by its index."""
+    """The canonical name of every parameter, by its index."""
     groups: tuple[dict[str, Any], ...]
     """The `param_groups`, as plain values, without what is left behind."""
     steps: str = "float32"
@@ -68,10 +69,10 @@ def read(saved: Any, keys: Mapping[str, str], shapes: Shapes, source: str, *, id
 
     Args:
         saved: that.
-        keys: the hub's key of every parameter by the module's own name, in the order of the module.
-        shapes: by the hub's key.
+        keys: the canonical name of every parameter by the module's own name, in the order of the module.
+        shapes: by the canonical name.
         source: for messages.
-        idle: the hub's keys of parameters that never have moments, for the logits do not depend on them.
+        idle: the canonical names of parameters that never have moments, for the logits do not depend on them.
 
     Raises:
         CheckpointError: it is of another optimiser or network, or leaves open which parameter is which.
@@ -180,7 +181,7 @@ def _parameters(
     shapes: Shapes,
     source: str,
 ) -> tuple[str, ...]:
-    """The hub's key of every index: by name where the groups have names, otherwise by the module's order."""
+    """The canonical name of every index: by name where the groups have names, otherwise by the module's order."""
     sizes = [len(group["params"]) for group in groups]
     if all("param_names" in group for group in groups):
         named = _by_name([str(name) for group in groups for name in group["param_names"]], keys, source)

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from unet_core.errors import ConfigError, RunError
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 from unet_torch.model import UNet
 from unet_torch.network import Network
 
@@ -32,7 +32,7 @@ class Processes:
     rank: int = 0
     size: int = 1
 
-    def check(self, recipe: Recipe, config: Description) -> None:
+    def check(self, recipe: TrainConfig, config: Description) -> None:
         """Raise ConfigError where they cannot share this training of the network of `config`."""
         if recipe.batch % self.size:
             raise ConfigError(

@@ -44,17 +44,17 @@ def understood(path: Path, checkpoint: Checkpoint) -> tuple[TrainingFile, dict[s
     place, network = _network(contents, names.values(), checkpoint.reading.key, source)
     key, listed, optimizer = _optimizer(contents, source)
     shapes = parameter_shapes(checkpoint.config)
-    hub = {name: hub for hub, name in names.items()}
-    hub |= _twice(checkpoint)
-    ordered = [(hub[name], name) for name in network if name in hub]
-    keys = {name: hub for hub, name in ordered if hub in shapes and names[hub] == name}
+    canonical = {name: canonical for canonical, name in names.items()}
+    canonical |= _twice(checkpoint)
+    ordered = [(canonical[name], name) for name in network if name in canonical]
+    keys = {name: canonical for canonical, name in ordered if canonical in shapes and names[canonical] == name}
     idle = shapes.keys() - updated_shapes(checkpoint.config).keys()
     saved = optimizer_state.read(optimizer, keys, shapes, source, idle=idle)
     saved.state.check(checkpoint, source)
     beside: dict[str, Any] = {}
     left: dict[str, str] = {}
     for name, value in contents.items():
-        if name not in (place, key) and (place or name not in hub):
+        if name not in (place, key) and (place or name not in canonical):
             what = _cannot_be_carried(str(name), value)
             if what:
                 left[str(name)] = what
@@ -64,7 +64,7 @@ def understood(path: Path, checkpoint: Checkpoint) -> tuple[TrainingFile, dict[s
     step = saved.state.step if saved.state.step is not None else count
     state = dataclasses.replace(saved.state, step=step)
     script = Script(
-        order=tuple(str(name) for name in contents if str(name) in {place, key, *beside} or name in hub),
+        order=tuple(str(name) for name in contents if str(name) in {place, key, *beside} or name in canonical),
         network=place,
         optimizer=key,
         listed=listed,
@@ -97,7 +97,7 @@ def write(path: Path, training: TrainingFile) -> None:
 
 
 def _twice(checkpoint: Checkpoint) -> dict[str, str]:
-    """The later names of tensors that stand in the file under several, each with the hub's."""
+    """The later names of tensors that stand in the file under several, each with the canonical one."""
     config, keys = checkpoint.config, checkpoint.reading.keys
     tensors = config.tensors if isinstance(config, Graph) else {}
     return {

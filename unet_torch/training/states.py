@@ -20,7 +20,7 @@ from unet_core.errors import CheckpointError, RunError, first_line
 from unet_core.files import atomic, reserve
 from unet_core.graph.canonical import check_tensors, contiguous, in_forward_order, under_all_names, under_one_name
 from unet_core.training.state import MOMENTS, TrainingState, updated_shapes
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 from unet_torch.archive import check_archive
 from unet_torch.canonical import as_numpy, as_torch
 from unet_torch.training import optimizer_state
@@ -99,8 +99,8 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"{step:06}.pt"
 
 
-def read(folder: Path, step: int, start: Checkpoint, recipe: Recipe) -> TrainingState:
-    """A state of a run, in the hub.
+def read(folder: Path, step: int, start: Checkpoint, recipe: TrainConfig) -> TrainingState:
+    """A state of a run, in canonical form.
 
     Args:
         folder: of the run's states.
@@ -118,11 +118,11 @@ def read(folder: Path, step: int, start: Checkpoint, recipe: Recipe) -> Training
         raise
     except Exception as error:  # whatever torch meets in a damaged file
         raise CheckpointError(f"{path}: not a sound state: {first_line(error)}") from error
-    return hub_form(saved, start, recipe, str(path))
+    return canonical_form(saved, start, recipe, str(path))
 
 
-def hub_form(saved: dict[str, Any], start: Checkpoint, recipe: Recipe, source: str) -> TrainingState:
-    """What `TrainState.state_dict` gave, in the hub; shares its memory where it can.
+def canonical_form(saved: dict[str, Any], start: Checkpoint, recipe: TrainConfig, source: str) -> TrainingState:
+    """What `TrainState.state_dict` gave, in canonical form; shares its memory where it can.
 
     Args:
         saved: that.
@@ -154,8 +154,8 @@ def hub_form(saved: dict[str, Any], start: Checkpoint, recipe: Recipe, source: s
     return TrainingState(saved["step"], network, optimizer, networks[1] if recipe.ema is not None else None)
 
 
-def saved_form(state: TrainingState, recipe: Recipe, rate: float) -> dict[str, Any]:
-    """A state from the hub as `TrainState.load_state_dict` takes it, in memory of its own.
+def saved_form(state: TrainingState, recipe: TrainConfig, rate: float) -> dict[str, Any]:
+    """A state in canonical form as `TrainState.load_state_dict` takes it, in memory of its own.
 
     Args:
         state: the state.
@@ -179,8 +179,8 @@ def saved_form(state: TrainingState, recipe: Recipe, rate: float) -> dict[str, A
     }
 
 
-def write(folder: Path, state: TrainingState, recipe: Recipe, rate: float) -> None:
-    """Write a state from the hub as the only one of a run; the arguments are those of `saved_form`.
+def write(folder: Path, state: TrainingState, recipe: TrainConfig, rate: float) -> None:
+    """Write a state in canonical form as the only one of a run; the arguments are those of `saved_form`.
 
     Raises:
         RunError: it cannot be written.

@@ -14,7 +14,7 @@ from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.data.batches import Batch
 from unet_core.graph.canonical import tensor_specs
 from unet_core.training.state import updated_shapes
-from unet_core.training.train_config import Recipe
+from unet_core.training.train_config import TrainConfig
 from unet_torch.checkpoint import from_checkpoint
 from unet_torch.model import UNet
 from unet_torch.network import Network
@@ -53,7 +53,7 @@ class TrainState:
 
 
 def new_state(
-    checkpoint: Checkpoint, recipe: Recipe, device: torch.device, processes: Processes | None = None
+    checkpoint: Checkpoint, recipe: TrainConfig, device: torch.device, processes: Processes | None = None
 ) -> TrainState:
     """The state before the first update, on the device, channels_last.
 
@@ -76,7 +76,9 @@ def new_state(
     return TrainState(model, optimizer_of(recipe.optimizer, [named[name] for name in updated]), average)
 
 
-def updater(recipe: Recipe, state: TrainState, processes: Processes | None = None) -> Callable[..., Float[Tensor, "2"]]:
+def updater(
+    recipe: TrainConfig, state: TrainState, processes: Processes | None = None
+) -> Callable[..., Float[Tensor, "2"]]:
     """The function that makes one update of `state`, in place.
 
     It takes `accumulate` batches one after the other, as in `placed`, the learning rate, the part of the average that
@@ -125,7 +127,7 @@ def updater(recipe: Recipe, state: TrainState, processes: Processes | None = Non
     return update
 
 
-def placed(batch: Batch, recipe: Recipe, device: torch.device) -> tuple[Tensor, Tensor]:
+def placed(batch: Batch, recipe: TrainConfig, device: torch.device) -> tuple[Tensor, Tensor]:
     """A batch on the device, NCHW in channels_last; from pinned memory, and without waiting, where that is a GPU."""
     image, labels = torch.from_numpy(batch.image).permute(0, 3, 1, 2), torch.from_numpy(batch.labels)
     if device.type == "cuda":
@@ -138,6 +140,6 @@ def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence((_DROPOUT, *numbers)).generate_state(1, np.uint64)[0])
 
 
-def dtype_of(recipe: Recipe) -> torch.dtype:
+def dtype_of(recipe: TrainConfig) -> torch.dtype:
     """Of weights and images."""
     return torch.float64 if recipe.precision == "float64" else torch.float32
