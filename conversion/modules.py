@@ -13,8 +13,7 @@ from conversion.code import Live
 from conversion.proof.differences import largest_difference
 from unet_core.checkpoints.checkpoint import Checkpoint, Reading
 from unet_core.errors import MissingFrameworkError, UNetError
-from unet_core.graph.canonical import check_tensors, in_forward_order, under_one_name
-from unet_core.graph.family import config_of
+from unet_core.graph.canonical import check_tensors, config_of, in_forward_order, under_one_name
 
 if TYPE_CHECKING:
     from torch import nn

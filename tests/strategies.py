@@ -11,7 +11,7 @@ def configs(draw, most=64, levels=6):
     widths = st.integers(1, most)
     features = tuple(draw(st.lists(widths, min_size=2, max_size=levels)))
     decoder = st.none() | st.lists(widths, min_size=len(features) - 1, max_size=len(features) - 1).map(tuple)
-    upsampling = draw(st.sampled_from(["bilinear", "transposed"]))
+    upsampling = draw(st.sampled_from(["bilinear", "transposed", "nearest"]))
     return UNetConfig(
         in_channels=draw(widths),
         out_channels=draw(widths),

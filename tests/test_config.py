@@ -35,7 +35,7 @@ def test_config_is_frozen():
         ({"decoder_features": (64, 64)}, "decoder_features: 4 widths are needed"),
         ({"middle_features": (1, 2, 3, 0)}, "middle_features"),
         ({"upsampled_features": (1, 2, 3, 4)}, "upsampled_features: bilinear upsampling keeps the channels"),
-        ({"upsampling": "nearest"}, "upsampling: one of bilinear, transposed"),
+        ({"upsampling": "cubic"}, "upsampling: one of bilinear, transposed"),
         ({"fit": "crop"}, "fit: one of resize, pad"),
         ({"output": None}, "output: one of sigmoid, softmax, logits"),
         ({"output": []}, "output: one of"),

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from unet_core.config import UNetConfig
+from unet_core.errors import ConfigError
 from unet_core.graph.family import graph
 
 torch = pytest.importorskip("torch")
@@ -23,6 +24,7 @@ TOGETHER = {
         "upsampled_features": (5, 6),
         "output": "softmax",
     },
+    "nearest and groups": {"features": (2, 4, 6), "upsampling": "nearest", "norm": "group", "norm_groups": 2},
     "the others": {
         "in_channels": 3,
         "out_channels": 1,
@@ -49,6 +51,9 @@ OPTIONS = {
     "logits": {"output": "logits"},
     "widths": {"decoder_features": (3, 5), "middle_features": (4, 2)},
     "raised widths": {"upsampling": "transposed", "upsampled_features": (5, 6)},
+    "nearest": {"upsampling": "nearest"},
+    "nearest and padded": {"upsampling": "nearest", "fit": "pad"},
+    "groups": {"features": (2, 4, 6), "norm": "group", "norm_groups": 2, "norm_epsilon": 1e-3},
     "epsilon and momentum": {"norm_epsilon": 1e-3, "norm_momentum": 0.25},
 }
 
@@ -77,3 +82,26 @@ def test_every_option_is_tried():
     for cases in (OPTIONS, TOGETHER):
         tried = {name for options in cases.values() for name in options} | {"features", "upsampling", "fit"}
         assert tried == {field.name for field in dataclasses.fields(UNetConfig)}
+
+
+@pytest.mark.parametrize(
+    "options", [{"upsampling": "nearest"}, {"features": (2, 4, 6), "norm": "group", "norm_groups": 2}]
+)
+def test_an_option_that_needs_no_more_than_its_node_runs_in_jax(options):
+    pytest.importorskip("jax")
+    import conversion
+
+    model = UNet.from_config(dataclasses.replace(BASE, **options), seed=0)
+    proof = conversion.verify(model, conversion.to_jax(model), size=(13, 18))
+    assert proof.equal, proof.verdict
+
+
+def test_channels_that_make_no_equal_groups_are_refused():
+    with pytest.raises(ConfigError, match="norm_groups: 2 channels are not 8 equal groups"):
+        dataclasses.replace(BASE, norm="group")
+
+
+def test_a_stored_config_is_as_before_where_it_has_batch_norm():
+    assert "norm" not in BASE.to_dict()
+    grouped = dataclasses.replace(BASE, features=(2, 4), norm="group", norm_groups=2)
+    assert UNetConfig.from_dict(grouped.to_dict()) == grouped

@@ -62,7 +62,7 @@ def test_the_constructor_takes_every_field_of_the_config(package):
 @pytest.mark.parametrize("package", ["unet_torch", "unet_jax"])
 def test_from_config_keeps_every_field(package):
     config = UNetConfig(
-        2, 3, (2, 3, 4), "transposed", False, True, "pad", True, "softmax", (5, 6), (7, 8), (9, 1), 0.1, 0.2
+        2, 3, (2, 3, 4), "transposed", False, True, "pad", True, "softmax", (5, 6), (7, 8), (9, 1), 0.1, 0.2, "group", 1
     )
     default = UNetConfig()
     assert all(getattr(config, field.name) != getattr(default, field.name) for field in dataclasses.fields(config))

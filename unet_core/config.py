@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 from unet_core.errors import ConfigError
 
-Upsampling = Literal["bilinear", "transposed"]
+Upsampling = Literal["bilinear", "transposed", "nearest"]
+Norm = Literal["batch", "group"]
 Fit = Literal["resize", "pad"]
 Output = Literal["sigmoid", "softmax", "logits"]
 
@@ -45,6 +46,8 @@ class Options(TypedDict, total=False):
     upsampled_features: tuple[int, ...] | None
     norm_epsilon: float
     norm_momentum: float
+    norm: Norm
+    norm_groups: int
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class UNetConfig:
     features: tuple[int, ...] = (64, 128, 256, 512, 1024)
     """Channels of each level, the last one being the bottom; the depth is `len(features) - 1`."""
     upsampling: Upsampling = "bilinear"
-    """Bilinear interpolation, or a transposed convolution (2x2, stride 2, with bias)."""
+    """Bilinear interpolation, that of the nearest point, or a transposed convolution (2x2, stride 2, with bias)."""
     align_corners: bool = True
     """True: the corners of input and output coincide; False: half-pixel centres. As in torch's `interpolate`."""
     skip_first: bool = False
@@ -84,9 +87,13 @@ class UNetConfig:
     """Added to the variance under BatchNorm's square root."""
     norm_momentum: float = 0.1
     """Weight of the new batch in the running statistics (torch's convention; Flax's is one minus this)."""
+    norm: Norm = "batch"
+    """BatchNorm, or GroupNorm (Wu and He, arXiv:1803.08494), which depends on no other picture of a batch."""
+    norm_groups: int = 8
+    """Groups of channels that GroupNorm normalises, each by itself."""
 
     def __post_init__(self) -> None:
-        for field in ("in_channels", "out_channels"):
+        for field in ("in_channels", "out_channels", "norm_groups"):
             _require_count(field, getattr(self, field))
         object.__setattr__(self, "features", _widths("features", self.features))
         if not 2 <= len(self.features) <= MOST_LEVELS:
@@ -94,7 +101,7 @@ class UNetConfig:
         for field in ("align_corners", "skip_first", "conv_bias"):
             if not isinstance(getattr(self, field), bool):
                 raise ConfigError(f"{field}: true or false is needed, got {getattr(self, field)!r}")
-        for field, choices in (("upsampling", Upsampling), ("fit", Fit), ("output", Output)):
+        for field, choices in (("upsampling", Upsampling), ("fit", Fit), ("output", Output), ("norm", Norm)):
             if getattr(self, field) not in get_args(choices):
                 raise ConfigError(
                     f"{field}: one of {', '.join(get_args(choices))} is needed, got {getattr(self, field)!r}"
@@ -102,14 +109,20 @@ class UNetConfig:
         encoder = self.features[:-1]
         self._settle("decoder_features", encoder)
         self._settle("middle_features", self.decoder_features or encoder)
-        if self.upsampling == "bilinear" and self.upsampled_features is not None:
-            raise ConfigError("upsampled_features: bilinear upsampling keeps the channels; leave it out")
+        if self.upsampling != "transposed" and self.upsampled_features is not None:
+            raise ConfigError(f"upsampled_features: {self.upsampling} upsampling keeps the channels; leave it out")
         self._settle("upsampled_features", encoder)
         for field, upper in (("norm_epsilon", 1.0), ("norm_momentum", 1.0)):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= upper:
                 raise ConfigError(f"{field}: a number above 0 and up to {upper:g} is needed, got {value!r}")
             object.__setattr__(self, field, float(value))
+        if self.norm == "batch":
+            object.__setattr__(self, "norm_groups", UNetConfig.norm_groups)
+        blocks = (*self.encoder_blocks, *self.decoder_blocks)
+        odd = [width for block in blocks for width in (block.middle, block.after) if width % self.norm_groups]
+        if self.norm == "group" and odd:
+            raise ConfigError(f"norm_groups: {odd[0]} channels are not {self.norm_groups} equal groups")
 
     def _settle(self, field: str, default: tuple[int, ...]) -> None:
         """Check one width per decoder level, and keep None for the default, so that equal networks compare equal."""
@@ -169,8 +182,9 @@ class UNetConfig:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The config as plain values."""
-        return dataclasses.asdict(self)
+        """The config as plain values; without what says BatchNorm, as files have it."""
+        later = () if self.norm == "group" else ("norm", "norm_groups")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in later}
 
     def to_json(self) -> str:
         """The config as one line of JSON."""

@@ -15,8 +15,10 @@ def convolution(in_channels: int, out_channels: int, size: int, *, bias: bool) -
     return nn.Conv2d(in_channels, out_channels, size, padding=size // 2, bias=bias)
 
 
-def batch_norm(channels: int, config: UNetConfig) -> nn.BatchNorm2d:
-    """Normalises with the biased variance, tracks the unbiased one (torch/nn/modules/batchnorm.py)."""
+def norm(channels: int, config: UNetConfig) -> nn.BatchNorm2d | nn.GroupNorm:
+    """BatchNorm normalises with the biased variance, tracks the unbiased one (torch/nn/modules/batchnorm.py)."""
+    if config.norm == "group":
+        return nn.GroupNorm(config.norm_groups, channels, eps=config.norm_epsilon)
     return nn.BatchNorm2d(channels, eps=config.norm_epsilon, momentum=config.norm_momentum)
 
 
@@ -25,9 +27,11 @@ def max_pool(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h//2 w//2"]:
     return functional.max_pool2d(x, 2)
 
 
-def upsample(x: Float[Tensor, "n c h w"], height: int, width: int, *, align_corners: bool) -> Float[Tensor, "n c H W"]:
-    """Bilinear interpolation to `height` x `width` pixels."""
-    return functional.interpolate(x, (height, width), mode="bilinear", align_corners=align_corners)
+def upsample(x: Float[Tensor, "n c h w"], height: int, width: int, config: UNetConfig) -> Float[Tensor, "n c H W"]:
+    """Interpolation to `height` x `width` pixels, as `config.upsampling` says."""
+    if config.upsampling == "nearest":
+        return functional.interpolate(x, (height, width), mode="nearest")
+    return functional.interpolate(x, (height, width), mode="bilinear", align_corners=config.align_corners)
 
 
 def transposed_convolution(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
@@ -41,7 +45,7 @@ def fit(x: Float[Tensor, "n c h w"], height: int, width: int, config: UNetConfig
     if (rows, columns) == (0, 0):
         return x
     if config.fit == "resize":
-        return upsample(x, height, width, align_corners=config.align_corners)
+        return upsample(x, height, width, config)
     return functional.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
 
 
@@ -56,7 +60,7 @@ def join(
     if up is not None:
         x = up(x)
     elif config.fit == "pad":
-        x = upsample(x, 2 * x.shape[2], 2 * x.shape[3], align_corners=config.align_corners)
+        x = upsample(x, 2 * x.shape[2], 2 * x.shape[3], config)
     x = fit(x, skip.shape[2], skip.shape[3], config)
     return torch.cat((skip, x) if config.skip_first else (x, skip), dim=1)
 

@@ -12,7 +12,7 @@ from unet_core.checkpoints.evidence import OURS
 from unet_core.config import Options, UNetConfig
 from unet_core.graph.initial import SEEDS, check_seed, initial_tensors
 from unet_torch.canonical import as_torch
-from unet_torch.layers import OUTPUTS, batch_norm, convolution, join, max_pool, transposed_convolution
+from unet_torch.layers import OUTPUTS, convolution, join, max_pool, norm, transposed_convolution
 from unet_torch.upsampled import convolve_joined, saves
 
 
@@ -36,10 +36,10 @@ class DoubleConv(nn.Module):
         self.up = transposed_convolution(*up) if up else None
         self.conv = nn.Sequential(
             convolution(in_channels, middle_channels, 3, bias=config.conv_bias),
-            batch_norm(middle_channels, config),
+            norm(middle_channels, config),
             nn.ReLU(inplace=True),
             convolution(middle_channels, out_channels, 3, bias=config.conv_bias),
-            batch_norm(out_channels, config),
+            norm(out_channels, config),
             nn.ReLU(inplace=True),
         )
 
@@ -120,7 +120,7 @@ class UNet(nn.Module):
         self, level: DoubleConv, x: Float[Tensor, "n c h w"], skip: Float[Tensor, "n e H W"]
     ) -> Float[Tensor, "n d H W"]:
         """What a level of the decoder makes of the map below and the skip connection."""
-        if self.low_resolution and level.up is None and saves(*x.shape[1:]):
+        if self.low_resolution and self.config.upsampling == "bilinear" and saves(*x.shape[1:]):
             return level.conv[1:](convolve_joined(level.conv[0], x, skip, self.config))  # type: ignore[arg-type]
         return level(join(x, skip, self.config, level.up))
 

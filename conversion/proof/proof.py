@@ -183,7 +183,7 @@ def described(config: Description) -> dict[str, Any]:
     if isinstance(config, Graph):
         text = json.dumps(config.to_dict(), sort_keys=True)
         return {"network": config.title, "graph": hashlib.sha256(text.encode()).hexdigest()}
-    return dataclasses.asdict(config)
+    return config.to_dict()
 
 
 def identical(a: Runner, b: Runner) -> int:

@@ -3,18 +3,22 @@
 Kernels are OIHW; the keys are those of the torch twin's `state_dict`, in forward order.
 """
 
+import dataclasses
+import itertools
 import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, get_args
 
 import ml_dtypes
 import numpy as np
 
-from unet_core.config import UNetConfig
-from unet_core.errors import CheckpointError, some
-from unet_core.graph import Graph
+from unet_core.config import Fit, UNetConfig
+from unet_core.errors import CheckpointError, ConfigError, some
+from unet_core.graph import INPUT, Graph
+from unet_core.graph.family import graph, graph_of
 from unet_core.graph.graph import Kind
 
 Tensors = Mapping[str, np.ndarray]
@@ -57,37 +61,18 @@ def tensor_specs(config: Description) -> dict[str, TensorSpec]:
 
     Of a config, that is the forward order. Of a tensor that stands there under two names, the first.
     """
-    if isinstance(config, Graph):
-        return {
-            name: TensorSpec(tensor.shape, name.rpartition(".")[0], tensor.kind, None)
-            for name, tensor in config.tensors.items()
-            if tensor.same_as is None
-        }
-    specs: dict[str, TensorSpec] = {}
-
-    def convolution(layer: str, shape: tuple[int, ...], channels: int, *, bias: bool) -> None:
-        fan_in = math.prod(shape[1:])
-        specs[f"{layer}.weight"] = TensorSpec(shape, layer, "parameter", fan_in)
-        if bias:
-            specs[f"{layer}.bias"] = TensorSpec((channels,), layer, "parameter", fan_in)
-
-    def batch_norm(layer: str, channels: int) -> None:
-        for name in ("weight", "bias"):
-            specs[f"{layer}.{name}"] = TensorSpec((channels,), layer, "parameter", None)
-        for name in ("running_mean", "running_var"):
-            specs[f"{layer}.{name}"] = TensorSpec((channels,), layer, "statistic", None)
-        specs[f"{layer}.num_batches_tracked"] = TensorSpec((), layer, "counter", None)
-
-    for block in (*config.encoder_blocks, *config.decoder_blocks):
-        if block.up is not None:
-            convolution(f"{block.name}.up", (*block.up, 2, 2), block.up[1], bias=True)
-        steps = ((0, block.before, block.middle), (3, block.middle, block.after))
-        for place, before, after in steps:
-            convolution(f"{block.name}.conv.{place}", (after, before, 3, 3), after, bias=config.conv_bias)
-            batch_norm(f"{block.name}.conv.{place + 1}", after)
-    head = config.decoder_blocks[-1].after
-    convolution("out", (config.out_channels, head, 1, 1), config.out_channels, bias=True)
-    return specs
+    network = graph_of(config)
+    fans = {
+        name: math.prod(network.tensors[node.tensors["weight"]].shape[1:])
+        for node in network.nodes
+        if node.operation in ("convolution", "transposed_convolution")
+        for name in node.tensors.values()
+    }
+    return {
+        name: TensorSpec(tensor.shape, name.rpartition(".")[0], tensor.kind, fans.get(name))
+        for name, tensor in network.tensors.items()
+        if tensor.same_as is None
+    }
 
 
 def named_by(layers: Mapping[str, str], config: UNetConfig) -> dict[str, str]:
@@ -230,6 +215,40 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]], source: str) -> UNetConf
         middle_features=tuple(middle),
         upsampled_features=tuple(raised) if transposed else None,
     )
+
+
+def config_of(network: Graph) -> UNetConfig | None:
+    """The config of which this is the graph, whatever its nodes are called; None where it is that of no config."""
+    norm = next((node for node in network.nodes if node.operation in ("batch_norm", "group_norm")), None)
+    if norm is None or norm.attributes.get("momentum", 0.0) is None:
+        return None
+    known: dict[str, Any] = {"output": network.output, "norm_epsilon": norm.attributes["epsilon"]}
+    if norm.operation == "batch_norm":
+        known["norm_momentum"] = norm.attributes["momentum"]
+    else:
+        known |= {"norm": "group", "norm_groups": norm.attributes["groups"]}
+    named = _numbered(network)
+    try:
+        config = infer_config({name: tensor.shape for name, tensor in network.tensors.items()}, "the graph")
+        kinds = ("bilinear", "nearest") if config.upsampling == "bilinear" else (config.upsampling,)
+        for corners, first, fit, kind in itertools.product((True, False), (True, False), get_args(Fit), kinds):
+            choices = {"align_corners": corners, "skip_first": first, "fit": fit, "upsampling": kind}
+            variant = dataclasses.replace(config, **known, **choices)
+            if _numbered(graph(variant)) == named:
+                return variant
+    except (CheckpointError, ConfigError):
+        return None
+    return None
+
+
+def _numbered(network: Graph) -> Graph:
+    """The same graph, its nodes named by their places."""
+    names = {INPUT: INPUT, **{node.name: str(number) for number, node in enumerate(network.nodes)}}
+    nodes = (
+        dataclasses.replace(node, name=names[node.name], inputs=tuple(names[name] for name in node.inputs))
+        for node in network.nodes
+    )
+    return dataclasses.replace(network, nodes=tuple(nodes))
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -1,15 +1,12 @@
 """The graph of a UNet of this project's family, block by block, as `unet_torch.UNet` computes it."""
 
 import dataclasses
-import itertools
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, get_args
+from typing import Any
 
-from unet_core.config import Block, Fit, UNetConfig
-from unet_core.errors import CheckpointError, ConfigError
-from unet_core.graph.canonical import infer_config, tensor_specs
-from unet_core.graph.graph import INPUT, Graph, Node, Sizes, Tensor
+from unet_core.config import Block, UNetConfig
+from unet_core.graph.graph import INPUT, Graph, Kind, Node, Sizes, Tensor
 from unet_core.graph.operations import OPERATIONS, Role
 from unet_core.graph.sizes import Shape, named
 
@@ -46,40 +43,10 @@ def renamed(network: Graph, names: Mapping[str, str]) -> Graph:
     return dataclasses.replace(network, nodes=tuple(nodes), tensors=tensors)
 
 
-def config_of(network: Graph) -> UNetConfig | None:
-    """The config of which this is the graph, whatever its nodes are called; None where it is that of no config."""
-    norm = next((node.attributes for node in network.nodes if node.operation == "batch_norm"), None)
-    if norm is None or norm["momentum"] is None:
-        return None
-    try:
-        config = infer_config({name: tensor.shape for name, tensor in network.tensors.items()}, "the graph")
-        config = dataclasses.replace(
-            config, output=network.output, norm_epsilon=norm["epsilon"], norm_momentum=norm["momentum"]
-        )
-    except (CheckpointError, ConfigError):
-        return None
-    named = _numbered(network)
-    for corners, first, fit in itertools.product((True, False), (True, False), get_args(Fit)):
-        variant = dataclasses.replace(config, align_corners=corners, skip_first=first, fit=fit)
-        if _numbered(graph(variant)) == named:
-            return variant
-    return None
-
-
-def _numbered(network: Graph) -> Graph:
-    """The same graph, its nodes named by their places."""
-    names = {INPUT: INPUT, **{node.name: str(number) for number, node in enumerate(network.nodes)}}
-    nodes = (
-        dataclasses.replace(node, name=names[node.name], inputs=tuple(names[name] for name in node.inputs))
-        for node in network.nodes
-    )
-    return dataclasses.replace(network, nodes=tuple(nodes))
-
-
 class _Builder:
     def __init__(self, config: UNetConfig) -> None:
         self.config = config
-        self.tensors = {name: Tensor(spec.shape, spec.kind) for name, spec in tensor_specs(config).items()}
+        self.tensors: dict[str, Tensor] = {}
         self.nodes: list[Node] = []
         self.shapes: dict[str, Shape] = {INPUT: (named("batch"), config.in_channels, named("height"), named("width"))}
 
@@ -95,7 +62,7 @@ class _Builder:
         skips.pop()
         for block in config.decoder_blocks:
             x = self.double_convolution(block, self.joined(block, x, skips.pop()))
-        x = self.convolution("out", x, padding=0)
+        x = self.convolution("out", x, config.out_channels, 1, bias=True)
         if config.output == "softmax":
             self.add("softmax", x, axis=1)
         elif config.output == "sigmoid":
@@ -103,10 +70,10 @@ class _Builder:
         return Graph(config.in_channels, tuple(self.nodes), self.tensors, sizes=Sizes(least=config.minimum_size))
 
     def double_convolution(self, block: Block, x: str) -> str:
-        """(3x3 convolution, BatchNorm, ReLU) twice."""
-        for place in (0, 3):
-            x = self.convolution(f"{block.name}.conv.{place}", x, padding=1)
-            x = self.batch_norm(f"{block.name}.conv.{place + 1}", x)
+        """(3x3 convolution, normalisation, ReLU) twice."""
+        for place, channels in ((0, block.middle), (3, block.after)):
+            x = self.convolution(f"{block.name}.conv.{place}", x, channels, 3, bias=self.config.conv_bias)
+            x = self.normalised(f"{block.name}.conv.{place + 1}", x, channels)
             x = self.add("relu", x, name=f"{block.name}.conv.{place + 2}")
         return x
 
@@ -116,7 +83,7 @@ class _Builder:
         below, size = self.shapes[x][2:], self.shapes[skip][2:]
         doubled = tuple(2 * length for length in below)
         if block.up is not None:
-            x = self.upsampling_convolution(f"{block.name}.up", x)
+            x = self.upsampling_convolution(f"{block.name}.up", x, block.up[1])
         elif config.fit == "pad":
             x = self.interpolated(x, doubled)
         if config.fit == "pad":
@@ -128,19 +95,35 @@ class _Builder:
         return self.add("concatenate", *((skip, x) if config.skip_first else (x, skip)), axis=1)
 
     def interpolated(self, x: str, size: Shape) -> str:
+        if self.config.upsampling == "nearest":
+            return self.add("interpolate", x, mode="nearest", size=size)
         return self.add("interpolate", x, mode="linear", size=size, align_corners=self.config.align_corners)
 
-    def convolution(self, layer: str, x: str, *, padding: int) -> str:
-        pads = ((padding, padding),) * 2
+    def convolution(self, layer: str, x: str, channels: int, window: int, *, bias: bool) -> str:
+        before = self.shapes[x][1]
+        self.declare(layer, weight=(channels, before, window, window))
+        if bias:
+            self.declare(layer, bias=(channels,))
+        pads = ((window // 2, window // 2),) * 2
         return self.add("convolution", x, layer=layer, stride=(1, 1), padding=pads, dilation=(1, 1), groups=1)
 
-    def upsampling_convolution(self, layer: str, x: str) -> str:
+    def upsampling_convolution(self, layer: str, x: str, channels: int) -> str:
+        self.declare(layer, weight=(self.shapes[x][1], channels, 2, 2), bias=(channels,))
         still: dict[str, Any] = {"padding": (0, 0), "output_padding": (0, 0), "dilation": (1, 1), "groups": 1}
         return self.add("transposed_convolution", x, layer=layer, stride=(2, 2), **still)
 
-    def batch_norm(self, layer: str, x: str) -> str:
+    def normalised(self, layer: str, x: str, channels: int) -> str:
         config = self.config
+        self.declare(layer, weight=(channels,), bias=(channels,))
+        if config.norm == "group":
+            return self.add("group_norm", x, layer=layer, groups=config.norm_groups, epsilon=config.norm_epsilon)
+        self.declare(layer, "statistic", running_mean=(channels,), running_var=(channels,))
+        self.declare(layer, "counter", num_batches_tracked=())
         return self.add("batch_norm", x, layer=layer, epsilon=config.norm_epsilon, momentum=config.norm_momentum)
+
+    def declare(self, layer: str, kind: Kind = "parameter", **shapes: Any) -> None:
+        """The tensors of a layer, in the order of the state_dict."""
+        self.tensors |= {f"{layer}.{name}": Tensor(shape, kind) for name, shape in shapes.items()}
 
     def add(self, operation: str, *inputs: str, layer: str = "", name: str = "", **attributes: Any) -> str:
         """One more node, with the tensors of a layer; returns its name, by default that of the layer or operation."""
