@@ -54,7 +54,7 @@ KINDS = {"b.pt": "PyTorch file", "b.safetensors": "safetensors file", "b": "Orba
 
 
 def a_proof(of=CONFIG, **changed):
-    config = dataclasses.asdict(of)
+    config = of.to_dict()
     sides = (
         NetworkSummary("/somewhere/a.pt", "torch", "cpu", {"torch": "2.13.0"}, config, {"tf32": False}),
         NetworkSummary(
