@@ -3,6 +3,7 @@
 from unittest import mock
 
 import numpy as np
+import torch
 from conftest import trained_tensors
 
 from conversion.backends.torch_backend import TorchRunner
@@ -51,6 +52,19 @@ def in_torch(config=CONFIG, at=None, fault=None, runner=TorchRunner, **changed):
             return patched
 
     return (runner if at is None else Planted)(from_checkpoint(given), given, "B")
+
+
+def by_moments(moments):
+    """A fault of a BatchNorm: in training it normalises with moments that are not those that it tracks."""
+
+    def fault(row, x, *, run, weight, bias, **tensors):
+        y = row(x, weight=weight, bias=bias, **tensors)
+        if not run.training:
+            return y
+        mean, variance = moments(x)
+        return (x - mean) / torch.sqrt(variance + 1e-5) * weight[:, None, None] + bias[:, None, None]
+
+    return fault
 
 
 def transposed(name):

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp
-from planting import CONFIG, checkpoint, in_torch, transposed
+from planting import CONFIG, by_moments, checkpoint, in_torch, transposed
 from torch.nn import functional
 
 import unet_jax.kernels.normalisation
@@ -22,7 +22,7 @@ from conversion.backends.jax_backend import JaxRunner
 from conversion.backends.torch_backend import TorchRunner, runner_of
 from conversion.diagnosis.trials import _bfloat16, _tf32
 from conversion.proof.samples import Sample
-from unet_compare.divergence import COTANGENT, GRADIENT, MOVED, OUTPUT, STATISTICS, STEP, TIED, divergence
+from unet_compare.divergence import COTANGENT, GRADIENT, MOVED, OUTPUT, STATISTICS, STEP, TIED, WHOLE, divergence
 from unet_jax.operations import OPERATIONS
 from unet_torch.checkpoint import from_checkpoint
 
@@ -45,19 +45,6 @@ def rounding(rounded):
 
 def reflecting(_, x, *, weight):
     return functional.conv2d(functional.pad(x, (1, 1, 1, 1), mode="reflect"), weight)
-
-
-def by_moments(moments):
-    """A BatchNorm that, in training, normalises with other moments than those that it tracks."""
-
-    def fault(row, x, *, run, weight, bias, **tensors):
-        y = row(x, weight=weight, bias=bias, **tensors)
-        if not run.training:
-            return y
-        mean, variance = moments(x)
-        return (x - mean) / torch.sqrt(variance + 1e-5) * weight[:, None, None] + bias[:, None, None]
-
-    return fault
 
 
 def fast(x):
@@ -276,3 +263,21 @@ def test_both_twins_trace_the_same():
         assert list(ours) == list(theirs), field
         for name, value in ours.items():
             np.testing.assert_allclose(theirs[name], value, rtol=0, atol=1e-12 * max(np.abs(value).max(), 1e-3))
+
+
+def test_a_node_that_b_lacks_is_passed_by():
+    result = divergence(in_torch(dataclasses.replace(CONFIG, fit="pad")), A, SAMPLE)
+    assert (result.layer, result.quantity) == ("interpolate", OUTPUT)
+    assert result.cause == "an odd size is resized instead of padded with zeros"
+
+
+def test_a_program_that_is_no_graphs_is_seen(monkeypatch):
+    """Where a rewrite is at fault, every node by itself is right."""
+    monkeypatch.setattr("unet_jax.network.rewritten", lambda graph, tensors: (graph, _scaled(tensors)))
+    result = divergence(A, JaxRunner.of_checkpoint(checkpoint(), "B"), SAMPLE)
+    assert (result.layer, result.quantity) == (WHOLE, OUTPUT)
+    assert "the programs that are run compute something else" in result.cause
+
+
+def _scaled(tensors):
+    return {name: value * 1.001 if name == "out.weight" else value for name, value in tensors.items()}

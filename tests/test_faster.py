@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from unet_core import UNetConfig
 from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.graph.resampling import Resampling
 
 jax = pytest.importorskip("jax")
 
@@ -26,7 +27,7 @@ from unet_jax.kernels.pooling import max_pool_of_two_plain as max_pool_plain
 from unet_jax.kernels.upsampled import by_products, by_shifts, convolve_upsampled
 from unet_jax.model import UNet
 from unet_jax.operations import OPERATIONS, rewritten
-from unet_jax.operations.interpolation import Resampling, interpolate
+from unet_jax.operations.interpolation import interpolate
 
 FAMILY = [
     UNetConfig(3, 2, (2, 3, 4)),

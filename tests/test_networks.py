@@ -7,7 +7,7 @@ import pytest
 from conftest import trained_tensors
 
 from unet_core.config import UNetConfig
-from unet_core.graph import Graph, Node, Tensor
+from unet_core.graph import INPUT, Graph, Node, Tensor
 from unet_core.graph.canonical import COUNTER
 from unet_core.graph.family import graph
 
@@ -288,3 +288,26 @@ def test_axes_are_counted_alike_in_both_layouts(training):
         draw=lambda shape: jnp.asarray(draws[1](shape)),
     )
     np.testing.assert_allclose(found.transpose(0, 3, 1, 2), expected, rtol=0, atol=1e-13)
+
+
+def test_a_kernel_that_two_convolutions_have_under_two_names_is_not_folded():
+    plain = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
+    roles = {"weight": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}
+    nodes, tensors, last = [], {}, INPUT
+    for layer, norm in (("a", "n"), ("b", "m")):
+        same = "a.weight" if layer == "b" else None
+        tensors[f"{layer}.weight"] = Tensor((2, 2, 1, 1), "parameter", same)
+        for name in roles.values():
+            tensors[f"{norm}.{name}"] = Tensor((2,), "statistic" if "running" in name else "parameter")
+        nodes.append(Node(layer, "convolution", (last,), {"weight": f"{layer}.weight"}, plain))
+        named = {role: f"{norm}.{name}" for role, name in roles.items()}
+        nodes.append(Node(norm, "batch_norm", (layer,), named, {"epsilon": 1e-5, "momentum": 0.1}))
+        last = norm
+    graph = Graph(2, tuple(nodes), tensors)
+    rng = np.random.default_rng(0)
+    network = Network(graph)
+    for _, variable in network.variables():
+        variable.set_value(jnp.asarray(rng.uniform(0.5, 1.5, variable.shape), jnp.float32))
+    network.eval()
+    x = jnp.asarray(rng.standard_normal((1, 4, 4, 2)), jnp.float32)
+    np.testing.assert_allclose(network.fold()(x), network(x), rtol=1e-5, atol=1e-6)

@@ -6,7 +6,7 @@ layer, or what rounding the layer's input would do to A's float64 answer, if tha
 there; and the same times the ratio of the two unit roundoffs of what float64 may leave.
 """
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,6 +38,9 @@ errs by some `FAR * UNIT`, E[x^2] - E[x]^2 by `FAR**2 * UNIT` and more."""
 OUTPUT, STATISTICS, MOVED = "output", "running statistics", "output where the input is moved"
 COTANGENT, GRADIENT, STEP = "gradient of the output", "gradient of the parameters", "step of the parameters"
 TIED = "gradient of the output, among zeros"
+WHOLE = "the whole network"
+"""The layer of rows that are of no node: of the program that is run, which may be a rewritten graph, or a module's own
+code; node by node the graph is run as it is."""
 
 _BOTH: tuple[Precision, ...] = ("float64", "float32")
 _MODES: tuple[Mode, ...] = ("isolated", "cumulative")
@@ -82,15 +85,17 @@ def divergence(a: Runner, b: Runner, sample: Sample, *, seed: int = 0, progress:
     trained = _traced(a, b, sample.x, cotangent, seed)
     progress("layer by layer, update", 0.9)
     graph = graph_of(a.config).in_mode(training=True)
+    whole = _whole(a, b, sample.x, cotangent, seed)
     tables: list[Table] = []
     for mode in _MODES:
         traces = trained[mode]
         special = mode == "isolated" and "odd" in trained
+        run = whole if mode == "cumulative" else dict.fromkeys(whole, ())
         alone, tied = (_moved(trained["odd"], graph), _tied(trained["odd"], graph)) if special else ([], [])
         tables += [
-            Table("eval", mode, tuple(_outputs(predicted[mode]))),
-            Table("training", mode, (*_outputs(traces), *_statistics(traces), *alone)),
-            Table("backward", mode, (*_backward(traces, mode, graph), *tied)),
+            Table("eval", mode, (*_outputs(predicted[mode]), *run["eval"])),
+            Table("training", mode, (*_outputs(traces), *_statistics(traces), *alone, *run["training"])),
+            Table("backward", mode, (*_backward(traces, mode, graph), *tied, *run["backward"])),
             Table("update", mode, tuple(_steps(a, b, traces, mode, seed))),
         ]
     tables.sort(key=lambda table: _PASSES.index(table.pass_))  # each alone first, then what has travelled
@@ -133,6 +138,30 @@ def _traced(a: Runner, b: Runner, x: np.ndarray, cotangent: np.ndarray | None, s
     if cotangent is None or not _norms(graph):
         return found
     return {**found, "odd": all_of(_odd(forced, _norms(graph)), still=_norms(graph))}
+
+
+def _whole(a: Runner, b: Runner, x: np.ndarray, cotangent: np.ndarray, seed: int) -> dict[Pass, Sequence[Row]]:
+    """The rows of the programs that are run."""
+    shaken = _shaken(x, np.random.default_rng((seed, 5)))
+
+    def predicted(runner: Runner, precision: Precision, given: np.ndarray = x) -> Trace:
+        return Trace({WHOLE: runner.predict(given, precision)}, {}, {}, {})
+
+    def trained(runner: Runner, precision: Precision, given: np.ndarray = x) -> Trace:
+        done = runner.step(given, cotangent, precision)
+        return Trace({WHOLE: done.logits}, {}, done.gradients, done.statistics)
+
+    def all_of(run: Callable[..., Trace]) -> _Traces:
+        exact, own, wide, other = (run(runner, precision) for runner in (a, b) for precision in _BOTH)
+        return _Traces(exact, own, wide, other, run(a, "float64", shaken), {}, {})
+
+    evaluated, stepped = all_of(predicted), all_of(trained)
+    statistics, gradients = _tracked(stepped), list(stepped.exact.gradients)
+    return {
+        "eval": _outputs(evaluated),
+        "training": [*_outputs(stepped), _row(WHOLE, STATISTICS, statistics, "statistics", stepped)],
+        "backward": [_row(WHOLE, GRADIENT, gradients, "gradients", stepped, judged=("float64",))],
+    }
 
 
 def _norms(graph: Graph) -> dict[str, str]:
@@ -204,22 +233,28 @@ def _row(
 
 
 def _outputs(traces: _Traces) -> list[Row]:
-    return [_row(layer, OUTPUT, [layer], "outputs", traces) for layer in traces.exact.outputs]
+    """Of the nodes that both have."""
+    both = [layer for layer in traces.exact.outputs if layer in traces.wide.outputs]
+    return [_row(layer, OUTPUT, [layer], "outputs", traces) for layer in both]
 
 
 def _moved(odd: _Traces, graph: Graph) -> list[Row]:
-    return [_row(name, MOVED, [name], "outputs", odd) for name in _norms(graph)]
+    return [_row(name, MOVED, [name], "outputs", odd) for name in _norms(graph) if name in odd.wide.outputs]
 
 
 def _tied(odd: _Traces, graph: Graph) -> list[Row]:
-    norms = [name for name in reversed(odd.exact.cotangents) if name in _norms(graph)]
+    norms = [name for name in reversed(odd.exact.cotangents) if name in _norms(graph) and name in odd.wide.cotangents]
     return [_row(name, TIED, [name], "cotangents", odd) for name in norms]
 
 
 def _statistics(traces: _Traces) -> list[Row]:
     """The means and variances; a layer's counter is exact, and no part of it."""
-    tracked = {name: value for name, value in traces.exact.statistics.items() if value.dtype in FLOATS}
-    return [_row(layer, STATISTICS, names, "statistics", traces) for layer, names in _by_layer(tracked).items()]
+    layers = _by_layer(_tracked(traces))
+    return [_row(layer, STATISTICS, names, "statistics", traces) for layer, names in layers.items()]
+
+
+def _tracked(traces: _Traces) -> list[str]:
+    return [name for name, value in traces.exact.statistics.items() if value.dtype in FLOATS]
 
 
 def _backward(traces: _Traces, mode: Mode, graph: Graph) -> list[Row]:
@@ -230,7 +265,7 @@ def _backward(traces: _Traces, mode: Mode, graph: Graph) -> list[Row]:
     """
     names, judged = _by_place(traces.exact.gradients, graph), _BOTH if mode == "isolated" else ("float64",)
     rows: list[Row] = []
-    for layer in reversed(traces.exact.cotangents):
+    for layer in [name for name in reversed(traces.exact.cotangents) if name in traces.wide.cotangents]:
         rows.append(_row(layer, COTANGENT, [layer], "cotangents", traces, judged=judged))
         if layer in names:
             rows.append(_row(layer, GRADIENT, names[layer], "gradients", traces, judged=judged))
@@ -284,6 +319,8 @@ def _trials(
     """The switches that were tried on a row, and the likely cause."""
     theirs, budget = (traces.wide, row.wide_budget) if precision == "float64" else (traces.other, row.budget)
     layer, exact, training = row.layer, traces.exact, pass_ != "eval"
+    if layer == WHOLE:
+        return (), "no node departs by itself: the programs that are run compute something else than the graph"
     one, other = (network_of(runner, sample.x, traces.handed, traces.back, training=training) for runner in (a, b))
     if row.quantity == STEP:
         given = _given(_narrow(exact.gradients), seed)
@@ -297,7 +334,7 @@ def _trials(
         answers = exact.cotangents[layer], theirs.cotangents[layer]
         found = backward.output_trials(one, layer, *answers, precision, budget)
     else:
-        nodes = [node.name for node in one.graph.nodes if layer in _layers(one.first_names(node))]
+        nodes = [node.name for node in one.graph.nodes if layer in _layers(one.graph.first_names(node).values())]
         name = layer if row.quantity != STATISTICS else nodes[0]
         scene = forward.Scene(one, other, name, exact.outputs[name], theirs.outputs[name], precision, budget)
         if row.quantity == STATISTICS:
@@ -313,7 +350,7 @@ def _by_place(tensors: Tensors, graph: Graph) -> dict[str, list[str]]:
     left = set(tensors)
     places: dict[str, list[str]] = {}
     for node in graph.nodes:
-        own = [graph.tensors[name].same_as or name for name in node.tensors.values()]
+        own = graph.first_names(node).values()
         found = [name for name in dict.fromkeys(own) if name in left]
         left -= set(found)
         if found:
@@ -325,7 +362,7 @@ def _layers(names: Iterable[str]) -> set[str]:
     return {name.rpartition(".")[0] for name in names}
 
 
-def _by_layer(tensors: Tensors) -> dict[str, list[str]]:
+def _by_layer(tensors: Iterable[str]) -> dict[str, list[str]]:
     layers: dict[str, list[str]] = {}
     for name in tensors:
         layers.setdefault(name.rpartition(".")[0], []).append(name)

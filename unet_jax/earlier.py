@@ -14,7 +14,7 @@ _HWIO_TO_OIHW = (3, 2, 0, 1)
 
 def is_earlier(names: Iterable[str]) -> bool:
     """Whether the arrays of a network, or of a state of its training, have such names."""
-    return any(name.endswith("out.kernel") for name in names)
+    return any(name.endswith("bottom.conv1.kernel") for name in names)
 
 
 def as_today(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

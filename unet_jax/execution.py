@@ -147,7 +147,8 @@ def execute(
     for node in graph.nodes:
         run = _Run(training, kind, execution.strips, draw)
         inputs = [values[name] for name in node.inputs]
-        arrays = {role: now[graph.tensors[name].same_as or name] for role, name in node.tensors.items()}
+        names = graph.first_names(node)
+        arrays = {role: now[name] for role, name in names.items()}
         arrays = {role: _ready(node, role, array, kind, prepared=execution.prepared) for role, array in arrays.items()}
         value = _computed(node, inputs, arrays, node.at(sizes), run, execution.norm_parts if training else 1)
         if node.operation in _COSTLY:
@@ -156,7 +157,7 @@ def execute(
             value = _Value(tap(node.name, value.in_order(last=False)), last=False)
         values[node.name] = value
         for role, array in run.tracked.items():
-            name = graph.tensors[node.tensors[role]].same_as or node.tensors[role]
+            name = names[role]
             now[name] = updates[name] = array.astype(tensors[name].dtype)
         if node.name == until:
             break

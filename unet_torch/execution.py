@@ -76,7 +76,8 @@ def execute(
     answer = x
     for node in graph.nodes:
         run = _Run(training, x.dtype, lambda shape: draw(shape).to(x.device, x.dtype))
-        arrays = {role: now[graph.tensors[name].same_as or name] for role, name in node.tensors.items()}
+        names = graph.first_names(node)
+        arrays = {role: now[name] for role, name in names.items()}
         attributes = node.at(sizes)
         if needs_run(node.operation):
             attributes["run"] = run
@@ -86,7 +87,7 @@ def execute(
             answer = tap(node.name, answer)
         values[node.name] = answer
         for role, value in run.tracked.items():
-            name = graph.tensors[node.tensors[role]].same_as or node.tensors[role]
+            name = names[role]
             now[name] = updates[name] = value.detach().to(tensors[name].dtype)
         if node.name == until:
             break

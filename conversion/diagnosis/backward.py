@@ -44,9 +44,10 @@ def parameter_trials(
     """The same of the gradient by a node's own parameters."""
     node = a.nodes[name]
     inputs = a.inputs(node)
-    names = [first for first in a.first_names(node) if first in ours]
-    shared = any(other is not node and set(a.first_names(other)) & set(names) for other in a.graph.nodes)
-    if inputs is None or shared or name not in a.back:
+    first = a.graph.first_names(node)
+    names = [name for name in first.values() if name in ours]
+    owners = [other for other in a.graph.nodes if {*a.graph.first_names(other).values()} & set(names)]
+    if inputs is None or owners != [node] or name not in a.back:
         return ()
     known = inputs
 
@@ -56,7 +57,7 @@ def parameter_trials(
         _, found = a.gradients(node, [change(value) for value in known], roles, change(back))
         if rounded and "bias" in found:  # a sum, and no product
             found["bias"] = a.gradients(node, known, roles, back)[1]["bias"]
-        return flat({_first(a, node, role): value for role, value in found.items()}, names)
+        return flat({first[role]: value for role, value in found.items()}, names)
 
     def suspects(target: np.ndarray) -> Iterator[Suspect]:
         return _common(gradient, target, precision, rounds=node.operation in PRODUCTS)
@@ -82,11 +83,6 @@ def _common(
     if not np.isclose(factor, 1, rtol=1e-6):
         said = f"the gradient is {factor:.6g} times as large"
         yield Suspect(said if factor else "no gradient arrives (stop_gradient, detach)", factor * plain)
-
-
-def _first(a: TracedNetwork, node: Node, role: str) -> str:
-    name = node.tensors[role]
-    return a.graph.tensors[name].same_as or name
 
 
 def _same(value: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from conversion.diagnosis.nodes import TracedNetwork
 from conversion.diagnosis.tensors import parameter_cause
 from conversion.diagnosis.trials import PRODUCTS, ROUNDED, Suspect, Trial, cause_of, tried
 from conversion.proof.differences import UNITS
-from unet_core.graph import INPUT, Node
+from unet_core.graph import Node
 from unet_core.graph.canonical import Tensors
 
 
@@ -58,7 +58,8 @@ def forward_cause(scene: Scene) -> str | None:
 
 def tensor_cause(scene: Scene) -> str | None:
     """How the node's tensors differ; None where they do not."""
-    layers = {name.rpartition(".")[0] for name in scene.a.first_names(scene.a.nodes[scene.node])}
+    names = scene.a.graph.first_names(scene.a.nodes[scene.node]).values()
+    layers = {name.rpartition(".")[0] for name in names}
     found = (parameter_cause(layer, scene.a.tensors, scene.b.tensors) for layer in sorted(layers))
     return next((cause for cause in found if cause), None)
 
@@ -83,13 +84,11 @@ def _as_in_b(scene: Scene, node: Node, inputs: list[np.ndarray]) -> Iterator[Sus
 
 def _as_b_hands_on(scene: Scene, name: str) -> np.ndarray | None:
     """What A's node of this name handed on; where it has none, what B's makes of what A's handed on."""
-    known = {**scene.a.handed, INPUT: np.moveaxis(scene.a.x, -1, 1)}
-    if name in known:
-        return known[name].astype(np.float64)
+    if name in scene.a.known:
+        return scene.a.known[name].astype(np.float64)
     node = scene.b.nodes[name]
-    if not all(one in known for one in node.inputs):
-        return None
-    return scene.b.answer(node, [known[one].astype(np.float64) for one in node.inputs], scene.b.roles(node))
+    inputs = scene.a.inputs(node)
+    return None if inputs is None else scene.b.answer(node, inputs, scene.b.roles(node))
 
 
 def difference(node: Node, other: Node, scene: Scene) -> str | None:
@@ -292,7 +291,7 @@ def statistics_trials(scene: Scene, ours: Tensors, theirs: Tensors) -> tuple[Tri
     if momentum is None or inputs is None or "mean" not in node.tensors:
         return ()
     count = inputs[0].size // inputs[0].shape[1]
-    names = [scene.a.graph.tensors[node.tensors[role]].same_as or node.tensors[role] for role in ("mean", "variance")]
+    names = [scene.a.graph.first_names(node)[role] for role in ("mean", "variance")]
     old, expected, found = (
         [source[name].astype(np.float64) for name in names] for source in (scene.a.tensors, ours, theirs)
     )

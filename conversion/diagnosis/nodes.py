@@ -46,21 +46,21 @@ class TracedNetwork:
         batch, *size, _ = self.x.shape
         return self.graph.sizes_of(batch, size)
 
+    @cached_property
+    def known(self) -> dict[str, np.ndarray]:
+        """What the nodes handed on, and the input."""
+        return {**self.handed, INPUT: np.moveaxis(self.x, -1, 1)}
+
     def inputs(self, node: Node) -> list[np.ndarray] | None:
         """What a node takes in; None where that is not known, as of numbers that are no floats."""
-        known = {**self.handed, INPUT: np.moveaxis(self.x, -1, 1)}
-        if not all(name in known for name in node.inputs):
+        if not all(name in self.known for name in node.inputs):
             return None
-        return [known[name].astype(np.float64) for name in node.inputs]
+        return [self.known[name].astype(np.float64) for name in node.inputs]
 
     def roles(self, node: Node, tensors: Tensors | None = None) -> dict[str, np.ndarray]:
         """A node's tensors by their roles, or those that stand for them among others."""
         of = self.tensors if tensors is None else tensors
-        return {role: _wide(of[self.graph.tensors[name].same_as or name]) for role, name in node.tensors.items()}
-
-    def first_names(self, node: Node) -> list[str]:
-        """The names of its tensors, each under its first one."""
-        return [self.graph.tensors[name].same_as or name for name in node.tensors.values()]
+        return {role: _wide(of[name]) for role, name in self.graph.first_names(node).items()}
 
     def takers(self, name: str) -> Iterator[Node]:
         """The nodes that take an answer."""

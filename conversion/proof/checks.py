@@ -203,7 +203,7 @@ def locate(
 def _in_order(tensors: Tensors, config: Description) -> list[str]:
     """The keys in forward order."""
     graph = graph_of(config)
-    used = (graph.tensors[name].same_as or name for node in graph.nodes for name in node.tensors.values())
+    used = (name for node in graph.nodes for name in graph.first_names(node).values())
     return [key for key in dict.fromkeys((*used, *tensors)) if key in tensors]
 
 
@@ -215,7 +215,7 @@ def _owner_cause(
     handed = a.tracer("float64", training=True)(x).outputs
     one, other = (network_of(runner, x, handed, training=True) for runner in (a, b))
     for node in one.graph.nodes:
-        if key not in one.first_names(node) or node.name not in handed:
+        if key not in one.graph.first_names(node).values() or node.name not in handed:
             continue
         budget, nothing = FLOAT64_BUDGETS[quantity], handed[node.name]
         scene = Scene(one, other, node.name, nothing, nothing, "float64", budget)

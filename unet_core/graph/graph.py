@@ -270,6 +270,10 @@ class Graph:
         if not self.sizes.take(size):
             raise ValueError(f"an input of {'x'.join(map(str, size))}: the network takes {self.sizes}")
 
+    def first_names(self, node: Node) -> dict[str, str]:
+        """By their roles, the names of a node's tensors: of one that stands under several names, the first."""
+        return {role: self.tensors[name].same_as or name for role, name in node.tensors.items()}
+
     def uses(self) -> Counter[str]:
         """How often each answer is taken, by other nodes or as that of the network."""
         return Counter([name for node in self.nodes for name in node.inputs] + [self.nodes[-1].name])
@@ -287,8 +291,8 @@ class Graph:
     def trained(self) -> frozenset[str]:
         """The parameters on which the logits depend in training mode, by their first names: the others never change."""
         graph = self.in_mode(training=True)
-        used = {name for node in pruned(graph.nodes, graph.logits) for name in node.tensors.values()}
-        first = {self.tensors[name].same_as or name for name in used}
+        nodes = pruned(graph.nodes, graph.logits)
+        first = {name for node in nodes for name in graph.first_names(node).values()}
         return frozenset(name for name in first if self.tensors[name].kind == "parameter")
 
     def in_mode(self, *, training: bool) -> "Graph":

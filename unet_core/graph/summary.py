@@ -42,7 +42,7 @@ def summary(graph: Graph, size: Sequence[int] | None = None) -> tuple[SummaryRow
     seen: set[str] = set()
     rows = []
     for node in graph.nodes:
-        own = {graph.tensors[name].same_as or name for name in node.tensors.values()} - seen
+        own = {*graph.first_names(node).values()} - seen
         seen |= own
         trained = (graph.tensors[name] for name in own if graph.tensors[name].kind == "parameter")
         parameters = sum(math.prod(tensor.shape) for tensor in trained)

@@ -13,8 +13,6 @@ from unet_core.graph.operations import Ints, Mode
 from unet_core.graph.resampling import SMALL, Resampling, weights
 from unet_jax.operations.rows import of_maps
 
-__all__ = ["ROWS", "Resampling", "interpolate", "stretched", "weights"]
-
 _MOST_SHIFTS = 32
 """With more, a product with a matrix costs less."""
 

@@ -18,11 +18,13 @@ from unet_core.graph.operations import (
     Role,
     made_by_rewriting,
 )
+from unet_core.graph.resampled import interpolated
+from unet_core.graph.resampling import Resampling
 from unet_core.graph.sizes import Shape
 from unet_jax.kernels.upsampled import convolve_upsampled
 from unet_jax.kernels.winograd import by_rows
 from unet_jax.operations.convolutions import convolution
-from unet_jax.operations.interpolation import Resampling, interpolate, weights
+from unet_jax.operations.interpolation import interpolate
 from unet_jax.operations.rows import Run, of_maps
 from unet_jax.operations.shapes import pad
 
@@ -115,13 +117,10 @@ def _taps(how: Resampling, border: tuple[int, int]) -> Float[np.ndarray, "_ 2 3"
     total = how.target + after
     if before or after < 0 or not 2 * how.length <= how.target <= total <= 2 * how.length + 1:
         return None
-    matrix = weights(how)
-    points = np.arange(total + total % 2)
-    padded = np.pad(matrix, ((0, len(points) - how.target), (1, 2)))
-    taps = padded[points[:, None], points[:, None] // 2 + np.arange(3)]
-    if np.count_nonzero(taps) != np.count_nonzero(matrix) or taps[::2, 2].any():
+    table, count = interpolated(how, 2), -(-total // 2)
+    if not table.factor or table.radius != 1:
         return None
-    return taps.reshape(-1, 2, 3)
+    return table.cut((0, 2 * count), (0, count))
 
 
 for _name, _shape in (("upsampled_convolution", _shape_of_upsampled), ("summed_convolution", _shape_of_summed)):

@@ -10,6 +10,7 @@ from jax import Array
 
 from unet_core.graph import Graph, Node, Tensor
 from unet_jax.execution import Tensors
+from unet_jax.rewrites.patterns import rewritten_as
 
 _CHANNELS = {"convolution": 0, "transposed_convolution": 1}
 """The axis of the kernel that the answer's channels lie along; in groups, of a transposed one, not alone."""
@@ -21,7 +22,7 @@ def folded(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:
     A BatchNorm stays where others take the convolution's answer as well, or other nodes the same kernel.
     """
     takers = Counter(name for node in graph.nodes for name in node.inputs)
-    users = Counter(name for node in graph.nodes for name in node.tensors.values())
+    users = Counter(name for node in graph.nodes for name in graph.first_names(node).values())
     before = {node.name: node for node in graph.nodes}
     found = dict(tensors)
     specs = dict(graph.tensors)
@@ -33,12 +34,13 @@ def folded(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:
             node.operation != "batch_norm"
             or source is None
             or "mean" not in node.tensors
-            or not _alone(source, takers, users)
+            or not _alone(graph, source, takers, users)
         ):
             nodes.append(node)
             continue
-        weight, bias = source.tensors["weight"], source.tensors.get("bias")
-        scale, shift = _predicting(node, found, specs)
+        own = graph.first_names(source)
+        weight, bias = own["weight"], own.get("bias")
+        scale, shift = _predicting(node, {role: found[name] for role, name in graph.first_names(node).items()})
         kernel = found[weight].astype(scale.dtype)
         along = [1] * kernel.ndim
         along[_CHANNELS[source.operation]] = -1
@@ -52,26 +54,20 @@ def folded(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:
         nodes.append(
             Node(node.name, source.operation, source.inputs, {"weight": weight, "bias": name}, source.attributes)
         )
-    nodes = [node for node in nodes if node.name not in gone]
-    kept = {name for node in nodes for name in node.tensors.values()}
-    kept |= {specs[name].same_as or name for name in kept}
-    specs = {name: tensor for name, tensor in specs.items() if name in kept}
-    small = Graph(graph.in_channels, tuple(nodes), specs, graph.dimensions, graph.sizes)
-    return small, {name: array for name, array in found.items() if name in kept}
+    return rewritten_as(graph, [node for node in nodes if node.name not in gone], specs, found)
 
 
-def _alone(source: Node, takers: Counter[str], users: Counter[str]) -> bool:
+def _alone(graph: Graph, source: Node, takers: Counter[str], users: Counter[str]) -> bool:
     """Whether the BatchNorm behind a convolution is the only one that takes its answer, and it its kernel."""
     if source.operation not in _CHANNELS or takers[source.name] != 1:
         return False
     if source.operation == "transposed_convolution" and source.attributes["groups"] != 1:
         return False
-    return all(users[name] == 1 for name in source.tensors.values())
+    return all(users[name] == 1 for name in graph.first_names(source).values())
 
 
-def _predicting(norm: Node, tensors: Tensors, specs: dict[str, Tensor]) -> tuple[Array, Array]:
-    """What a BatchNorm multiplies by, and adds, in eval mode; in float32 at least."""
-    of = {role: tensors[specs[name].same_as or name] for role, name in norm.tensors.items() if role != "count"}
+def _predicting(norm: Node, of: Tensors) -> tuple[Array, Array]:
+    """What a BatchNorm with these tensors, by role, multiplies by, and adds, in eval mode; in float32 at least."""
     kind = jnp.promote_types(jnp.float32, of["mean"].dtype)
     scale = 1 / jnp.sqrt(of["variance"].astype(kind) + norm.attributes["epsilon"])
     if "weight" in of:

@@ -11,6 +11,6 @@ def prepared(graph: Graph, tensors: Tensors) -> dict[str, Array]:
     found = dict(tensors)
     for node in graph.nodes:
         if node.operation in KERNELS:
-            name = graph.tensors[node.tensors["weight"]].same_as or node.tensors["weight"]
+            name = graph.first_names(node)["weight"]
             found[name] = spatial_first(node, tensors[name])
     return found

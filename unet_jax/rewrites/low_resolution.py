@@ -6,6 +6,7 @@ from jax import Array
 
 from unet_core.graph import Graph, Node
 from unet_jax.execution import Tensors
+from unet_jax.rewrites.patterns import is_3x3
 
 
 def at_low_resolution(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:
@@ -17,7 +18,7 @@ def at_low_resolution(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, 
     nodes: dict[str, Node] = {}
     for node in graph.nodes:
         source = nodes.get(node.inputs[0]) if node.inputs else None
-        if source is not None and _fits(graph, node) and uses[source.name] == 1:
+        if source is not None and is_3x3(graph, node) and uses[source.name] == 1:
             border = None
             if _pads_zeros(source) and uses[source.inputs[0]] == 1:
                 border, source = source, nodes.get(source.inputs[0])
@@ -28,13 +29,6 @@ def at_low_resolution(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, 
                 node = _merged(node, source, border)
         nodes[node.name] = node
     return dataclasses.replace(graph, nodes=tuple(nodes.values()), training=None), dict(tensors)
-
-
-def _fits(graph: Graph, node: Node) -> bool:
-    if node.operation != "convolution" or graph.dimensions != 2:
-        return False
-    plain = {"stride": (1, 1), "padding": ((1, 1),) * 2, "dilation": (1, 1), "groups": 1}
-    return dict(node.attributes) == plain and graph.tensors[node.tensors["weight"]].shape[2:] == (3, 3)
 
 
 def _interpolates(node: Node) -> bool:

@@ -10,6 +10,7 @@ from jax import Array
 
 from unet_core.graph import Graph, Node, Tensor
 from unet_jax.execution import Tensors
+from unet_jax.rewrites.patterns import rewritten_as
 
 
 def in_parts(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:
@@ -34,13 +35,12 @@ def in_parts(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:
             nodes[node.name] = node
             continue
         del nodes[joint.name]
-        weight, total = node.tensors["weight"], ""
-        source = specs[weight].same_as or weight
+        weight, total = graph.first_names(node)["weight"], ""
         for first, last, name in _channels(graph, joint):
             part = f"{weight}[{first}:{last}]"
             out, _, *window = specs[weight].shape
             specs[part] = Tensor((out, last - first, *window), "parameter")
-            found[part] = found[source][:, first:last]
+            found[part] = found[weight][:, first:last]
             roles = {"weight": part} | ({"bias": node.tensors["bias"]} if "bias" in node.tensors and not first else {})
             convolved = Node(f"{node.name}[{first}:{last}]", "convolution", (name,), roles, node.attributes)
             nodes[convolved.name] = convolved
@@ -48,7 +48,7 @@ def in_parts(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:
             if first:
                 nodes[total] = Node(total, "add", (before, convolved.name))
         nodes[node.name] = dataclasses.replace(nodes.pop(total), name=node.name)
-    return dataclasses.replace(graph, nodes=tuple(nodes.values()), tensors=specs, training=None), found
+    return rewritten_as(graph, list(nodes.values()), specs, found)
 
 
 def _channels(graph: Graph, joint: Node) -> Iterator[tuple[int, int, str]]:

@@ -6,7 +6,7 @@ over the devices the sha256 of each part is stored, so that no host needs it who
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +86,9 @@ class SharedStates(States):
         for step in reversed(steps):
             path, problem, state = self.folder / str(step), "another host says why", None
             try:
-                if is_earlier(open_arrays(path, "state")):  # every host reads all of it
+                state = _read(path, step, start, shapes, of_state(mesh, shapes))
+                if state is None:  # every host reads all of it
                     state = new_state(orbax.read(path), recipe, mesh, training_item(path, step))
-                else:
-                    state = _read(path, step, start, shapes, of_state(mesh, shapes))
             except CheckpointError as error:
                 problem = str(error)
             if self._hosts.all(state is not None) and state is not None:
@@ -140,8 +139,10 @@ def _canonical(name: str, part: np.ndarray, config: Description) -> np.ndarray:
     return found
 
 
-def _read(path: Path, step: int, start: Checkpoint, shapes: TrainState, places: TrainState) -> TrainState:
+def _read(path: Path, step: int, start: Checkpoint, shapes: TrainState, places: TrainState) -> TrainState | None:
     """The state of a step on the devices; of every array the parts that are on this host's, checked.
+
+    None where an earlier version wrote it, in other layouts.
 
     Raises:
         CheckpointError: it is damaged, or of another network or training.
@@ -152,6 +153,8 @@ def _read(path: Path, step: int, start: Checkpoint, shapes: TrainState, places: 
         if record.config != start.config or trained["step"] != step:
             raise CheckpointError(f"{path}: is the state of another network, or of another step")
         network = _Item(path, "state", record.digests, start.config)
+        if is_earlier(network.names):
+            return None
         training = _Item(path, "training", trained["sha256"], None)
         tensors = network.placed(named_network(shapes), named_network(places))
         rest = training.placed(named_rest(shapes), named_rest(places))
@@ -176,6 +179,11 @@ class _Item:
     def __init__(self, path: Path, item: str, digests: Mapping[str, Any], config: Description | None) -> None:
         self.path, self._digests, self._config = path, digests, config
         self._arrays = open_arrays(path, item)
+
+    @property
+    def names(self) -> Iterable[str]:
+        """Of its arrays."""
+        return self._arrays
 
     def placed(self, shapes: Mapping[str, Any], places: Mapping[str, Sharding]) -> dict[str, Array]:
         """The arrays of these names, shapes and dtypes on these devices."""
