@@ -73,40 +73,39 @@ def _as_in_b(scene: Scene, node: Node, inputs: list[np.ndarray]) -> Iterator[Sus
     if other is None or len(other.inputs) != len(node.inputs):
         return
     said = difference(node, other, scene)
-    owners = _owners(node, scene.a), _owners(other, scene.b)
-    if owners[0] != owners[1] and sorted(owners[0]) == sorted(owners[1]):
-        given = [inputs[owners[0].index(owner)] for owner in owners[1]]
-    else:
-        given = [value for name in other.inputs if (value := _as_b_hands_on(scene, name)) is not None]
+    given = [value for name in other.inputs if (value := _as_b_hands_on(scene, name)) is not None]
     if said is not None and len(given) == len(other.inputs):
         yield Suspect(said, scene.b.answer(other, given, scene.b.roles(other)))
 
 
 def _as_b_hands_on(scene: Scene, name: str) -> np.ndarray | None:
-    """What A's node of this name handed on; where it has none, what B's makes of what A's handed on."""
-    if name in scene.a.known:
+    """What B's nodes without tensors make of what A's nodes with tensors, or those that both have, handed on."""
+    node = scene.b.nodes.get(name)
+    if name in scene.a.known and (node is None or node.tensors or node == scene.a.nodes.get(name)):
         return scene.a.known[name].astype(np.float64)
-    node = scene.b.nodes[name]
-    inputs = scene.a.inputs(node)
-    return None if inputs is None else scene.b.answer(node, inputs, scene.b.roles(node))
+    if node is None or node.tensors:
+        return None
+    given = [value for one in node.inputs if (value := _as_b_hands_on(scene, one)) is not None]
+    return scene.b.answer(node, given, {}) if len(given) == len(node.inputs) else None
 
 
 def difference(node: Node, other: Node, scene: Scene) -> str | None:
-    """How a node of B differs from that of A; None where it does not."""
+    """How a node of B, or one without tensors before it, differs from that of A; None where none does."""
     if node.operation != other.operation:
-        return f"where A has {node.operation}, B has {other.operation}"
+        return _FITS.get((node.operation, other.operation), f"where A has {node.operation}, B has {other.operation}")
     for name, value in node.attributes.items():
-        found = other.attributes[name]
-        if value != found:
-            return _said(node.operation, name, value, found, scene)
+        if value != other.attributes[name]:
+            return _said(node, other, name, scene)
     owners = _owners(node, scene.a), _owners(other, scene.b)
     if owners[0] != owners[1] and sorted(owners[0]) == sorted(owners[1]):
         return _order(other.inputs)
-    for one, its in zip(node.inputs, other.inputs, strict=True):
-        if one != its and one in scene.a.nodes and its in scene.b.nodes:
-            kinds = scene.a.nodes[one].operation, scene.b.nodes[its].operation
-            if kinds[0] != kinds[1]:
-                return _FITS.get(kinds, f"it takes what {its} hands on, in A what {one} does")
+    for names in zip(node.inputs, other.inputs, strict=False):
+        one, its = (side.nodes.get(name) for side, name in zip((scene.a, scene.b), names, strict=True))
+        if one is None or its is None or one == its or one.tensors or its.tensors:
+            continue
+        said = difference(one, its, scene)
+        if said is not None:
+            return said
     return None
 
 
@@ -120,9 +119,12 @@ def _owners(node: Node, network: TracedNetwork) -> list[str]:
     return found
 
 
-def _said(operation: str, name: str, value: Any, found: Any, scene: Scene) -> str:
+def _said(node: Node, other: Node, name: str, scene: Scene) -> str:
+    """That an attribute is another one in B."""
+    value, found, operation = node.attributes[name], other.attributes[name], node.operation
     if (operation, name) == ("interpolate", "size"):
-        pads = [any(taker.operation == "pad" for taker in side.takers(scene.node)) for side in (scene.a, scene.b)]
+        both = (scene.a, node), (scene.b, other)
+        pads = [any(taker.operation == "pad" for taker in side.takers(one.name)) for side, one in both]
         if pads[0] != pads[1]:
             return _FITS["interpolate", "pad"] if pads[1] else _FITS["pad", "interpolate"]
     if name == "align_corners":
