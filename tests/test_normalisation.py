@@ -1,9 +1,9 @@
 """BatchNorm's statistics in one pass, and its gradient: against NumPy and the plain form, in both dtypes."""
 
+import functools
 import os
 import subprocess
 import sys
-from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ jax = pytest.importorskip("jax")
 import jax.numpy as jnp
 from jax import lax
 
-from unet_jax.kernels.normalisation import normalise, normalise_plain, one_pass, two_pass
+from unet_jax.kernels.normalisation import inverse_deviation, normalise, normalise_plain, one_pass, two_pass
 from unet_jax.model import UNet
 from unet_jax.operations import norms
 
@@ -69,6 +69,42 @@ def test_the_two_passes_are_taken_where_a_guess_is_far(monkeypatch, guesses, two
     x = (x - x.mean((0, 1, 2))) / x.std((0, 1, 2))
     mean, _ = jax.jit(lambda x, guess: one_pass(x, guess))(x, jnp.asarray(guesses, jnp.float32))
     assert (mean == -1).all() == two
+
+
+def flat(shape):
+    """A picture most of whose points are the same, as of a dark background; what it shows is a quarter of it."""
+    x = np.full(shape, 0.3, np.float32)
+    height, width = shape[1] // 2, shape[2] // 2
+    x[:, :height, :width] = np.random.default_rng(0).uniform(0, 3, (shape[0], height, width, shape[-1]))
+    return x
+
+
+FLAT = [(1, 6, 5, 8), (1, 32, 24, 4), (2, 32, 32, 4), (1, 100, 130, 8)]
+
+
+@pytest.mark.parametrize("shape", FLAT)
+def test_flat_pictures_have_accurate_statistics(shape):
+    of_mean, of_variance = errors(jax.jit(two_pass)(flat(shape)), flat(shape))
+    assert of_mean < 3e-7
+    assert of_variance < 1e-6
+
+
+def test_one_sum_over_a_flat_picture_would_be_far_off():
+    """The control: every sum is rounded to the same side."""
+    x = flat((1, 32, 24, 4))
+    sums = functools.reduce(np.add, x.reshape(-1, 4))
+    assert errors((sums / np.float32(32 * 24), x.var((0, 1, 2))), x)[0] > 3e-6
+
+
+def test_the_deviations_errors_are_to_both_sides():
+    variance = np.random.default_rng(0).uniform(0.01, 2, 100_000).astype(np.float32)
+    exact = 1 / np.sqrt(variance.astype(np.float64))
+
+    def one_sided(function):
+        return abs(np.mean(np.asarray(jax.jit(function)(variance), np.float64) / exact - 1))
+
+    assert one_sided(lambda variance: inverse_deviation(variance, 0.0)) < 2e-9
+    assert one_sided(lambda variance: 1 / jnp.sqrt(variance)) > 5e-9, "the control: else it need not be"
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 2, 3), (2, 1, 1, 3), (1, 1, 5000, 2), (3, 7, 1500, 2), (9000, 1, 1, 2)])
@@ -206,7 +242,7 @@ def test_what_is_saved_for_the_gradient_is_the_map_as_it_is():
     """No copy of it in float32."""
     x = jnp.zeros((2, 8, 8, 3), jnp.bfloat16)
     ones = jnp.ones(3)
-    pull = jax.eval_shape(lambda x: jax.vjp(partial(normalise, epsilon=EPSILON), x, ones, ones, ones)[1], x)
+    pull = jax.eval_shape(lambda x: jax.vjp(functools.partial(normalise, epsilon=EPSILON), x, ones, ones, ones)[1], x)
     assert [like.dtype for like in jax.tree.leaves(pull) if like.shape == x.shape] == [jnp.bfloat16]
 
 

@@ -15,6 +15,7 @@ from unet_cli.main import main
 from unet_core import UNetConfig, UNetError
 from unet_core.checkpoints import safetensors_file
 from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.graph.initial import initial_tensors
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
@@ -333,6 +334,55 @@ def test_no_false_alarm(seed, features):
     a, b = (torch_file.from_checkpoint(Checkpoint(config, tensors)) for _ in range(2))
     proof = verify(a, b.to(memory_format=torch.channels_last))
     assert proof.equal, proof.verdict
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("config", "seed"),
+    [
+        (UNetConfig(3, 1, (4, 6, 8)), 2),
+        (
+            UNetConfig(
+                2,
+                3,
+                (4, 6, 8),
+                upsampling="transposed",
+                skip_first=True,
+                fit="pad",
+                conv_bias=True,
+                output="softmax",
+                upsampled_features=(5, 7),
+                norm_epsilon=1e-3,
+            ),
+            1,
+        ),
+    ],
+    ids=["bilinear", "transposed"],
+)
+def test_no_number_of_threads_makes_a_narrow_network_another(config, seed, threads):
+    """Torch sums in another order with each; of so few channels its own error is small by luck now and then."""
+    rng = np.random.default_rng(seed)
+    tensors = {
+        key: value + np.float32(0.1) * rng.random(value.shape, np.float32) if value.dtype == np.float32 else value
+        for key, value in initial_tensors(config, seed).items()
+    }
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    model = torch_file.from_checkpoint(Checkpoint(config, tensors))
+    proof = verify(model, conversion.to_jax(model))
+    torch.set_num_threads(before)
+    assert proof.equal, proof.verdict
+
+
+@pytest.mark.parametrize(("moved", "most"), [(0.0, 1.25), (1.0, 1.75), (0.1, 1.25)])
+def test_what_the_weights_last_place_moves_counts_beside_torchs_error(moved, most):
+    def judged(other):
+        error = judgement.Float32Error(1e-6, other * 1e-6, moved * 1e-6)
+        (check,) = judgement.float32_checks("a sample", [dict.fromkeys([EVAL], error)] * 5)
+        return check.ok
+
+    assert judged(most)
+    assert not judged(most + 0.05)
 
 
 def test_a_doubtful_float32_ratio_is_judged_on_more_inputs(monkeypatch):

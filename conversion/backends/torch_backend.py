@@ -150,7 +150,7 @@ class TorchRunner:
 
     def _first(self, x: np.ndarray, precision: Precision) -> Tensor:
         """In torch's layout."""
-        return torch.from_numpy(x).to(self._device, _DTYPES[precision]).movedim(-1, 1)
+        return torch.from_numpy(x).to(self._device, _DTYPES[precision]).movedim(-1, 1).contiguous()
 
 
 class ModuleRunner(TorchRunner):

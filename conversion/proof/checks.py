@@ -1,7 +1,9 @@
 """Judges two networks' answers to one input, and finds the first layer where they part."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,8 +44,18 @@ Answers = Mapping[str, Tensors]
 """What one network answers to one input: for each quantity above, its tensors by name."""
 
 
-Float32Errors = Mapping[str, tuple[float, float]]
-"""For each quantity, torch's own float32 error and the other network's."""
+class Float32Error(NamedTuple):
+    """How far a quantity is from its float64 reference."""
+
+    torch: float
+    """Computed by torch in float32."""
+    other: float
+    """By the other network in float32."""
+    moved: float = 0.0
+    """In float64, of the network whose weights lie one unit in the last place beside; 0: not measured."""
+
+
+Float32Errors = Mapping[str, Float32Error]
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,7 @@ class Check:
     tensor: str
     """The tensor that the float64 error was found in; empty for logits and in float32."""
     baseline: float | None
-    """float32: torch's own error, from which the budget follows."""
+    """float32: torch's own error, where in doubt beside what weights one unit off move; the budget follows from it."""
 
     @property
     def ok(self) -> bool:
@@ -129,24 +141,33 @@ def float64_checks(sample: str, a: Answers, b: Answers) -> Iterator[Check]:
         yield Check(sample, quantity, "float64", errors[tensor], budget, tensor, None)
 
 
-def float32_errors(reference: Answers, torch: Answers, other: Answers) -> Float32Errors:
-    """How far torch, and the other, are in float32 from the float64 reference, quantity by quantity."""
+def float32_errors(reference: Answers, torch: Answers, other: Answers, moved: Answers | None = None) -> Float32Errors:
+    """How far torch, and the other, are in float32 from the float64 reference, quantity by quantity.
+
+    Args:
+        reference: the answers in float64.
+        torch, other: in float32.
+        moved: in float64, with other weights; None: not known.
+    """
+    found = [torch, other, *([] if moved is None else [moved])]
     return {
-        quantity: (
-            norm_difference(_floats(torch[quantity]), reference[quantity]),
-            norm_difference(_floats(other[quantity]), reference[quantity]),
-        )
+        quantity: Float32Error(*(norm_difference(_floats(one[quantity]), reference[quantity]) for one in found))
         for quantity in FLOAT64_BUDGETS
         if _floats(reference.get(quantity, {}))
     }
 
 
 def float32_checks(sample: str, errors: Sequence[Float32Errors]) -> Iterator[Check]:
-    """The other network may err little more than torch does, over all the inputs whose errors are given."""
+    """The other network may err little more than torch does, over all the inputs whose errors are given.
+
+    Where the answers are known of weights one unit in the last place off, their distance counts beside torch's error,
+    and so does one rounding of the answer: of a narrow network torch's error alone may be small by luck.
+    """
     for quantity in errors[0]:
-        own, others = np.sqrt(np.mean(np.square([found[quantity] for found in errors]), axis=0)).tolist()
+        torch, other, moved = np.sqrt(np.mean(np.square([found[quantity] for found in errors]), axis=0)).tolist()
+        own = math.hypot(torch, moved, FLOAT32_UNIT if moved else 0.0)
         budget = FLOAT32_FACTOR * max(own, FLOAT32_UNIT) if quantity in FLOAT32_JUDGED else None
-        yield Check(sample, quantity, "float32", others, budget, "", own)
+        yield Check(sample, quantity, "float32", other, budget, "", own)
 
 
 def misshaped(a: Runner, b: Runner) -> Departure | None:

@@ -133,7 +133,7 @@ def verify_runners(
                 progress(f"float32 on {sample.name} is in doubt: {NEIGHBOURS} neighbours", begun + 0.8 / len(batches))
                 near = tuple(repeated(sample, NEIGHBOURS, seed=seed))
                 inputs += [Input.of(one.name, one.x) for one in near]
-                errors += _neighbouring_errors(*by_torch, near, seed)
+                errors = list(_neighbouring_errors(*by_torch, (sample, *near), seed))
                 narrow = list(float32_checks(f"{sample.name} +{NEIGHBOURS}", errors))
             found += narrow
         checks += found
@@ -161,15 +161,18 @@ def _answers(a: Runner, b: Runner, sample: Sample, precision: Precision, seed: i
 
 
 def _neighbouring_errors(a: Runner, b: Runner, near: Iterable[Sample], seed: int) -> Iterator[Float32Errors]:
-    """The float32 errors on such inputs, of networks whose weights lie one unit in the last place beside.
+    """The float32 errors on such inputs, of these networks on the first and of ones with weights beside on the others.
 
     A rounding error is a matter of the last bits of inputs and weights; so is the ratio of two of them. Over neighbours
-    it averages out, while a real loss of precision stays.
+    it averages out, while a real loss of precision stays. How far the weights' last place moves the answers is measured
+    along with it.
     """
     for number, again in enumerate(near):
-        first, second = (runner.with_tensors(neighbour(runner.tensors, number)) for runner in (a, b))
-        reference = answer(first, again, "float64", seed=seed)
-        yield float32_errors(reference, *_answers(first, second, again, "float32", seed))
+        moved = [runner.with_tensors(neighbour(runner.tensors, number)) for runner in (a, b)]
+        first, second = moved if number else (a, b)
+        other = a if number else moved[0]
+        reference, beside = (answer(one, again, "float64", seed=seed) for one in (first, other))
+        yield float32_errors(reference, *_answers(first, second, again, "float32", seed), beside)
 
 
 def side_of(runner: Runner) -> NetworkSummary:

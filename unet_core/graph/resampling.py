@@ -23,7 +23,8 @@ class Resampling(NamedTuple):
     align_corners: bool = False
     antialias: bool = False
     double: bool = True
-    """Whether the map is in float64, in which torch then rounds the coordinates of the nearest points."""
+    """Whether the map is in float64; else the coordinates of the nearest points are rounded as torch does, and the
+    shares of others are rounded so that they sum to one."""
     small: bool = False
     """Whether the map is one for torch's other kernel of the nearest points."""
 
@@ -36,6 +37,8 @@ Sources = tuple[Int[np.ndarray, "target taps"], Float[np.ndarray, "target taps"]
 def sources(how: Resampling) -> Sources:
     """What each target takes of which points, in float64; beyond the ends lie copies of the points there."""
     first, shares = _nearest(how) if how.mode.startswith("nearest") else _weighted(how)
+    if not how.double:
+        shares = _rounded(shares)
     return np.clip(first[:, None] + np.arange(shares.shape[1]), 0, how.length - 1), shares
 
 
@@ -46,6 +49,14 @@ def weights(how: Resampling) -> Float[np.ndarray, "target length"]:
     matrix = np.zeros((how.target, how.length))
     np.add.at(matrix, (np.arange(how.target)[:, None], columns), shares)
     return matrix
+
+
+def _rounded(shares: Float[np.ndarray, "target taps"]) -> Float[np.ndarray, "target taps"]:
+    """As float32 has them, where none is above one; rounded each by itself, they would raise or lower a whole map."""
+    found = np.round(shares * 2.0**24) / 2.0**24
+    largest = abs(found).argmax(1)[:, None]
+    np.put_along_axis(found, largest, np.take_along_axis(found, largest, 1) + (1 - found.sum(1, keepdims=True)), 1)
+    return found
 
 
 _Taps = tuple[Int[np.ndarray, " target"], Float[np.ndarray, "target taps"]]

@@ -30,7 +30,7 @@ def normalise_plain(
     """`normalise` by the two-pass statistics, with XLA's own derivatives; needs no guess."""
     x = x.astype(scale.dtype)
     mean, variance = two_pass(x)
-    return Normalised((x - mean) * (scale / jnp.sqrt(variance + epsilon)) + bias, mean, variance)
+    return Normalised((x - mean) * (scale * inverse_deviation(variance, epsilon)) + bias, mean, variance)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -52,7 +52,8 @@ def normalise(
         epsilon: what is added to the variance.
     """
     mean, variance = lax.platform_dependent(x, guess, cpu=_two_pass, default=one_pass)
-    return Normalised((x.astype(scale.dtype) - mean) * (scale / jnp.sqrt(variance + epsilon)) + bias, mean, variance)
+    factor = scale * inverse_deviation(variance, epsilon)
+    return Normalised((x.astype(scale.dtype) - mean) * factor + bias, mean, variance)
 
 
 _Saved = tuple[Array, Array, Array, Array]
@@ -68,7 +69,7 @@ def _backward(epsilon: float, saved: _Saved, gradient: Normalised) -> tuple[Arra
     count = x.size // x.shape[-1]
     residual = x.astype(scale.dtype) - mean
     of_bias, product = gradient.y.sum((0, 1, 2)), (gradient.y * residual).sum((0, 1, 2))
-    inverse = 1 / jnp.sqrt(variance + epsilon)
+    inverse = inverse_deviation(variance, epsilon)
     of_mean = gradient.mean - of_bias * scale * inverse
     of_variance = gradient.variance - product * scale * inverse**3 / 2
     of_x = gradient.y * (scale * inverse) + of_mean / count + residual * (2 * of_variance / count)
@@ -76,6 +77,11 @@ def _backward(epsilon: float, saved: _Saved, gradient: Normalised) -> tuple[Arra
 
 
 normalise.defvjp(_forward, _backward)
+
+
+def inverse_deviation(variance: Array, epsilon: float) -> Array:
+    """1 / sqrt(variance + epsilon), without XLA's `rsqrt`, whose errors on a CPU lie on one side and add up."""
+    return jnp.sqrt(1 / (variance + epsilon))
 
 
 def _two_pass(x: Array, like: Array) -> Moments:
@@ -87,8 +93,10 @@ def two_pass(x: Float[Array, "*points c"]) -> Moments:
 
     The second pass takes the moments about the first pass's mean, which gives that mean's own rounding error and takes
     it out (Chan, Golub and LeVeque, The American Statistician 37, 1983). Accurate also where |mean| >> deviation.
+    And so are flat maps, most of whose numbers are the same: one sum over all would be rounded the same way at each.
     """
-    axes = tuple(range(x.ndim - 1))
+    x = x.reshape(x.shape[0], -1, x.shape[-1])  # rows and columns as one: XLA sums up a long axis in parts
+    axes = (0, 1)
     shift = lax.stop_gradient(x.mean(axes))  # the moments do not depend on it, so neither does their gradient
     residual = x - shift
     correction = residual.mean(axes)

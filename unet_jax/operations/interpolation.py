@@ -34,8 +34,8 @@ def interpolate(
             raise ValueError("neither a size nor a scale")
         size = tuple(math.floor(length * factor) for length, factor in zip(lengths, scale, strict=True))
     exact = jnp.promote_types(x.dtype, jnp.float32)
-    rounded = {"double": exact == jnp.float64, "small": len(size) == 2 and sum(size) <= SMALL}
-    options = rounded if mode.startswith("nearest") else {"align_corners": align_corners, "antialias": antialias}
+    small = mode.startswith("nearest") and len(size) == 2 and sum(size) <= SMALL
+    options = {"align_corners": align_corners, "antialias": antialias, "double": exact == jnp.float64, "small": small}
     y = x.astype(exact)
     if rows is not None and columns is not None:
         return _given(_given(y, 1, rows), 2, columns).astype(x.dtype)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from unet_jax.kernels.normalisation import normalise
+from unet_jax.kernels.normalisation import inverse_deviation, normalise
 from unet_jax.operations.rows import Run, in_torchs, of_maps
 
 
@@ -79,7 +79,7 @@ def layer_norm(x: Array, *, weight: Array | None = None, bias: Array | None = No
     last = tuple(range(-axes, 0))
     exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     residual = exact - exact.mean(last, keepdims=True)
-    y = residual * jax.lax.rsqrt(jnp.square(residual).mean(last, keepdims=True) + epsilon)
+    y = residual * inverse_deviation(jnp.square(residual).mean(last, keepdims=True), epsilon)
     return _affine(y, weight, bias).astype(x.dtype)
 
 
@@ -92,7 +92,7 @@ def _predicted(
     x: Array, weight: Array | None, bias: Array | None, mean: Array, variance: Array, epsilon: float
 ) -> Array:
     exact = jnp.promote_types(x.dtype, jnp.float32)
-    scale = 1 / jnp.sqrt(variance.astype(exact) + epsilon)
+    scale = inverse_deviation(variance.astype(exact), epsilon)
     scale = scale if weight is None else weight.astype(exact) * scale
     return _affine(x.astype(exact) - mean.astype(exact), scale, bias).astype(x.dtype)
 
@@ -103,7 +103,10 @@ def _affine(y: Array, weight: Array | None, bias: Array | None) -> Array:
 
 
 def _moved(old: Array, new: Array, share: float | Array) -> Array:
-    return ((1 - share) * old + share * new.astype(old.dtype)).astype(old.dtype)
+    """(1 - share) * old + share * new, with one rounding of its own size."""
+    new = new.astype(old.dtype)
+    step = new - old
+    return jnp.where(share < 0.5, old + share * step, new - (1 - share) * step).astype(old.dtype)
 
 
 _Moments = tuple[Array, Array, Array]
@@ -125,7 +128,7 @@ def _forward(x: Array, groups: int, epsilon: float) -> tuple[_Moments, tuple[Arr
     correction = _mean(residual, groups)  # the mean's own rounding error, as in `two_pass`
     mean, residual = mean + correction, residual - correction
     variance = _mean(jnp.square(residual), groups)
-    inverse = 1 / jnp.sqrt(variance + epsilon)
+    inverse = inverse_deviation(variance, epsilon)
     n, channels = x.shape[0], x.shape[-1]
     made = residual * inverse, mean.reshape(n, channels), variance.reshape(n, channels)
     return made, (x, mean, inverse)
@@ -143,8 +146,8 @@ _normalised.defvjp(_forward, _backward)
 
 
 def _mean(x: Array, groups: int) -> Array:
-    """Of each example's groups of channels, for each channel: first of each map, along the axis that lies closest."""
-    mean = x.mean(tuple(range(1, x.ndim - 1)), keepdims=True)
+    """Of each example's groups of channels, for each channel: first of each map, as one long axis (see `two_pass`)."""
+    mean = x.reshape(x.shape[0], -1, x.shape[-1]).mean(1).reshape(x.shape[0], *(1,) * (x.ndim - 2), -1)
     if groups == x.shape[-1]:
         return mean
     grouped = mean.reshape(*mean.shape[:-1], groups, -1)

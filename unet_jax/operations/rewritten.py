@@ -86,8 +86,9 @@ def upsampled_convolution(
     taps: list[Array | np.ndarray | None] = [rows, columns]
     if rows is None or columns is None:
         factors = scale or (None,) * len(size)
+        double = weight.dtype == np.float64
         taps = [
-            _taps(Resampling(mode, length, target, factor, align_corners and mode == "linear"), ends)
+            _taps(Resampling(mode, length, target, factor, align_corners and mode == "linear", double=double), ends)
             for length, target, factor, ends in zip(lengths, size, factors, border, strict=True)
         ]
     high, wide = (part if part is not None and part.shape[1:] == (2, 3) else None for part in taps)

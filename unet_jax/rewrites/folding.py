@@ -10,6 +10,7 @@ from jax import Array
 
 from unet_core.graph import Graph, Node, Tensor
 from unet_jax.execution import Tensors
+from unet_jax.kernels.normalisation import inverse_deviation
 from unet_jax.rewrites.patterns import rewritten_as
 
 _CHANNELS = {"convolution": 0, "transposed_convolution": 1}
@@ -69,7 +70,7 @@ def _alone(graph: Graph, source: Node, takers: Counter[str], users: Counter[str]
 def _predicting(norm: Node, of: Tensors) -> tuple[Array, Array]:
     """What a BatchNorm with these tensors, by role, multiplies by, and adds, in eval mode; in float32 at least."""
     kind = jnp.promote_types(jnp.float32, of["mean"].dtype)
-    scale = 1 / jnp.sqrt(of["variance"].astype(kind) + norm.attributes["epsilon"])
+    scale = inverse_deviation(of["variance"].astype(kind), norm.attributes["epsilon"])
     if "weight" in of:
         scale = scale * of["weight"].astype(kind)
     shift = -of["mean"].astype(kind) * scale

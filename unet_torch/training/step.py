@@ -55,7 +55,7 @@ class TrainState:
 def new_state(
     checkpoint: Checkpoint, recipe: TrainConfig, device: torch.device, processes: Processes | None = None
 ) -> TrainState:
-    """The state before the first update, on the device, channels_last.
+    """The state before the first update, on the device, in the memory format of `memory_format`.
 
     Args:
         checkpoint: the network to start from.
@@ -65,7 +65,7 @@ def new_state(
     """
     model = prepared(from_checkpoint(checkpoint), recipe, processes or Processes(device))
     model = model.to(device, dtype_of(recipe)).train()
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of nn.Module, as documented
+    model = model.to(memory_format=memory_format(device))  # type: ignore[call-overload]  # of nn.Module, as documented
     average = copy.deepcopy(model).eval() if recipe.ema else None
     if isinstance(model, Network):
         model.generator = torch.Generator(device)
@@ -128,11 +128,21 @@ def updater(
 
 
 def placed(batch: Batch, recipe: TrainConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """A batch on the device, NCHW in channels_last; from pinned memory, and without waiting, where that is a GPU."""
+    """A batch on the device, NCHW; from pinned memory, and without waiting, where that is a GPU."""
     image, labels = torch.from_numpy(batch.image).permute(0, 3, 1, 2), torch.from_numpy(batch.labels)
+    image = image.contiguous(memory_format=memory_format(device))
     if device.type == "cuda":
         image, labels = image.pin_memory(), labels.pin_memory()
     return image.to(device, dtype_of(recipe), non_blocking=True), labels.to(device, non_blocking=True)
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """How maps lie in memory: channels_last, which is fastest, but on a CPU as torch has them by itself.
+
+    There torch sums up a channels_last map's mean and variance in float32, point after point: BatchNorm's answer to
+    pictures of a flat background is 0.5 % off at 512x512, at 5e-8 otherwise. What it costs is 5 % of an update.
+    """
+    return torch.contiguous_format if device.type == "cpu" else torch.channels_last
 
 
 def _seed(*numbers: int) -> int:
