@@ -84,6 +84,7 @@ def test_every_option_is_tried():
         assert tried == {field.name for field in dataclasses.fields(UNetConfig)}
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     "options", [{"upsampling": "nearest"}, {"features": (2, 4, 6), "norm": "group", "norm_groups": 2}]
 )

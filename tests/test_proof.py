@@ -325,7 +325,7 @@ def test_networks_of_different_shapes_differ():
     assert not proof.checks
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(st.integers(0, 10**6), st.lists(st.integers(4, 12), min_size=2, max_size=3).map(tuple))
 def test_no_false_alarm(seed, features):
     """Random networks against themselves, laid out otherwise in memory: torch sums in another order."""
@@ -336,12 +336,12 @@ def test_no_false_alarm(seed, features):
     assert proof.equal, proof.verdict
 
 
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
-    ("config", "seed"),
+    ("threads", "config", "seed"),
     [
-        (UNetConfig(3, 1, (4, 6, 8)), 2),
+        (2, UNetConfig(3, 1, (4, 6, 8)), 2),
         (
+            1,
             UNetConfig(
                 2,
                 3,
@@ -359,7 +359,7 @@ def test_no_false_alarm(seed, features):
     ],
     ids=["bilinear", "transposed"],
 )
-def test_no_number_of_threads_makes_a_narrow_network_another(config, seed, threads):
+def test_no_number_of_threads_makes_a_narrow_network_another(threads, config, seed):
     """Torch sums in another order with each; of so few channels its own error is small by luck now and then."""
     rng = np.random.default_rng(seed)
     tensors = {

@@ -57,7 +57,7 @@ from unet_jax.training.step import (
 class JaxRunner:
     """See `conversion.backends.backend.Runner`. The model itself is never touched: every call runs a copy.
 
-    Each call compiles anew: it judges the code as it is now, not as some earlier call found it.
+    Each runner compiles anew, and shares that with those of its `with_tensors` alone: it judges the code as it is now.
     """
 
     framework: Framework = "jax"
@@ -76,6 +76,7 @@ class JaxRunner:
             model = nnx.clone(model)
             model.rngs = None
         self._model = model
+        self._programs: dict[Any, Any] = {}
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Checkpoint, name: str) -> "JaxRunner":
@@ -87,23 +88,23 @@ class JaxRunner:
             model = nnx.clone(self._model)
             fill(model, tensors)
             other = JaxRunner(model, self.name)
-            other.whole = self.whole
+            other.whole, other._programs = self.whole, self._programs
             return other
 
     def answering_whole(self) -> "JaxRunner":
         other = copy.copy(self)
-        other.whole = True
+        other.whole, other._programs = True, {}
         return other
 
     def predict(self, x: np.ndarray, precision: Precision) -> np.ndarray:
         with parity(precision):
             graphdef, state = nnx.split(self._in_mode(training=False))
 
-            @jax.jit
             def answer(state: Any, x: Any) -> Any:
                 return self._answer(nnx.merge(graphdef, _all_in(state, precision)), x)  # here: no copy of all weights
 
-            return np.asarray(answer(state, _input(x, precision)))
+            program = self._programs.setdefault(("predict", precision), jax.jit(answer))
+            return np.asarray(program(state, _input(x, precision)))
 
     def step(self, x: np.ndarray, cotangent: np.ndarray, precision: Precision) -> Step:
         with parity(precision):
@@ -111,7 +112,6 @@ class JaxRunner:
             graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
             parameters, rest = states
 
-            @jax.jit
             def differentiate(parameters: Any, rest: Any, x: Any, cotangent: Any) -> Any:
                 def loss(parameters: Any) -> Any:
                     model = nnx.merge(graphdef, parameters, rest, copy=True)
@@ -120,9 +120,8 @@ class JaxRunner:
 
                 return jax.grad(loss, has_aux=True)(parameters)
 
-            gradients, (answer, rest) = differentiate(
-                parameters, rest, _input(x, precision), _input(cotangent, precision)
-            )
+            program = self._programs.setdefault(("step", precision), jax.jit(differentiate))
+            gradients, (answer, rest) = program(parameters, rest, _input(x, precision), _input(cotangent, precision))
             canonical = self._named(gradients, rest)
             return Step(
                 np.asarray(answer),

@@ -1,7 +1,8 @@
 """The convolution of an upsampled map, whose channels are mixed before the upsampling, on a quarter of the pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,12 +40,37 @@ def convolve_upsampled(
         rows, columns: how the axes are upsampled; constants (NumPy) let the terms that are zero be left out.
         strips: as in `by_products`.
     """
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=partial(by_shifts, rows=rows, columns=columns),
-        default=partial(by_products, rows=rows, columns=columns, strips=strips),
-    )
+    cpu: _Form = partial(by_shifts, rows=rows, columns=columns)
+    default: _Form = partial(by_products, rows=rows, columns=columns, strips=strips)
+    return _by_platform(cpu, default, x, kernel)
+
+
+_Form = Callable[[Array, Array], Array]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _by_platform(cpu: _Form, default: _Form, x: Array, kernel: Array) -> Array:
+    """Either form. By itself JAX would linearise both, which takes longer than all the rest of a small network.
+
+    Has no forward-mode derivative.
+    """
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=default)
+
+
+def _forward(cpu: _Form, default: _Form, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _by_platform(cpu, default, x, kernel), (x, kernel)
+
+
+def _backward(cpu: _Form, default: _Form, saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    def pulled(form: _Form, x: Array, kernel: Array, gradient: Array) -> Any:
+        return jax.vjp(form, x, kernel)[1](gradient)
+
+    forms = {"cpu": partial(pulled, cpu), "default": partial(pulled, default)}
+    of_both: tuple[Array, Array] = lax.platform_dependent(*saved, gradient, **forms)
+    return of_both
+
+
+_by_platform.defvjp(_forward, _backward)
 
 
 def by_shifts(
