@@ -26,6 +26,9 @@ from flax import nnx
 
 import conversion
 from conversion.backends.jax_backend import JaxRunner
+from conversion.backends.pairs import paired
+from conversion.diagnosis.forward import Scene, forward_cause
+from conversion.diagnosis.nodes import network_of
 from conversion.proof import checks as judgement
 from conversion.proof.checks import EVAL, GRADIENTS, STATISTICS, TRAINING
 from conversion.proof.verification import verify
@@ -372,6 +375,18 @@ def test_no_number_of_threads_makes_a_narrow_network_another(threads, config, se
     proof = verify(model, conversion.to_jax(model))
     torch.set_num_threads(before)
     assert proof.equal, proof.verdict
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_no_sums_of_a_batch_are_blamed_for_a_prediction(training):
+    """Rounding may look like them; in eval mode BatchNorm has none."""
+    model, x = in_torch(), np.random.default_rng(0).standard_normal((2, 11, 13, 2), np.float32)
+    a, b = paired(model, conversion.to_jax(model), ("a", "b"))
+    handed = a.tracer("float64", training=training)(x).outputs
+    one, other = (network_of(runner, x, handed, training=training) for runner in (a, b))
+    target = handed["up1.conv.4"] * (1 + 3e-7)
+    cause = forward_cause(Scene(one, other, "up1.conv.4", handed["up1.conv.4"], target, "float32", 1e-7))
+    assert ("E[x^2]" in str(cause)) == training
 
 
 @pytest.mark.parametrize(("moved", "most"), [(0.0, 1.25), (1.0, 1.75), (0.1, 1.25)])

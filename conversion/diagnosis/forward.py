@@ -257,7 +257,7 @@ class _Switches:
             yield Suspect(said, self._normalised(mean, variance, epsilon))
         digits = 4 * np.sqrt(count) * UNITS[self.scene.precision] * (mean**2 + variance)  # as sums of `count` err
         off = np.square(found_mean - mean) + np.abs(found - own - variance)
-        if (off <= digits).all():
+        if renewed and (off <= digits).all():
             yield Suspect(
                 "the variance is E[x^2] - E[x]^2, which loses its digits where the mean is large",
                 self._normalised(found_mean, found, 0.0),
