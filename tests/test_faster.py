@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from unet_core import UNetConfig
 from unet_core.checkpoints.checkpoint import Checkpoint
-from unet_core.graph.resampling import Resampling
+from unet_core.graph.resampling import Resampling, weights
 
 jax = pytest.importorskip("jax")
 
@@ -270,6 +270,19 @@ def test_compiler_options_that_xla_does_not_know_are_left_out(monkeypatch):
     assert compiler_options("cpu") is None
     compiler_options.cache_clear()
     assert compiler_options("tpu") is None
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("antialias", [False, True])
+def test_a_flat_map_stays_what_it_is_at_every_size(align_corners, antialias):
+    raised = [
+        Resampling("linear", length, target, align_corners=align_corners, antialias=antialias, double=double)
+        for length, target in ((7, 15), (9, 19), (10, 21), (37, 75), (30, 11))
+        for double in (False, True)
+    ]
+    sums = [weights(how).astype(np.float32).astype(np.float64).sum(1) for how in raised]
+    assert all((found == 1).all() for found in sums[::2])
+    assert any((found != 1).any() for found in sums[1::2]), "the control: each weight rounded by itself"
 
 
 def test_interpolation_has_no_gather_and_no_scatter():

@@ -107,6 +107,25 @@ def test_the_deviations_errors_are_to_both_sides():
     assert one_sided(lambda variance: 1 / jnp.sqrt(variance)) > 5e-9, "the control: else it need not be"
 
 
+@pytest.mark.parametrize(("share", "units"), [(0.1, 0.6), (0.9, 0.6), (1.0, 0.5), (0.0, 0.0)])
+def test_a_statistic_moves_with_hardly_more_than_one_rounding(share, units):
+    rng = np.random.default_rng(0)
+    old, new = rng.uniform(1, 2, (2, 100_000)).astype(np.float32)
+    exact = (1 - np.float32(share).astype(float)) * old + np.float32(share).astype(float) * new.astype(float)
+
+    def furthest(found):
+        return (np.abs(np.asarray(found, np.float64) - exact) / np.spacing(exact.astype(np.float32))).max()
+
+    assert furthest(jax.jit(norms._moved)(old, new, share)) <= units
+    if 0 < share < 1:
+        assert furthest(np.float32(1 - share) * old + np.float32(share) * new) > 1, "the control: three roundings"
+
+
+def test_a_statistic_that_is_replaced_keeps_nothing_of_the_old_one():
+    old, new = np.float32([1, 1e6]), np.float32([1e-6, 3e-8])
+    np.testing.assert_array_equal(jax.jit(norms._moved)(old, new, 1.0), new)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 2, 3), (2, 1, 1, 3), (1, 1, 5000, 2), (3, 7, 1500, 2), (9000, 1, 1, 2)])
 def test_any_shape_gives_numpys_statistics(x64, shape):
     x = spread(3, shape, np.float64)

@@ -371,9 +371,11 @@ def test_no_number_of_threads_makes_a_narrow_network_another(threads, config, se
     }
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    model = torch_file.from_checkpoint(Checkpoint(config, tensors))
-    proof = verify(model, conversion.to_jax(model))
-    torch.set_num_threads(before)
+    try:
+        model = torch_file.from_checkpoint(Checkpoint(config, tensors))
+        proof = verify(model, conversion.to_jax(model))
+    finally:
+        torch.set_num_threads(before)
     assert proof.equal, proof.verdict
 
 
@@ -387,6 +389,22 @@ def test_no_sums_of_a_batch_are_blamed_for_a_prediction(training):
     target = handed["up1.conv.4"] * (1 + 3e-7)
     cause = forward_cause(Scene(one, other, "up1.conv.4", handed["up1.conv.4"], target, "float32", 1e-7))
     assert ("E[x^2]" in str(cause)) == training
+
+
+def test_networks_that_share_a_program_answer_each_by_its_own_weights():
+    model, x = in_torch(), np.random.default_rng(0).standard_normal((2, 11, 13, 2), np.float32)
+    _, first = paired(model, conversion.to_jax(model), ("a", "b"))
+    tensors = {key: value * 2 if value.dtype == np.float32 else value for key, value in first.tensors.items()}
+    other = torch_file.from_checkpoint(Checkpoint(CONFIG, tensors))
+    _, fresh = paired(other, conversion.to_jax(other), ("a", "b"))
+    cotangent = np.ones((2, 11, 13, 2), np.float32)
+    before = first.predict(x, "float64"), first.step(x, cotangent, "float64").logits
+    moved = first.with_tensors(tensors)
+    found = moved.predict(x, "float64"), moved.step(x, cotangent, "float64").logits
+    exact = fresh.predict(x, "float64"), fresh.step(x, cotangent, "float64").logits
+    np.testing.assert_array_equal(found, exact)
+    assert not np.array_equal(found, before)
+    assert not np.array_equal(first.answering_whole().predict(x, "float64"), before[0]), "a sigmoid more"
 
 
 @pytest.mark.parametrize(("moved", "most"), [(0.0, 1.25), (1.0, 1.75), (0.1, 1.25)])

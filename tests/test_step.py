@@ -384,6 +384,18 @@ def test_batches_are_placed_in_order():
         np.testing.assert_array_equal(theirs.permute(0, 2, 3, 1), batch.image)
 
 
+def test_torchs_statistics_of_a_flat_picture_are_accurate_as_maps_lie_in_memory():
+    x = torch.full((2, 8, 256, 256), 0.3)
+    x[:, :, :64, :64] = torch.rand((2, 8, 64, 64), generator=torch.Generator().manual_seed(0)) * 3
+    exact = torch.nn.BatchNorm2d(8).double()(x.double())
+
+    def apart(memory_format):
+        return (torch.nn.BatchNorm2d(8)(x.contiguous(memory_format=memory_format)) - exact).norm() / exact.norm()
+
+    assert apart(in_torch.memory_format(CPU)) < 2e-7
+    assert apart(torch.channels_last) > 2e-6, "the control"
+
+
 def test_devices_that_do_not_divide_the_batch_are_an_error(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 4)
     with pytest.raises(ConfigError, match="batch 6: is not divided by the 4 devices; give a multiple of 4"):

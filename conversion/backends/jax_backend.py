@@ -57,7 +57,7 @@ from unet_jax.training.step import (
 class JaxRunner:
     """See `conversion.backends.backend.Runner`. The model itself is never touched: every call runs a copy.
 
-    Each runner compiles anew, and shares that with those of its `with_tensors` alone: it judges the code as it is now.
+    Each runner compiles anew, and shares that with those made of it alone: it judges the code as it is now.
     """
 
     framework: Framework = "jax"
@@ -93,17 +93,18 @@ class JaxRunner:
 
     def answering_whole(self) -> "JaxRunner":
         other = copy.copy(self)
-        other.whole, other._programs = True, {}
+        other.whole = True
         return other
 
     def predict(self, x: np.ndarray, precision: Precision) -> np.ndarray:
         with parity(precision):
             graphdef, state = nnx.split(self._in_mode(training=False))
+            respond = _whole if self.whole else _logits
 
             def answer(state: Any, x: Any) -> Any:
-                return self._answer(nnx.merge(graphdef, _all_in(state, precision)), x)  # here: no copy of all weights
+                return respond(nnx.merge(graphdef, _all_in(state, precision)), x)  # here: no copy of all weights
 
-            program = self._programs.setdefault(("predict", precision), jax.jit(answer))
+            program = self._programs.setdefault(("predict", precision, respond), jax.jit(answer))
             return np.asarray(program(state, _input(x, precision)))
 
     def step(self, x: np.ndarray, cotangent: np.ndarray, precision: Precision) -> Step:
@@ -111,16 +112,17 @@ class JaxRunner:
             model = self._copy(precision, training=True)
             graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
             parameters, rest = states
+            respond = _whole if self.whole else _logits
 
             def differentiate(parameters: Any, rest: Any, x: Any, cotangent: Any) -> Any:
                 def loss(parameters: Any) -> Any:
                     model = nnx.merge(graphdef, parameters, rest, copy=True)
-                    answer = self._answer(model, x)
+                    answer = respond(model, x)
                     return (answer * cotangent).mean(), (answer, nnx.state(model, nnx.BatchStat))
 
                 return jax.grad(loss, has_aux=True)(parameters)
 
-            program = self._programs.setdefault(("step", precision), jax.jit(differentiate))
+            program = self._programs.setdefault(("step", precision, respond), jax.jit(differentiate))
             gradients, (answer, rest) = program(parameters, rest, _input(x, precision), _input(cotangent, precision))
             canonical = self._named(gradients, rest)
             return Step(
@@ -193,9 +195,6 @@ class JaxRunner:
     def _trained(self, key: str) -> bool:
         return tensor_specs(self.config)[key].trained
 
-    def _answer(self, model: Any, x: Any) -> Any:
-        return model(x, rngs=drawn) if self.whole else model.logits(x, rngs=drawn)
-
     def _copy(self, precision: Precision, *, training: bool) -> Network:
         model = self._in_mode(training=training)
         nnx.update(model, _all_in(nnx.state(model), precision))
@@ -206,6 +205,14 @@ class JaxRunner:
         model = nnx.clone(self._model).executed(dtype=None)
         model.train() if training else model.eval()
         return model
+
+
+def _whole(model: Any, x: Any) -> Any:
+    return model(x, rngs=drawn)
+
+
+def _logits(model: Any, x: Any) -> Any:
+    return model.logits(x, rngs=drawn)
 
 
 def _all_in(state: Any, precision: Precision) -> Any:

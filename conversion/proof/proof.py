@@ -133,7 +133,8 @@ def verify_runners(
                 progress(f"float32 on {sample.name} is in doubt: {NEIGHBOURS} neighbours", begun + 0.8 / len(batches))
                 near = tuple(repeated(sample, NEIGHBOURS, seed=seed))
                 inputs += [Input.of(one.name, one.x) for one in near]
-                errors = list(_neighbouring_errors(*by_torch, (sample, *near), seed))
+                beside = answer(_beside(by_torch[0], NEIGHBOURS), sample, "float64", seed=seed)
+                errors = [float32_errors(wide[0], *answers, beside), *_neighbouring_errors(*by_torch, near, seed)]
                 narrow = list(float32_checks(f"{sample.name} +{NEIGHBOURS}", errors))
             found += narrow
         checks += found
@@ -161,18 +162,21 @@ def _answers(a: Runner, b: Runner, sample: Sample, precision: Precision, seed: i
 
 
 def _neighbouring_errors(a: Runner, b: Runner, near: Iterable[Sample], seed: int) -> Iterator[Float32Errors]:
-    """The float32 errors on such inputs, of these networks on the first and of ones with weights beside on the others.
+    """The float32 errors on such inputs, of networks whose weights lie one unit in the last place beside.
 
     A rounding error is a matter of the last bits of inputs and weights; so is the ratio of two of them. Over neighbours
     it averages out, while a real loss of precision stays. How far the weights' last place moves the answers is measured
     along with it.
     """
     for number, again in enumerate(near):
-        moved = [runner.with_tensors(neighbour(runner.tensors, number)) for runner in (a, b)]
-        first, second = moved if number else (a, b)
-        other = a if number else moved[0]
-        reference, beside = (answer(one, again, "float64", seed=seed) for one in (first, other))
-        yield float32_errors(reference, *_answers(first, second, again, "float32", seed), beside)
+        first, second = (_beside(runner, number) for runner in (a, b))
+        reference, moved = (answer(one, again, "float64", seed=seed) for one in (first, a))
+        yield float32_errors(reference, *_answers(first, second, again, "float32", seed), moved)
+
+
+def _beside(runner: Runner, number: int) -> Runner:
+    """One of its neighbours."""
+    return runner.with_tensors(neighbour(runner.tensors, number))
 
 
 def side_of(runner: Runner) -> NetworkSummary:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -139,3 +140,9 @@ def _taps(x: Array, window: Sequence[int], plan: Geometry, apart: Ints | None = 
         return lax.slice(x, (0, *firsts, 0), (len(x), *ends, x.shape[-1]), (1, *plan.stride, 1))
 
     return [part(place) for place in product(*map(range, window))]
+
+
+def pulled(function: Callable[[Array, Array], Array], x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
+    """The gradients by a map and a kernel of what a function makes of them, given the gradient by that."""
+    of_both: tuple[Array, Array] = jax.vjp(function, x, kernel)[1](gradient)
+    return of_both

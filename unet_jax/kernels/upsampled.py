@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,8 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import DTypeLike
 from jaxtyping import Float
+
+from unet_jax.kernels.general import pulled
 
 Taps = Float[Array | np.ndarray, "_ 2 3"]
 """How one axis is upsampled, as `unet_jax.operations.rewritten` gives it."""
@@ -62,11 +63,8 @@ def _forward(cpu: _Form, default: _Form, x: Array, kernel: Array) -> tuple[Array
 
 
 def _backward(cpu: _Form, default: _Form, saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    def pulled(form: _Form, x: Array, kernel: Array, gradient: Array) -> Any:
-        return jax.vjp(form, x, kernel)[1](gradient)
-
-    forms = {"cpu": partial(pulled, cpu), "default": partial(pulled, default)}
-    of_both: tuple[Array, Array] = lax.platform_dependent(*saved, gradient, **forms)
+    forms = partial(pulled, cpu), partial(pulled, default)
+    of_both: tuple[Array, Array] = lax.platform_dependent(*saved, gradient, cpu=forms[0], default=forms[1])
     return of_both
 
 

@@ -1,9 +1,8 @@
 """Convolutions, channels last, kernels spatial axes first. What XLA is slow at on a CPU is done there in other ways."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from unet_jax.kernels.general import (
     convolved_on_cpu,
     in_phases,
     kernel_gradient,
+    pulled,
     spread,
     spread_on_cpu,
 )
@@ -91,7 +91,7 @@ def _backward(plan: Geometry, saved: _Saved, gradient: Array) -> _Saved:
         of_x = spread_on_cpu(gradient, kernel, plan, x.shape[1:-1])
         return of_x, kernel_gradient(x, gradient, kernel.shape[:-2], plan)
 
-    plain = partial(_pulled, partial(convolved, plan=plan))
+    plain = partial(pulled, partial(convolved, plan=plan))
     of_both: _Saved = lax.platform_dependent(*saved, gradient, cpu=on_cpu, default=plain)
     return of_both
 
@@ -115,16 +115,12 @@ def _transposed_backward(plan: Geometry, size: Ints, saved: _Saved, gradient: Ar
         of_kernel = kernel_gradient(gradient, x, kernel.shape[:-2], plan)
         return convolved_on_cpu(gradient, kernel, plan), of_kernel
 
-    plain = partial(_pulled, partial(spread, plan=plan, size=size))
+    plain = partial(pulled, partial(spread, plan=plan, size=size))
     of_both: _Saved = lax.platform_dependent(*saved, gradient, cpu=on_cpu, default=plain)
     return of_both
 
 
 _transposed.defvjp(_transposed_forward, _transposed_backward)
-
-
-def _pulled(function: Callable[[Array, Array], Array], x: Array, kernel: Array, gradient: Array) -> Any:
-    return jax.vjp(function, x, kernel)[1](gradient)
 
 
 ROWS = of_maps(convolution=convolution, transposed_convolution=transposed_convolution)

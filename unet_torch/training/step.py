@@ -130,17 +130,17 @@ def updater(
 def placed(batch: Batch, recipe: TrainConfig, device: torch.device) -> tuple[Tensor, Tensor]:
     """A batch on the device, NCHW; from pinned memory, and without waiting, where that is a GPU."""
     image, labels = torch.from_numpy(batch.image).permute(0, 3, 1, 2), torch.from_numpy(batch.labels)
-    image = image.contiguous(memory_format=memory_format(device))
     if device.type == "cuda":
         image, labels = image.pin_memory(), labels.pin_memory()
-    return image.to(device, dtype_of(recipe), non_blocking=True), labels.to(device, non_blocking=True)
+    image = image.to(device, dtype_of(recipe), non_blocking=True, memory_format=memory_format(device))
+    return image, labels.to(device, non_blocking=True)
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
     """How maps lie in memory: channels_last, which is fastest, but on a CPU as torch has them by itself.
 
     There torch sums up a channels_last map's mean and variance in float32, point after point: BatchNorm's answer to
-    pictures of a flat background is 0.5 % off at 512x512, at 5e-8 otherwise. What it costs is 5 % of an update.
+    pictures of a flat background is 0.6 % off at 512x512, and 5e-8 otherwise. An update takes 5 to 7 % longer.
     """
     return torch.contiguous_format if device.type == "cpu" else torch.channels_last
 
