@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unet_core.graph.sizes import evaluate, largest, named, parse
+from unet_core.graph.sizes import Size, evaluate, largest, named
 
 HEIGHT, WIDTH = named("height"), named("width")
 
@@ -29,14 +29,14 @@ EXPRESSIONS = st.recursive(ATOMS, _joined, max_leaves=8)
 @given(EXPRESSIONS, st.integers(1, 300), st.integers(1, 300))
 def test_an_expression_has_the_value_that_python_computes(text, height, width):
     sizes = {"height": height, "width": width, "batch": 3}
-    assert evaluate(parse(text), sizes) == eval(text, {"max": max, "min": min}, sizes)
+    assert evaluate(Size.from_text(text), sizes) == eval(text, {"max": max, "min": min}, sizes)
 
 
 @settings(max_examples=300)
 @given(EXPRESSIONS)
 def test_a_size_is_read_back_from_its_text(text):
-    size = parse(text)
-    assert parse(str(size)) == size
+    size = Size.from_text(text)
+    assert Size.from_text(str(size)) == size
 
 
 @pytest.mark.parametrize(
@@ -70,4 +70,4 @@ def test_other_sizes_are_not(one, other):
 )  # fmt: skip
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ValueError, match="size"):
-        parse(text)
+        Size.from_text(text)

@@ -1,11 +1,11 @@
 """The description of one network, stored with every checkpoint."""
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
+from unet_core.codec import decoded, encoded
 from unet_core.errors import ConfigError
 
 Upsampling = Literal["bilinear", "transposed", "nearest"]
@@ -184,7 +184,7 @@ class UNetConfig:
     def to_dict(self) -> dict[str, Any]:
         """The config as plain values; without what says BatchNorm, as files have it."""
         later = () if self.norm == "group" else ("norm", "norm_groups")
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in later}
+        return {name: value for name, value in encoded(self).items() if name not in later}
 
     def to_json(self) -> str:
         """The config as one line of JSON."""
@@ -206,12 +206,13 @@ class UNetConfig:
     @classmethod
     def from_dict(cls, fields: Any) -> "UNetConfig":
         """As `from_json`, of the parsed object."""
-        if not isinstance(fields, dict):
-            raise ConfigError(f"the config is a {type(fields).__name__}, not an object of fields")
-        unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
-            raise ConfigError(f"the config has unknown fields: {', '.join(map(str, unknown))}")
-        return cls(**fields)
+        try:
+            config: UNetConfig = decoded(cls, {**encoded(cls()), **decoded(dict[str, Any], fields)})
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(f"the config: {error}") from error
+        return config
 
 
 def _widths(field: str, value: Any) -> tuple[int, ...]:

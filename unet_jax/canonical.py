@@ -12,7 +12,7 @@ from flax import nnx
 
 from unet_core.errors import CheckpointError, some
 from unet_core.graph.canonical import COUNTER, Description, tensor_specs
-from unet_core.graph.graph import Kind
+from unet_core.graph.node import Kind
 from unet_jax.network import name_of, path_of
 
 Side = Literal["torch", "jax"]

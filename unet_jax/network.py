@@ -13,9 +13,9 @@ from jaxtyping import Float
 
 from unet_core.checkpoints.checkpoint import Origin
 from unet_core.checkpoints.evidence import UNCHECKED, Evidence
+from unet_core.config import Output
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
-from unet_core.graph.graph import Output
 from unet_jax.execution import KEPT, Execution, How, Tap, Uniform, draws, execute
 from unet_jax.rewrites import frozen, rewritten
 

@@ -19,9 +19,9 @@ from conversion.proof.proof import NetworkSummary, Proof, agreement, finite
 from conversion.proof.samples import Input
 from unet_core.checkpoints.checkpoint import Checkpoint, network_digest
 from unet_core.checkpoints.containers import Container
-from unet_core.checkpoints.decoding import decoded, parsed
 from unet_core.checkpoints.evidence import OURS, Evidence
 from unet_core.checkpoints.safetensors_file import stored_certificate
+from unet_core.codec import decoded, limited, parsed
 from unet_core.config import UNetConfig
 from unet_core.errors import CheckpointError, first_line, printable, some
 from unet_core.files import sha256_of
@@ -136,7 +136,7 @@ class Certificate:
             if (schema == _EARLIER) == bool(later.keys() & fields.keys()):
                 raise ValueError("it says otherwise than its schema by what the network is known")
             fields = {**fields, **later} if schema == _EARLIER else fields
-            certificate: Certificate = decoded(cls, fields)
+            certificate: Certificate = decoded(cls, limited(fields))
             _check(certificate)
             if seal != _seal(_fields(certificate)):
                 raise ValueError("its seal is not the digest of what it says")

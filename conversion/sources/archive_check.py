@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from unet_core.checkpoints.decoding import parsed
+from unet_core.codec import parsed
 from unet_core.errors import CheckpointError, first_line, shown, some
 
 _LARGEST_JSON = 50_000_000

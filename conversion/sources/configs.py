@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from unet_core.checkpoints.decoding import parsed
+from unet_core.codec import parsed
 from unet_core.errors import CheckpointError, MissingFrameworkError, first_line, shown
 
 _LARGEST = 10_000_000

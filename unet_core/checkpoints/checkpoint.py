@@ -1,6 +1,5 @@
 """What a checkpoint holds whatever its container: tensors, config, a sha256 of each tensor, and where it came from."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -9,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from unet_core.checkpoints.decoding import decoded
 from unet_core.checkpoints.dialects import GENERIC, NAMES, OWN, dialect_of
 from unet_core.checkpoints.evidence import OURS, Evidence, by_dialect
+from unet_core.codec import OPTIONAL, decoded, encoded, limited
 from unet_core.config import UNetConfig
 from unet_core.errors import CheckpointError, ConfigError, first_line, some
 from unet_core.graph import Graph
@@ -35,11 +34,11 @@ class Origin:
     """The form in which a network first came, so that it can go back into it. Hashable: a JAX model carries it."""
 
     dialect: str = OWN.name
-    names: tuple[tuple[str, str], ...] | None = None
+    names: tuple[tuple[str, str], ...] | None = field(default=None, metadata=OPTIONAL)
     """In the generic dialect, the canonical name of every tensor and the file's, in the order of the file."""
-    riders: str = "{}"
+    riders: str = field(default="{}", metadata=OPTIONAL)
     """JSON of what lay among the tensors and is none, such as milesial's `mask_values`."""
-    counters: bool = True
+    counters: bool = field(default=True, metadata=OPTIONAL)
     """Whether its BatchNorms had `num_batches_tracked`, which torch has since 0.4.1."""
 
 
@@ -188,12 +187,12 @@ def seal(checkpoint: Checkpoint, dialect: str = OWN.name, digests: Mapping[str, 
         "version": _VERSION,
         "graph" if isinstance(checkpoint.config, Graph) else "config": checkpoint.config.to_dict(),
         "sha256": dict(digests),
-        "evidence": dataclasses.asdict(checkpoint.evidence),
+        "evidence": encoded(checkpoint.evidence),
     }
     if dialect != OWN.name:
         record["dialect"] = dialect
     if checkpoint.origin != Origin():
-        record["origin"] = dataclasses.asdict(checkpoint.origin)
+        record["origin"] = encoded(checkpoint.origin)
     return json.dumps(record)
 
 
@@ -219,33 +218,53 @@ def read_record(text: str, source: str) -> Record:
     if len(text) > LONGEST_RECORD:
         raise CheckpointError(f"{source}: its record of config and digests has {len(text)} characters; a trap")
     try:
-        parsed: Any = json.loads(text)
-        version, digests = parsed["version"], parsed["sha256"]
-        graph, config = parsed.get("graph"), parsed.get("config")
+        fields = decoded(dict[str, Any], json.loads(text))
+        version = fields.pop("version", None)
         if version != _VERSION:
             raise CheckpointError(
                 f"{source}: written in format {version!r}, this release reads {_VERSION}; update unet-twins"
             )
-        dialect, origin = parsed.get("dialect", OWN.name), _origin(parsed.get("origin", {}))
-        known = parsed.get("evidence")  # which records of earlier releases do not have
-        evidence = by_dialect(origin.dialect, stored=True) if known is None else decoded(Evidence, known, "evidence")
-        sound = isinstance(digests, dict) and dialect in NAMES and _is_sound(origin)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        stored: _Stored = decoded(_Stored, fields)
+        stored.check()
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{source}: the stored record of config and digests is damaged: {first_line(error)}"
         ) from error
-    if not sound:
-        raise CheckpointError(f"{source}: the stored record of config and digests is damaged")
     try:
-        described = UNetConfig.from_dict(config) if graph is None else Graph.from_dict(graph)
-        record = Record(described, digests, dialect, origin, evidence)
+        config = UNetConfig.from_dict(stored.config) if stored.graph is None else Graph.from_dict(stored.graph)
+        kept = set(_kept(config, counters=stored.origin.counters))
     except ConfigError as error:
         raise CheckpointError(f"{source}: the stored config describes no network: {error}") from error
-    if origin.names is not None and {key for key, _ in origin.names} != set(
-        _kept(record.config, counters=origin.counters)
-    ):
+    if stored.origin.names is not None and {key for key, _ in stored.origin.names} != kept:
         raise CheckpointError(f"{source}: the stored names are not those of the network that its config describes")
-    return record
+    evidence = stored.evidence or by_dialect(stored.origin.dialect, stored=True)
+    return Record(config, stored.sha256, stored.dialect, stored.origin, evidence)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What `seal` writes."""
+
+    sha256: dict[str, Any]
+    graph: Any = field(default=None, metadata=OPTIONAL)
+    config: Any = field(default=None, metadata=OPTIONAL)
+    dialect: str = field(default=OWN.name, metadata=OPTIONAL)
+    origin: Origin = field(default=Origin(), metadata=OPTIONAL)
+    evidence: Evidence | None = field(default=None, metadata=OPTIONAL)
+    """Which records of earlier releases do not have."""
+
+    def check(self) -> None:
+        """Raise ValueError where no record says so."""
+        origin, pairs = self.origin, self.origin.names or ()
+        sound = (
+            {self.dialect, origin.dialect} <= set(NAMES)
+            and (origin.dialect == GENERIC) == (origin.names is not None)
+            and len({name for _, name in pairs}) == len({key for key, _ in pairs}) == len(pairs)
+            and isinstance(json.loads(origin.riders), dict)
+        )
+        if not sound:
+            raise ValueError("its dialect, or its origin, is none")
+        limited(encoded(self.evidence), "evidence")
 
 
 def unseal(tensors: Tensors, record: Record, source: str) -> None:
@@ -265,21 +284,3 @@ def unseal(tensors: Tensors, record: Record, source: str) -> None:
 def _kept(config: Description, *, counters: bool) -> list[str]:
     """The canonical names that a file has, with or without BatchNorm's counters."""
     return [key for key, spec in tensor_specs(config).items() if counters or spec.kind != "counter"]
-
-
-def _origin(fields: dict[str, Any]) -> Origin:
-    names = fields.get("names")
-    return Origin(**{**fields, "names": names if names is None else tuple((key, name) for key, name in names)})
-
-
-def _is_sound(origin: Origin) -> bool:
-    pairs = origin.names or ()
-    return (
-        origin.dialect in NAMES
-        and (origin.dialect == GENERIC) == (origin.names is not None)
-        and all(isinstance(part, str) for pair in pairs for part in pair)
-        and len({name for _, name in pairs}) == len({key for key, _ in pairs}) == len(pairs)
-        and isinstance(origin.riders, str)
-        and isinstance(json.loads(origin.riders), dict)
-        and isinstance(origin.counters, bool)
-    )

@@ -12,10 +12,10 @@ from safetensors.numpy import save_file
 
 from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, exported, seal
 from unet_core.checkpoints.contents import MOST_TENSORS, Contents, check_names
-from unet_core.checkpoints.decoding import once
 from unet_core.checkpoints.dialects import OWN
 from unet_core.checkpoints.reading import NO_HINTS, Hints, read_contents
 from unet_core.checkpoints.soundness import trusted
+from unet_core.codec import once
 from unet_core.errors import CheckpointError, first_line
 
 CERTIFICATE_KEY = "unet_twins_certificate"

@@ -19,7 +19,7 @@ from unet_core.config import Fit, UNetConfig
 from unet_core.errors import CheckpointError, ConfigError, some
 from unet_core.graph import INPUT, Graph
 from unet_core.graph.family import graph, graph_of
-from unet_core.graph.graph import Kind
+from unet_core.graph.node import Kind
 
 Tensors = Mapping[str, np.ndarray]
 Description = UNetConfig | Graph

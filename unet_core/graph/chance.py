@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from unet_core.graph.graph import Graph, Node
+from unet_core.graph.graph import Graph
+from unet_core.graph.node import Node
 
 
 def settled(graph: Graph) -> Graph:

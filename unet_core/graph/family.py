@@ -6,7 +6,8 @@ from functools import lru_cache
 from typing import Any
 
 from unet_core.config import Block, UNetConfig
-from unet_core.graph.graph import INPUT, Graph, Kind, Node, Sizes, Tensor
+from unet_core.graph.graph import Graph
+from unet_core.graph.node import INPUT, Kind, Node, Sizes, Tensor
 from unet_core.graph.operations import OPERATIONS, Role
 from unet_core.graph.sizes import Shape, named
 

@@ -1,7 +1,6 @@
 """A network as a graph of operations with PyTorch's meaning: what is computed, in which order, with which tensors."""
 
 import bisect
-import inspect
 import json
 import math
 from collections import Counter
@@ -9,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
+from unet_core.codec import OPTIONAL, decoded, encoded
+from unet_core.config import Output
 from unet_core.errors import ConfigError, shown
-from unet_core.graph.operations import OPERATIONS, Role, conformed
-from unet_core.graph.sizes import AXES, Shape, Size, evaluate, named
-
-INPUT = "input"
-"""The name of the picture, as an input of nodes."""
+from unet_core.graph.node import INPUT, Kind, Node, Sizes, Tensor
+from unet_core.graph.operations import OPERATIONS, Ints, Role
+from unet_core.graph.sizes import AXES, Shape, evaluate, named
 
 MOST_NODES = 20_000
 """The largest known networks have some two thousand."""
@@ -26,100 +25,6 @@ _DEEPEST, _LONGEST = 100, 1000
 _MOST_AXES = 16
 _LARGEST = 2**48
 """Of what an answer may have along an axis; a file's graph may claim anything."""
-
-Kind = Literal["parameter", "statistic", "counter", "buffer"]
-"""What a tensor is: trained; a running mean or variance; the batches that were counted; anything else that is kept."""
-
-Output = Literal["sigmoid", "softmax", "logits"]
-
-
-@dataclass(frozen=True)
-class Node:
-    """One operation.
-
-    Raises:
-        ConfigError: there is no such operation, or it takes no such inputs, tensors or attributes.
-    """
-
-    name: str
-    """Of the module that computes it, such as `down1.conv.0`, and more where it computes several."""
-    operation: str
-    """One of `OPERATIONS`."""
-    inputs: tuple[str, ...] = ()
-    """The names of nodes before it, or `INPUT`."""
-    tensors: Mapping[str, str] = field(default_factory=dict)
-    """The state_dict's name of each tensor, by its role."""
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    """Those that the table has; those that are left out have its defaults."""
-
-    def __post_init__(self) -> None:
-        row = OPERATIONS.get(self.operation)
-        if row is None:
-            raise ConfigError(f"node {shown(self.name)}: there is no operation {shown(self.operation)}")
-        least, most = row.inputs
-        roles = {role for role, needed in row.roles.items() if needed}
-        attributes: dict[str, Any] = {}
-        try:
-            if len(self.inputs) < least or (most is not None and len(self.inputs) > most):
-                raise ValueError(f"it takes {least} to {most or 'any number of'} inputs, not {len(self.inputs)}")
-            if not roles <= self.tensors.keys() <= row.roles.keys():
-                raise ValueError(f"it takes the tensors {', '.join(row.roles)}")
-            if not self.attributes.keys() <= row.attributes.keys():
-                raise ValueError(f"it takes the attributes {', '.join(row.attributes)}")
-            for name, (kind, default) in row.attributes.items():
-                if name not in self.attributes and default is inspect.Parameter.empty:
-                    raise ValueError(f"it needs the attribute {name}")
-                attributes[name] = conformed(kind, self.attributes[name]) if name in self.attributes else default
-        except ValueError as error:
-            raise ConfigError(f"node {shown(self.name)}, {self.operation}: {error}") from error
-        object.__setattr__(self, "inputs", tuple(self.inputs))
-        object.__setattr__(
-            self, "tensors", MappingProxyType({role: self.tensors[role] for role in row.roles if role in self.tensors})
-        )
-        object.__setattr__(self, "attributes", MappingProxyType(attributes))
-
-    def __hash__(self) -> int:
-        return hash((self.name, self.operation, self.inputs))
-
-    def at(self, sizes: Mapping[str, int]) -> dict[str, Any]:
-        """The attributes, sizes as numbers, for an input of these sizes (`unet_core.graph.sizes.AXES`)."""
-        return {name: _numbers(value, sizes) for name, value in self.attributes.items()}
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A tensor of the state_dict."""
-
-    shape: tuple[int, ...]
-    kind: Kind
-    same_as: str | None = None
-    """The name before it in the state_dict under which the very same tensor stands."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """The heights, widths and depths that a network takes, in pixels."""
-
-    multiple: int = 1
-    """Each is a multiple of this."""
-    least: int = 1
-    """Each is this at least."""
-    most: int | None = None
-    """Each is this at most."""
-    only: tuple[tuple[int, ...], ...] = ()
-    """These alone, where there are any: the network was read at them, one by one."""
-
-    def take(self, size: Sequence[int]) -> bool:
-        """Whether the network takes an input of this size."""
-        if self.only:
-            return tuple(size) in self.only
-        return all(length % self.multiple == 0 and self.least <= length <= (self.most or length) for length in size)
-
-    def __str__(self) -> str:
-        if self.only:
-            return f"{' or '.join('x'.join(map(str, size)) for size in self.only)} alone"
-        kind = "any size" if self.multiple == 1 else f"multiples of {self.multiple}"
-        return f"{kind} from {self.least}{' up' if self.most is None else f' to {self.most}'}"
 
 
 @dataclass(frozen=True)
@@ -138,7 +43,7 @@ class Graph:
     """By name, in the order of the state_dict; those that no node uses among them."""
     dimensions: int = 2
     """Of the picture: 2, or 3."""
-    sizes: Sizes = Sizes()
+    sizes: Sizes = field(default_factory=Sizes)
     training: "Graph | None" = None
     """What it computes in training mode, where BatchNorm, dropout and the like do not tell that."""
     untrained: str = ""
@@ -301,20 +206,15 @@ class Graph:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
-        fields: dict[str, Any] = {"in_channels": self.in_channels, "dimensions": self.dimensions}
-        fields["sizes"] = {
-            "multiple": self.sizes.multiple,
-            "least": self.sizes.least,
-            "most": self.sizes.most,
-            "only": [list(size) for size in self.sizes.only],
-        }
-        fields["nodes"] = [_node_fields(node) for node in self.nodes]
-        fields["tensors"] = {
-            name: [list(tensor.shape), tensor.kind, *([tensor.same_as] if tensor.same_as else [])]
-            for name, tensor in self.tensors.items()
+        fields: dict[str, Any] = {
+            "in_channels": self.in_channels,
+            "dimensions": self.dimensions,
+            "sizes": encoded(self.sizes),
+            "nodes": [node.to_dict() for node in self.nodes],
+            "tensors": {name: tensor.to_list() for name, tensor in self.tensors.items()},
         }
         if self.training is not None:
-            fields["training"] = [_node_fields(node) for node in self.training.nodes]
+            fields["training"] = [node.to_dict() for node in self.training.nodes]
         if self.untrained:
             fields["untrained"] = self.untrained
         return fields
@@ -331,24 +231,20 @@ class Graph:
             ConfigError: they describe no network.
         """
         try:
-            tensors = {str(name): _tensor(entry) for name, entry in fields["tensors"].items()}
+            stored = decoded(_Stored, fields)
+            stored.check()
             common: dict[str, Any] = {
-                "in_channels": conformed(int, fields["in_channels"]),
-                "dimensions": conformed(int, fields["dimensions"]),
-                "tensors": tensors,
-                "sizes": _sizes(fields["sizes"]),
+                "in_channels": stored.in_channels,
+                "tensors": {name: Tensor(*entry) for name, entry in stored.tensors.items()},
+                "dimensions": stored.dimensions,
+                "sizes": stored.sizes,
             }
-            training = fields.get("training")
-            return cls(
-                nodes=tuple(map(_node, fields["nodes"])),
-                training=None if training is None else cls(nodes=tuple(map(_node, training)), **common),
-                untrained=conformed(str, fields.get("untrained", "")),
-                **common,
-            )
+            training = None if stored.training is None else cls(nodes=stored.training, **common)
+            return cls(nodes=stored.nodes, training=training, untrained=stored.untrained, **common)
         except ConfigError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise ConfigError(f"the graph is damaged: {type(error).__name__}: {shown(error)}") from error
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"the graph is damaged: {shown(error)}") from error
 
     @classmethod
     def from_json(cls, text: str) -> "Graph":
@@ -360,62 +256,27 @@ class Graph:
         return cls.from_dict(fields)
 
 
-def _node_fields(node: Node) -> dict[str, Any]:
-    fields: dict[str, Any] = {"name": node.name, "operation": node.operation, "inputs": list(node.inputs)}
-    if node.tensors:
-        fields["tensors"] = dict(node.tensors)
-    defaults = {name: default for name, (_, default) in OPERATIONS[node.operation].attributes.items()}
-    attributes = {name: _plain(value) for name, value in node.attributes.items() if value != defaults[name]}
-    return {**fields, "attributes": attributes} if attributes else fields
+@dataclass(frozen=True)
+class _Stored:
+    """What `Graph.to_dict` writes."""
 
+    in_channels: int
+    dimensions: int
+    sizes: Sizes
+    nodes: tuple[Node, ...]
+    tensors: Mapping[str, tuple[Ints, Kind] | tuple[Ints, Kind, str]]
+    training: tuple[Node, ...] | None = field(default=None, metadata=OPTIONAL)
+    untrained: str = field(default="", metadata=OPTIONAL)
 
-def _node(fields: Any) -> Node:
-    unknown = fields.keys() - {"name", "operation", "inputs", "tensors", "attributes"}
-    if unknown:
-        raise ValueError(f"a node with {shown(unknown.pop())}")
-    row = OPERATIONS.get(fields["operation"])
-    if row is not None and not row.stored:
-        raise ValueError(f"the operation {row.name}")
-    tensors = {conformed(str, role): conformed(str, name) for role, name in fields.get("tensors", {}).items()}
-    return Node(
-        conformed(str, fields["name"]),
-        conformed(str, fields["operation"]),
-        conformed(tuple[str, ...], fields["inputs"]),
-        tensors,
-        dict(fields.get("attributes", {})),
-    )
-
-
-def _tensor(entry: Any) -> Tensor:
-    shape, kind, *same = entry
-    sizes = conformed(tuple[int, ...], shape)
-    if min(sizes, default=0) < 0 or len(same) > 1:
-        raise ValueError("a tensor of a negative size")
-    return Tensor(sizes, conformed(Kind, kind), conformed(str, same[0]) if same else None)
-
-
-def _sizes(fields: Any) -> Sizes:
-    sizes = Sizes(
-        conformed(int, fields["multiple"]),
-        conformed(int, fields["least"]),
-        conformed(int | None, fields["most"]),
-        conformed(tuple[tuple[int, ...], ...], fields["only"]),
-    )
-    if min(sizes.multiple, sizes.least) < 1:
-        raise ValueError("sizes below one")
-    return sizes
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Size) else value
-
-
-def _numbers(value: Any, sizes: Mapping[str, int]) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_numbers(item, sizes) for item in value)
-    return evaluate(value, sizes) if isinstance(value, Size) else value
+    def check(self) -> None:
+        """Raise ValueError where no graph is written so."""
+        if any(min(shape, default=0) < 0 for shape, *_ in self.tensors.values()):
+            raise ValueError("a tensor of a negative size")
+        if min(self.sizes.multiple, self.sizes.least) < 1:
+            raise ValueError("sizes below one")
+        rewritten = [node for node in (*self.nodes, *(self.training or ())) if not OPERATIONS[node.operation].stored]
+        if rewritten:
+            raise ValueError(f"the operation {rewritten[0].operation}")
 
 
 def pruned(nodes: Sequence[Node], *outputs: str) -> Iterator[Node]:

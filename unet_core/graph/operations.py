@@ -10,12 +10,11 @@ order of the spatial axes.
 
 import dataclasses
 import inspect
-import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
-from unet_core.graph.sizes import Dim, Shape, Size, parse, smallest
+from unet_core.graph.sizes import Dim, Shape, Size, smallest
 
 
 class Role(tuple[int, ...]):
@@ -87,43 +86,6 @@ def _operation(row: F) -> F:
     name = row.__name__
     OPERATIONS[name] = Operation(name, (least, most), roles, attributes, row)
     return row
-
-
-def conformed(kind: Any, value: Any) -> Any:
-    """`value`, which may come from JSON, as this kind of attribute; sizes may be strings.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    if get_origin(kind) in (Union, types.UnionType):
-        failed: ValueError | None = None
-        for part in get_args(kind):
-            try:
-                return conformed(part, value)
-            except ValueError as error:
-                failed = error
-        raise failed or ValueError(f"{value!r}")
-    if get_origin(kind) is Literal:
-        if isinstance(value, str) and value in get_args(kind):
-            return value
-    elif get_origin(kind) is tuple:
-        parts = get_args(kind)
-        if isinstance(value, list | tuple):
-            if parts[-1] is Ellipsis:
-                return tuple(conformed(parts[0], item) for item in value)
-            if len(parts) == len(value):
-                return tuple(conformed(part, item) for part, item in zip(parts, value, strict=True))
-    elif kind is Size:
-        if isinstance(value, Size):
-            return value
-        if isinstance(value, str):
-            return parse(value)
-    elif kind is float:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    elif type(value) is kind:
-        return value
-    raise ValueError(f"{value!r:.80}")
 
 
 def spatial(x: Shape) -> Shape:

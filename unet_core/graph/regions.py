@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from unet_core.graph.graph import Graph, Node, pruned
+from unet_core.graph.graph import Graph, pruned
+from unet_core.graph.node import Node
 from unet_core.graph.resampled import Interval, Table, interpolated, reflected
 from unet_core.graph.resampling import SMALL, Resampling
 from unet_core.graph.scales import spreads, unit

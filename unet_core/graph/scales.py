@@ -6,7 +6,8 @@ from math import lcm
 from typing import NamedTuple
 
 from unet_core.errors import UNetError
-from unet_core.graph.graph import INPUT, Graph, Node, pruned
+from unet_core.graph.graph import Graph, pruned
+from unet_core.graph.node import INPUT, Node
 from unet_core.graph.operations import FUNCTIONS
 from unet_core.graph.sizes import AXES, Dim, evaluate
 

@@ -46,6 +46,20 @@ class Size:
             )
         )
 
+    @staticmethod
+    def from_text(text: str) -> "Dim":
+        """The inverse of `str`.
+
+        Raises:
+            ValueError: it is no such expression.
+        """
+        if len(text) > _LONGEST:
+            raise ValueError(f"a size of {len(text)} characters")
+        try:
+            return _parsed(ast.parse(text, mode="eval").body)
+        except (SyntaxError, RecursionError, ZeroDivisionError, MemoryError) as error:
+            raise ValueError(f"no size: {text[:80]!r}") from error
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Size) and self.terms == other.terms
 
@@ -126,20 +140,6 @@ def evaluate(size: Dim, sizes: Mapping[str, int]) -> int:
     if isinstance(size, int):
         return size
     return sum(times * math.prod(_value(atom, sizes) for atom in atoms) for atoms, times in size.terms)
-
-
-def parse(text: str) -> Dim:
-    """The inverse of `str` for a size.
-
-    Raises:
-        ValueError: it is no such expression.
-    """
-    if len(text) > _LONGEST:
-        raise ValueError(f"a size of {len(text)} characters")
-    try:
-        return _parsed(ast.parse(text, mode="eval").body)
-    except (SyntaxError, RecursionError, ZeroDivisionError, MemoryError) as error:
-        raise ValueError(f"no size: {text[:80]!r}") from error
 
 
 def _parsed(node: ast.expr) -> Dim:

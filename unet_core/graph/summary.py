@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from unet_core.graph.graph import Graph, Node
+from unet_core.graph.graph import Graph
+from unet_core.graph.node import Node
 from unet_core.graph.sizes import evaluate
 
 _SIDE = {2: 256, 3: 64}

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from unet_core.graph.graph import INPUT, Graph, Node, Sizes, Tensor, pruned
+from unet_core.graph.graph import Graph, pruned
+from unet_core.graph.node import INPUT, Node, Sizes, Tensor
 from unet_core.graph.regions import Maps, Size, filler
 from unet_core.graph.scales import unbounded
 

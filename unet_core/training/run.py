@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from unet_core.checkpoints.checkpoint import Checkpoint, new_network
 from unet_core.checkpoints.safetensors_file import read, write
+from unet_core.codec import OPTIONAL, decoded, encoded
 from unet_core.config import Output
 from unet_core.data.batches import Examples, batches
 from unet_core.data.dataset import Dataset, open_dataset, split
@@ -59,9 +60,9 @@ class RunConfig:
     """Of the pictures."""
     values: tuple[int, ...]
     """What the masks' pixels hold, by class."""
-    versions: dict[str, str] = field(default_factory=dict, compare=False)
+    versions: dict[str, str] = field(default_factory=dict, compare=False, metadata=OPTIONAL)
     """Of the packages that started the run, or that it was moved to."""
-    switches: tuple[tuple[int, Backend], ...] = ()
+    switches: tuple[tuple[int, Backend], ...] = field(default=(), metadata=OPTIONAL)
     """For every move to the other framework, the step after which it was, and the framework before."""
 
     @property
@@ -81,16 +82,14 @@ def read_run_config(path: Path) -> RunConfig:
     """
     file = path / CONFIG
     try:
-        parsed = json.loads(file.read_text(encoding="utf-8"))
-        if parsed.pop("version") not in _READ:
+        fields = decoded(dict[str, Any], json.loads(file.read_text(encoding="utf-8")))
+        if decoded(int, fields.pop("version", None), "version") not in _READ:
             raise RunError(f"{file}: was written by a later release; update unet-twins")
-        recipe = TrainConfig.from_dict(parsed.pop("recipe"))
-        plain: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in parsed.items()}
-        plain["switches"] = tuple((int(step), backend) for step, backend in plain.get("switches", ()))
-        return RunConfig(recipe=recipe, **plain)
+        settings: RunConfig = decoded(RunConfig, fields)
+        return settings
     except FileNotFoundError as error:
         raise RunError(f"{path}: is no run (there is no {CONFIG} in it)") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{file}: is damaged: {error}") from error
 
 
@@ -100,10 +99,8 @@ def write_run_config(path: Path, settings: RunConfig) -> None:
     Raises:
         CheckpointError: it cannot be written.
     """
-    names = settings.__dataclass_fields__
-    fields = {name: getattr(settings, name) for name in names} | {"recipe": settings.recipe.to_dict()}
     with atomic(path / CONFIG, force=True) as partial:
-        partial.write_text(json.dumps({"version": _VERSION, **fields}, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps({"version": _VERSION, **encoded(settings)}, indent=1) + "\n", encoding="utf-8")
 
 
 def is_run(path: Path) -> bool:

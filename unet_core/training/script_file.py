@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from unet_core.codec import decoded, marked, unmarked
 from unet_core.errors import CheckpointError, first_line, some
 from unet_core.training.state import TrainingState, parameter_shapes
 
@@ -53,7 +54,7 @@ class Script:
     def to_json(self) -> str:
         """As one line; the inverse of `from_json`."""
         fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        return json.dumps(_encoded(fields))
+        return json.dumps(marked(fields))
 
     @classmethod
     def from_json(cls, text: str, source: str) -> "Script":
@@ -63,7 +64,7 @@ class Script:
             CheckpointError: it is damaged.
         """
         try:
-            script = cls(**_decoded(json.loads(text)))
+            script: Script = decoded(cls, unmarked(json.loads(text)))
             if script.to_json() != text or sorted(script.order) != sorted(script.keys):
                 raise CheckpointError(f"{source}: the record of the script's file is damaged")
             return script
@@ -117,20 +118,3 @@ def refuse(left: Mapping[str, str], drop: Collection[str], source: str) -> None:
     if kept:
         named = "; ".join(f"{name} ({what})" for name, what in kept.items())
         raise CheckpointError(f"{source}: cannot be carried: {named}; to leave it behind, say --drop {' '.join(kept)}")
-
-
-def _encoded(value: Any) -> Any:
-    """With tuples and dicts marked, which JSON would make lists and give other keys."""
-    if isinstance(value, dict):
-        return {"dict": [[_encoded(key), _encoded(part)] for key, part in value.items()]}
-    if isinstance(value, tuple):
-        return {"tuple": [_encoded(part) for part in value]}
-    return [_encoded(part) for part in value] if isinstance(value, list) else value
-
-
-def _decoded(value: Any) -> Any:
-    if isinstance(value, dict):
-        if "dict" in value:
-            return {_decoded(key): _decoded(part) for key, part in value["dict"]}
-        return tuple(_decoded(part) for part in value["tuple"])
-    return [_decoded(part) for part in value] if isinstance(value, list) else value

@@ -1,10 +1,9 @@
 """All that decides what a training makes, in one place; JSON in and out."""
 
-import dataclasses
-import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from unet_core.codec import OPTIONAL, decoded, encoded
 from unet_core.config import UNetConfig, Upsampling
 from unet_core.errors import ConfigError
 from unet_core.graph import Graph
@@ -38,7 +37,7 @@ class TrainConfig:
     """Updates of the weights."""
     batch: int = 4
     """Crops in a batch, over all devices together."""
-    norm_parts: int = 1
+    norm_parts: int = field(default=1, metadata=OPTIONAL)
     """BatchNorm's statistics are over the whole batch, or over each of so many equal parts of it, the first of which
     gives the running ones: what DistributedDataParallel does by itself on so many devices."""
     accumulate: int = 1
@@ -126,8 +125,8 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return plain
+        fields: dict[str, Any] = encoded(self)
+        return fields
 
     @classmethod
     def from_dict(cls, fields: Any) -> "TrainConfig":
@@ -136,20 +135,12 @@ class TrainConfig:
         Raises:
             ConfigError: fields that are missing, unknown or of another kind.
         """
-        later = {"norm_parts": cls.norm_parts}  # what recipes of earlier releases do not have
-        parts = {"loss": Loss, "optimizer": Optimizer, "schedule": Schedule, "augmentation": Augmentation}
         try:
-            fields = {**later, **fields}
-            plain = {name: _tuples(value) for name, value in fields.items() if name not in parts}
-            nested = {
-                name: kind(**{key: _tuples(value) for key, value in fields[name].items()})
-                for name, kind in parts.items()
-            }
-            recipe = cls(**plain, **nested)
-        except (TypeError, KeyError, AttributeError) as error:
+            recipe: TrainConfig = decoded(cls, fields)
+        except ConfigError:
+            raise
+        except ValueError as error:
             raise ConfigError(f"the recipe is damaged: {error}") from error
-        if missing := _flat(recipe.to_dict()).keys() - _flat(fields).keys():
-            raise ConfigError(f"the recipe is damaged: it has no {', '.join(sorted(missing))}")
         return recipe
 
     def changes(self, other: "TrainConfig") -> list[str]:
@@ -160,10 +151,6 @@ class TrainConfig:
         ours, theirs = _flat(self.to_dict()), _flat(other.to_dict())
         free = _CHANGEABLE[1:] if self.schedule.schedule in ("cosine", "plateau") else _CHANGEABLE
         return [f"--{name.replace('_', '-')}" for name in ours if ours[name] != theirs[name] and name not in free]
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:

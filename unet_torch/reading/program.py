@@ -11,7 +11,8 @@ import torch
 
 from unet_core.errors import UNetError, shown
 from unet_core.graph import INPUT, OPERATIONS, Node
-from unet_core.graph.graph import Kind, pruned
+from unet_core.graph.graph import pruned
+from unet_core.graph.node import Kind
 from unet_core.graph.operations import Role
 from unet_core.graph.sizes import AXES, Dim, Shape, evaluate, named
 

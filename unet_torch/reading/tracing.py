@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_unflatten
 
 from unet_core.errors import UNetError, first_line, shown, some
-from unet_core.graph.graph import Kind, Tensor
+from unet_core.graph.node import Kind, Tensor
 from unet_torch.reading.plain_tensors import PlainTensors
 from unet_torch.reading.program import Held, Program, UnreadableError
 from unet_torch.reading.translation import Translation
