@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unet_core.data.augmentation import random_crop
-from unet_core.training.settings import NONE, Augmentation
+from unet_core.data.augmentation import NONE, Augmentation
+from unet_core.data.crops import random_crop
 
 STILL = dataclasses.replace(NONE, right_angles=True, flips=True)
 MOVING = Augmentation(rotation=30, scale=0.5, brightness=0, contrast=0, noise=0)

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unet_core.data import batches as module
+from unet_core.data.augmentation import NONE, Augmentation
 from unet_core.data.batches import Examples, batches
 from unet_core.data.dataset import split
-from unet_core.data.folder import Pair
+from unet_core.data.pictures import Pair
 from unet_core.data.synthetic import Synthetic
 from unet_core.errors import DataError
-from unet_core.training.settings import NONE, Augmentation
 
 
 class Numbered:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from unet_core.data.folder import Pair
+from unet_core.data.pictures import Pair
 from unet_core.prediction.evaluation import Evaluation, Share, evaluate
 from unet_core.prediction.metrics import confusion, decided, metrics
 from unet_core.prediction.overlay import grey, overlay, panel

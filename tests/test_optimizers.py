@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unet_core.data.augmentation import Augmentation
 from unet_core.errors import ConfigError
 from unet_core.training.schedule import Schedule
-from unet_core.training.settings import Augmentation, Loss, Optimizer
+from unet_core.training.settings import Loss, Optimizer
 from unet_core.training.train_config import TrainConfig
 
 STEPS = 15

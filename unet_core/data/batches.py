@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from unet_core.data.augmentation import Crop, random_crop
+from unet_core.data.augmentation import Augmentation
+from unet_core.data.crops import Crop, random_crop
 from unet_core.data.dataset import Dataset
 from unet_core.errors import DataError, MissingFrameworkError
-from unet_core.training.settings import Augmentation
 
 _ORDERS, _CROPS = 0, 1
 """Streams of one seed that must not meet."""

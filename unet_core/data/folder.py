@@ -6,27 +6,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
 
 from unet_core.data.inventory import MOST_CLASSES, Files, PairState, listed, look_at, value_problem, values_of
-from unet_core.data.pictures import read_mask, read_picture
+from unet_core.data.pictures import Pair, read_mask, read_picture
 from unet_core.errors import DataError, shown, some
 from unet_core.progress import Progress, silent
 
 _NONE = 255
 """The class of a value that is none."""
-
-
-class Pair(NamedTuple):
-    """A picture and the class of each of its pixels."""
-
-    image: Shaped[np.ndarray, "h w c"]
-    """uint8, uint16, or float32 from 0 to 1."""
-    labels: UInt8[np.ndarray, "h w"]
-    """Numbers of classes, from 0."""
 
 
 @dataclass(frozen=True)

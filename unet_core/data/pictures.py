@@ -5,10 +5,10 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Integer, Shaped
+from jaxtyping import Float, Integer, Shaped, UInt8
 
 from unet_core.data.decoded import Decoded
 from unet_core.errors import DataError, MissingFrameworkError, first_line, shown
@@ -19,6 +19,15 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 _DEPTHS = (np.uint8, np.uint16)
 _LOSS = 48
 """What JPEG may have changed in the black and the white of a mask."""
+
+
+class Pair(NamedTuple):
+    """A picture and the class of each of its pixels."""
+
+    image: Shaped[np.ndarray, "h w c"]
+    """uint8, uint16, or float32 from 0 to 1."""
+    labels: UInt8[np.ndarray, "h w"]
+    """Numbers of classes, from 0."""
 
 
 def read_picture(path: str | Path, channels: int | None = None) -> Shaped[np.ndarray, "h w c"]:

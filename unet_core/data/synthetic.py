@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from unet_core.data.cells import draw
-from unet_core.data.folder import Pair
+from unet_core.data.pictures import Pair
 from unet_core.errors import DataError, MissingFrameworkError, shown
 
 

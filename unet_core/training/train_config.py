@@ -5,11 +5,12 @@ from typing import Any, Literal
 
 from unet_core.codec import OPTIONAL, decoded, encoded
 from unet_core.config import UNetConfig, Upsampling
+from unet_core.data.augmentation import Augmentation
 from unet_core.errors import ConfigError
 from unet_core.graph import Graph
 from unet_core.graph.suitability import check_training
 from unet_core.training.schedule import Schedule
-from unet_core.training.settings import Augmentation, Loss, Optimizer, check_choice
+from unet_core.training.settings import Loss, Optimizer, check_choice
 
 Precision = Literal["float32", "bfloat16", "float64"]
 
