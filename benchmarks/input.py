@@ -22,7 +22,8 @@ import tyro
 
 from unet_core.data.synthetic import Synthetic, write_folder
 from unet_core.errors import UNetError
-from unet_core.training.run import Backend, Run, open_run
+from unet_core.training.opening import Job, open_run
+from unet_core.training.run import Backend, Run
 from unet_core.training.train_config import TrainConfig
 
 
@@ -54,7 +55,7 @@ class Input:
             if data is None:
                 data = str(Path(folder) / "cells")
                 write_folder(Synthetic(count=32, size=512), data)
-            with open_run(Path(folder) / "run", backend=self.backend, recipe=recipe, data=data) as run:
+            with open_run(Path(folder) / "run", Job(self.backend, recipe, data)) as run:
                 return self._measure(run)
 
     def _measure(self, run: Run) -> dict[str, float]:

@@ -10,8 +10,9 @@ from conversion.containers import read
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import ConfigError
 from unet_core.progress import Progress, silent
+from unet_core.training.opening import Job, open_run
 from unet_core.training.recorder import Outcome
-from unet_core.training.run import BEST, Backend, has_begun, is_run, open_run
+from unet_core.training.run import BEST, Backend, has_begun, is_run
 from unet_core.training.train_config import TrainConfig
 
 
@@ -63,20 +64,8 @@ def train(
             recipe = dataclasses.replace(recipe, start=str(path))
             if not (resume and has_begun(out)):  # a run keeps what it started from
                 start = read(path / BEST if is_run(path) else path, hints)
-        with open_run(
-            out,
-            backend=backend,
-            recipe=recipe,
-            data=str(data),
-            start=start,
-            resume=resume,
-            until=until,
-            check=machine.check,
-            rank=machine.rank,
-            wait=machine.wait,
-            progress=progress,
-            tell=tell,
-        ) as run:
+        job = Job(backend, recipe, str(data), start, resume=resume, until=until)
+        with open_run(out, job, machine=machine, progress=progress, tell=tell) as run:
             tell(str(run))
             outcome: Outcome = trainer.train(run, **machine.options, progress=progress, tell=tell)
     return outcome

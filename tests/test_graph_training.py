@@ -19,7 +19,8 @@ from unet_core.data.batches import Batch
 from unet_core.errors import ConfigError, DataError
 from unet_core.graph import Sizes
 from unet_core.training.history import read_history
-from unet_core.training.run import open_run, read_run_config
+from unet_core.training.opening import Job, open_run
+from unet_core.training.run import read_run_config
 from unet_core.training.settings import Loss, Optimizer
 from unet_core.training.state import difference, updated_shapes
 from unet_core.training.train_config import TrainConfig
@@ -346,8 +347,8 @@ REFUSED = {
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(name, cells, tmp_path):
     graph, changes, message = REFUSED[name]
     recipe = dataclasses.replace(RECIPE, start="start.pt", **changes)
-    given = {"backend": "torch", "recipe": recipe, "data": str(cells), "start": network(graph)}
-    with pytest.raises(ConfigError) as error, open_run(tmp_path / "run", **given):
+    job = Job("torch", recipe, str(cells), network(graph))
+    with pytest.raises(ConfigError) as error, open_run(tmp_path / "run", job):
         pass
     assert message in str(error.value)
     assert "\n" not in str(error.value)
@@ -356,8 +357,8 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(name, cell
 
 def test_pictures_that_it_does_not_take_are_named(cells, tmp_path):
     graph = small(channels=1, sizes=Sizes(only=((16, 16), (32, 30))))
-    given = {"backend": "torch", "recipe": RECIPE, "data": str(cells), "start": network(graph)}
-    with pytest.raises(DataError) as error, open_run(tmp_path / "run", **given):
+    job = Job("torch", RECIPE, str(cells), network(graph))
+    with pytest.raises(DataError) as error, open_run(tmp_path / "run", job):
         pass
     why = "not to be validated on, for the network takes 16x16 or 32x30 alone: "
     assert str(error.value).startswith(f"{cells}: {why}")

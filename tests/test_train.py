@@ -22,7 +22,8 @@ from unet_core.checkpoints.checkpoint import new_network
 from unet_core.data.synthetic import Synthetic, write_folder
 from unet_core.errors import RunError
 from unet_core.training.history import read_history
-from unet_core.training.run import open_run, read_run_config
+from unet_core.training.opening import Job, open_run
+from unet_core.training.run import read_run_config
 from unet_core.training.schedule import Schedule
 from unet_core.training.settings import Loss, Optimizer
 from unet_core.training.state import difference
@@ -40,8 +41,8 @@ SMALL = TrainConfig(
 def train(backend, path, data, recipe=SMALL, *, resume=False, until=None, **options):
     module = importlib.import_module(f"unet_{backend}.training.train")
     said = []
-    how = {"backend": backend, "recipe": recipe, "data": str(data), "resume": resume, "until": until}
-    with open_run(path, **how, tell=said.append) as run:
+    job = Job(backend, recipe, str(data), resume=resume, until=until)
+    with open_run(path, job, tell=said.append) as run:
         outcome = module.train(run, **options, tell=said.append)
     return outcome, said
 
@@ -364,7 +365,7 @@ def test_a_training_that_was_refused_can_be_started_anew(cells, tmp_path, monkey
 def test_another_training_that_began_meanwhile_is_seen(cells, tmp_path, monkeypatch):
     """Between the look at the folder and the lock."""
     pytest.importorskip("torch")
-    module = importlib.import_module("unet_core.training.run")
+    module = importlib.import_module("unet_core.training.opening")
     split = module.split
 
     def split_and_wait(*given):
@@ -474,9 +475,8 @@ def test_a_start_of_sigmoids_becomes_a_softmax(classes, outputs, cells, tmp_path
         mask = np.asarray(Image.open(path)) // 255
         mask[:8] = classes - 1
         Image.fromarray(mask).save(path)
-    with open_run(
-        tmp_path / "run", backend="torch", recipe=SMALL, data=str(tmp_path / "data"), start=new_network(config, 0)
-    ) as run:
+    job = Job("torch", SMALL, str(tmp_path / "data"), new_network(config, 0))
+    with open_run(tmp_path / "run", job) as run:
         assert run.start.config.output == "softmax"
 
 
@@ -562,10 +562,10 @@ def test_eight_devices_train_as_one_does(cells, tmp_path):
     code = f"""
 import json, pathlib
 from unet_core.training.train_config import TrainConfig
-from unet_core.training.run import open_run
+from unet_core.training.opening import Job, open_run
 from unet_jax.training.train import train
 recipe = TrainConfig.from_dict(json.loads({json.dumps(recipe.to_dict())!r}))
-with open_run(pathlib.Path({str(tmp_path / "eight")!r}), backend="jax", recipe=recipe, data={str(cells)!r}) as run:
+with open_run(pathlib.Path({str(tmp_path / "eight")!r}), Job("jax", recipe, {str(cells)!r})) as run:
     train(run)
 """
     done = in_process(code, XLA_FLAGS="--xla_force_host_platform_device_count=8")

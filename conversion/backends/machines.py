@@ -1,29 +1,15 @@
 """What a training runs on: devices, and this process among those that share the run; asked of the framework."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from conversion.backends.frameworks import needed
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.errors import ConfigError
+from unet_core.training.opening import Machine
 from unet_core.training.run import Backend
 from unet_core.training.train_config import TrainConfig
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a trainer is given beside the run."""
-
-    check: Callable[[Checkpoint], None]
-    """Raises ConfigError where it cannot train this network."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """The trainer's own."""
-    rank: int = 0
-    """Of this process; the first one, 0, writes and tells."""
-    wait: Callable[[], None] = lambda: None
-    """Returns in all processes once each has called it."""
 
 
 @dataclass(frozen=True)

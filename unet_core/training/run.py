@@ -11,25 +11,21 @@ import dataclasses
 import fcntl
 import importlib.metadata
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from unet_core.checkpoints.checkpoint import Checkpoint, new_network
-from unet_core.checkpoints.safetensors_file import read, write
 from unet_core.codec import OPTIONAL, decoded, encoded
 from unet_core.config import Output
 from unet_core.data.batches import Examples, batches
-from unet_core.data.dataset import Dataset, open_dataset, split
-from unet_core.errors import ConfigError, DataError, RunError, some
+from unet_core.data.dataset import Dataset
+from unet_core.errors import ConfigError, RunError
 from unet_core.files import atomic
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
-from unet_core.graph.suitability import refusal
-from unet_core.progress import Progress, silent
 from unet_core.training.train_config import TrainConfig
 
 Backend = Literal["jax", "torch"]
@@ -163,90 +159,6 @@ class Run:
         )
 
 
-@contextmanager
-def open_run(
-    path: Path,
-    *,
-    backend: Backend,
-    recipe: TrainConfig,
-    data: str,
-    start: Checkpoint | None = None,
-    resume: bool = False,
-    until: int | None = None,
-    check: Callable[[Checkpoint], None] = lambda _: None,
-    rank: int = 0,
-    wait: Callable[[], None] = lambda: None,
-    progress: Progress = silent,
-    tell: Callable[[str], None] = print,
-) -> Iterator[Run]:
-    """Start a run, or go on with one; nothing is written before all the data has been checked.
-
-    Args:
-        path: the run's folder; made where it does not exist.
-        backend: which framework trains.
-        recipe: how to train.
-        data: a data folder, or "synthetic".
-        start: the network to start from, that of `recipe.start`; None: a new one of the recipe's seed.
-        resume: go on with the run in the folder where there is one.
-        until: leave after this step, before the recipe's last one; the schedule is that of the whole recipe.
-        check: is given the network before the first step, and raises ConfigError where this machine cannot train it.
-        rank: of this process, where several train together; only 0 writes.
-        wait: returns in all of them once each has called it.
-        progress: is told how far the check of the data is.
-        tell: is told in a line what is left out.
-
-    Raises:
-        RunError: the folder holds something else, or another training, or another process trains there.
-        DataError: the data cannot be trained on.
-        ConfigError: the recipe does not fit the data.
-    """
-    if until is not None and until < 1:
-        raise ConfigError(f"until {until}: give a whole number from 1 up")
-    if rank:
-        wait()  # for the folder, which the first process has then checked and made
-        resume = True
-    old = _check_folder(path, resume=resume)
-    if start is None and old is not None and (path / START).exists():
-        start = read(path / START)
-    values = old.values if old else None
-    source = open_dataset(data, channels=start.config.in_channels if start else None, values=values, progress=progress)
-    if source.skipped:
-        tell(f"left out, for they are no pictures: {some(source.skipped)}")
-    training, validation = split(source, recipe.validation)
-    settings = RunConfig(
-        backend,
-        recipe,
-        data=data if not Path(data).exists() else str(Path(data).resolve()),
-        training=training.names,
-        validation=validation.names,
-        digest=source.digest(),
-        channels=source.channels,
-        values=tuple(source.values),
-        versions=old.versions if old else versions_of(backend),
-        switches=old.switches if old else (),
-    )
-    if old is not None:
-        _check_same(path, old, settings)
-    network = start_network(start, recipe, source.channels, len(source.values))
-    check(network)
-    _check_sizes(data, network.config, validation)
-    if rank:
-        yield Run(path, settings, training, validation, network, until)
-        return
-    path.mkdir(parents=True, exist_ok=True)
-    with locked(path):
-        if _check_folder(path, resume=resume) != old:
-            raise RunError(f"{path}: another process has trained here in the meantime; look at what it made")
-        for left in (*path.glob(".*.partial"), *(path / STATES).glob(".*.partial")):
-            shutil.rmtree(left)  # by a process that was killed while it wrote
-        if start is not None and old is None:
-            with atomic(path / START, force=True) as partial:
-                write(partial, start)
-        write_run_config(path, settings)
-        wait()
-        yield Run(path, settings, training, validation, network, until)
-
-
 def start_network(start: Checkpoint | None, recipe: TrainConfig, channels: int, classes: int) -> Checkpoint:
     """The network before the first step, which has to have a logit for every class (one for two).
 
@@ -283,56 +195,10 @@ def trained_output(config: Description) -> Output:
     return "softmax" if config.out_channels > 1 else config.output
 
 
-def _check_sizes(data: str, config: Description, validation: Dataset) -> None:
-    """Raise DataError where pictures are none that the network can be validated on."""
-    named = list(zip(validation.names, validation.sizes, strict=True))
-    if isinstance(config, Graph):
-        whys = {name: why for name, size in named if (why := refusal(config, size))}
-        if whys:
-            why = next(iter(whys.values()))
-            raise DataError(f"{data}: not to be validated on, for {why}: {some(whys)}")
-        return
-    least = config.minimum_size
-    small = [name for name, size in named if min(size) < least]
-    if small:
-        raise DataError(f"{data}: too small to validate on ({least}x{least} is the least): {some(small)}")
-
-
 def versions_of(backend: Backend) -> dict[str, str]:
     """Of the packages that decide what a training in this framework makes."""
     names = ("numpy", "grain", "torch") if backend == "torch" else ("numpy", "grain", "jax", "flax", "optax")
     return {name: importlib.metadata.version(name) for name in names}
-
-
-def _check_folder(path: Path, *, resume: bool) -> RunConfig | None:
-    if has_begun(path):
-        if not resume:
-            raise RunError(f"{path}: holds a run already; go on with it by --resume, or name another folder")
-        return read_run_config(path)
-    if is_run(path):
-        return None
-    if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
-        raise RunError(f"{path}: exists and is no run; name a new folder")
-    return None
-
-
-def _check_same(path: Path, old: RunConfig, new: RunConfig) -> None:
-    if old.backend != new.backend:
-        raise RunError(
-            f"{path}: was trained with --backend {old.backend}; go on with that, or move the run: unet convert {path} "
-            f"NEW --to {new.backend}"
-        )
-    changed = old.recipe.changes(new.recipe)
-    if changed:
-        raise RunError(
-            f"{path}: this run was started with another {some(changed)}; leave that out, or train into a new folder"
-        )
-    for name in ("training", "validation", "channels", "values", "digest"):
-        if getattr(old, name) != getattr(new, name):
-            raise RunError(
-                f"{path}: the data is not what the run was started with: another {name}; restore {old.data}, or train "
-                "into a new folder"
-            )
 
 
 @contextmanager

@@ -1,0 +1,193 @@
+"""Start a run, or go on with one, once all that it needs has been checked."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.checkpoints.safetensors_file import read, write
+from unet_core.data.dataset import Dataset, open_dataset, split
+from unet_core.errors import ConfigError, DataError, RunError, some
+from unet_core.files import atomic
+from unet_core.graph import Graph
+from unet_core.graph.canonical import Description
+from unet_core.graph.suitability import refusal
+from unet_core.progress import Progress, silent
+from unet_core.training.run import (
+    START,
+    STATES,
+    Backend,
+    Run,
+    RunConfig,
+    has_begun,
+    is_run,
+    locked,
+    read_run_config,
+    start_network,
+    versions_of,
+    write_run_config,
+)
+from unet_core.training.train_config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a training runs on: devices, and this process among those that share it."""
+
+    check: Callable[[Checkpoint], None] = lambda _: None
+    """Raises ConfigError where it cannot train this network."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What the framework's trainer is given beside the run."""
+    rank: int = 0
+    """Of this process; the first one, 0, writes and tells."""
+    wait: Callable[[], None] = lambda: None
+    """Returns in all processes once each has called it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The training that is asked for.
+
+    Raises:
+        ConfigError: no step to leave after.
+    """
+
+    backend: Backend
+    recipe: TrainConfig
+    data: str
+    """A data folder, or "synthetic"."""
+    start: Checkpoint | None = None
+    """The network to start from, that of `recipe.start`; None: a new one of the recipe's seed."""
+    resume: bool = False
+    """Go on with the run in the folder where there is one."""
+    until: int | None = None
+    """Leave after this step, before the recipe's last one; the schedule is that of the whole recipe."""
+
+    def __post_init__(self) -> None:
+        if self.until is not None and self.until < 1:
+            raise ConfigError(f"until {self.until}: give a whole number from 1 up")
+
+
+@contextmanager
+def open_run(
+    path: Path,
+    job: Job,
+    *,
+    machine: Machine = Machine(),
+    progress: Progress = silent,
+    tell: Callable[[str], None] = print,
+) -> Iterator[Run]:
+    """Start a run, or go on with one; nothing is written before all the data has been checked.
+
+    Args:
+        path: the run's folder; made where it does not exist.
+        job: what is to be trained.
+        machine: on what.
+        progress: is told how far the check of the data is.
+        tell: is told in a line what is left out.
+
+    Raises:
+        RunError: the folder holds something else, or another training, or another process trains there.
+        DataError: the data cannot be trained on.
+        ConfigError: the recipe does not fit the data, or the machine cannot train the network.
+    """
+    if machine.rank:
+        machine.wait()  # for the folder, which the first process has then checked and made
+        job = dataclasses.replace(job, resume=True)
+    old = _check_folder(path, resume=job.resume)
+    run = _checked(path, job, old, progress, tell)
+    machine.check(run.start)
+    _check_sizes(job.data, run.start.config, run.validation)
+    if machine.rank:
+        yield run
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    with locked(path):
+        if _check_folder(path, resume=job.resume) != old:
+            raise RunError(f"{path}: another process has trained here in the meantime; look at what it made")
+        for left in (*path.glob(".*.partial"), *(path / STATES).glob(".*.partial")):
+            shutil.rmtree(left)  # by a process that was killed while it wrote
+        if job.start is not None and old is None:
+            with atomic(path / START, force=True) as partial:
+                write(partial, job.start)
+        write_run_config(path, run.settings)
+        machine.wait()
+        yield run
+
+
+def _checked(path: Path, job: Job, old: RunConfig | None, progress: Progress, tell: Callable[[str], None]) -> Run:
+    """The run, its data and settings held against those that it was started with, where it was."""
+    start, recipe, data = job.start, job.recipe, job.data
+    if start is None and old is not None and (path / START).exists():
+        start = read(path / START)
+    values = old.values if old else None
+    source = open_dataset(data, channels=start.config.in_channels if start else None, values=values, progress=progress)
+    if source.skipped:
+        tell(f"left out, for they are no pictures: {some(source.skipped)}")
+    training, validation = split(source, recipe.validation)
+    settings = RunConfig(
+        job.backend,
+        recipe,
+        data=data if not Path(data).exists() else str(Path(data).resolve()),
+        training=training.names,
+        validation=validation.names,
+        digest=source.digest(),
+        channels=source.channels,
+        values=tuple(source.values),
+        versions=old.versions if old else versions_of(job.backend),
+        switches=old.switches if old else (),
+    )
+    if old is not None:
+        _check_same(path, old, settings)
+    network = start_network(start, recipe, source.channels, len(source.values))
+    return Run(path, settings, training, validation, network, job.until)
+
+
+def _check_folder(path: Path, *, resume: bool) -> RunConfig | None:
+    if has_begun(path):
+        if not resume:
+            raise RunError(f"{path}: holds a run already; go on with it by --resume, or name another folder")
+        return read_run_config(path)
+    if is_run(path):
+        return None
+    if path.exists() and (not path.is_dir() or any(not entry.name.startswith(".") for entry in path.iterdir())):
+        raise RunError(f"{path}: exists and is no run; name a new folder")
+    return None
+
+
+def _check_same(path: Path, old: RunConfig, new: RunConfig) -> None:
+    if old.backend != new.backend:
+        raise RunError(
+            f"{path}: was trained with --backend {old.backend}; go on with that, or move the run: unet convert {path} "
+            f"NEW --to {new.backend}"
+        )
+    changed = old.recipe.changes(new.recipe)
+    if changed:
+        raise RunError(
+            f"{path}: this run was started with another {some(changed)}; leave that out, or train into a new folder"
+        )
+    for name in ("training", "validation", "channels", "values", "digest"):
+        if getattr(old, name) != getattr(new, name):
+            raise RunError(
+                f"{path}: the data is not what the run was started with: another {name}; restore {old.data}, or train "
+                "into a new folder"
+            )
+
+
+def _check_sizes(data: str, config: Description, validation: Dataset) -> None:
+    """Raise DataError where pictures are none that the network can be validated on."""
+    named = list(zip(validation.names, validation.sizes, strict=True))
+    if isinstance(config, Graph):
+        whys = {name: why for name, size in named if (why := refusal(config, size))}
+        if whys:
+            why = next(iter(whys.values()))
+            raise DataError(f"{data}: not to be validated on, for {why}: {some(whys)}")
+        return
+    least = config.minimum_size
+    small = [name for name, size in named if min(size) < least]
+    if small:
+        raise DataError(f"{data}: too small to validate on ({least}x{least} is the least): {some(small)}")
