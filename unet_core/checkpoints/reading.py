@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from unet_core.checkpoints.checkpoint import BLOCK_ORDER, Checkpoint, Origin, Reading, file_names, read_record, unseal
-from unet_core.checkpoints.contents import Candidate, Contents, candidates
-from unet_core.checkpoints.dialects import DIALECTS, GENERIC, OWN, Dialect, Match, dialect_of, matches
+from unet_core.checkpoints.contents import Candidate, Contents
+from unet_core.checkpoints.dialects import GENERIC, OWN, dialect_of
 from unet_core.checkpoints.evidence import by_dialect
-from unet_core.checkpoints.structure import read_structure
+from unet_core.checkpoints.recognition import Network, chosen, networks
 from unet_core.config import UNetConfig
-from unet_core.errors import CheckpointError, ConfigError, shown, some
+from unet_core.errors import CheckpointError, ConfigError, some
 from unet_core.graph import Graph
 from unet_core.graph.canonical import (
     COUNTER,
@@ -64,20 +64,6 @@ class Hints:
 NO_HINTS = Hints()
 
 
-@dataclass(frozen=True)
-class _Network:
-    """A candidate whose layers have been recognised."""
-
-    candidate: Candidate
-    dialect: Dialect | None
-    """None: the generic one."""
-    layers: Mapping[str, str]
-    """What the candidate calls each layer, by canonical names."""
-    sure: str
-    unique: bool = True
-    """False where the order of the file decided which block is which."""
-
-
 def read_contents(contents: Contents, hints: Hints = NO_HINTS) -> Checkpoint:
     """The network that a file holds, under the canonical names. Its values are judged by `soundness`, not here.
 
@@ -89,8 +75,8 @@ def read_contents(contents: Contents, hints: Hints = NO_HINTS) -> Checkpoint:
         dialect_of(hints.dialect)
     if contents.record is not None:
         return _sealed(contents, contents.record, hints)
-    found = _networks(contents, hints)
-    network = _chosen(found, contents.source)
+    found = networks(contents, key=hints.key, dialect=hints.dialect)
+    network = chosen(found, contents.source)
     return _read(network, contents, hints, [other.candidate for other in found if other is not network])
 
 
@@ -146,128 +132,17 @@ def _fetched(contents: Contents, config: Description) -> dict[str, np.ndarray]:
     return fetched
 
 
-def _networks(contents: Contents, hints: Hints) -> list[_Network]:
-    """Every network in the file: those whose names a table has, or else those whose structure shows.
-
-    Raises:
-        CheckpointError: there is none, or not where the hints say.
-    """
-    source = contents.source
-    places = [
-        place for place in candidates(contents, hints.key) if any(len(shape) == 4 for shape in place.shapes.values())
-    ]
-    if hints.key is not None:
-        labels = sorted({place.label for place in places} - {""})
-        places = [place for place in places if f".{hints.key}." in f".{place.label}."]
-        if not places:
-            raise CheckpointError(
-                f"{source}: no network lies under the key {hints.key}; there are: {some(labels) or 'none'}"
-            )
-    found = []
-    if hints.dialect != GENERIC:
-        tables = DIALECTS if hints.dialect is None else [table for table in DIALECTS if table.name == hints.dialect]
-        for place in places:
-            layers = {key.rpartition(".")[0] for key in place.shapes}
-            best = max(matches(layers, tables), key=lambda match: match.found)
-            if best.likely:
-                found.append(_named(place, best))
-        if hints.dialect is not None and not found:
-            raise CheckpointError(f"{source}: its tensors do not have the names of the dialect {hints.dialect}")
-    return found or _structured(contents, places, hints)
-
-
-def _named(place: Candidate, match: Match) -> _Network:
-    layers = match.dialect.layers(match.depth)
-    return _Network(place, match.dialect, layers, f"certain: the names and shapes of {match.dialect.project}")
-
-
-def _structured(contents: Contents, places: list[Candidate], hints: Hints) -> list[_Network]:
-    """The networks whose names no table has; of the same tensors with fewer wrappers taken off, only one.
-
-    Raises:
-        CheckpointError: there is none; or there are convolutions beside one, of which it may be a part.
-    """
-    found: list[_Network] = []
-    reasons = []
-    for place in reversed(places):  # the most wrappers first
-        if any(
-            place.group == other.candidate.group and other.candidate.prefix.startswith(place.prefix) for other in found
-        ):
-            continue
-        try:
-            structure = read_structure(place.shapes, contents.source, ordered=contents.ordered)
-        except CheckpointError as error:
-            reasons.append((len(place.shapes), error))
-            continue
-        sure = "a guess from the shapes of the tensors, which fit together in one way only"
-        if not structure.unique:
-            sure = "a guess from the order of the tensors, whose shapes fit together in several ways"
-        found.append(_Network(place, None, structure.layers, sure, structure.unique))
-    for network in found if hints.key is None else ():
-        _check_alone(network.candidate, contents, [other.candidate for other in found])
-    if found:
-        return found
-    if reasons:
-        raise max(reasons, key=lambda reason: reason[0])[1]
-    if any(key.split(".")[-1] == "param_groups" for key in contents.beside):
-        what = "an optimiser's state and no network; save model.state_dict() as well"
-    else:
-        what = f"no network: {some(key for group in contents.groups.values() for key in group) or 'no tensor is in it'}"
-    raise CheckpointError(f"{contents.source}: holds {what}")
-
-
-def _check_alone(place: Candidate, contents: Contents, found: list[Candidate]) -> None:
-    """Refuse a network without a table beside which, in the same dict, lie convolutions of no network."""
-    prefixes = tuple(other.prefix for other in found if other.group == place.group)
-    beside = [
-        key for key, shape in contents.groups[place.group].items() if len(shape) == 4 and not key.startswith(prefixes)
-    ]
-    if beside:
-        raise CheckpointError(
-            f"{contents.source}: the network under {shown(place.label)} may be a part of a larger one, with "
-            f"{some(beside)} beside it; if it is not, say --key {shown(place.label)}"
-        )
-
-
-def _chosen(found: list[_Network], source: str) -> _Network:
-    """The network that is meant, of several the one under the most usual key.
-
-    Raises:
-        CheckpointError: no key is more usual than the others.
-    """
-    ranked = sorted(found, key=lambda network: network.candidate.rank)
-    if len(ranked) > 1 and ranked[0].candidate.rank == ranked[1].candidate.rank:
-        labels = [network.candidate.label or "the file's outermost dict" for network in ranked]
-        raise CheckpointError(f"{source}: holds several networks: {some(labels)}; choose one with --key")
-    return ranked[0]
-
-
-def _read(network: _Network, contents: Contents, hints: Hints, others: list[Candidate]) -> Checkpoint:
-    source, place, dialect = contents.source, network.candidate, network.dialect
-    canonical_layers = {layer: canonical for canonical, layer in network.layers.items()}
-    names: dict[str, str] = {}
-    extra = []
-    for name in place.shapes:
-        layer, _, parameter = name.rpartition(".")
-        if layer in canonical_layers:
-            names[f"{canonical_layers[layer]}.{parameter}"] = name
-        else:
-            extra.append(name)
-    config = infer_config({key: place.shapes[name] for key, name in names.items()}, source)
+def _read(network: Network, contents: Contents, hints: Hints, others: list[Candidate]) -> Checkpoint:
+    source, place, dialect, names = contents.source, network.candidate, network.dialect, network.names
     told = {**(dialect.rule if dialect else {}), **hints.semantics}
-    try:
-        config = dataclasses.replace(config, **{name: value for name, value in told.items() if name in SEMANTICS})
-    except ConfigError as error:
-        raise CheckpointError(f"{source}: {error}") from error
-    if dialect and config.upsampling != told.get("upsampling", config.upsampling):
-        raise CheckpointError(
-            f"{source}: has names of {dialect.project}, but no transposed convolutions as its network has"
-        )
+    config = _config(network, told, source)
     fetched = contents.fetch(place.group, list(place.keys.values()))
     tensors = {key: fetched[place.keys[name]] for key, name in names.items()}
     counters = any(key.endswith(_COUNTER_NAME) for key in names)
     if not counters:
         tensors |= {key: _no_count() for key in tensor_specs(config) if key.endswith(_COUNTER_NAME)}
+    taken = set(names.values())
+    extra = [name for name in place.shapes if name not in taken]
     check_tensors(tensors, config, source, names=named_by(network.layers, config), extra=extra)
     asked = dialect.asks if dialect else _questions(config)
     unknown = tuple(name for name in asked if name not in told)
@@ -304,6 +179,24 @@ def _read(network: _Network, contents: Contents, hints: Hints, others: list[Cand
         reading=reading,
         evidence=by_dialect(origin.dialect, stored=False),
     )
+
+
+def _config(network: Network, told: Mapping[str, Any], source: str) -> UNetConfig:
+    """The config by the shapes of the tensors, with what the dialect and a person tell.
+
+    Raises:
+        CheckpointError: they fit no network, or another one than the dialect's.
+    """
+    config = infer_config({key: network.candidate.shapes[name] for key, name in network.names.items()}, source)
+    try:
+        config = dataclasses.replace(config, **{name: value for name, value in told.items() if name in SEMANTICS})
+    except ConfigError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    if network.dialect and config.upsampling != told.get("upsampling", config.upsampling):
+        raise CheckpointError(
+            f"{source}: has names of {network.dialect.project}, but no transposed convolutions as its network has"
+        )
+    return config
 
 
 def _questions(config: UNetConfig) -> tuple[str, ...]:
