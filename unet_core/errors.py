@@ -23,7 +23,12 @@ def first_line(error: BaseException) -> str:
 
 def of_system(error: OSError) -> str:
     """What the system refuses, and where, as one line."""
-    return f"{error.filename or 'the system'}: {(error.strerror or str(error)).lower()}"
+    return f"{error.filename or 'the system'}: {reason(error)}"
+
+
+def reason(error: OSError) -> str:
+    """What the system refuses."""
+    return (error.strerror or str(error)).lower()
 
 
 def some(names: Iterable[object], *, most: int = 12) -> str:

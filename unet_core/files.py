@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unet_core.errors import CheckpointError
+from unet_core.errors import CheckpointError, reason
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
@@ -197,6 +197,4 @@ def _exchange(a: Path, b: Path) -> bool:
 
 
 def _reason(error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
-        return "the disk is full"
-    return (error.strerror or str(error)).lower()
+    return "the disk is full" if error.errno == errno.ENOSPC else reason(error)

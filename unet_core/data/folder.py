@@ -12,6 +12,7 @@ import numpy as np
 from unet_core.data.inventory import MOST_CLASSES, Files, PairState, listed, look_at, value_problem, values_of
 from unet_core.data.pictures import Pair, read_mask, read_picture
 from unet_core.errors import DataError, shown, some
+from unet_core.files import sha256_of
 from unet_core.progress import Progress, silent
 
 _NONE = 255
@@ -62,7 +63,7 @@ class Folder:
         whole = hashlib.sha256()
         files = [*self.images, *self.masks]
         with ThreadPoolExecutor() as pool:
-            for file, found in zip(files, pool.map(_file_digest, files), strict=True):
+            for file, found in zip(files, pool.map(sha256_of, files), strict=True):
                 whole.update(f"{file.parent.name}/{file.name} {found}\n".encode(errors="surrogateescape"))
         return whole.hexdigest()
 
@@ -117,11 +118,6 @@ def open_folder(
         sizes=tuple(finding.size for finding in found.values()),
         skipped=files.skipped,
     )
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _ascending(values: tuple[int, ...]) -> bool:

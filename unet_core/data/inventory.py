@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from unet_core.data.pictures import SUFFIXES, read_mask, read_picture
-from unet_core.errors import DataError, shown
+from unet_core.errors import DataError, reason, shown
 
 MOST_CLASSES = 64
 """More values than that are those of a photograph or of numbered objects."""
@@ -129,7 +129,7 @@ def _by_stem(folder: Path) -> tuple[dict[str, Path], list[str], list[str]]:
     try:
         entries = sorted(os.listdir(folder), key=_natural)
     except OSError as error:
-        raise DataError(f"{shown(folder)}: cannot be listed: {(error.strerror or str(error)).lower()}") from error
+        raise DataError(f"{shown(folder)}: cannot be listed: {reason(error)}") from error
     for name in entries:
         path = folder / name
         if name.startswith(".") or path.suffix.lower() not in SUFFIXES:

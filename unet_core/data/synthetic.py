@@ -9,7 +9,7 @@ import numpy as np
 
 from unet_core.data.cells import draw
 from unet_core.data.pictures import Pair
-from unet_core.errors import DataError, MissingFrameworkError, shown
+from unet_core.errors import DataError, MissingFrameworkError, reason, shown
 
 
 @dataclass(frozen=True)
@@ -105,4 +105,4 @@ def write_folder(data: Synthetic, path: str | Path) -> None:
             Image.fromarray(picture).save(path / "images" / f"{name}.png")
             Image.fromarray(np.array(data.values, np.uint8)[labels]).save(path / "masks" / f"{name}.png")
     except OSError as error:
-        raise DataError(f"{shown(path)}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+        raise DataError(f"{shown(path)}: cannot be written: {reason(error)}") from error

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unet_core.errors import RunError
+from unet_core.errors import RunError, reason
 from unet_core.files import atomic
 
 
@@ -88,7 +88,7 @@ class History:
         try:
             yield
         except OSError as error:
-            raise RunError(f"{self.path}: not written: {(error.strerror or str(error)).lower()}") from error
+            raise RunError(f"{self.path}: not written: {reason(error)}") from error
 
     def flush(self) -> None:
         """Force all lines to the disk, so that a state that is saved next never is ahead of them."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from unet_core.errors import MissingFrameworkError
+from unet_core.errors import MissingFrameworkError, reason
 
 
 class TensorBoard:
@@ -82,4 +82,4 @@ class TensorBoard:
 
     def _give_up(self, error: OSError) -> None:
         self._end()
-        self._tell(f"{self._folder}: no more TensorBoard files: {(error.strerror or str(error)).lower()}")
+        self._tell(f"{self._folder}: no more TensorBoard files: {reason(error)}")
