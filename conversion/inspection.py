@@ -11,6 +11,7 @@ from conversion.containers import examined
 from unet_core.checkpoints.evidence import Evidence
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.checkpoints.soundness import masks, oddities, poison
+from unet_core.codec import STORED_NAME
 from unet_core.graph import Graph
 from unet_core.graph.canonical import FLOATS, Description, tensor_specs
 from unet_core.graph.summary import SummaryRow, summary, usual_size
@@ -53,7 +54,7 @@ class Inspection:
     """The keys of further networks in the file."""
     wrappers: tuple[str, ...]
     """The prefixes that were taken off the names."""
-    passengers: tuple[str, ...]
+    beside: tuple[str, ...] = dataclasses.field(metadata={STORED_NAME: "passengers"})
     """What else is in the file, such as an optimiser."""
     digests: bool
     """Whether every tensor's sha256 is stored (they have then been checked)."""
@@ -75,7 +76,8 @@ class Inspection:
 
     def to_json(self) -> str:
         """Everything, for machines; what is unknown in the config is null."""
-        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        items = dataclasses.fields(self)
+        fields = {item.metadata.get(STORED_NAME, item.name): getattr(self, item.name) for item in items}
         fields |= {"evidence": dataclasses.asdict(self.evidence), "known_by": str(self.evidence)}
         fields["layers"] = [dataclasses.asdict(row) for row in self.layers]
         fields["config"] = self.config.to_dict()
@@ -115,7 +117,7 @@ def inspect(path: str | Path, *, hints: Hints = NO_HINTS) -> Inspection:
         key=reading.key,
         others=reading.others,
         wrappers=reading.wrappers,
-        passengers=reading.passengers,
+        beside=reading.beside,
         digests=checkpoint.digests_stored,
         tensors=len(tensors),
         parameters=sum(value.size for key, value in tensors.items() if specs[key].trained),

@@ -71,7 +71,7 @@ def load(module: "nn.Module", contents: Contents, code: str, key: str | None = N
         key=place.label,
         wrappers=place.wrappers,
         others=tuple(one.label for one in whole if one is not place),
-        passengers=tuple(name for name in beside if not f"{place.group}.".startswith(f"{name.split(' ')[0]}.")),
+        beside=tuple(name for name in beside if not f"{place.group}.".startswith(f"{name.split(' ')[0]}.")),
         keys={name: place.keys[name] for name in tensors if name in place.keys},
     )
     return Loaded(tensors, reading, counters)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from unet_core import CheckpointError, UNetConfig
 from unet_core.checkpoints import safetensors_file
-from unet_core.checkpoints.checkpoint import Checkpoint, digest, is_intact, read_record, seal, unseal
+from unet_core.checkpoints.checkpoint import Checkpoint, Origin, digest, is_intact, read_record, seal, unseal
 from unet_core.checkpoints.contents import Contents
 from unet_core.checkpoints.reading import read_contents
 
@@ -257,9 +257,9 @@ def test_a_copied_checkpoint_is_still_one(tmp_path):
 
 
 ORIGINS = {
-    "riders that are null": {"riders": None},
-    "riders that are a number": {"riders": "5"},
-    "riders that are no JSON": {"riders": "{"},
+    "extras that are null": {"riders": None},
+    "extras that are a number": {"riders": "5"},
+    "extras that are no JSON": {"riders": "{"},
     "counters that are a word": {"counters": "yes"},
     "a dialect that is none": {"dialect": "nobody"},
     "a field that is none": {"colour": "red"},
@@ -270,6 +270,13 @@ ORIGINS = {
     "names that are pairs of three": {"dialect": "generic", "names": [["a", "b", "c"]]},
     "names that are a string": {"dialect": "generic", "names": "ab"},
 }
+
+
+def test_a_record_keeps_the_names_of_earlier_releases(tensors):
+    origin = Origin("milesial", extras='{"epoch": 3}')
+    record = seal(Checkpoint(TINY, tensors, origin))
+    assert json.loads(record)["origin"]["riders"] == '{"epoch": 3}'
+    assert read_record(record, "x").origin == origin
 
 
 @pytest.mark.parametrize("origin", ORIGINS.values(), ids=ORIGINS)

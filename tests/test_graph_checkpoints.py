@@ -54,7 +54,7 @@ def changed(checkpoint, **tensors):
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, ml_dtypes.bfloat16], ids=str)
 def test_a_file_gives_back_graph_tensors_and_evidence(tmp_path, name, dtype):
-    checkpoint = dataclasses.replace(network(dtype=dtype), origin=Origin(riders='{"epoch": 3}'))
+    checkpoint = dataclasses.replace(network(dtype=dtype), origin=Origin(extras='{"epoch": 3}'))
     assert_same(read(written(tmp_path / name, checkpoint)), checkpoint)
 
 

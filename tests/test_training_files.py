@@ -517,7 +517,7 @@ def test_the_directory_is_a_network_too(tmp_path):
     model = unet_jax.load(converted(tmp_path))
     assert model.config == TINY
     found = conversion.inspect(tmp_path / "state")
-    assert found.passengers == ("training (an optimiser's state)",)
+    assert found.beside == ("training (an optimiser's state)",)
 
 
 def test_a_flipped_bit_in_the_moments_is_seen(tmp_path):

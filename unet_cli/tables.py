@@ -120,8 +120,8 @@ def _findings(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "wrappers", f"{some(found.wrappers)} (taken off)"
     if found.others:
         yield "other networks", f"{some(found.others)} (choose with --key)"
-    if found.passengers:
-        yield "beside it", _lines(map(shown, found.passengers))
+    if found.beside:
+        yield "beside it", _lines(map(shown, found.beside))
     yield "known by", str(found.evidence)
     read = "read from its code" if isinstance(found.config, Graph) else "read off names and shapes"
     yield "config", "stored in the file" if found.config_stored else read
@@ -202,7 +202,7 @@ def print_conversion(done: Conversion) -> None:
         if reading.key:
             others = f"; also there: {some(reading.others)} (choose with --key)" if reading.others else ""
             lines.append(f"from {shown(reading.key)}{others}")
-        left = [name for name in reading.passengers if not name.endswith("(kept)")] if done.state is None else done.left
+        left = [name for name in reading.beside if not name.endswith("(kept)")] if done.state is None else done.left
         if left:
             lines.append(f"left behind: {some(left)}")
         if reading.assumed:

@@ -108,7 +108,7 @@ def write(path: Path, checkpoint: Checkpoint, *, dialect: str = OWN.name) -> Non
     Raises:
         unet_core.CheckpointError: the dialect cannot hold this network, or the file cannot be written.
     """
-    tensors, riders = exported(checkpoint, dialect)
+    tensors, extras = exported(checkpoint, dialect)
     state: OrderedDict[str, Any] = OrderedDict()
     for key, value in tensors.items():
         state[key] = as_torch(value, copy=False)
@@ -118,7 +118,7 @@ def write(path: Path, checkpoint: Checkpoint, *, dialect: str = OWN.name) -> Non
         # BatchNorm's version 2 says that num_batches_tracked is stored (torch/nn/modules/batchnorm.py).
         metadata[layer] = {"version": 2 if name == "num_batches_tracked" else 1}
     metadata[RECORD_KEY] = {"record": seal(checkpoint, dialect)}
-    state.update(riders)
+    state.update(extras)
     state._metadata = metadata  # type: ignore[attr-defined]  # where torch's own state_dict keeps its versions
     write_pickle(path, state)
 

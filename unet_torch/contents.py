@@ -87,7 +87,7 @@ def contents_of(state: dict[Any, Any], source: str) -> Contents:
         unet_core.CheckpointError: a file that no script saves: a trap, or more tensors than any.
     """
     groups: dict[str, dict[str, Tensor]] = {}
-    riders: dict[str, dict[str, Any]] = {}
+    extras: dict[str, dict[str, Any]] = {}
     beside: dict[str, str] = {}
     seen: set[int] = set()
     paths: set[str] = set()
@@ -119,7 +119,7 @@ def contents_of(state: dict[Any, Any], source: str) -> Contents:
                 if isinstance(name, str):
                     kept[key] = value
         if group in groups and _is_small([*kept.values()]):
-            riders[group] = {key: value for key, value in kept.items() if _is_plain(value)}
+            extras[group] = {key: value for key, value in kept.items() if _is_plain(value)}
     count = sum(map(len, groups.values()))
     if count > MOST_TENSORS:
         raise CheckpointError(f"{source}: holds {count} tensors; no checkpoint of a UNet has more than {MOST_TENSORS}")
@@ -128,7 +128,7 @@ def contents_of(state: dict[Any, Any], source: str) -> Contents:
         groups={group: {key: tuple(value.shape) for key, value in found.items()} for group, found in groups.items()},
         fetch=lambda group, keys: _fetch({key: groups[group][key] for key in keys}, source),
         beside=beside,
-        riders=riders,
+        extras=extras,
         record=_record(state),
     )
 

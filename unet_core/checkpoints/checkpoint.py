@@ -10,7 +10,7 @@ import numpy as np
 
 from unet_core.checkpoints.dialects import GENERIC, NAMES, OWN, dialect_of
 from unet_core.checkpoints.evidence import OURS, Evidence, by_dialect
-from unet_core.codec import OPTIONAL, decoded, encoded, limited
+from unet_core.codec import OPTIONAL, STORED_NAME, decoded, encoded, limited
 from unet_core.config import UNetConfig
 from unet_core.errors import CheckpointError, ConfigError, first_line, some
 from unet_core.graph import Graph
@@ -36,7 +36,7 @@ class Origin:
     dialect: str = OWN.name
     names: tuple[tuple[str, str], ...] | None = field(default=None, metadata=OPTIONAL)
     """In the generic dialect, the canonical name of every tensor and the file's, in the order of the file."""
-    riders: str = field(default="{}", metadata=OPTIONAL)
+    extras: str = field(default="{}", metadata={STORED_NAME: "riders", **OPTIONAL})
     """JSON of what lay among the tensors and is none, such as milesial's `mask_values`."""
     counters: bool = field(default=True, metadata=OPTIONAL)
     """Whether its BatchNorms had `num_batches_tracked`, which torch has since 0.4.1."""
@@ -53,7 +53,7 @@ class Reading:
     """The prefixes that were taken off its keys."""
     others: tuple[str, ...] = ()
     """The keys of other networks in the file."""
-    passengers: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     """What else is in the file, and is not carried over."""
     unknown: tuple[str, ...] = ()
     """The fields of the config that nothing in the file tells; in the config they have their default."""
@@ -169,8 +169,8 @@ def exported(checkpoint: Checkpoint, dialect: str) -> tuple[dict[str, np.ndarray
     tensors = under_all_names({name: checkpoint.tensors[key] for key, name in names.items()}, config)
     if dialect == OWN.name or dialect != checkpoint.origin.dialect:
         return tensors, {}
-    riders = json.loads(checkpoint.origin.riders)
-    return tensors, {name: value for name, value in riders.items() if name not in tensors}
+    extras = json.loads(checkpoint.origin.extras)
+    return tensors, {name: value for name, value in extras.items() if name not in tensors}
 
 
 def seal(checkpoint: Checkpoint, dialect: str = OWN.name, digests: Mapping[str, Any] | None = None) -> str:
@@ -260,7 +260,7 @@ class _Stored:
             {self.dialect, origin.dialect} <= set(NAMES)
             and (origin.dialect == GENERIC) == (origin.names is not None)
             and len({name for _, name in pairs}) == len({key for key, _ in pairs}) == len(pairs)
-            and isinstance(json.loads(origin.riders), dict)
+            and isinstance(json.loads(origin.extras), dict)
         )
         if not sound:
             raise ValueError("its dialect, or its origin, is none")

@@ -46,7 +46,7 @@ class Contents:
     """Reads tensors of one group, and refuses those that are not sound."""
     beside: Mapping[str, Any] = field(default_factory=dict)
     """Everything that is no tensor, by its path of keys."""
-    riders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    extras: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By group, what is no tensor but lies among them, and can be kept: numbers, strings, short lists of these."""
     record: str | None = None
     """What `checkpoint.seal` stored."""

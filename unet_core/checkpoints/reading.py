@@ -104,9 +104,9 @@ def _sealed(contents: Contents, text: str, hints: Hints) -> Checkpoint:
     tensors |= {key: _no_count() for key in tensor_specs(record.config) if key not in names}
     check_tensors(tensors, record.config, source, names=names, extra=extra)
     unseal(tensors, record, source)
-    riders = json.loads(record.origin.riders)
-    beside = tuple(f"{name} {value}{' (kept)' if name in riders else ''}" for name, value in contents.beside.items())
-    reading = Reading(passengers=beside, keys=names)
+    extras = json.loads(record.origin.extras)
+    beside = tuple(f"{name} {value}{' (kept)' if name in extras else ''}" for name, value in contents.beside.items())
+    reading = Reading(beside=beside, keys=names)
     tensors = in_forward_order(tensors, record.config)
     return Checkpoint(
         record.config, tensors, record.origin, reading=reading, dialect=record.dialect, evidence=record.evidence
@@ -151,7 +151,7 @@ def _read(network: Network, contents: Contents, hints: Hints, others: list[Candi
     origin = Origin(
         dialect=dialect.name if dialect else GENERIC,
         names=None if dialect else tuple(names.items()),
-        riders=json.dumps({} if dialect is OWN else contents.riders.get(place.group, {})),
+        extras=json.dumps({} if dialect is OWN else contents.extras.get(place.group, {})),
         counters=counters,
     )
     reading = Reading(
@@ -159,7 +159,7 @@ def _read(network: Network, contents: Contents, hints: Hints, others: list[Candi
         key=place.label,
         wrappers=place.wrappers,
         others=tuple(other.label for other in others),
-        passengers=tuple(_passengers(contents, place, json.loads(origin.riders), others)),
+        beside=tuple(_beside(contents, place, json.loads(origin.extras), others)),
         unknown=unknown,
         assumed=(*(() if dialect else (_FORWARD,)), *_assumed(config, told, unknown, counters=counters)),
         overruled=tuple(
@@ -215,9 +215,7 @@ def _assumed(config: UNetConfig, told: Mapping[str, Any], unknown: tuple[str, ..
         yield f"{_COUNTER_NAME} 0 (the file has none)"
 
 
-def _passengers(
-    contents: Contents, place: Candidate, riders: Mapping[str, Any], others: list[Candidate]
-) -> Iterator[str]:
+def _beside(contents: Contents, place: Candidate, extras: Mapping[str, Any], others: list[Candidate]) -> Iterator[str]:
     """What is in the file beside the networks, one entry for each of the outermost keys."""
     taken = {(other.group, key) for other in (place, *others) for key in other.keys.values()}
     counts: Counter[str] = Counter()
@@ -231,8 +229,8 @@ def _passengers(
     networks = (place, *others)
     yield from (f"{name} ({count} tensor{'s' * (count > 1)})" for name, count in counts.items())
     for key, value in contents.beside.items():
-        if key in riders:
-            yield f"{key} {riders[key]} (kept)"
+        if key in extras:
+            yield f"{key} {extras[key]} (kept)"
         elif (
             "." not in key and key not in counts and not any(f"{one.group}.".startswith(f"{key}.") for one in networks)
         ):

@@ -87,7 +87,7 @@ def write(path: Path, training: TrainingFile) -> None:
     network: OrderedDict[str, Any] = OrderedDict(
         (name, as_torch(state.network.tensors[key], copy=False)) for key, name in script.names
     )
-    network.update(json.loads(state.network.origin.riders) if script.network else {})
+    network.update(json.loads(state.network.origin.extras) if script.network else {})
     saved = optimizer_state.Saved(state.optimizer, script.parameters, script.groups, script.steps)
     optimizer = optimizer_state.write(saved)
     parts: dict[str, Any] = {**script.beside, script.optimizer: [optimizer] if script.listed else optimizer}
