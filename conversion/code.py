@@ -13,12 +13,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from conversion.backends.frameworks import needed
+from conversion.backends.frameworks import importing
 from unet_core.checkpoints.reading import Hints
 from unet_core.errors import UNetError, first_line, shown, some
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 _INSTALLED = ("site-packages", "dist-packages")
 _WORDS = {"true": "True", "false": "False", "none": "None", "null": "None"}
@@ -76,9 +76,11 @@ class Live:
     out: int | str | None = None
     """Index or key; None: the only one, or the first."""
 
-    def picked(self, answer: Any) -> Any:
+    def picked(self, answer: Any) -> "Tensor":
         """The answer that is meant, of what calling the module gave."""
-        return needed("unet_torch.reading.read").picked(answer, self.out)
+        with importing():
+            from unet_torch.reading.read import picked
+        return picked(answer, self.out)
 
 
 def values_of(words: Iterable[str]) -> dict[str, Any]:

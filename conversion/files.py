@@ -2,26 +2,26 @@
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conversion.backends.backend import Framework, framework_of_kind, frameworks_of
-from conversion.backends.frameworks import needed
+from conversion.backends.backend import Framework, backend_of, framework_of_kind, frameworks_of
 from conversion.backends.pairs import paired
 from conversion.code import Known, known_of
-from conversion.containers import Opened, module_of, opened
-from conversion.proof.certificate import certificate_path, certify, party, unchanged, write_certificate
-from conversion.proof.proof import verify_runners
-from conversion.result import Conversion, DifferentError
+from conversion.containers import Opened, file_module_of, module_of, opened, replaces_of
+from conversion.proof.certificate import Certificate, certificate_path, unchanged
+from conversion.proof.proof import Proof, verify_runners
+from conversion.result import Conversion
 from conversion.runs import convert_run
 from conversion.scripts import convert_training
-from unet_core.checkpoints.checkpoint import Checkpoint, exported, network_digest
+from conversion.writing import Content, Job, Options, checked_place
+from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints.checkpoint import exported, network_digest
 from unet_core.checkpoints.containers import Container, container_of
 from unet_core.checkpoints.dialects import OWN
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import CheckpointError, MissingFrameworkError
-from unet_core.files import atomic, check_target
 from unet_core.progress import Progress, silent
 from unet_core.training.run import BEST, is_run
 
@@ -86,8 +86,7 @@ def convert(
     """
     src, dst = Path(src), Path(dst)
     hints = known_of(hints, module=module, kwargs=kwargs, out=out, sizes=sizes, example=example, unchecked=unchecked)
-    options: dict[str, Any] = {"force": force, "verify": verify, "certificate": certificate and verify}
-    options |= {"progress": progress}
+    options = Options(force, verify, certificate and verify, progress)
     earlier = certificate_path(dst)
     stale = os.path.lexists(earlier)
     if drop and (to is None or is_run(src)):
@@ -95,82 +94,74 @@ def convert(
     if to is not None and not is_run(src):
         if dialect != OWN.name:
             raise CheckpointError(f"{dst}: a training file goes back under its own names; leave --dialect out")
-        done = convert_training(src, dst, to=to, hints=hints, drop=drop, **options)
+        done = convert_training(src, dst, to, hints, drop, options)
     elif to is not None:
         if hints != Known() or dialect != OWN.name:
             raise CheckpointError(f"{src}: is a run, which tells all of its network; leave dialects and the like out")
-        done = convert_run(src, dst, to=to, tell=tell, **options)
+        done = convert_run(src, dst, to, options, tell)
     elif is_run(src):
         raise CheckpointError(
             f"{src}: is a run; say --to jax or --to torch to carry the training over, or name {src / BEST}, its network"
         )
     else:
-        done = _convert_network(src, dst, hints=hints, dialect=dialect, **options)
+        done = _convert_network(src, dst, hints, dialect, options)
     if stale and done.certificate is None:
         tell(f"{earlier}: removed, for it was of what {dst.name} was before")
     return done
 
 
-def _convert_network(
-    src: Path,
-    dst: Path,
-    *,
-    hints: Hints,
-    dialect: str,
-    force: bool,
-    verify: bool,
-    certificate: bool,
-    progress: Progress,
-) -> Conversion:
+@dataclass(frozen=True)
+class _NetworkJob(Job):
+    """Of a network alone."""
+
+    found: Opened
+    target: Container
+    dialect: str
+
+    def write(self, partial: Path) -> None:
+        checkpoint, file_module = self.found.checkpoint, file_module_of(self.target)
+        if file_module is None:
+            module_of(self.target).write(partial, checkpoint)
+        else:
+            file_module.write(partial, checkpoint, dialect=self.dialect)
+
+    def read_back(self, partial: Path) -> Content:
+        return Content(module_of(self.target).read(partial), self.target.value)
+
+    def prove(self, back: Content, progress: Progress) -> Proof:
+        other = Opened(back.checkpoint, container=self.target)
+        return verify_runners(*paired(self.found, other, (str(self.src), str(self.dst))), progress=progress)
+
+    def embed(self, partial: Path, certificate: Certificate) -> None:
+        if self.target is not Container.SAFETENSORS:
+            return
+        text = certificate.to_json(indent=None)
+        safetensors_file.write(partial, self.found.checkpoint, dialect=self.dialect, certificate=text)
+        if network_digest(safetensors_file.read(partial)) != certificate.destination.network:
+            raise CheckpointError(f"{self.dst}: not written: its tensors came back otherwise")
+
+
+def _convert_network(src: Path, dst: Path, hints: Hints, dialect: str, options: Options) -> Conversion:
     target = container_of(dst)
     if target is Container.ORBAX and dialect != OWN.name:
         raise CheckpointError(f"{dst}: an Orbax directory has the NNX names, not those of the dialect {dialect}")
-    writer = module_of(target)
-    place: dict[str, Any] = {"force": force, "companion": certificate_path(dst)}
-    place["replaces"] = writer.is_orbax if target is Container.ORBAX else None
-    check_target(dst, **place)
-    progress(f"reading {src.name}", 0.0)
-    with unchanged(src, certificate) as sha256:
+    module_of(target)  # whose framework may be missing
+    place = checked_place(dst, options, replaces_of(target))
+    options.progress(f"reading {src.name}", 0.0)
+    with unchanged(src, options.certificate) as sha256:
         found = opened(src, hints)
-    checkpoint = found.checkpoint
-    if verify:
-        _require(frameworks_of(found.framework, framework_of_kind(target)))
-    certificate = certificate and checkpoint.evidence.by != "nothing"
-    names = {} if target is Container.ORBAX else {"dialect": dialect}
-    if names:
+    if options.verify:
         try:
-            exported(checkpoint, dialect)
+            for framework in frameworks_of(found.framework, framework_of_kind(target)):
+                backend_of(framework)
+        except MissingFrameworkError as error:
+            raise MissingFrameworkError(
+                f"{error}; or convert without the proof, which runs both: --no-verify"
+            ) from error
+    if target is not Container.ORBAX:
+        try:
+            exported(found.checkpoint, dialect)
         except CheckpointError as error:
             raise CheckpointError(f"{dst}: not written: {error}") from error
-    proof = issued = None
-    with atomic(dst, **place) as partial:
-        progress(f"writing {dst.name}", 0.05)
-        writer.write(partial, checkpoint, **names)
-        if verify:
-            progress(f"reading {dst.name} back", 0.1)
-            back: Checkpoint = writer.read(partial)
-            proof = verify_runners(
-                *paired(found, Opened(back, container=target), (str(src), str(dst))),
-                progress=lambda text, done: progress(text, 0.15 + 0.85 * done),
-            )
-            if not proof.equal:
-                raise DifferentError(f"{dst}: not written: {proof.verdict}", proof)
-            if certificate:
-                source = party(src, proof.a, checkpoint, kind=found.kind, sha256=sha256)
-                destination = party(dst, proof.b, back, kind=target.value, sha256=None)
-                issued = certify(proof, source, destination, when=datetime.now(UTC))
-                if target is Container.SAFETENSORS:  # the same tensors, and the certificate beside the record of them
-                    writer.write(partial, checkpoint, **names, certificate=issued.to_json(indent=None))
-                    if network_digest(writer.read(partial)) != destination.network:
-                        raise CheckpointError(f"{dst}: not written: its tensors came back otherwise")
-                issued = write_certificate(issued, partial, partial)
-    return Conversion(src, dst, checkpoint, proof, certificate=issued)
-
-
-def _require(frameworks: tuple[Framework, Framework]) -> None:
-    """Find out before the work whether the proof can run."""
-    try:
-        for framework in frameworks:
-            needed(f"conversion.backends.{framework}_backend")
-    except MissingFrameworkError as error:
-        raise MissingFrameworkError(f"{error}; or convert without the proof, which runs both: --no-verify") from error
+    source = Content(found.checkpoint, found.kind, sha256=sha256)
+    return _NetworkJob(src, dst, source, found, target, dialect).convert(place, options)

@@ -2,17 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
-from conversion.backends.frameworks import needed
+from conversion.backends.frameworks import importing
 from unet_core.checkpoints.checkpoint import Checkpoint, Origin
 from unet_core.checkpoints.containers import Container
 from unet_core.checkpoints.evidence import Evidence
+from unet_core.data.batches import Batch
+from unet_core.graph import Node
 from unet_core.graph.canonical import FLOATS, Description, Tensors
 from unet_core.training.settings import Optimizer
+from unet_core.training.state import TrainingState
+from unet_core.training.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from conversion.code import Live
 
 Precision = Literal["float64", "float32"]
 Framework = Literal["torch", "jax"]
@@ -134,17 +141,60 @@ class Runner(Protocol):
         """What the first updates of a new optimiser add to the parameters together, given the gradients of each."""
 
 
+@runtime_checkable
+class Backend(Protocol):
+    """A framework: `conversion.backends.torch_backend` and `conversion.backends.jax_backend`."""
+
+    def runner_of(self, model: Any, name: str, /) -> Runner:
+        """A runner of a live model."""
+
+    def runner_of_checkpoint(self, checkpoint: Checkpoint, name: str, /) -> Runner:
+        """A runner of the network in a checkpoint."""
+
+    def evaluated(self, node: Node, inputs: Values, roles: Roles, sizes: Sizes, /, *, training: bool) -> np.ndarray:
+        """The output of one node alone, in float64."""
+
+    def gradients(
+        self, node: Node, inputs: Values, roles: Roles, sizes: Sizes, back: np.ndarray, /, *, training: bool
+    ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        """The gradients by a node's inputs, and by its tensors, of its output with the cotangent `back`."""
+
+    def update(
+        self, state: TrainingState, config: TrainConfig, batch: Batch, controls: Controls, /
+    ) -> tuple[float, Tensors, TrainingState]:
+        """One update by the trainer's own code, on `accumulate` times `batch` pictures.
+
+        Returns:
+            The loss, the gradients after clipping, and the state after the update.
+        """
+
+
+def backend_of(framework: Framework) -> Backend:
+    """The module of a framework.
+
+    Raises:
+        MissingFrameworkError: it is not installed.
+    """
+    with importing():
+        if framework == "torch":
+            from conversion.backends import torch_backend
+
+            return torch_backend
+        from conversion.backends import jax_backend
+
+        return jax_backend
+
+
 def runner_of_checkpoint(checkpoint: Checkpoint, framework: Framework, name: str) -> Runner:
     """A runner of a checkpoint that is read already."""
-    module: Any = needed(f"conversion.backends.{framework}_backend")
-    runner: Runner = (module.TorchRunner if framework == "torch" else module.JaxRunner).of_checkpoint(checkpoint, name)
-    return runner
+    return backend_of(framework).runner_of_checkpoint(checkpoint, name)
 
 
-def runner_of_code(module: Any, checkpoint: Checkpoint, name: str) -> Runner:
+def runner_of_code(live: "Live", checkpoint: Checkpoint, name: str) -> Runner:
     """A runner of a torch module of anybody's, which holds the tensors of a checkpoint that was read from its code."""
-    runner: Runner = needed("conversion.backends.torch_backend").ModuleRunner(module, checkpoint, name)
-    return runner
+    with importing():
+        from conversion.backends.torch_backend import ModuleRunner
+    return ModuleRunner(live, checkpoint, name)
 
 
 def frameworks_of(a: Framework | None, b: Framework | None) -> tuple[Framework, Framework]:

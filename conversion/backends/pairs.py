@@ -13,12 +13,12 @@ from conversion.backends.backend import (
     Runner,
     Step,
     Tracer,
+    backend_of,
     frameworks_of,
     other_framework,
     runner_of_checkpoint,
     runner_of_code,
 )
-from conversion.backends.frameworks import needed
 from conversion.containers import Opened, opened
 from unet_core.checkpoints.checkpoint import Checkpoint, file_names
 from unet_core.checkpoints.reading import NO_HINTS, Hints
@@ -135,8 +135,7 @@ def _framework_of(network: Any) -> Framework | None:
 
 def _runner(network: Any, framework: Framework, name: str) -> Runner:
     if not isinstance(network, Opened):
-        runner: Runner = needed(f"conversion.backends.{framework}_backend").runner_of(network, f"the {framework} model")
-        return runner
+        return backend_of(framework).runner_of(network, f"the {framework} model")
     if network.live is not None and framework == "torch":
         return runner_of_code(network.live, network.checkpoint, name)
     return runner_of_checkpoint(network.checkpoint, framework, name)

@@ -3,12 +3,10 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from conversion.backends.backend import Controls, Framework
-from conversion.backends.frameworks import needed
+from conversion.backends.backend import Controls, Framework, backend_of
 from conversion.proof.checks import Check, Departure
 from conversion.proof.differences import largest_difference, measures, tensor_differences
 from conversion.proof.samples import Input
@@ -36,19 +34,6 @@ BUDGETS: Mapping[str, float] = {
 
 _BATCH, _ACCUMULATE, _SIDE = 2, 2, 64
 """The update that is compared is on so many pictures at most, each of so many pixels a side."""
-
-
-@runtime_checkable
-class Update(Protocol):
-    """What `update` in `conversion/backends/torch_backend.py` and `jax_runner.py` does.
-
-    It makes one update of a state, on `accumulate` times `batch` pictures, and returns loss, gradients (clipped), and
-    the state after it.
-    """
-
-    def __call__(
-        self, state: TrainingState, recipe: TrainConfig, batch: Batch, controls: Controls
-    ) -> tuple[float, Tensors, TrainingState]: ...
 
 
 @dataclass(frozen=True)
@@ -226,9 +211,8 @@ def _batch(side: Continuation, seed: int) -> Batch:
 
 
 def _updated(side: Continuation, recipe: TrainConfig, batch: Batch) -> tuple[float, Tensors, TrainingState]:
-    """What `Update` gives, with the gradients of what is updated alone."""
-    update: Update = needed(f"conversion.backends.{side.framework}_backend").update
-    loss, gradients, after = update(_wide(side.state), recipe, batch, side.controls)
+    """What `Backend.update` returns, with the gradients of what is updated alone."""
+    loss, gradients, after = backend_of(side.framework).update(_wide(side.state), recipe, batch, side.controls)
     return loss, {name: gradients[name] for name in updated_shapes(after.network.config)}, after
 
 
