@@ -6,12 +6,12 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from conversion.backends.frameworks import importing
 from unet_core.checkpoints.reading import Hints
@@ -58,9 +58,27 @@ class Known(Hints):
         return shown(f"{path.relative_to(here) if path.is_relative_to(here) else path.name}:{name}")
 
 
-def known_of(hints: Hints, **more: Any) -> Known:
-    """The same hints, and more of what a `Known` has; None: nothing."""
-    given = {name: value for name, value in more.items() if value is not None}
+class Told(TypedDict, total=False):
+    """What `convert` and `verify` may be told of the file of another project; None: nothing."""
+
+    module: "str | nn.Module | None"
+    """The network's own code, which is run: its class, or a function that builds it, as FILE.py:Name or
+    package.module:Name; or a module that is built. The network is read from it, and proven against it."""
+    kwargs: Mapping[str, Any] | None
+    """What the class is called with."""
+    out: int | str | None
+    """Which of several answers is the network's, by index or key; None: the first."""
+    sizes: Sequence[tuple[int, ...]] | None
+    """To read it at, where its code cannot be followed for sizes in general, or takes some alone."""
+    example: str | Path | None
+    """An .npz with an `input` and the `output` that the network's own code answered, NCHW."""
+    unchecked: bool | None
+    """Convert even where nothing but `hints` tells what is computed. It is not called verified."""
+
+
+def known_of(hints: Hints, **told: Unpack[Told]) -> Known:
+    """The same hints, and what else was told."""
+    given: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
     if "example" in given:
         given["example"] = Path(given["example"])
     if "sizes" in given:

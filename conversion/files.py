@@ -1,21 +1,20 @@
 """A checkpoint from one file or directory into another, of the same kind or not."""
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Unpack
 
 from conversion.backends.backend import Framework, backend_of, framework_of_kind, frameworks_of
 from conversion.backends.pairs import paired
-from conversion.code import Known, known_of
+from conversion.code import Known, Told, known_of
 from conversion.containers import Opened, file_module_of, module_of, opened, replaces_of
-from conversion.proof.certificate import Certificate, certificate_path, unchanged
+from conversion.proof.certificate import Certificate, certificate_path
 from conversion.proof.proof import Proof, verify_runners
 from conversion.result import Conversion
 from conversion.runs import convert_run
 from conversion.scripts import convert_training
-from conversion.writing import Content, Job, Options, checked_place
+from conversion.writing import Content, Job, Options, convert_by, unchanged
 from unet_core.checkpoints import safetensors_file
 from unet_core.checkpoints.checkpoint import exported, network_digest
 from unet_core.checkpoints.containers import Container, container_of
@@ -25,9 +24,6 @@ from unet_core.errors import CheckpointError, MissingFrameworkError
 from unet_core.progress import Progress, silent
 from unet_core.training.run import BEST, is_run
 
-if TYPE_CHECKING:
-    from torch import nn
-
 
 def convert(
     src: str | Path,
@@ -36,18 +32,13 @@ def convert(
     to: Framework | None = None,
     drop: Collection[str] = (),
     hints: Hints = NO_HINTS,
-    module: "str | nn.Module | None" = None,
-    kwargs: Mapping[str, Any] | None = None,
-    out: int | str | None = None,
-    sizes: Sequence[tuple[int, ...]] | None = None,
-    example: str | Path | None = None,
-    unchecked: bool | None = None,
     dialect: str = OWN.name,
     force: bool = False,
     verify: bool = True,
     certificate: bool = True,
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
+    **told: Unpack[Told],
 ) -> Conversion:
     """Write the network of `src` to `dst`, every tensor bit for bit, with config and digests; or a whole training.
 
@@ -60,13 +51,6 @@ def convert(
             directory, which `optimizer_to_optax` reads, or the other way round.
         drop: of a training file, the names of what cannot be carried and may be left behind, as the error lists them.
         hints: what `src` does not tell: whose names it has, where in it the network lies, what no shape shows.
-        module: the network's own code, which is run: its class, or a function that builds it, as FILE.py:Name or
-            package.module:Name; or a module that is built. The network is read from it, and proven against it.
-        kwargs: what the class is called with.
-        out: which of several answers is the network's, by index or key; None: the first.
-        sizes: to read it at, where its code cannot be followed for sizes in general, or takes some alone.
-        example: an .npz with an `input` and the `output` that the network's own code answered, NCHW.
-        unchecked: convert even where nothing but `hints` tells what is computed. It is not called verified.
         dialect: whose names the tensors get in a `.pt`, `.pth` or `.safetensors`: one of
             `unet_core.checkpoints.dialects.NAMES`. An Orbax directory always has the NNX names; it remembers those
             that the network came with.
@@ -77,6 +61,8 @@ def convert(
             `.safetensors` file. A certificate that is there already goes with what `dst` was before.
         progress: called before each stage with a few words and the fraction that is done.
         tell: is told in a line what else there is to know.
+        told: the network's own code and the like: `module`, `kwargs`, `out`, `sizes`, `example` and `unchecked`, see
+            `conversion.code.Told`.
 
     Raises:
         CheckpointError: `src` cannot be read, or `dst` cannot be written; nothing was written.
@@ -85,83 +71,89 @@ def convert(
         MissingFrameworkError: a kind, or the proof, needs a framework that is not installed.
     """
     src, dst = Path(src), Path(dst)
-    hints = known_of(hints, module=module, kwargs=kwargs, out=out, sizes=sizes, example=example, unchecked=unchecked)
+    hints = known_of(hints, **told)
     options = Options(force, verify, certificate and verify, progress)
     earlier = certificate_path(dst)
     stale = os.path.lexists(earlier)
-    if drop and (to is None or is_run(src)):
-        raise CheckpointError(f"--drop {' '.join(drop)}: is for the training files of scripts, with --to")
-    if to is not None and not is_run(src):
-        if dialect != OWN.name:
-            raise CheckpointError(f"{dst}: a training file goes back under its own names; leave --dialect out")
-        done = convert_training(src, dst, to, hints, drop, options)
-    elif to is not None:
-        if hints != Known() or dialect != OWN.name:
-            raise CheckpointError(f"{src}: is a run, which tells all of its network; leave dialects and the like out")
-        done = convert_run(src, dst, to, options, tell)
-    elif is_run(src):
-        raise CheckpointError(
-            f"{src}: is a run; say --to jax or --to torch to carry the training over, or name {src / BEST}, its network"
-        )
-    else:
-        done = _convert_network(src, dst, hints, dialect, options)
+    done = _convert(src, dst, to, hints, dialect, drop, options, tell)
     if stale and done.certificate is None:
         tell(f"{earlier}: removed, for it was of what {dst.name} was before")
     return done
 
 
-@dataclass(frozen=True)
-class _NetworkJob(Job):
-    """Of a network alone."""
-
-    found: Opened
-    target: Container
-    dialect: str
-
-    def write(self, partial: Path) -> None:
-        checkpoint, file_module = self.found.checkpoint, file_module_of(self.target)
-        if file_module is None:
-            module_of(self.target).write(partial, checkpoint)
-        else:
-            file_module.write(partial, checkpoint, dialect=self.dialect)
-
-    def read_back(self, partial: Path) -> Content:
-        return Content(module_of(self.target).read(partial), self.target.value)
-
-    def prove(self, back: Content, progress: Progress) -> Proof:
-        other = Opened(back.checkpoint, container=self.target)
-        return verify_runners(*paired(self.found, other, (str(self.src), str(self.dst))), progress=progress)
-
-    def embed(self, partial: Path, certificate: Certificate) -> None:
-        if self.target is not Container.SAFETENSORS:
-            return
-        text = certificate.to_json(indent=None)
-        safetensors_file.write(partial, self.found.checkpoint, dialect=self.dialect, certificate=text)
-        if network_digest(safetensors_file.read(partial)) != certificate.destination.network:
-            raise CheckpointError(f"{self.dst}: not written: its tensors came back otherwise")
+def _convert(
+    src: Path,
+    dst: Path,
+    to: Framework | None,
+    hints: Hints,
+    dialect: str,
+    drop: Collection[str],
+    options: Options,
+    tell: Callable[[str], None],
+) -> Conversion:
+    run = is_run(src)
+    if drop and (to is None or run):
+        raise CheckpointError(f"--drop {' '.join(drop)}: is for the training files of scripts, with --to")
+    if to is None:
+        if not run:
+            return _convert_network(src, dst, hints, dialect, options)
+        raise CheckpointError(
+            f"{src}: is a run; say --to jax or --to torch to carry the training over, or name {src / BEST}, its network"
+        )
+    if run:
+        if hints != Known() or dialect != OWN.name:
+            raise CheckpointError(f"{src}: is a run, which tells all of its network; leave dialects and the like out")
+        return convert_run(src, dst, to, options, tell)
+    if dialect != OWN.name:
+        raise CheckpointError(f"{dst}: a training file goes back under its own names; leave --dialect out")
+    return convert_training(src, dst, to, hints, drop, options)
 
 
 def _convert_network(src: Path, dst: Path, hints: Hints, dialect: str, options: Options) -> Conversion:
     target = container_of(dst)
     if target is Container.ORBAX and dialect != OWN.name:
         raise CheckpointError(f"{dst}: an Orbax directory has the NNX names, not those of the dialect {dialect}")
-    module_of(target)  # whose framework may be missing
-    place = checked_place(dst, options, replaces_of(target))
-    options.progress(f"reading {src.name}", 0.0)
-    with unchanged(src, options.certificate) as sha256:
-        found = opened(src, hints)
-    if options.verify:
-        try:
-            for framework in frameworks_of(found.framework, framework_of_kind(target)):
-                backend_of(framework)
-        except MissingFrameworkError as error:
-            raise MissingFrameworkError(
-                f"{error}; or convert without the proof, which runs both: --no-verify"
-            ) from error
-    if target is not Container.ORBAX:
-        try:
-            exported(found.checkpoint, dialect)
-        except CheckpointError as error:
-            raise CheckpointError(f"{dst}: not written: {error}") from error
-    source = Content(found.checkpoint, found.kind, sha256=sha256)
-    return _NetworkJob(src, dst, source, found, target, dialect).convert(place, options)
+    module, file_module = module_of(target), file_module_of(target)
+
+    def read() -> Job:
+        with unchanged(src, options.certificate) as sha256:
+            found = opened(src, hints)
+        checkpoint = found.checkpoint
+        if options.verify:
+            _require(frameworks_of(found.framework, framework_of_kind(target)))
+        if file_module is not None:
+            try:
+                exported(checkpoint, dialect)
+            except CheckpointError as error:
+                raise CheckpointError(f"{dst}: not written: {error}") from error
+
+        def write(partial: Path) -> None:
+            if file_module is None:
+                module.write(partial, checkpoint)
+            else:
+                file_module.write(partial, checkpoint, dialect=dialect)
+
+        def prove(back: Content, progress: Progress) -> Proof:
+            other = Opened(back.checkpoint, container=target)
+            return verify_runners(*paired(found, other, (str(src), str(dst))), progress=progress)
+
+        def embed(partial: Path, certificate: Certificate) -> None:
+            text = certificate.to_json(indent=None)
+            safetensors_file.write(partial, checkpoint, dialect=dialect, certificate=text)
+            if network_digest(safetensors_file.read(partial)) != certificate.destination.network:
+                raise CheckpointError(f"{dst}: not written: its tensors came back otherwise")
+
+        source = Content(checkpoint, found.kind, sha256=sha256)
+        embeds = embed if target is Container.SAFETENSORS else None
+        return Job(source, write, lambda partial: Content(module.read(partial), target.value), prove, embeds)
+
+    return convert_by(read, src, dst, replaces_of(target), options)
+
+
+def _require(frameworks: tuple[Framework, Framework]) -> None:
+    """Find out before the work whether the proof can run."""
+    try:
+        for framework in frameworks:
+            backend_of(framework)
+    except MissingFrameworkError as error:
+        raise MissingFrameworkError(f"{error}; or convert without the proof, which runs both: --no-verify") from error

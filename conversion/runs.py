@@ -17,7 +17,7 @@ from conversion.proof.certificate import RUN
 from conversion.proof.proof import Proof, side_of, verify_runners
 from conversion.proof.updates import Continuation, compare, inputs_of, parted
 from conversion.result import Conversion
-from conversion.writing import Content, Job, Options, checked_place
+from conversion.writing import Content, Job, Options, convert_by
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.safetensors_file import read
 from unet_core.errors import CheckpointError, RunError
@@ -126,52 +126,42 @@ def read_run(path: Path, tell: Callable[[str], None] = print) -> OpenRun:
     return OpenRun(path, settings, start, state, entries, _best(history) > _best(entries))
 
 
-@dataclass(frozen=True)
-class _RunJob(Job):
-    """Of the folder of a run."""
-
-    run: OpenRun
-    settings: RunConfig
-    """Of the new run."""
-    tell: Callable[[str], None]
-
-    def write(self, partial: Path) -> None:
-        _write_run(self.run, partial, self.settings, self.tell)
-
-    def read_back(self, partial: Path) -> Content:
-        states, step = states_of(self.settings.backend), self.run.state.step
-        state = states.read(partial / STATES, step, self.run.start, self.settings.recipe)
-        return Content(state.network, RUN, state)
-
-    def prove(self, back: Content, progress: Progress) -> Proof:
-        assert back.state is not None
-        other = OpenRun(self.dst, self.settings, self.run.start, back.state, self.run.entries)
-        return verify_runs(self.run, other, progress=progress)
-
-    def digested(self, partial: Path) -> Path:
-        return state_path(partial, self.settings, self.run.state.step)
-
-
 def convert_run(src: Path, dst: Path, to: Framework, options: Options, tell: Callable[[str], None]) -> Conversion:
     """Write a run that goes on in the framework `to` where the one in `src` stands; see `conversion.convert`."""
-    options.progress(f"reading {src.name}", 0.0)
     if read_run_config(src).backend == to:
         raise RunError(f"{src}: trains in {to} already; to have it twice, copy the folder")
     if Path(os.path.realpath(dst)).is_relative_to(os.path.realpath(src)):
         raise RunError(f"{dst}: is the run itself, or in its folder; name a new folder elsewhere")
     if options.force and dst.exists() and not is_run(dst):
         raise RunError(f"{dst}: is no run, and not replaced by one; name a new folder")
-    place = checked_place(dst, options, is_run)
     for framework in get_args(Framework):  # one reads, the other writes
         states_of(framework)
-    with ExitStack() as stack:
+
+    def read() -> Job:
         for path in (src, dst):
             if path.exists():
-                stack.enter_context(locked(path, shared=True))
+                locks.enter_context(locked(path, shared=True))
         run = read_run(src, tell)
-        sha256 = sha256_of(state_path(src, run.settings, run.state.step)) if options.certificate else None
-        source = Content(run.state.network, RUN, run.state, sha256)
-        return _RunJob(src, dst, source, run, _settings_in(to, run), tell).convert(place, options)
+        settings, step = _settings_in(to, run), run.state.step
+
+        def read_back(partial: Path) -> Content:
+            state = states_of(to).read(partial / STATES, step, run.start, settings.recipe)
+            return Content(state.network, RUN, state)
+
+        def prove(back: Content, progress: Progress) -> Proof:
+            assert back.state is not None
+            return verify_runs(run, OpenRun(dst, settings, run.start, back.state, run.entries), progress=progress)
+
+        return Job(
+            Content(run.state.network, RUN, run.state, sha256_of(state_path(src, run.settings, step))),
+            lambda partial: _write_run(run, partial, settings, tell),
+            read_back,
+            prove,
+            digested=lambda partial: state_path(partial, settings, step),
+        )
+
+    with ExitStack() as locks:
+        return convert_by(read, src, dst, is_run, options)
 
 
 def state_path(run: Path, settings: RunConfig, step: int) -> Path:

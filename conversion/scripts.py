@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 from conversion.backends.backend import Framework
@@ -10,10 +9,9 @@ from conversion.backends.frameworks import importing
 from conversion.backends.pairs import paired
 from conversion.code import Live
 from conversion.containers import Opened, opened, replaces_of
-from conversion.proof.certificate import unchanged
 from conversion.proof.proof import Proof, verify_runners
 from conversion.result import Conversion
-from conversion.writing import Content, Job, Options, checked_place
+from conversion.writing import Content, Job, Options, convert_by, unchanged
 from unet_core.checkpoints.checkpoint import Reading
 from unet_core.checkpoints.containers import Container, container_of, existing_container
 from unet_core.checkpoints.reading import NO_HINTS, Hints
@@ -68,28 +66,6 @@ def _back(path: Path, written: TrainingFile) -> TrainingFile:
     return understood(path, again)[0]
 
 
-@dataclass(frozen=True)
-class _ScriptJob(Job):
-    """Of the training in a script's file."""
-
-    training: TrainingFile
-    live: Live | None
-    origin: Container
-    to: Framework
-
-    def write(self, partial: Path) -> None:
-        _writer(self.to)(partial, self.training)
-
-    def read_back(self, partial: Path) -> Content:
-        back = _back(partial, self.training).state
-        return Content(back.network, _OWNERS[self.to].value, back)
-
-    def prove(self, back: Content, progress: Progress) -> Proof:
-        a = Opened(self.source.checkpoint, self.live, self.origin)
-        b = Opened(back.checkpoint, container=_OWNERS[self.to])
-        return verify_runners(*paired(a, b, (str(self.src), str(self.dst))), progress=progress)
-
-
 def convert_training(
     src: Path, dst: Path, to: Framework, hints: Hints, drop: Collection[str], options: Options
 ) -> Conversion:
@@ -100,14 +76,25 @@ def convert_training(
         raise CheckpointError(f"{src} to {dst}: --to {to} takes {kinds}")
     for framework in _OWNERS:  # one reads, the other writes
         _writer(framework)
-    place = checked_place(dst, options, replaces_of(_OWNERS[to]))
-    options.progress(f"reading {src.name}", 0.0)
-    with unchanged(src, options.certificate) as sha256:
-        training, left, live = _opened(src, hints)
-        refuse(left, drop, str(src))
-    source = Content(training.state.network, kind.value, training.state, sha256)
-    done = _ScriptJob(src, dst, source, training, live, kind, to).convert(place, options)
-    return dataclasses.replace(done, left=tuple(drop))
+
+    def read() -> Job:
+        with unchanged(src, options.certificate) as sha256:
+            training, left, live = _opened(src, hints)
+            refuse(left, drop, str(src))
+        network = training.state.network
+
+        def read_back(partial: Path) -> Content:
+            state = _back(partial, training).state
+            return Content(state.network, _OWNERS[to].value, state)
+
+        def prove(back: Content, progress: Progress) -> Proof:
+            ends = Opened(network, live, kind), Opened(back.checkpoint, container=_OWNERS[to])
+            return verify_runners(*paired(*ends, (str(src), str(dst))), progress=progress)
+
+        source = Content(network, kind.value, training.state, sha256)
+        return Job(source, lambda partial: _writer(to)(partial, training), read_back, prove)
+
+    return dataclasses.replace(convert_by(read, src, dst, replaces_of(_OWNERS[to]), options), left=tuple(drop))
 
 
 def _writer(framework: Framework) -> Callable[[Path, TrainingFile], None]:

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from conversion.backends.frameworks import needed
 from conversion.backends.machines import AS_STARTED, Cluster, machine_of
 from conversion.containers import read
 from unet_core.checkpoints.reading import NO_HINTS, Hints
@@ -53,7 +52,6 @@ def train(
     recipe, out = recipe or TrainConfig(), Path(out)
     if (recipe.compile and backend != "torch") or (recipe.remat and backend != "jax"):
         raise ConfigError("--compile is for --backend torch, --remat for --backend jax")
-    trainer = needed(f"unet_{backend}.training.train")
     with machine_of(backend, recipe, mesh, cluster) as machine:
         if machine.rank:
             progress, tell = silent, lambda _: None
@@ -78,5 +76,4 @@ def train(
             tell=tell,
         ) as run:
             tell(str(run))
-            outcome: Outcome = trainer.train(run, **machine.options, progress=progress, tell=tell)
-    return outcome
+            return machine.train(run, progress=progress, tell=tell)

@@ -2,24 +2,33 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, runtime_checkable
 
-from conversion.backends.frameworks import needed
+from conversion.backends.frameworks import importing
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.errors import ConfigError
-from unet_core.training.run import Backend
+from unet_core.progress import Progress
+from unet_core.training.recorder import Outcome
+from unet_core.training.run import Backend, Run
 from unet_core.training.train_config import TrainConfig
+
+
+@runtime_checkable
+class Trainer(Protocol):
+    """`training.train.train` of either twin, which has its devices already."""
+
+    def __call__(self, run: Run, /, *, progress: Progress, tell: Callable[[str], None]) -> Outcome: ...
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a trainer is given beside the run."""
+    """What trains a run here."""
 
+    train: Trainer
     check: Callable[[Checkpoint], None]
     """Raises ConfigError where it cannot train this network."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """The trainer's own."""
     rank: int = 0
     """Of this process; the first one, 0, writes and tells."""
     wait: Callable[[], None] = lambda: None
@@ -56,20 +65,27 @@ def machine_of(
         MissingFrameworkError: it is not installed.
     """
     if backend == "jax":
-        meshes = needed("unet_jax.training.mesh")
-        with needed("unet_jax.training.hosts").started(cluster.hosts, cluster.host, cluster.coordinator) as hosts:
+        with importing():
+            from unet_jax.training import hosts, train
+            from unet_jax.training import mesh as meshes
+        with hosts.started(cluster.hosts, cluster.host, cluster.coordinator) as found:
             devices = meshes.device_mesh(recipe.batch, mesh)
-
-            def check(network: Checkpoint) -> None:
-                meshes.check_rows(devices, recipe, network.config)
-
-            yield Machine(check, {"mesh": devices, "hosts": hosts}, hosts.index, hosts.wait)
+            yield Machine(
+                partial(train.train, mesh=devices, hosts=found),
+                lambda network: meshes.check_rows(devices, recipe, network.config),
+                found.index,
+                found.wait,
+            )
         return
     if mesh is not None or cluster != AS_STARTED:
         raise ConfigError(f"--{'hosts' if mesh is None else 'mesh'} is for --backend jax")
-    with needed("unet_torch.training.processes").started() as processes:
-
-        def check(network: Checkpoint) -> None:
-            processes.check(recipe, network.config)
-
-        yield Machine(check, {"processes": processes}, processes.rank, processes.wait)
+    with importing():
+        from unet_torch.training.processes import started
+        from unet_torch.training.train import train as train_in_torch
+    with started() as processes:
+        yield Machine(
+            partial(train_in_torch, processes=processes),
+            lambda network: processes.check(recipe, network.config),
+            processes.rank,
+            processes.wait,
+        )
