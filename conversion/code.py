@@ -26,20 +26,21 @@ _WORDS = {"true": "True", "false": "False", "none": "None", "null": "None"}
 
 @dataclass(frozen=True)
 class Known(Hints):
-    """What a person knows of a network, its own code and what it answered among that."""
+    """What a person knows of a network, its own code and what it computed among that."""
 
     module: "str | nn.Module | None" = None
-    """The class, or the function that builds it, as FILE.py:Name or package.module:Name; or a module that is built."""
+    """Its class, or the function that builds it, as FILE.py:Name or package.module:Name; or a module that is built. The
+    code is run: the network is read from it, and proven against it."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     """What the class is called with."""
     out: int | str | None = None
-    """Which of several answers is the network's, by index or key; None: the first."""
+    """Which of several outputs is the network's, by index or key; None: the first."""
     sizes: tuple[tuple[int, ...], ...] = ()
     """Heights and widths (depths) to read it at, where its code does not tell which ones it takes."""
     example: Path | None = None
-    """An .npz with what the network's own code answered to an input (`conversion.proof.example`)."""
+    """An .npz with what the network's own code computed of an input (`conversion.proof.example`)."""
     unchecked: bool = False
-    """Take what a person says on trust, where nothing can be run against it."""
+    """Take what a person says on trust, where nothing can be run against it; it is then not called verified."""
     trust: bool = False
     """Run the code that a file brings along."""
     fold: int | str | None = None
@@ -59,21 +60,14 @@ class Known(Hints):
 
 
 class Told(TypedDict, total=False):
-    """What `convert` and `verify` may be told of the file of another project; None: nothing."""
+    """What `conversion.convert` and `verify` may be told by keywords: fields of `Known`; None: nothing."""
 
     module: "str | nn.Module | None"
-    """The network's own code, which is run: its class, or a function that builds it, as FILE.py:Name or
-    package.module:Name; or a module that is built. The network is read from it, and proven against it."""
     kwargs: Mapping[str, Any] | None
-    """What the class is called with."""
     out: int | str | None
-    """Which of several answers is the network's, by index or key; None: the first."""
     sizes: Sequence[tuple[int, ...]] | None
-    """To read it at, where its code cannot be followed for sizes in general, or takes some alone."""
     example: str | Path | None
-    """An .npz with an `input` and the `output` that the network's own code answered, NCHW."""
     unchecked: bool | None
-    """Convert even where nothing but `hints` tells what is computed. It is not called verified."""
 
 
 def known_of(hints: Hints, **told: Unpack[Told]) -> Known:
@@ -88,14 +82,14 @@ def known_of(hints: Hints, **told: Unpack[Told]) -> Known:
 
 @dataclass(frozen=True)
 class Live:
-    """A torch module that is built, and which of its answers is meant."""
+    """A torch module that is built, and which of its outputs is meant."""
 
     module: "nn.Module"
     out: int | str | None = None
     """Index or key; None: the only one, or the first."""
 
     def picked(self, answer: Any) -> "Tensor":
-        """The answer that is meant, of what calling the module gave."""
+        """The output that is meant, of what calling the module returned."""
         with importing():
             from unet_torch.reading.read import picked
         return picked(answer, self.out)

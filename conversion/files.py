@@ -57,12 +57,12 @@ def convert(
         force: replace `dst` where it exists.
         verify: before `dst` gets its name, run both networks and compare them, and of trainings an update as well
             (`conversion.verify`); takes both frameworks and about a minute for the full network on two cores.
-        certificate: write what was proven beside `dst`, as `DST.certificate.json`, and into its metadata where it is a
+        certificate: write what was proven next to `dst`, as `DST.certificate.json`, and into its metadata where it is a
             `.safetensors` file. A certificate that is there already goes with what `dst` was before.
         progress: called before each stage with a few words and the fraction that is done.
         tell: is told in a line what else there is to know.
         told: the network's own code and the like: `module`, `kwargs`, `out`, `sizes`, `example` and `unchecked`, see
-            `conversion.code.Told`.
+            `conversion.code.Known`.
 
     Raises:
         CheckpointError: `src` cannot be read, or `dst` cannot be written; nothing was written.

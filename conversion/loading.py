@@ -68,12 +68,12 @@ def load(module: "nn.Module", contents: Contents, code: str, key: str | None = N
     module.double().load_state_dict(
         {**module.state_dict(), **{name: as_torch(tensors[one]) for name, one in names.items()}}, strict=True
     )
-    beside = tuple(f"{name} {value}" for name, value in contents.beside.items() if "." not in name)
+    riders = tuple(f"{name} {value}" for name, value in contents.beside.items() if "." not in name)
     reading = Reading(
         key=place.label,
         wrappers=place.wrappers,
         others=tuple(one.label for one in whole if one is not place),
-        passengers=tuple(name for name in beside if not f"{place.group}.".startswith(f"{name.split(' ')[0]}.")),
+        passengers=tuple(name for name in riders if not f"{place.group}.".startswith(f"{name.split(' ')[0]}.")),
         keys={name: place.keys[name] for name in tensors if name in place.keys},
     )
     return Loaded(tensors, reading, counters)

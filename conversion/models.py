@@ -23,9 +23,9 @@ def to_jax(
     `unet_jax.UNet`, any other as a `unet_jax.Network`.
 
     Args:
-        torch_model: any torch module that takes a picture and answers a map.
+        torch_model: any torch module that takes a picture and returns a map.
         sizes: heights and widths (depths) to read it at, where its code cannot be followed for sizes in general.
-        out: which of several answers is the network's, by index or key; None: the first.
+        out: which of several outputs is the network's, by index or key; None: the first.
 
     Raises:
         UNetError: its code cannot be read; or its tensors are float64 while JAX has x64 disabled.

@@ -43,7 +43,7 @@ def read_module(
         size: of a picture that it takes, where that is known.
         channels: of the picture.
         sizes: to read it at, where its code cannot be followed for sizes in general.
-        out: which of several answers is the network's.
+        out: which of several outputs is the network's.
 
     Raises:
         UNetError: its code cannot be read, or what was read does not answer as it does.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from conversion.backends.machines import AS_STARTED, Cluster, machine_of
 from conversion.containers import read
+from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import ConfigError
 from unet_core.progress import Progress, silent
@@ -55,12 +56,10 @@ def train(
     with machine_of(backend, recipe, mesh, cluster) as machine:
         if machine.rank:
             progress, tell = silent, lambda _: None
-        start = None
+        begun = resume and has_begun(out)  # such a run keeps what it started from
+        start = None if recipe.start is None or begun else _start(Path(recipe.start), hints)
         if recipe.start is not None:
-            path = Path(recipe.start).resolve()
-            recipe = dataclasses.replace(recipe, start=str(path))
-            if not (resume and has_begun(out)):  # a run keeps what it started from
-                start = read(path / BEST if is_run(path) else path, hints)
+            recipe = dataclasses.replace(recipe, start=str(Path(recipe.start).resolve()))
         with open_run(
             out,
             backend=backend,
@@ -77,3 +76,8 @@ def train(
         ) as run:
             tell(str(run))
             return machine.train(run, progress=progress, tell=tell)
+
+
+def _start(path: Path, hints: Hints) -> Checkpoint:
+    """The network to start from, which a checkpoint or the best one of a run is."""
+    return read(path / BEST if is_run(path) else path, hints)

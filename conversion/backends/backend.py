@@ -40,7 +40,7 @@ class Step:
     """What one training step computes before the optimiser: the forward and the backward pass in training mode."""
 
     logits: Float[np.ndarray, "n *out k"]
-    """Or what the network makes of them, where its runner answers with that."""
+    """Or what the network makes of them, where its runner returns that."""
     gradients: Tensors
     """Of every parameter, of the loss `mean(logits * cotangent)`."""
     statistics: Tensors
@@ -49,7 +49,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Trace:
-    """What every node of the network's graph answers in one pass, in torch's layout, in forward order."""
+    """The output of every node of the network's graph in one pass, in torch's layout, in forward order."""
 
     outputs: dict[str, np.ndarray]
     cotangents: dict[str, np.ndarray]
@@ -62,7 +62,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Forced:
-    """What nodes hand on in place of their own answers, forward and backward; of another shape, their own."""
+    """What nodes hand on in place of their own outputs, forward and backward; of another shape, their own."""
 
     outputs: Mapping[str, np.ndarray]
     cotangents: Mapping[str, np.ndarray]
@@ -76,7 +76,7 @@ class Forced:
         return cls(outputs, cotangents)
 
     def fits(self, name: str, shape: Sequence[int]) -> bool:
-        """Whether it has numbers for a node whose answer has this shape."""
+        """Whether it has numbers for a node whose output has this shape."""
         return name in self.outputs and self.outputs[name].shape == tuple(shape)
 
 
@@ -95,7 +95,7 @@ class Tracer(Protocol):
         Args:
             x: the input.
             cotangent: of the logits.
-            forced: what each node hands on, after its own answer was noted: each then errs by itself alone.
+            forced: what each node hands on, after its own output was noted: each then errs by itself alone.
         """
 
 
@@ -118,13 +118,13 @@ class Runner(Protocol):
     output: str
     """What calling the network makes of its logits."""
     whole: bool
-    """Whether it answers with that, not with the logits: a module of the user's own tells no logits."""
+    """Whether it returns that, not the logits: a module of the user's own tells no logits."""
 
     def with_tensors(self, tensors: Tensors) -> "Runner":
         """The same network with other parameters and statistics."""
 
     def answering_whole(self) -> "Runner":
-        """The same network, which answers with what calling it does."""
+        """The same network, which returns what calling it does."""
 
     def predict(self, x: Float[np.ndarray, "n *size c"], precision: Precision) -> Float[np.ndarray, "n *out k"]:
         """The logits in eval mode."""

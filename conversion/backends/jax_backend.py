@@ -223,7 +223,7 @@ runner_of_checkpoint = JaxRunner.of_checkpoint
 
 
 def evaluated(node: Node, inputs: Values, roles: Roles, sizes: Sizes, *, training: bool) -> np.ndarray:
-    """What a node alone answers, in float64; see `conversion.backends.backend.Values`."""
+    """The output of a node alone, in float64; see `conversion.backends.backend.Values`."""
     with parity("float64"):
         return np.asarray(_evaluated(node, list(inputs), dict(roles), sizes, training))
 
@@ -240,8 +240,7 @@ def gradients(
     with parity("float64"):
         given = jax.tree.map(jnp.asarray, (list(inputs), floats))
         found = jax.vjp(run, *given)[1](jnp.asarray(back))
-        by_inputs, by_roles = jax.tree.map(np.asarray, found)
-        return by_inputs, by_roles
+        return jax.tree.map(np.asarray, found)
 
 
 def _evaluated(node: Node, inputs: Any, roles: Any, sizes: Sizes, training: bool) -> Any:
@@ -250,27 +249,27 @@ def _evaluated(node: Node, inputs: Any, roles: Any, sizes: Sizes, training: bool
 
 
 def update(
-    state: TrainingState, recipe: TrainConfig, batch: Batch, controls: Controls
+    state: TrainingState, config: TrainConfig, batch: Batch, controls: Controls
 ) -> tuple[float, Tensors, TrainingState]:
     """One update by the trainer's own code, on one device; see `conversion.backends.backend.Backend`."""
-    with parity("float64" if recipe.precision == "float64" else "float32"):
+    with parity("float64" if config.precision == "float64" else "float32"):
         mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1], axis_types=(AxisType.Auto,))
-        model = abstract_model(state.network, recipe)
-        live = new_state(state.network, recipe, mesh, saved_form(state, recipe))
-        ((image, labels),) = placed(iter([batch]), recipe, mesh)
+        model = abstract_model(state.network, config)
+        live = new_state(state.network, config, mesh, saved_form(state, config))
+        ((image, labels),) = placed(iter([batch]), config, mesh)
 
         @jax.jit
         def differentiate(params: Any, stats: Any) -> Any:
-            gradients, _, loss = differentiator(recipe, model)(params, stats, image, labels)
-            return clipped(gradients, recipe.optimizer.clip)[0], loss
+            gradients, _, loss = differentiator(config, model)(params, stats, image, labels)
+            return clipped(gradients, config.optimizer.clip)[0], loss
 
         gradients, loss = differentiate(live.params, live.stats)
         named = host_network(gradients, live.stats, state.network).tensors
         numbers = controls_of(*controls, mesh)
-        program = compiled(updater(recipe, model), live, recipe, mesh, state.network.config.in_channels)
+        program = compiled(updater(config, model), live, config, mesh, state.network.config.in_channels)
         live, _ = program(live, image, labels, numbers)
         network = host_network(live.params, live.stats, state.network)
-        after = canonical_form(network, host_arrays(live), state.step + 1, recipe, "the state after an update")
+        after = canonical_form(network, host_arrays(live), state.step + 1, config, "the state after an update")
     specs = tensor_specs(state.network.config)
     return float(loss), {name: value for name, value in named.items() if specs[name].trained}, after
 

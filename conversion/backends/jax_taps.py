@@ -1,4 +1,4 @@
-"""What the nodes of a network answer inside a trace of JAX, noted there, and replaced where a proof forces it."""
+"""The outputs of a network's nodes inside a trace of JAX, noted there, and replaced where a proof forces it."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from conversion.backends.backend import Forced, Precision
 
 
 class Taps:
-    """Notes, inside one trace of a model, what its nodes answer; and may force what they hand on.
+    """Notes, inside one trace of a model, the outputs of its nodes; and may force what they hand on.
 
     Args:
-        probes: zeros for each node; the gradient by them is that by the node's answer. None: nothing is forced.
+        probes: zeros for each node; the gradient by them is that by the node's output. None: nothing is forced.
         forced: whether to force; and with what, forward and backward.
     """
 

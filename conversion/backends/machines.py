@@ -50,18 +50,18 @@ AS_STARTED = Cluster()
 
 @contextmanager
 def machine_of(
-    backend: Backend, recipe: TrainConfig, mesh: str | None, cluster: Cluster = AS_STARTED
+    backend: Backend, config: TrainConfig, mesh: str | None, cluster: Cluster = AS_STARTED
 ) -> Iterator[Machine]:
     """The devices of this machine, and the processes that share the training, until the end of the `with`.
 
     Args:
         backend: the framework.
-        recipe: how to train.
+        config: how to train.
         mesh: for JAX, as `unet_jax.training.mesh.device_mesh` takes it.
         cluster: for JAX; torchrun tells PyTorch.
 
     Raises:
-        ConfigError: they do not fit the recipe, or are not the framework's.
+        ConfigError: they do not fit it, or are not the framework's.
         MissingFrameworkError: it is not installed.
     """
     if backend == "jax":
@@ -69,10 +69,10 @@ def machine_of(
             from unet_jax.training import hosts, train
             from unet_jax.training import mesh as meshes
         with hosts.started(cluster.hosts, cluster.host, cluster.coordinator) as found:
-            devices = meshes.device_mesh(recipe.batch, mesh)
+            devices = meshes.device_mesh(config.batch, mesh)
             yield Machine(
                 partial(train.train, mesh=devices, hosts=found),
-                lambda network: meshes.check_rows(devices, recipe, network.config),
+                lambda network: meshes.check_rows(devices, config, network.config),
                 found.index,
                 found.wait,
             )
@@ -85,7 +85,7 @@ def machine_of(
     with started() as processes:
         yield Machine(
             partial(train_in_torch, processes=processes),
-            lambda network: processes.check(recipe, network.config),
+            lambda network: processes.check(config, network.config),
             processes.rank,
             processes.wait,
         )

@@ -72,7 +72,7 @@ def converted(a: Any, hints: Hints = NO_HINTS) -> tuple[Runner, Runner]:
 def together(a: Runner, b: Runner) -> tuple[Runner, Runner]:
     """Both, made comparable.
 
-    They answer with the same: with what calling them answers, where one of them tells no logits. And where one of them
+    They return the same: what calling them returns, where one of them tells no logits. And where one of them
     was read from its code, the other is a graph, too, whose tensors go by the names that they came with.
     """
     if a.whole or b.whole:

@@ -203,7 +203,7 @@ def _drawn(shape: Sequence[int]) -> Tensor:
 
 
 def evaluated(node: Node, inputs: Values, roles: Roles, sizes: Sizes, *, training: bool) -> np.ndarray:
-    """What a node alone answers, in float64; see `conversion.backends.backend.Values`."""
+    """The output of a node alone, in float64; see `conversion.backends.backend.Values`."""
     tensors = {role: as_torch(value) for role, value in roles.items()}
     with torch.no_grad(), parity():
         given = [as_torch(value) for value in inputs]
@@ -226,16 +226,16 @@ def gradients(
 
 
 def update(
-    state: TrainingState, recipe: TrainConfig, batch: Batch, controls: Controls
+    state: TrainingState, config: TrainConfig, batch: Batch, controls: Controls
 ) -> tuple[float, Tensors, TrainingState]:
     """One update by the trainer's own code; see `conversion.backends.backend.Backend`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    live = new_state(state.network, recipe, device)
-    live.load_state_dict(saved_form(state, recipe, controls[0]))
+    live = new_state(state.network, config, device)
+    live.load_state_dict(saved_form(state, config, controls[0]))
     with parity():
-        values = updater(recipe, live)(*placed(batch, recipe, device), *controls)
+        values = updater(config, live)(*placed(batch, config, device), *controls)
     gradients = {name: contiguous(as_numpy(_gradient(value))) for name, value in live.model.named_parameters()}
-    after = canonical_form(live.state_dict(state.step + 1), state.network, recipe, "the state after an update")
+    after = canonical_form(live.state_dict(state.step + 1), state.network, config, "the state after an update")
     return values[0].item(), gradients, after
 
 

@@ -1,4 +1,4 @@
-"""What the nodes of a network answer in PyTorch, noted with the gradients, and replaced where a proof forces it."""
+"""The outputs of a network's nodes in PyTorch, noted with the gradients, and replaced where a proof forces it."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from unet_torch.canonical import as_numpy
 
 
 class Notes:
-    """Notes what nodes answer, and the gradient by that; and may force both."""
+    """Notes the outputs of nodes, and the gradient by that; and may force both."""
 
     def __init__(
         self, outputs: dict[str, np.ndarray], cotangents: dict[str, np.ndarray], forced: Forced | None

@@ -26,7 +26,7 @@ MOMENTS: Mapping[tuple[str, ...], str] = {
 def output_trials(
     a: TracedNetwork, name: str, ours: np.ndarray, theirs: np.ndarray, precision: Precision, budget: float
 ) -> tuple[Trial, ...]:
-    """Every switch of what lies behind a node, as `forward.trials`, of the gradient by its answer."""
+    """Every switch of what lies behind a node, as `forward.trials`, of the gradient by its output."""
     behind = _Behind(a, name)
     if not behind.known:
         return ()
@@ -99,7 +99,7 @@ def _pulled(function: _Function, value: np.ndarray, back: np.ndarray) -> np.ndar
 
 
 class _Behind:
-    """The gradient by a node's answer, of what the nodes that take it in have handed back."""
+    """The gradient by a node's output, of what the nodes that take it in have handed back."""
 
     def __init__(self, a: TracedNetwork, name: str) -> None:
         self.a, self.name = a, name
@@ -135,7 +135,7 @@ class _Behind:
         return total
 
     def switched(self) -> Iterator[Suspect]:
-        """Every switch of those that take the answer in."""
+        """Every switch of the nodes that have the output as an input."""
         for node in self.takers:
             for said, function in self._others(node):
                 yield Suspect(said, self.gradient(instead={node.name: function}))

@@ -25,7 +25,7 @@ class TracedNetwork:
     handed: Mapping[str, np.ndarray]
     """What the nodes handed on."""
     back: Mapping[str, np.ndarray]
-    """What they handed back: the gradients by their answers."""
+    """What they handed back: the gradients by their outputs."""
     training: bool
 
     @cached_property
@@ -61,11 +61,11 @@ class TracedNetwork:
         return {role: _wide(of[name]) for role, name in self.graph.first_names(node).items()}
 
     def takers(self, name: str) -> Iterator[Node]:
-        """The nodes that take an answer."""
+        """The nodes that have this one's output as an input."""
         return (node for node in self.graph.nodes if name in node.inputs)
 
     def answer(self, node: Node, inputs: Values, roles: Roles, *, training: bool | None = None) -> np.ndarray:
-        """What a node answers, by the framework of this network."""
+        """The output of a node, computed by the framework of this network."""
         training = self.training if training is None else training
         return backend_of(self.framework).evaluated(node, inputs, roles, self.sizes, training=training)
 

@@ -42,7 +42,7 @@ def verify(
         size, images, seed: the inputs, see `conversion.proof.samples.samples`.
         progress: called before each stage with a few words and the fraction that is done.
         tell: is told in a line of every state of a run that is damaged and passed over.
-        told: of the file `a`, see `conversion.code.Told`; with its code, that is run and `b` is judged by it.
+        told: of the file `a`, see `conversion.code.Known`; with its code, that is run and `b` is judged by it.
 
     Raises:
         UNetError: a checkpoint or a run cannot be read or trusted, or a size or an image cannot be used.
