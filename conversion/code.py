@@ -6,19 +6,19 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from conversion.backends.frameworks import needed
+from conversion.backends.frameworks import importing
 from unet_core.checkpoints.reading import Hints
 from unet_core.errors import UNetError, first_line, shown, some
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 _INSTALLED = ("site-packages", "dist-packages")
 _WORDS = {"true": "True", "false": "False", "none": "None", "null": "None"}
@@ -26,20 +26,21 @@ _WORDS = {"true": "True", "false": "False", "none": "None", "null": "None"}
 
 @dataclass(frozen=True)
 class Known(Hints):
-    """What a person knows of a network, its own code and what it answered among that."""
+    """What a person knows of a network, its own code and what it computed among that."""
 
     module: "str | nn.Module | None" = None
-    """The class, or the function that builds it, as FILE.py:Name or package.module:Name; or a module that is built."""
+    """Its class, or the function that builds it, as FILE.py:Name or package.module:Name; or a module that is built. The
+    code is run: the network is read from it, and proven against it."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     """What the class is called with."""
     out: int | str | None = None
-    """Which of several answers is the network's, by index or key; None: the first."""
+    """Which of several outputs is the network's, by index or key; None: the first."""
     sizes: tuple[tuple[int, ...], ...] = ()
     """Heights and widths (depths) to read it at, where its code does not tell which ones it takes."""
     example: Path | None = None
-    """An .npz with what the network's own code answered to an input (`conversion.proof.example`)."""
+    """An .npz with what the network's own code computed of an input (`conversion.proof.example`)."""
     unchecked: bool = False
-    """Take what a person says on trust, where nothing can be run against it."""
+    """Take what a person says on trust, where nothing can be run against it; it is then not called verified."""
     trust: bool = False
     """Run the code that a file brings along."""
     fold: int | str | None = None
@@ -58,9 +59,20 @@ class Known(Hints):
         return shown(f"{path.relative_to(here) if path.is_relative_to(here) else path.name}:{name}")
 
 
-def known_of(hints: Hints, **more: Any) -> Known:
-    """The same hints, and more of what a `Known` has; None: nothing."""
-    given = {name: value for name, value in more.items() if value is not None}
+class Told(TypedDict, total=False):
+    """What `conversion.convert` and `verify` may be told by keywords: fields of `Known`; None: nothing."""
+
+    module: "str | nn.Module | None"
+    kwargs: Mapping[str, Any] | None
+    out: int | str | None
+    sizes: Sequence[tuple[int, ...]] | None
+    example: str | Path | None
+    unchecked: bool | None
+
+
+def known_of(hints: Hints, **told: Unpack[Told]) -> Known:
+    """The same hints, and what else was told."""
+    given: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
     if "example" in given:
         given["example"] = Path(given["example"])
     if "sizes" in given:
@@ -70,15 +82,17 @@ def known_of(hints: Hints, **more: Any) -> Known:
 
 @dataclass(frozen=True)
 class Live:
-    """A torch module that is built, and which of its answers is meant."""
+    """A torch module that is built, and which of its outputs is meant."""
 
     module: "nn.Module"
     out: int | str | None = None
     """Index or key; None: the only one, or the first."""
 
-    def picked(self, answer: Any) -> Any:
-        """The answer that is meant, of what calling the module gave."""
-        return needed("unet_torch.reading.read").picked(answer, self.out)
+    def picked(self, answer: Any) -> "Tensor":
+        """The output that is meant, of what calling the module returned."""
+        with importing():
+            from unet_torch.reading.read import picked
+        return picked(answer, self.out)
 
 
 def values_of(words: Iterable[str]) -> dict[str, Any]:

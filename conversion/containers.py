@@ -1,30 +1,54 @@
 """Files of any kind, opened as the networks that they hold; each kind's module is imported when it is first needed."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 from conversion.backends.backend import Framework, framework_of_kind, runner_of_code
-from conversion.backends.frameworks import needed
+from conversion.backends.frameworks import importing
 from conversion.code import Known, Live, build, known_of
 from conversion.loading import contents_of, load
 from conversion.modules import read_module
 from conversion.proof.certificate import SOURCE
 from conversion.proof.example import Example, held, read_example, settled
 from conversion.sources import NamedCode, named_code
+from unet_core.checkpoints import safetensors_file
 from unet_core.checkpoints.checkpoint import Checkpoint, Origin, Reading
 from unet_core.checkpoints.containers import Container, existing_container
+from unet_core.checkpoints.contents import Contents
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.checkpoints.soundness import trusted
 from unet_core.errors import CheckpointError, some
 from unet_core.graph.canonical import check_tensors, in_forward_order
 
-_MODULES = {
-    Container.TORCH: "unet_torch.checkpoint",
-    Container.SAFETENSORS: "unet_core.checkpoints.safetensors_file",
-    Container.ORBAX: "unet_jax.checkpoint",
-}
+
+@runtime_checkable
+class ContainerModule(Protocol):
+    """What reads and writes checkpoints of one kind: `checkpoint` in `unet_jax`; that in `unet_torch`, and
+    `unet_core.checkpoints.safetensors_file`, are a `FileModule`, too.
+    """
+
+    def read(self, path: Path, hints: Hints = ..., /) -> Checkpoint:
+        """A sound checkpoint."""
+
+    def examine(self, path: Path, hints: Hints = ..., /) -> Checkpoint:
+        """A checkpoint, whatever its values are."""
+
+    def write(self, path: Path, checkpoint: Checkpoint, /) -> None:
+        """Write it to a new file or directory."""
+
+
+@runtime_checkable
+class FileModule(ContainerModule, Protocol):
+    """Of a kind whose files may have any names for their tensors, and no record of what they are."""
+
+    def contents(self, path: Path, /) -> Contents:
+        """What a file holds, before anything in it is judged."""
+
+    def write(self, path: Path, checkpoint: Checkpoint, /, *, dialect: str = ...) -> None:
+        """Write it to a new file, the tensors under the names of the dialect."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +72,38 @@ class Opened:
         return "torch" if self.live is not None or self.container is None else framework_of_kind(self.container)
 
 
-def module_of(container: Container) -> Any:
-    """The module whose `read(path)`, `examine(path)` and `write(path, checkpoint)` serve this kind.
+def module_of(container: Container) -> ContainerModule:
+    """The module that reads and writes this kind.
 
     Raises:
         MissingFrameworkError: it needs a framework that is not installed.
     """
-    return needed(_MODULES[container])
+    file_module = file_module_of(container)
+    if file_module is not None:
+        return file_module
+    with importing():
+        import unet_jax.checkpoint
+    return unet_jax.checkpoint
+
+
+def file_module_of(container: Container) -> FileModule | None:
+    """As `module_of`; None of an Orbax directory."""
+    if container is Container.ORBAX:
+        return None
+    if container is Container.SAFETENSORS:
+        return safetensors_file
+    with importing():
+        import unet_torch.checkpoint
+    return unet_torch.checkpoint
+
+
+def replaces_of(container: Container) -> Callable[[Path], bool] | None:
+    """Whether a folder may be replaced by one of this kind, as `unet_core.files.atomic` asks; None of files."""
+    if container is not Container.ORBAX:
+        return None
+    with importing():
+        from unet_jax.checkpoint import is_orbax
+    return is_orbax
 
 
 def read(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
@@ -99,7 +148,7 @@ def examined(path: Path, hints: Hints = NO_HINTS) -> Opened:
     container = existing_container(path)
     if known.module is not None and not (known.where_needed and tells(path)):
         return _by_code(path, container, known, example)
-    checkpoint: Checkpoint = module_of(container).examine(path, known)
+    checkpoint = module_of(container).examine(path, known)
     if example is not None and not (known.where_needed and checkpoint.config_stored):
         checkpoint = settled(checkpoint, example, str(path), known)
     return Opened(checkpoint, None, container)
@@ -107,16 +156,18 @@ def examined(path: Path, hints: Hints = NO_HINTS) -> Opened:
 
 def tells(path: Path) -> bool:
     """Whether a file tells its network itself, by a record of ours."""
-    module = module_of(existing_container(path))
-    return not hasattr(module, "contents") or module.contents(path).record is not None
+    module = file_module_of(existing_container(path))
+    return module is None or module.contents(path).record is not None
 
 
 def _by_code(path: Path, container: Container, known: Known, example: Example | None) -> Opened:
-    source, module, title = str(path), module_of(container), known.title
+    source, title, file_module = str(path), known.title, file_module_of(container)
     _refuse_semantics(known, f"--module {title}")
     live = Live(build(known), known.out)
-    stored: Checkpoint | None = module.examine(path, Hints(key=known.key)) if tells(path) else None
-    contents = module.contents(path) if stored is None else contents_of(stored, source, live.module)
+    stored: Checkpoint | None = None
+    if file_module is None or (contents := file_module.contents(path)).record is not None:
+        stored = module_of(container).examine(path, Hints(key=known.key))
+        contents = contents_of(stored, source, live.module)
     loaded = load(live.module, contents, title, known.key)
     found = read_module(live.module, title, sizes=known.sizes, out=known.out)
     check_tensors(loaded.tensors, found.config, source)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from conversion.backends.frameworks import needed
+from conversion.backends.frameworks import importing
 from conversion.containers import Opened, opened
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
@@ -66,18 +66,25 @@ class OpenedNetwork:
         Raises:
             unet_core.UNetError: tiles that do not fit the network.
         """
-        model = needed(f"unet_{self.backend}.checkpoint").from_checkpoint(self.checkpoint)
         tiles = shared_tile(self.config, sizes, overlap, tile=None if tile is None else (tile, tile))
         for size in sizes:
             if tiles is not None and min(size) >= self.config.minimum_size:
                 tiling(self.config, size, tiles, overlap)
-        devices = needed("jax").local_devices() if self.backend == "jax" else []
-        every = {"devices": devices} if len(devices) > 1 else {}
-        predictor = needed(f"unet_{self.backend}.predict").Predictor(
-            model, tile=tiles, overlap=overlap, flips=flips, bfloat16=bfloat16, **every
-        )
-        bands: Bands = predictor.bands
-        return bands
+        if self.backend == "torch":
+            with importing():
+                from unet_torch.checkpoint import from_checkpoint
+                from unet_torch.predict import Predictor
+            network = from_checkpoint(self.checkpoint)
+            return Predictor(network, tile=tiles, overlap=overlap, flips=flips, bfloat16=bfloat16).bands
+        with importing():
+            import jax
+
+            from unet_jax import checkpoint, predict
+        devices = jax.local_devices() if jax.local_device_count() > 1 else None
+        model = checkpoint.from_checkpoint(self.checkpoint)
+        return predict.Predictor(
+            model, tile=tiles, overlap=overlap, flips=flips, bfloat16=bfloat16, devices=devices
+        ).bands
 
     def source(self, data: str, *, only: Part | None = None, progress: Progress = silent) -> Dataset:
         """Pictures with masks to hold the network against.
@@ -143,7 +150,8 @@ def _backend(found: Opened) -> Backend:
     if found.framework is not None:
         return found.framework
     try:
-        needed("unet_jax.predict")
+        with importing():
+            import unet_jax.predict  # noqa: F401
     except MissingFrameworkError:
         return "torch"
     return "jax"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from conversion.backends.frameworks import needed
+from conversion.backends.frameworks import importing
 from unet_core.checkpoints.checkpoint import Checkpoint, Reading, exported
 from unet_core.checkpoints.contents import Candidate, Contents, Shape, by_names
 from unet_core.checkpoints.dialects import OWN
@@ -42,7 +42,9 @@ def load(module: "nn.Module", contents: Contents, code: str, key: str | None = N
     Raises:
         CheckpointError: keys are missing, left over or of other shapes; all are listed.
     """
-    canonical, source = needed("unet_torch.canonical"), contents.source
+    with importing():
+        from unet_torch.canonical import as_torch
+    source = contents.source
     live = {name: value for name, value in module.state_dict(keep_vars=True).items() if hasattr(value, "shape")}
     first: dict[int, str] = {}
     names = {name: first.setdefault(id(value), name) for name, value in live.items()}
@@ -64,7 +66,7 @@ def load(module: "nn.Module", contents: Contents, code: str, key: str | None = N
         raise CheckpointError(f"{source}: holds several networks: {some(labels)}; choose one with --key")
     tensors = _fetched(contents, place, names)
     module.double().load_state_dict(
-        {**module.state_dict(), **{name: canonical.as_torch(tensors[one]) for name, one in names.items()}}, strict=True
+        {**module.state_dict(), **{name: as_torch(tensors[one]) for name, one in names.items()}}, strict=True
     )
     beside = tuple(f"{name} {value}" for name, value in contents.beside.items() if "." not in name)
     reading = Reading(

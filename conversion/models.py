@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from conversion.backends.frameworks import needed
+from conversion.backends.frameworks import importing
 from conversion.modules import read_module
 from unet_core.errors import UNetError
 
@@ -23,9 +23,9 @@ def to_jax(
     `unet_jax.UNet`, any other as a `unet_jax.Network`.
 
     Args:
-        torch_model: any torch module that takes a picture and answers a map.
+        torch_model: any torch module that takes a picture and returns a map.
         sizes: heights and widths (depths) to read it at, where its code cannot be followed for sizes in general.
-        out: which of several answers is the network's, by index or key; None: the first.
+        out: which of several outputs is the network's, by index or key; None: the first.
 
     Raises:
         UNetError: its code cannot be read; or its tensors are float64 while JAX has x64 disabled.
@@ -35,9 +35,12 @@ def to_jax(
         raise UNetError(
             f"a torch module is needed, got {type(torch_model).__name__}; load a state_dict into its module"
         )
-    inner = needed("unet_torch.canonical").unwrapped(torch_model)
-    checkpoint = read_module(inner, sizes=sizes, out=out)
-    model: unet_jax.UNet | unet_jax.Network = needed("unet_jax.checkpoint").from_checkpoint(checkpoint)
+    with importing():
+        from unet_torch.canonical import unwrapped
+    checkpoint = read_module(unwrapped(torch_model), sizes=sizes, out=out)
+    with importing():
+        from unet_jax.checkpoint import from_checkpoint
+    model = from_checkpoint(checkpoint)
     if torch_model.training:
         model.train()
     return model
@@ -50,6 +53,7 @@ def to_torch(jax_model: "unet_jax.UNet | unet_jax.Network") -> "unet_torch.UNet 
         CheckpointError: the model's variables are not those of this network.
         MissingFrameworkError: PyTorch is not installed.
     """
-    checkpoint = needed("unet_jax.checkpoint").to_checkpoint(jax_model)
-    model: unet_torch.UNet | unet_torch.Network = needed("unet_torch.checkpoint").from_checkpoint(checkpoint)
-    return model.train(jax_model.training)
+    with importing():
+        from unet_jax.checkpoint import to_checkpoint
+        from unet_torch.checkpoint import from_checkpoint
+    return from_checkpoint(to_checkpoint(jax_model)).train(jax_model.training)

@@ -3,12 +3,12 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from conversion.backends.backend import runner_of_checkpoint, runner_of_code
-from conversion.backends.frameworks import needed
+from conversion.backends.frameworks import importing
 from conversion.code import Live
 from conversion.proof.differences import largest_difference
 from unet_core.checkpoints.checkpoint import Checkpoint, Reading
@@ -43,7 +43,7 @@ def read_module(
         size: of a picture that it takes, where that is known.
         channels: of the picture.
         sizes: to read it at, where its code cannot be followed for sizes in general.
-        out: which of several answers is the network's.
+        out: which of several outputs is the network's.
 
     Raises:
         UNetError: its code cannot be read, or what was read does not answer as it does.
@@ -52,9 +52,12 @@ def read_module(
     if own is not None:
         return own
     source = name or type(module).__name__
-    found = needed("unet_torch.reading.read").read(module, size, channels=channels, name=source, sizes=sizes, out=out)
+    with importing():
+        from unet_torch.canonical import to_canonical
+        from unet_torch.reading.read import read
+    found = read(module, size, channels=channels, name=source, sizes=sizes, out=out)
     config = config_of(found.graph) or found.graph
-    tensors = under_one_name(needed("unet_torch.canonical").to_canonical(module), config, source)
+    tensors = under_one_name(to_canonical(module), config, source)
     check_tensors(tensors, config, source)
     tensors = in_forward_order(tensors, config)
     checkpoint = Checkpoint(config, tensors, reading=Reading(assumed=found.notes), evidence=found.evidence)
@@ -88,14 +91,18 @@ def _in_jax(checkpoint: Checkpoint, live: Live, source: str, sizes: Sequence[tup
 
 def _own(module: "nn.Module") -> Checkpoint | None:
     """What a module of this project's classes holds, as they build it; None where it is none, or was changed."""
-    model: Any = needed("unet_torch.model").UNet
-    if isinstance(module, model) and type(module) is model:
-        with needed("torch").device("meta"):
-            fresh = model.from_config(module.config)
+    with importing():
+        import torch
+
+        from unet_torch.checkpoint import to_checkpoint
+        from unet_torch.model import UNet
+        from unet_torch.network import Network
+    if type(module) is UNet:
+        with torch.device("meta"):
+            fresh = UNet.from_config(module.config)
         hooked = any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
         if hooked or repr(module) != repr(fresh):
             return None
-    elif type(module) is not needed("unet_torch.network").Network:
+    elif type(module) is not Network:
         return None
-    found: Checkpoint = needed("unet_torch.checkpoint").to_checkpoint(module)
-    return found
+    return to_checkpoint(module)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conversion.backends.frameworks import needed
+from conversion.backends.frameworks import importing
 from conversion.modules import read_module
 from conversion.scripts import understood_training
 from unet_core.checkpoints.checkpoint import Checkpoint
@@ -18,6 +18,8 @@ from unet_core.training.state import OptimizerState, parameter_shapes
 if TYPE_CHECKING:
     import optax
     import torch
+
+    from unet_torch.training.optimizer_state import Saved
 
 
 def optimizer_to_optax(
@@ -52,7 +54,8 @@ def optimizer_to_optax(
         CheckpointError: something cannot be carried; or the two are not of one network, optimiser or dtype.
         MissingFrameworkError: JAX is not installed.
     """
-    target = needed("unet_jax.training.optimizer_state")
+    with importing():
+        from unet_jax.training import optimizer_state as target
     others = target.others(state)
     if isinstance(optimizer, str | Path):
         if model is not None:
@@ -95,10 +98,13 @@ def optimizer_to_torch(
         CheckpointError: something cannot be carried; or the two are not of one network or optimiser.
         MissingFrameworkError: PyTorch is not installed.
     """
+    with importing():
+        from unet_jax.training.optimizer_state import to_canonical
+        from unet_torch.training.optimizer_state import write
     found, network = _read(optimizer, model)
     if step is not None and step < 0:
         raise CheckpointError(f"step {step}: give a whole number from 0 up")
-    saved, left = needed("unet_jax.training.optimizer_state").to_canonical(state, network.config, step)
+    saved, left = to_canonical(state, network.config, step)
     remembered = [set(tensors) for tensors in saved.moments.values()]
     absent = [key for key in found.parameters if saved.step != 0 and any(key not in keys for keys in remembered)]
     if absent:
@@ -116,7 +122,7 @@ def optimizer_to_torch(
     if saved.step is None and found.state.optimizer != "sgd":
         raise CheckpointError("torch counts updates, the optax state does not: give step, how many were made")
     _check_parameters(saved, found.parameters, network.tensors)
-    state_dict = needed("unet_torch.training.optimizer_state").write(dataclasses.replace(found, state=saved))
+    state_dict = write(dataclasses.replace(found, state=saved))
     groups = optimizer.state_dict()["param_groups"]
     return {"state": state_dict["state"], "param_groups": groups}
 
@@ -132,15 +138,17 @@ def _counted(saved: OptimizerState, step: int | None) -> OptimizerState:
     return dataclasses.replace(saved, step=step)
 
 
-def _read(optimizer: Any, model: "torch.nn.Module") -> tuple[Any, Checkpoint]:
+def _read(optimizer: Any, model: "torch.nn.Module") -> tuple["Saved", Checkpoint]:
     """The state of an optimiser, or of its `state_dict`, over the parameters of a module; and what that holds."""
-    source = needed("unet_torch.training.optimizer_state")
-    module = needed("unet_torch.canonical").unwrapped(model)
+    with importing():
+        from unet_torch.canonical import unwrapped
+        from unet_torch.training.optimizer_state import read
+    module = unwrapped(model)
     network = read_module(module)
     shapes = parameter_shapes(network.config)
     keys = {name: name for name, _ in module.named_parameters() if name in shapes}
     if isinstance(optimizer, Mapping):
-        return source.read(optimizer, keys, shapes, "the optimiser"), network
+        return read(optimizer, keys, shapes, "the optimiser"), network
     if not hasattr(optimizer, "param_groups"):
         raise CheckpointError(f"a torch optimiser, its state_dict or a path is needed, got {type(optimizer).__name__}")
     saved = optimizer.state_dict()
@@ -150,7 +158,7 @@ def _read(optimizer: Any, model: "torch.nn.Module") -> tuple[Any, Checkpoint]:
         raise CheckpointError(f"the optimiser has {len(foreign)} parameters that are not the module's")
     for group, live in zip(saved["param_groups"], optimizer.param_groups, strict=True):
         group["param_names"] = [names[id(parameter)] for parameter in live["params"]]
-    return source.read(saved, keys, shapes, "the optimiser"), network
+    return read(saved, keys, shapes, "the optimiser"), network
 
 
 def _check_parameters(saved: OptimizerState, parameters: Collection[str], tensors: Tensors) -> None:

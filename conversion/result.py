@@ -25,7 +25,7 @@ class Conversion:
     left: tuple[str, ...] = ()
     """Of a script's training file, the names of what was left behind, as the caller said."""
     certificate: Certificate | None = None
-    """What was proven; it lies beside `dst`. None where nothing was proven, or no certificate was asked for."""
+    """What was proven; it lies next to `dst`. None where nothing was proven, or no certificate was asked for."""
 
 
 class DifferentError(UNetError):

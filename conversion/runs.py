@@ -8,20 +8,20 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, get_args, runtime_checkable
 
 from conversion.backends.backend import Framework, Runner, runner_of_checkpoint
-from conversion.backends.frameworks import needed
-from conversion.proof.certificate import RUN, certificate_path, certify, party, write_certificate
+from conversion.backends.frameworks import importing
+from conversion.proof.certificate import RUN
 from conversion.proof.proof import Proof, side_of, verify_runners
 from conversion.proof.updates import Continuation, compare, inputs_of, parted
-from conversion.result import Conversion, DifferentError
+from conversion.result import Conversion
+from conversion.writing import Content, Job, Options, convert_by
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.safetensors_file import read
 from unet_core.errors import CheckpointError, RunError
-from unet_core.files import atomic, check_target, sha256_of
+from unet_core.files import sha256_of
 from unet_core.progress import Progress, silent
 from unet_core.training.history import read_history
 from unet_core.training.run import (
@@ -39,6 +39,40 @@ from unet_core.training.run import (
     write_run_config,
 )
 from unet_core.training.state import TrainingState, difference
+from unet_core.training.train_config import TrainConfig
+
+
+@runtime_checkable
+class States(Protocol):
+    """The states of a run in its folder: `training.states` of either twin."""
+
+    def steps_in(self, folder: Path, /) -> list[int]:
+        """The steps that have one, the earliest first."""
+
+    def path_of(self, folder: Path, step: int, /) -> Path:
+        """Where that of a step is: a file, or a directory."""
+
+    def read(self, folder: Path, step: int, start: Checkpoint, config: TrainConfig, /) -> TrainingState:
+        """That of a step."""
+
+    def write(self, folder: Path, state: TrainingState, config: TrainConfig, rate: float, /) -> None:
+        """Write one as the only one; `rate` is the learning rate of its last update."""
+
+
+def states_of(framework: Framework) -> States:
+    """The module of a framework.
+
+    Raises:
+        MissingFrameworkError: it is not installed.
+    """
+    with importing():
+        if framework == "torch":
+            import unet_torch.training.states
+
+            return unet_torch.training.states
+        import unet_jax.training.states
+
+        return unet_jax.training.states
 
 
 @dataclass(frozen=True)
@@ -81,7 +115,7 @@ def read_run(path: Path, tell: Callable[[str], None] = print) -> OpenRun:
         MissingFrameworkError: its framework is not installed.
     """
     settings = read_run_config(path)
-    states = needed(f"unet_{settings.backend}.training.states")
+    states = states_of(settings.backend)
     with locked(path, shared=True):
         start = _start(path, settings)
         state = _newest(path, settings, start, states, tell)
@@ -92,67 +126,47 @@ def read_run(path: Path, tell: Callable[[str], None] = print) -> OpenRun:
     return OpenRun(path, settings, start, state, entries, _best(history) > _best(entries))
 
 
-def convert_run(
-    src: Path,
-    dst: Path,
-    *,
-    to: Framework,
-    force: bool = False,
-    verify: bool = True,
-    certificate: bool = False,
-    progress: Progress = silent,
-    tell: Callable[[str], None] = print,
-) -> Conversion:
+def convert_run(src: Path, dst: Path, to: Framework, options: Options, tell: Callable[[str], None]) -> Conversion:
     """Write a run that goes on in the framework `to` where the one in `src` stands; see `conversion.convert`."""
-    progress(f"reading {src.name}", 0.0)
     if read_run_config(src).backend == to:
         raise RunError(f"{src}: trains in {to} already; to have it twice, copy the folder")
     if Path(os.path.realpath(dst)).is_relative_to(os.path.realpath(src)):
         raise RunError(f"{dst}: is the run itself, or in its folder; name a new folder elsewhere")
-    if force and dst.exists() and not is_run(dst):
+    if options.force and dst.exists() and not is_run(dst):
         raise RunError(f"{dst}: is no run, and not replaced by one; name a new folder")
-    place: dict[str, Any] = {"force": force, "replaces": is_run, "companion": certificate_path(dst)}
-    check_target(dst, **place)
-    for module in ("unet_torch.training.states", "unet_jax.training.states"):  # one reads, the other writes
-        needed(module)
-    with ExitStack() as stack:
+    for framework in get_args(Framework):  # one reads, the other writes
+        states_of(framework)
+
+    def read() -> Job:
         for path in (src, dst):
             if path.exists():
-                stack.enter_context(locked(path, shared=True))
+                locks.enter_context(locked(path, shared=True))
         run = read_run(src, tell)
-        partial = stack.enter_context(atomic(dst, **place))
-        progress(f"writing {dst.name}", 0.05)
-        moved = _moved(run, partial, to, tell)
-        progress(f"reading {dst.name} back", 0.1)
-        state = needed(f"unet_{to}.training.states").read(partial / STATES, run.state.step, run.start, moved.recipe)
-        changed = difference(run.state, state)
-        if changed:  # a bug of ours, or a disk that does not keep what is written
-            raise RunError(f"{dst}: not written: {len(changed)} arrays came back otherwise, {changed[0]} among them")
-        proof = issued = None
-        if verify:
-            other = OpenRun(dst, moved, run.start, state, run.entries)
-            proof = verify_runs(run, other, progress=lambda text, done: progress(text, 0.15 + 0.85 * done))
-            if not proof.equal:
-                raise DifferentError(f"{dst}: not written: {proof.verdict}", proof)
-            if certificate:
-                source = party(
-                    src,
-                    proof.a,
-                    run.state.network,
-                    kind=RUN,
-                    sha256=sha256_of(state_path(src, run.settings, state.step)),
-                    state=run.state,
-                )
-                destination = party(dst, proof.b, state.network, kind=RUN, sha256=None, state=state)
-                issued = certify(proof, source, destination, when=datetime.now(UTC))
-                issued = write_certificate(issued, partial, state_path(partial, moved, state.step))
-    return Conversion(src, dst, run.state.network, proof, state, certificate=issued)
+        settings, step = _settings_in(to, run), run.state.step
+
+        def read_back(partial: Path) -> Content:
+            state = states_of(to).read(partial / STATES, step, run.start, settings.recipe)
+            return Content(state.network, RUN, state)
+
+        def prove(back: Content, progress: Progress) -> Proof:
+            assert back.state is not None
+            return verify_runs(run, OpenRun(dst, settings, run.start, back.state, run.entries), progress=progress)
+
+        return Job(
+            Content(run.state.network, RUN, run.state, sha256_of(state_path(src, run.settings, step))),
+            lambda partial: _write_run(run, partial, settings, tell),
+            read_back,
+            prove,
+            digested=lambda partial: state_path(partial, settings, step),
+        )
+
+    with ExitStack() as locks:
+        return convert_by(read, src, dst, is_run, options)
 
 
 def state_path(run: Path, settings: RunConfig, step: int) -> Path:
     """Where the state of a step of a run is: a file, or a directory."""
-    path: Path = needed(f"unet_{settings.backend}.training.states").path_of(run / STATES, step)
-    return path
+    return states_of(settings.backend).path_of(run / STATES, step)
 
 
 def state_at(path: Path, step: int) -> TrainingState:
@@ -164,29 +178,30 @@ def state_at(path: Path, step: int) -> TrainingState:
         MissingFrameworkError: its framework is not installed.
     """
     settings = read_run_config(path)
-    state: TrainingState = needed(f"unet_{settings.backend}.training.states").read(
-        path / STATES, step, _start(path, settings), settings.recipe
-    )
-    return state
+    return states_of(settings.backend).read(path / STATES, step, _start(path, settings), settings.recipe)
 
 
-def _moved(run: OpenRun, folder: Path, to: Framework, tell: Callable[[str], None]) -> RunConfig:
-    """Write a run's new folder, and say in a line what is left out; returns its settings."""
+def _settings_in(to: Framework, run: OpenRun) -> RunConfig:
+    """Those with which a run goes on in the other framework."""
     old = run.settings
-    recipe = dataclasses.replace(old.recipe, compile=False, remat=False)
-    for name in ("compile", "remat"):
-        if getattr(old.recipe, name):
-            tell(f"--{name} is left out: it is for {old.backend} alone")
-    moved = dataclasses.replace(
+    return dataclasses.replace(
         old,
         backend=to,
-        recipe=recipe,
+        recipe=dataclasses.replace(old.recipe, compile=False, remat=False),
         versions=versions_of(to),
         switches=(*old.switches, (run.state.step, old.backend)),
     )
+
+
+def _write_run(run: OpenRun, folder: Path, settings: RunConfig, tell: Callable[[str], None]) -> None:
+    """Write a run's new folder, and say in a line what is left out."""
+    old = run.settings
+    for name in ("compile", "remat"):
+        if getattr(old.recipe, name):
+            tell(f"--{name} is left out: it is for {old.backend} alone")
     folder.mkdir()
     rate = next(entry["rate"] for entry in reversed(run.entries) if "rate" in entry)
-    needed(f"unet_{to}.training.states").write(folder / STATES, run.state, recipe, rate)
+    states_of(settings.backend).write(folder / STATES, run.state, settings.recipe, rate)
     lines = "".join(json.dumps(entry) + "\n" for entry in run.entries)
     (folder / HISTORY).write_text(lines, encoding="utf-8")
     if run.ahead:
@@ -198,8 +213,7 @@ def _moved(run: OpenRun, folder: Path, to: Framework, tell: Callable[[str], None
             shutil.copy(run.path / name, folder / name)
     if (run.path / BOARD).is_dir():
         shutil.copytree(run.path / BOARD, folder / BOARD)
-    write_run_config(folder, moved)
-    return moved
+    write_run_config(folder, settings)
 
 
 def verify_runs(a: OpenRun, b: OpenRun, *, progress: Progress = silent, **inputs: Any) -> Proof:
@@ -244,13 +258,13 @@ def _best(entries: list[dict[str, Any]]) -> float:
 
 
 def _newest(
-    path: Path, settings: RunConfig, start: Checkpoint, states: Any, tell: Callable[[str], None]
+    path: Path, settings: RunConfig, start: Checkpoint, states: States, tell: Callable[[str], None]
 ) -> TrainingState:
     folder = path / STATES
     steps = states.steps_in(folder)
     for step in reversed(steps):
         try:
-            state: TrainingState = states.read(folder, step, start, settings.recipe)
+            state = states.read(folder, step, start, settings.recipe)
         except CheckpointError as error:
             tell(f"{states.path_of(folder, step)} is damaged and passed over: {error}")
         else:

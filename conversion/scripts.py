@@ -1,27 +1,23 @@
 """Training files of PyTorch scripts, carried over to JAX and back with the state of their optimiser."""
 
 import dataclasses
-from collections.abc import Collection
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
 
 from conversion.backends.backend import Framework
-from conversion.backends.frameworks import needed
+from conversion.backends.frameworks import importing
 from conversion.backends.pairs import paired
 from conversion.code import Live
-from conversion.containers import Opened, module_of, opened
-from conversion.proof.certificate import certificate_path, certify, party, unchanged, write_certificate
-from conversion.proof.proof import verify_runners
-from conversion.result import Conversion, DifferentError
+from conversion.containers import Opened, opened, replaces_of
+from conversion.proof.proof import Proof, verify_runners
+from conversion.result import Conversion
+from conversion.writing import Content, Job, Options, convert_by, unchanged
 from unet_core.checkpoints.checkpoint import Reading
 from unet_core.checkpoints.containers import Container, container_of, existing_container
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import CheckpointError
-from unet_core.files import atomic, check_target
-from unet_core.progress import Progress, silent
+from unet_core.progress import Progress
 from unet_core.training.script_file import TrainingFile, refuse
-from unet_core.training.state import difference
 
 _OWNERS: dict[Framework, Container] = {"torch": Container.TORCH, "jax": Container.ORBAX}
 
@@ -45,75 +41,68 @@ def _opened(path: Path, hints: Hints) -> tuple[TrainingFile, dict[str, str], Liv
     container = existing_container(path)
     if container is Container.TORCH:
         found = opened(path, hints)
-        return *needed("unet_torch.training.script_file").understood(path, found.checkpoint), found.live
+        with importing():
+            from unet_torch.training.script_file import understood
+        return *understood(path, found.checkpoint), found.live
     if container is Container.ORBAX:
-        return needed("unet_jax.training.script_file").read(path), {}, None
+        with importing():
+            from unet_jax.training.script_file import read
+        return read(path), {}, None
     raise CheckpointError(f"{path}: a .safetensors file holds a network alone, no training; leave --to out")
 
 
 def _back(path: Path, written: TrainingFile) -> TrainingFile:
     """What was written, read again; a script's file does not tell its network, which is the one that was written."""
     if existing_container(path) is Container.ORBAX:
-        training: TrainingFile = needed("unet_jax.training.script_file").read(path)
-        return training
+        return _opened(path, NO_HINTS)[0]
+    with importing():
+        from unet_torch.checkpoint import contents
+        from unet_torch.training.script_file import understood
     script, network = written.script, written.state.network
     names = dict(reversed(script.names))  # of each tensor the first
-    found = module_of(Container.TORCH).contents(path).fetch(script.network, list(names.values()))
+    found = contents(path).fetch(script.network, list(names.values()))
     tensors = {key: found[names[key]] if key in names else value for key, value in network.tensors.items()}
     again = dataclasses.replace(network, tensors=tensors, reading=Reading(key=script.network, keys=names))
-    training, _ = needed("unet_torch.training.script_file").understood(path, again)
-    return training
+    return understood(path, again)[0]
 
 
 def convert_training(
-    src: Path,
-    dst: Path,
-    *,
-    to: Framework,
-    hints: Hints = NO_HINTS,
-    drop: Collection[str] = (),
-    force: bool = False,
-    verify: bool = True,
-    certificate: bool = False,
-    progress: Progress = silent,
+    src: Path, dst: Path, to: Framework, hints: Hints, drop: Collection[str], options: Options
 ) -> Conversion:
     """Write the training in the file `src`, for the framework `to`; see `conversion.convert`."""
     kind = existing_container(src)
     if container_of(dst) is not _OWNERS[to] or kind is _OWNERS[to]:
         kinds = "a .pt file to a name without a suffix" if to == "jax" else "a directory to a .pt file"
         raise CheckpointError(f"{src} to {dst}: --to {to} takes {kinds}")
-    modules: dict[Framework, Any] = {name: needed(f"unet_{name}.training.script_file") for name in _OWNERS}
-    place: dict[str, Any] = {"force": force, "companion": certificate_path(dst)}
-    place["replaces"] = needed("unet_jax.checkpoint").is_orbax if to == "jax" else None
-    check_target(dst, **place)
-    progress(f"reading {src.name}", 0.0)
-    with unchanged(src, certificate) as sha256:
-        training, left, live = _opened(src, hints)
-        refuse(left, drop, str(src))
-    network = training.state.network
-    certificate = certificate and network.evidence.by != "nothing"
-    with atomic(dst, **place) as partial:
-        progress(f"writing {dst.name}", 0.05)
-        modules[to].write(partial, training)
-        progress(f"reading {dst.name} back", 0.1)
-        back = _back(partial, training)
-        changed = difference(training.state, back.state)
-        if changed:  # a bug of ours, or a disk that does not keep what is written
-            raise CheckpointError(f"{dst}: not written: {len(changed)} arrays came back otherwise, {changed[0]} first")
-        proof = issued = None
-        if verify:
-            ends = Opened(network, live, kind), Opened(back.state.network, container=_OWNERS[to])
-            proof = verify_runners(
-                *paired(*ends, (str(src), str(dst))),
-                progress=lambda text, done: progress(text, 0.15 + 0.85 * done),
-            )
-            if not proof.equal:
-                raise DifferentError(f"{dst}: not written: {proof.verdict}", proof)
-            if certificate:
-                source = party(src, proof.a, network, kind=kind.value, sha256=sha256, state=training.state)
-                destination = party(
-                    dst, proof.b, back.state.network, kind=_OWNERS[to].value, sha256=None, state=back.state
-                )
-                issued = certify(proof, source, destination, when=datetime.now(UTC))
-                issued = write_certificate(issued, partial, partial)
-    return Conversion(src, dst, network, proof, training.state, tuple(drop), issued)
+    for framework in _OWNERS:  # one reads, the other writes
+        _writer(framework)
+
+    def read() -> Job:
+        with unchanged(src, options.certificate) as sha256:
+            training, left, live = _opened(src, hints)
+            refuse(left, drop, str(src))
+        network = training.state.network
+
+        def read_back(partial: Path) -> Content:
+            state = _back(partial, training).state
+            return Content(state.network, _OWNERS[to].value, state)
+
+        def prove(back: Content, progress: Progress) -> Proof:
+            ends = Opened(network, live, kind), Opened(back.checkpoint, container=_OWNERS[to])
+            return verify_runners(*paired(*ends, (str(src), str(dst))), progress=progress)
+
+        source = Content(network, kind.value, training.state, sha256)
+        return Job(source, lambda partial: _writer(to)(partial, training), read_back, prove)
+
+    return dataclasses.replace(convert_by(read, src, dst, replaces_of(_OWNERS[to]), options), left=tuple(drop))
+
+
+def _writer(framework: Framework) -> Callable[[Path, TrainingFile], None]:
+    with importing():
+        if framework == "torch":
+            from unet_torch.training.script_file import write as write_file
+
+            return write_file
+        from unet_jax.training.script_file import write
+
+        return write

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from conversion.backends.frameworks import needed
 from conversion.backends.machines import AS_STARTED, Cluster, machine_of
 from conversion.containers import read
+from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import ConfigError
 from unet_core.progress import Progress, silent
@@ -54,18 +54,19 @@ def train(
     recipe, out = recipe or TrainConfig(), Path(out)
     if (recipe.compile and backend != "torch") or (recipe.remat and backend != "jax"):
         raise ConfigError("--compile is for --backend torch, --remat for --backend jax")
-    trainer = needed(f"unet_{backend}.training.train")
-    with machine_of(backend, recipe, mesh, cluster) as machine:
+    with machine_of(backend, recipe, mesh, cluster) as (machine, trained):
         if machine.rank:
             progress, tell = silent, lambda _: None
-        start = None
+        begun = resume and has_begun(out)  # such a run keeps what it started from
+        start = None if recipe.start is None or begun else _start(Path(recipe.start), hints)
         if recipe.start is not None:
-            path = Path(recipe.start).resolve()
-            recipe = dataclasses.replace(recipe, start=str(path))
-            if not (resume and has_begun(out)):  # a run keeps what it started from
-                start = read(path / BEST if is_run(path) else path, hints)
+            recipe = dataclasses.replace(recipe, start=str(Path(recipe.start).resolve()))
         job = Job(backend, recipe, str(data), start, resume=resume, until=until)
         with open_run(out, job, machine=machine, progress=progress, tell=tell) as run:
             tell(str(run))
-            outcome: Outcome = trainer.train(run, **machine.options, progress=progress, tell=tell)
-    return outcome
+            return trained(run, progress=progress, tell=tell)
+
+
+def _start(path: Path, hints: Hints) -> Checkpoint:
+    """The network to start from, which a checkpoint or the best one of a run is."""
+    return read(path / BEST if is_run(path) else path, hints)

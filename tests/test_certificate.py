@@ -583,7 +583,7 @@ def everything(folder):
 
 @pytest.mark.usefixtures("passed")
 @pytest.mark.parametrize("force", [True, False], ids=["replacing", "new"])
-@pytest.mark.parametrize("place", ["conversion.proof.certificate.sha256_of", "unet_core.files._replace"])
+@pytest.mark.parametrize("place", ["conversion.writing.sha256_of", "unet_core.files._replace"])
 def test_a_failure_in_between_leaves_all_as_it_was(place, force, pair, monkeypatch):
     if not force:
         shutil.rmtree(pair) if pair.is_dir() else pair.unlink()
@@ -612,7 +612,7 @@ def test_a_failed_proof_leaves_the_old_certificate(pair, capsys):
 def test_a_source_that_changes_while_it_is_read_is_not_certified(tmp_path, monkeypatch):
     torch_file.write(tmp_path / "a.pt", NETWORK)
     digests = map("{:064}".format, itertools.count())
-    monkeypatch.setattr("conversion.proof.certificate.sha256_of", lambda path: next(digests))
+    monkeypatch.setattr("conversion.writing.sha256_of", lambda path: next(digests))
     with pytest.raises(CheckpointError, match=r"a\.pt: changed while it was read"):
         conversion.convert(tmp_path / "a.pt", tmp_path / "b.safetensors")
     assert names(tmp_path) == ["a.pt"]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from unet_cli.commands import SourceOptions, option, parse_size
+from unet_cli.options import SourceOptions, option, parse_size
 from unet_compare.limits import Effort
 
 

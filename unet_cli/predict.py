@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from unet_cli.commands import SourceOptions
+from unet_cli.options import SourceOptions
 from unet_core.errors import DataError
 from unet_core.training.settings import Loss
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 import tyro
 
-from unet_cli.commands import SourceOptions
+from unet_cli.options import SourceOptions
 from unet_core.errors import UNetError
 from unet_core.training.train_config import TrainConfig
 

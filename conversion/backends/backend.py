@@ -2,17 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
-from conversion.backends.frameworks import needed
+from conversion.backends.frameworks import importing
 from unet_core.checkpoints.checkpoint import Checkpoint, Origin
 from unet_core.checkpoints.containers import Container
 from unet_core.checkpoints.evidence import Evidence
+from unet_core.data.batches import Batch
+from unet_core.graph import Node
 from unet_core.graph.canonical import FLOATS, Description, Tensors
 from unet_core.training.settings import Optimizer
+from unet_core.training.state import TrainingState
+from unet_core.training.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from conversion.code import Live
 
 Precision = Literal["float64", "float32"]
 Framework = Literal["torch", "jax"]
@@ -33,7 +40,7 @@ class Step:
     """What one training step computes before the optimiser: the forward and the backward pass in training mode."""
 
     logits: Float[np.ndarray, "n *out k"]
-    """Or what the network makes of them, where its runner answers with that."""
+    """Or what the network makes of them, where its runner returns that."""
     gradients: Tensors
     """Of every parameter, of the loss `mean(logits * cotangent)`."""
     statistics: Tensors
@@ -42,7 +49,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Trace:
-    """What every node of the network's graph answers in one pass, in torch's layout, in forward order."""
+    """The output of every node of the network's graph in one pass, in torch's layout, in forward order."""
 
     outputs: dict[str, np.ndarray]
     cotangents: dict[str, np.ndarray]
@@ -55,7 +62,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Forced:
-    """What nodes hand on in place of their own answers, forward and backward; of another shape, their own."""
+    """What nodes hand on in place of their own outputs, forward and backward; of another shape, their own."""
 
     outputs: Mapping[str, np.ndarray]
     cotangents: Mapping[str, np.ndarray]
@@ -69,7 +76,7 @@ class Forced:
         return cls(outputs, cotangents)
 
     def fits(self, name: str, shape: Sequence[int]) -> bool:
-        """Whether it has numbers for a node whose answer has this shape."""
+        """Whether it has numbers for a node whose output has this shape."""
         return name in self.outputs and self.outputs[name].shape == tuple(shape)
 
 
@@ -88,7 +95,7 @@ class Tracer(Protocol):
         Args:
             x: the input.
             cotangent: of the logits.
-            forced: what each node hands on, after its own answer was noted: each then errs by itself alone.
+            forced: what each node hands on, after its own output was noted: each then errs by itself alone.
         """
 
 
@@ -111,13 +118,13 @@ class Runner(Protocol):
     output: str
     """What calling the network makes of its logits."""
     whole: bool
-    """Whether it answers with that, not with the logits: a module of the user's own tells no logits."""
+    """Whether it returns that, not the logits: a module of the user's own tells no logits."""
 
     def with_tensors(self, tensors: Tensors) -> "Runner":
         """The same network with other parameters and statistics."""
 
     def answering_whole(self) -> "Runner":
-        """The same network, which answers with what calling it does."""
+        """The same network, which returns what calling it does."""
 
     def predict(self, x: Float[np.ndarray, "n *size c"], precision: Precision) -> Float[np.ndarray, "n *out k"]:
         """The logits in eval mode."""
@@ -134,17 +141,60 @@ class Runner(Protocol):
         """What the first updates of a new optimiser add to the parameters together, given the gradients of each."""
 
 
+@runtime_checkable
+class Backend(Protocol):
+    """A framework: `conversion.backends.torch_backend` and `conversion.backends.jax_backend`."""
+
+    def runner_of(self, model: Any, name: str, /) -> Runner:
+        """A runner of a live model."""
+
+    def runner_of_checkpoint(self, checkpoint: Checkpoint, name: str, /) -> Runner:
+        """A runner of the network in a checkpoint."""
+
+    def evaluated(self, node: Node, inputs: Values, roles: Roles, sizes: Sizes, /, *, training: bool) -> np.ndarray:
+        """The output of one node alone, in float64."""
+
+    def gradients(
+        self, node: Node, inputs: Values, roles: Roles, sizes: Sizes, back: np.ndarray, /, *, training: bool
+    ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        """The gradients by a node's inputs, and by its tensors, of its output with the cotangent `back`."""
+
+    def update(
+        self, state: TrainingState, config: TrainConfig, batch: Batch, controls: Controls, /
+    ) -> tuple[float, Tensors, TrainingState]:
+        """One update by the trainer's own code, on `accumulate` times `batch` pictures.
+
+        Returns:
+            The loss, the gradients after clipping, and the state after the update.
+        """
+
+
+def backend_of(framework: Framework) -> Backend:
+    """The module of a framework.
+
+    Raises:
+        MissingFrameworkError: it is not installed.
+    """
+    with importing():
+        if framework == "torch":
+            from conversion.backends import torch_backend
+
+            return torch_backend
+        from conversion.backends import jax_backend
+
+        return jax_backend
+
+
 def runner_of_checkpoint(checkpoint: Checkpoint, framework: Framework, name: str) -> Runner:
     """A runner of a checkpoint that is read already."""
-    module: Any = needed(f"conversion.backends.{framework}_backend")
-    runner: Runner = (module.TorchRunner if framework == "torch" else module.JaxRunner).of_checkpoint(checkpoint, name)
-    return runner
+    return backend_of(framework).runner_of_checkpoint(checkpoint, name)
 
 
-def runner_of_code(module: Any, checkpoint: Checkpoint, name: str) -> Runner:
+def runner_of_code(live: "Live", checkpoint: Checkpoint, name: str) -> Runner:
     """A runner of a torch module of anybody's, which holds the tensors of a checkpoint that was read from its code."""
-    runner: Runner = needed("conversion.backends.torch_backend").ModuleRunner(module, checkpoint, name)
-    return runner
+    with importing():
+        from conversion.backends.torch_backend import ModuleRunner
+    return ModuleRunner(live, checkpoint, name)
 
 
 def frameworks_of(a: Framework | None, b: Framework | None) -> tuple[Framework, Framework]:

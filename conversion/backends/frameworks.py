@@ -1,6 +1,8 @@
 """Imports of the two frameworks, made when a job needs them and not before."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from unet_core.errors import MissingFrameworkError
@@ -20,14 +22,15 @@ _EXTRAS = {
 }
 
 
-def needed(module: str) -> ModuleType:
-    """Import one of our modules that stands on a framework.
+@contextmanager
+def importing() -> Iterator[None]:
+    """Around the import of what stands on a framework.
 
     Raises:
         MissingFrameworkError: the framework is not installed; the message says what to install.
     """
     try:
-        return importlib.import_module(module)
+        yield
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package not in _EXTRAS:
@@ -36,3 +39,9 @@ def needed(module: str) -> ModuleType:
         raise MissingFrameworkError(
             f"this needs {name}, which is not installed: pip install -e '.[{extra}]' -c constraints.txt", name=package
         ) from error
+
+
+def needed(module: str) -> ModuleType:
+    """Import a module by its name, as `importing` does."""
+    with importing():
+        return importlib.import_module(module)

@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, get_args
 
@@ -27,6 +27,7 @@ from conversion.backends.backend import (
     draws,
     in_precision,
 )
+from conversion.backends.jax_taps import Taps, forcing
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.data.batches import Batch
 from unet_core.errors import UNetError
@@ -69,8 +70,8 @@ class JaxRunner:
         self.origin, self.evidence = checkpoint.origin, checkpoint.evidence
         self.output: str = checkpoint.config.output
         self.whole = False
-        self.versions = {"jax": jax.__version__, "flax": flax.__version__}
-        self.flags = _flags()
+        self.versions: Mapping[str, str] = {"jax": jax.__version__, "flax": flax.__version__}
+        self.flags: Mapping[str, bool | str] = _flags()
         self.device = jax.devices()[0].device_kind
         if model.rngs is not None:
             model = nnx.clone(model)
@@ -99,45 +100,37 @@ class JaxRunner:
     def predict(self, x: np.ndarray, precision: Precision) -> np.ndarray:
         with parity(precision):
             graphdef, state = nnx.split(self._in_mode(training=False))
-            respond = _whole if self.whole else _logits
+            whole = self.whole
 
-            def answer(state: Any, x: Any) -> Any:
-                return respond(nnx.merge(graphdef, _all_in(state, precision)), x)  # here: no copy of all weights
+            def answer(state: Any, x: Any) -> Any:  # casts here, so that there is no copy of all weights
+                return _answer(nnx.merge(graphdef, _all_in(state, precision)), x, whole=whole)
 
-            program = self._programs.setdefault(("predict", precision, respond), jax.jit(answer))
+            program = self._programs.setdefault(("predict", precision, whole), jax.jit(answer))
             return np.asarray(program(state, _input(x, precision)))
 
     def step(self, x: np.ndarray, cotangent: np.ndarray, precision: Precision) -> Step:
         with parity(precision):
-            model = self._copy(precision, training=True)
-            graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
-            parameters, rest = states
-            respond = _whole if self.whole else _logits
+            graphdef, parameters, rest = self._split(precision, training=True)
+            whole = self.whole
 
             def differentiate(parameters: Any, rest: Any, x: Any, cotangent: Any) -> Any:
                 def loss(parameters: Any) -> Any:
                     model = nnx.merge(graphdef, parameters, rest, copy=True)
-                    answer = respond(model, x)
+                    answer = _answer(model, x, whole=whole)
                     return (answer * cotangent).mean(), (answer, nnx.state(model, nnx.BatchStat))
 
                 return jax.grad(loss, has_aux=True)(parameters)
 
-            program = self._programs.setdefault(("step", precision, respond), jax.jit(differentiate))
+            program = self._programs.setdefault(("step", precision, whole), jax.jit(differentiate))
             gradients, (answer, rest) = program(parameters, rest, _input(x, precision), _input(cotangent, precision))
-            canonical = self._named(gradients, rest)
-            return Step(
-                np.asarray(answer),
-                {key: value for key, value in canonical.items() if self._trained(key)},
-                {key: value for key, value in canonical.items() if not self._trained(key)},
-            )
+            return Step(np.asarray(answer), *self._named(gradients, rest))
 
     def tracer(self, precision: Precision, *, training: bool) -> Tracer:
         with parity(precision):
-            split: Any = nnx.split(self._copy(precision, training=training), nnx.Param, nnx.BatchStat)
-            graphdef, parameters, rest = split
+            graphdef, parameters, rest = self._split(precision, training=training)
 
         def forward(parameters: Any, probes: Any, rest: Any, forced: Any, x: Any) -> Any:
-            model, taps = nnx.merge(graphdef, parameters, rest, copy=True), _Taps(probes, forced)
+            model, taps = nnx.merge(graphdef, parameters, rest, copy=True), Taps(probes, forced)
             logits = model.logits(x, rngs=drawn, tap=taps.of_node)
             return logits, taps.answers, nnx.state(model, nnx.BatchStat)
 
@@ -154,7 +147,7 @@ class JaxRunner:
                 _, shapes, _ = jax.eval_shape(forward, parameters, None, rest, None, given)
                 order = (node.name for node in self._model.graph.in_mode(training=training).nodes)
                 zeros = {name: np.zeros(shapes[name].shape, precision) for name in order if name in shapes}
-                force = _force(forced, zeros, precision)
+                force = forcing(forced, zeros, precision)
                 if cotangent is None:
                     _, answers, after = predict(parameters, zeros, rest, force, given)
                     gradients, cotangents = parameters, {}
@@ -162,12 +155,12 @@ class JaxRunner:
                     (gradients, cotangents), (answers, after) = train(
                         parameters, zeros, rest, force, given, _input(cotangent, precision)
                     )
-                canonical = self._named(gradients, after)
+                named, statistics = self._named(gradients, after)
             return Trace(
                 {name: np.asarray(answers[name]) for name in zeros},
                 {name: np.asarray(cotangents[name]) for name in zeros if cotangents},
-                {key: value for key, value in canonical.items() if cotangents and self._trained(key)},
-                {key: value for key, value in canonical.items() if not self._trained(key)},
+                named if cotangents else {},
+                statistics,
             )
 
         return trace
@@ -187,18 +180,18 @@ class JaxRunner:
                 params, state = update(params, state, {key: value.astype(precision) for key, value in given.items()})
             return {key: np.asarray(params[key]) - value for key, value in before.items()}
 
-    def _named(self, gradients: Any, statistics: Any) -> Tensors:
+    def _named(self, gradients: Any, statistics: Any) -> tuple[Tensors, Tensors]:
         """Both under canonical names, in torch's layouts: those of a model whose parameters are the gradients."""
         model: Any = nnx.merge(nnx.graphdef(self._model), gradients, statistics)
-        return in_forward_order(to_canonical(model), self.config)
+        found, specs = in_forward_order(to_canonical(model), self.config), tensor_specs(self.config)
+        trained = {key: value for key, value in found.items() if specs[key].trained}
+        return trained, {key: value for key, value in found.items() if key not in trained}
 
-    def _trained(self, key: str) -> bool:
-        return tensor_specs(self.config)[key].trained
-
-    def _copy(self, precision: Precision, *, training: bool) -> Network:
+    def _split(self, precision: Precision, *, training: bool) -> Any:
+        """Graph, parameters and statistics of another of the model."""
         model = self._in_mode(training=training)
         nnx.update(model, _all_in(nnx.state(model), precision))
-        return model
+        return nnx.split(model, nnx.Param, nnx.BatchStat)
 
     def _in_mode(self, *, training: bool) -> Network:
         """Another of the model, which computes in the precision of what it holds."""
@@ -207,12 +200,8 @@ class JaxRunner:
         return model
 
 
-def _whole(model: Any, x: Any) -> Any:
-    return model(x, rngs=drawn)
-
-
-def _logits(model: Any, x: Any) -> Any:
-    return model.logits(x, rngs=drawn)
+def _answer(model: Any, x: Any, *, whole: bool) -> Any:
+    return (model if whole else model.logits)(x, rngs=drawn)
 
 
 def _all_in(state: Any, precision: Precision) -> Any:
@@ -230,10 +219,13 @@ def runner_of(model: Any, name: str) -> JaxRunner:
     return JaxRunner(model, name)
 
 
+runner_of_checkpoint = JaxRunner.of_checkpoint
+
+
 def evaluated(node: Node, inputs: Values, roles: Roles, sizes: Sizes, *, training: bool) -> np.ndarray:
-    """What a node alone answers, in float64; see `conversion.backends.backend.Values`."""
+    """The output of a node alone, in float64; see `conversion.backends.backend.Values`."""
     with parity("float64"):
-        return np.asarray(_evaluated(node, sizes, training)(list(inputs), dict(roles)))
+        return np.asarray(_evaluated(node, list(inputs), dict(roles), sizes, training))
 
 
 def gradients(
@@ -243,99 +235,43 @@ def gradients(
     floats = {role: value for role, value in roles.items() if value.dtype.kind == "f"}
 
     def run(inputs: Any, floats: Any) -> Any:
-        return _evaluated(node, sizes, training)(inputs, {**roles, **floats})
+        return _evaluated(node, inputs, {**roles, **floats}, sizes, training)
 
     with parity("float64"):
         given = jax.tree.map(jnp.asarray, (list(inputs), floats))
         found = jax.vjp(run, *given)[1](jnp.asarray(back))
-        by_inputs, by_roles = jax.tree.map(np.asarray, found)
-        return by_inputs, by_roles
+        return jax.tree.map(np.asarray, found)
 
 
-def _evaluated(node: Node, sizes: Sizes, training: bool) -> Any:
-    def run(inputs: Any, roles: Any) -> Any:
-        given, arrays = jax.tree.map(jnp.asarray, (inputs, roles))
-        return execution.evaluated(node, given, arrays, sizes, training=training, draw=drawn)
-
-    return run
+def _evaluated(node: Node, inputs: Any, roles: Any, sizes: Sizes, training: bool) -> Any:
+    given, arrays = jax.tree.map(jnp.asarray, (inputs, roles))
+    return execution.evaluated(node, given, arrays, sizes, training=training, draw=drawn)
 
 
 def update(
-    state: TrainingState, recipe: TrainConfig, batch: Batch, controls: Controls
+    state: TrainingState, config: TrainConfig, batch: Batch, controls: Controls
 ) -> tuple[float, Tensors, TrainingState]:
-    """One update by the trainer's own code, on one device; see `conversion.proof.updates.Update`."""
-    with parity("float64" if recipe.precision == "float64" else "float32"):
+    """One update by the trainer's own code, on one device; see `conversion.backends.backend.Backend`."""
+    with parity("float64" if config.precision == "float64" else "float32"):
         mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1], axis_types=(AxisType.Auto,))
-        model = abstract_model(state.network, recipe)
-        live = new_state(state.network, recipe, mesh, saved_form(state, recipe))
-        ((image, labels),) = placed(iter([batch]), recipe, mesh)
+        model = abstract_model(state.network, config)
+        live = new_state(state.network, config, mesh, saved_form(state, config))
+        ((image, labels),) = placed(iter([batch]), config, mesh)
 
         @jax.jit
         def differentiate(params: Any, stats: Any) -> Any:
-            gradients, _, loss = differentiator(recipe, model)(params, stats, image, labels)
-            return clipped(gradients, recipe.optimizer.clip)[0], loss
+            gradients, _, loss = differentiator(config, model)(params, stats, image, labels)
+            return clipped(gradients, config.optimizer.clip)[0], loss
 
         gradients, loss = differentiate(live.params, live.stats)
         named = host_network(gradients, live.stats, state.network).tensors
         numbers = controls_of(*controls, mesh)
-        program = compiled(updater(recipe, model), live, recipe, mesh, state.network.config.in_channels)
+        program = compiled(updater(config, model), live, config, mesh, state.network.config.in_channels)
         live, _ = program(live, image, labels, numbers)
         network = host_network(live.params, live.stats, state.network)
-        after = canonical_form(network, host_arrays(live), state.step + 1, recipe, "the state after an update")
+        after = canonical_form(network, host_arrays(live), state.step + 1, config, "the state after an update")
     specs = tensor_specs(state.network.config)
     return float(loss), {name: value for name, value in named.items() if specs[name].trained}, after
-
-
-class _Taps:
-    """Notes, inside one trace of a model, what its nodes answer; and may force what they hand on.
-
-    Args:
-        probes: zeros for each node; the gradient by them is that by the node's answer. None: nothing is forced.
-        forced: whether to force; and with what, forward and backward.
-    """
-
-    def __init__(self, probes: Any, forced: Any) -> None:
-        self.answers: dict[str, Any] = {}
-        self._probes, self._forced = probes, forced
-
-    def of_node(self, name: str, answer: Any) -> Any:
-        """A tap of a graph; what is no number is passed by."""
-        if not jnp.issubdtype(answer.dtype, jnp.floating):
-            return answer
-        self.answers[name] = answer
-        if self._forced is None:
-            return answer
-        whether, outputs, cotangents = self._forced
-        return _handed_on(answer, self._probes[name], outputs[name], cotangents[name], whether[name])
-
-
-@jax.custom_vjp
-def _handed_on(y: Any, probe: Any, output: Any, cotangent: Any, force: Any) -> Any:  # noqa: ARG001
-    """`y`, or `output` in its place; backward, the gradient goes to `probe` too, and `cotangent` may take its place."""
-    return jnp.where(force, output, y)
-
-
-def _hand_on(y: Any, probe: Any, output: Any, cotangent: Any, force: Any) -> Any:
-    return _handed_on(y, probe, output, cotangent, force), (cotangent, force)
-
-
-def _hand_back(forced: Any, gradient: Any) -> Any:
-    cotangent, force = forced
-    nothing = jnp.zeros_like(gradient)
-    return jnp.where(force, cotangent, gradient), gradient, nothing, nothing, None
-
-
-_handed_on.defvjp(_hand_on, _hand_back)
-
-
-def _force(forced: Forced | None, zeros: dict[str, np.ndarray], precision: Precision) -> Any:
-    """What `_Taps` is told."""
-    whether = {name: np.array(forced is not None and forced.fits(name, zero.shape)) for name, zero in zeros.items()}
-    outputs, cotangents = (
-        {name: of[name].astype(precision) if whether[name] and name in of else zero for name, zero in zeros.items()}
-        for of in ((forced.outputs, forced.cotangents) if forced else ({}, {}))
-    )
-    return whether, outputs, cotangents
 
 
 def drawn(shape: tuple[int, ...]) -> jax.Array:

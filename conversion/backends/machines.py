@@ -1,15 +1,25 @@
 """What a training runs on: devices, and this process among those that share the run; asked of the framework."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, runtime_checkable
 
-from conversion.backends.frameworks import needed
-from unet_core.checkpoints.checkpoint import Checkpoint
+from conversion.backends.frameworks import importing
 from unet_core.errors import ConfigError
+from unet_core.progress import Progress
 from unet_core.training.opening import Machine
-from unet_core.training.run import Backend
+from unet_core.training.recorder import Outcome
+from unet_core.training.run import Backend, Run
 from unet_core.training.train_config import TrainConfig
+
+
+@runtime_checkable
+class Trainer(Protocol):
+    """`training.train.train` of either twin, which has its devices already."""
+
+    def __call__(self, run: Run, /, *, progress: Progress, tell: Callable[[str], None]) -> Outcome: ...
 
 
 @dataclass(frozen=True)
@@ -27,35 +37,36 @@ AS_STARTED = Cluster()
 
 @contextmanager
 def machine_of(
-    backend: Backend, recipe: TrainConfig, mesh: str | None, cluster: Cluster = AS_STARTED
-) -> Iterator[Machine]:
-    """The devices of this machine, and the processes that share the training, until the end of the `with`.
+    backend: Backend, config: TrainConfig, mesh: str | None, cluster: Cluster = AS_STARTED
+) -> Iterator[tuple[Machine, Trainer]]:
+    """The devices of this machine and the processes that share the training, until the end of the `with`; what trains.
 
     Args:
         backend: the framework.
-        recipe: how to train.
+        config: how to train.
         mesh: for JAX, as `unet_jax.training.mesh.device_mesh` takes it.
         cluster: for JAX; torchrun tells PyTorch.
 
     Raises:
-        ConfigError: they do not fit the recipe, or are not the framework's.
+        ConfigError: they do not fit it, or are not the framework's.
         MissingFrameworkError: it is not installed.
     """
     if backend == "jax":
-        meshes = needed("unet_jax.training.mesh")
-        with needed("unet_jax.training.hosts").started(cluster.hosts, cluster.host, cluster.coordinator) as hosts:
-            devices = meshes.device_mesh(recipe.batch, mesh)
-
-            def check(network: Checkpoint) -> None:
-                meshes.check_rows(devices, recipe, network.config)
-
-            yield Machine(check, {"mesh": devices, "hosts": hosts}, hosts.index, hosts.wait)
+        with importing():
+            from unet_jax.training import hosts, train
+            from unet_jax.training import mesh as meshes
+        with hosts.started(cluster.hosts, cluster.host, cluster.coordinator) as found:
+            devices = meshes.device_mesh(config.batch, mesh)
+            machine = Machine(
+                lambda network: meshes.check_rows(devices, config, network.config), found.index, found.wait
+            )
+            yield machine, partial(train.train, mesh=devices, hosts=found)
         return
     if mesh is not None or cluster != AS_STARTED:
         raise ConfigError(f"--{'hosts' if mesh is None else 'mesh'} is for --backend jax")
-    with needed("unet_torch.training.processes").started() as processes:
-
-        def check(network: Checkpoint) -> None:
-            processes.check(recipe, network.config)
-
-        yield Machine(check, {"processes": processes}, processes.rank, processes.wait)
+    with importing():
+        from unet_torch.training.processes import started
+        from unet_torch.training.train import train as train_in_torch
+    with started() as processes:
+        machine = Machine(lambda network: processes.check(config, network.config), processes.rank, processes.wait)
+        yield machine, partial(train_in_torch, processes=processes)

@@ -13,12 +13,12 @@ from conversion.backends.backend import (
     Runner,
     Step,
     Tracer,
+    backend_of,
     frameworks_of,
     other_framework,
     runner_of_checkpoint,
     runner_of_code,
 )
-from conversion.backends.frameworks import needed
 from conversion.containers import Opened, opened
 from unet_core.checkpoints.checkpoint import Checkpoint, file_names
 from unet_core.checkpoints.reading import NO_HINTS, Hints
@@ -72,7 +72,7 @@ def converted(a: Any, hints: Hints = NO_HINTS) -> tuple[Runner, Runner]:
 def together(a: Runner, b: Runner) -> tuple[Runner, Runner]:
     """Both, made comparable.
 
-    They answer with the same: with what calling them answers, where one of them tells no logits. And where one of them
+    They return the same: what calling them returns, where one of them tells no logits. And where one of them
     was read from its code, the other is a graph, too, whose tensors go by the names that they came with.
     """
     if a.whole or b.whole:
@@ -135,8 +135,7 @@ def _framework_of(network: Any) -> Framework | None:
 
 def _runner(network: Any, framework: Framework, name: str) -> Runner:
     if not isinstance(network, Opened):
-        runner: Runner = needed(f"conversion.backends.{framework}_backend").runner_of(network, f"the {framework} model")
-        return runner
+        return backend_of(framework).runner_of(network, f"the {framework} model")
     if network.live is not None and framework == "torch":
         return runner_of_code(network.live, network.checkpoint, name)
     return runner_of_checkpoint(network.checkpoint, framework, name)

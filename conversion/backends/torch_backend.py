@@ -1,7 +1,7 @@
 """Runs networks in PyTorch for the proof: a twin, and any module by its own code."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -22,6 +22,7 @@ from conversion.backends.backend import (
     Values,
     draws,
 )
+from conversion.backends.torch_taps import Notes, copied
 from conversion.code import Live, of_theirs
 from conversion.modules import read_module
 from unet_core.checkpoints.checkpoint import Checkpoint
@@ -58,8 +59,8 @@ class TorchRunner:
         self.origin, self.evidence = checkpoint.origin, checkpoint.evidence
         self.output: str = checkpoint.config.output
         self.whole = whole
-        self.versions = {"torch": torch.__version__}
-        self.flags = _flags()
+        self.versions: Mapping[str, str] = {"torch": torch.__version__}
+        self.flags: Mapping[str, bool | str] = _flags()
         self._model = model
         self._device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         self.device = _device_name(self._device)
@@ -94,7 +95,7 @@ class TorchRunner:
             outputs: dict[str, np.ndarray] = {}
             cotangents: dict[str, np.ndarray] = {}
             with torch.set_grad_enabled(cotangent is not None), parity():
-                notes = _Notes(outputs, cotangents, forced)
+                notes = Notes(outputs, cotangents, forced)
                 logits = model.logits(self._first(x, precision), tap=notes.of_node)
                 if cotangent is not None:
                     (logits * self._first(cotangent, precision)).mean().backward()
@@ -180,6 +181,9 @@ def runner_of(model: nn.Module, name: str) -> TorchRunner:
     return ModuleRunner(Live(model), checkpoint, name)
 
 
+runner_of_checkpoint = TorchRunner.of_checkpoint
+
+
 @contextmanager
 def drawing_alike(precision: Precision = "float64") -> Iterator[None]:
     """Run a module's own code so that what it drops at random are the `draws` of a proof."""
@@ -199,7 +203,7 @@ def _drawn(shape: Sequence[int]) -> Tensor:
 
 
 def evaluated(node: Node, inputs: Values, roles: Roles, sizes: Sizes, *, training: bool) -> np.ndarray:
-    """What a node alone answers, in float64; see `conversion.backends.backend.Values`."""
+    """The output of a node alone, in float64; see `conversion.backends.backend.Values`."""
     tensors = {role: as_torch(value) for role, value in roles.items()}
     with torch.no_grad(), parity():
         given = [as_torch(value) for value in inputs]
@@ -222,16 +226,16 @@ def gradients(
 
 
 def update(
-    state: TrainingState, recipe: TrainConfig, batch: Batch, controls: Controls
+    state: TrainingState, config: TrainConfig, batch: Batch, controls: Controls
 ) -> tuple[float, Tensors, TrainingState]:
-    """One update by the trainer's own code; see `conversion.proof.updates.Update`."""
+    """One update by the trainer's own code; see `conversion.backends.backend.Backend`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    live = new_state(state.network, recipe, device)
-    live.load_state_dict(saved_form(state, recipe, controls[0]))
+    live = new_state(state.network, config, device)
+    live.load_state_dict(saved_form(state, config, controls[0]))
     with parity():
-        values = updater(recipe, live)(*placed(batch, recipe, device), *controls)
+        values = updater(config, live)(*placed(batch, config, device), *controls)
     gradients = {name: contiguous(as_numpy(_gradient(value))) for name, value in live.model.named_parameters()}
-    after = canonical_form(live.state_dict(state.step + 1), state.network, recipe, "the state after an update")
+    after = canonical_form(live.state_dict(state.step + 1), state.network, config, "the state after an update")
     return values[0].item(), gradients, after
 
 
@@ -239,52 +243,9 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
-class _Notes:
-    """Notes what nodes answer, and the gradient by that; and may force both."""
-
-    def __init__(
-        self, outputs: dict[str, np.ndarray], cotangents: dict[str, np.ndarray], forced: Forced | None
-    ) -> None:
-        self.outputs, self.cotangents, self.forced = outputs, cotangents, forced
-
-    def of_node(self, name: str, answer: Tensor) -> Tensor:
-        """A tap of a graph; what is no number is passed by."""
-        if not answer.is_floating_point():
-            return answer
-        self.outputs[name] = _kept(answer)
-        handed_on: Tensor = _HandedOn.apply(answer, self, name)
-        return handed_on
-
-
-class _HandedOn(torch.autograd.Function):
-    """What a node hands on to the next, and what it hands back to the one before."""
-
-    @staticmethod
-    def forward(context: Any, y: Tensor, notes: _Notes, name: str) -> Tensor:
-        forced = notes.forced if notes.forced is not None and notes.forced.fits(name, y.shape) else None
-        context.given = notes, name, forced
-        return (_like(y, forced.outputs[name]) if forced else y).clone()
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        notes, name, forced = context.given
-        notes.cotangents[name] = _kept(gradient)
-        return _like(gradient, forced.cotangents[name]) if forced else gradient, None, None
-
-
-def _like(tensor: Tensor, values: np.ndarray) -> Tensor:
-    """The values as such a tensor."""
-    return torch.tensor(values, device=tensor.device, dtype=tensor.dtype)
-
-
-def _kept(x: Tensor) -> np.ndarray:
-    # A copy: an in-place ReLU comes next.
-    return np.array(as_numpy(x), order="C")
-
-
 def _last(x: Tensor) -> np.ndarray:
     """With the channels last."""
-    return _kept(x.movedim(1, -1))
+    return copied(x.movedim(1, -1))
 
 
 def _device_name(device: torch.device) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from conversion.backends.backend import Precision
-from conversion.backends.frameworks import needed
+from conversion.backends.frameworks import importing
 from conversion.diagnosis.nodes import TracedNetwork
 from conversion.diagnosis.trials import PRODUCTS, ROUNDED, Rounding, Suspect, Trial, scaled, tried
 from unet_core.graph import Node
@@ -26,7 +26,7 @@ MOMENTS: Mapping[tuple[str, ...], str] = {
 def output_trials(
     a: TracedNetwork, name: str, ours: np.ndarray, theirs: np.ndarray, precision: Precision, budget: float
 ) -> tuple[Trial, ...]:
-    """Every switch of what lies behind a node, as `forward.trials`, of the gradient by its answer."""
+    """Every switch of what lies behind a node, as `forward.trials`, of the gradient by its output."""
     behind = _Behind(a, name)
     if not behind.known:
         return ()
@@ -91,14 +91,15 @@ def _same(value: np.ndarray) -> np.ndarray:
 
 def _pulled(function: _Function, value: np.ndarray, back: np.ndarray) -> np.ndarray:
     """The gradient of a function of JAX."""
-    jax = needed("jax")
+    with importing():
+        import jax
     with jax.enable_x64(True):
         (found,) = jax.vjp(function, jax.numpy.asarray(value))[1](jax.numpy.asarray(back))
         return np.asarray(found)
 
 
 class _Behind:
-    """The gradient by a node's answer, of what the nodes that take it in have handed back."""
+    """The gradient by a node's output, of what the nodes that take it in have handed back."""
 
     def __init__(self, a: TracedNetwork, name: str) -> None:
         self.a, self.name = a, name
@@ -134,7 +135,7 @@ class _Behind:
         return total
 
     def switched(self) -> Iterator[Suspect]:
-        """Every switch of those that take the answer in."""
+        """Every switch of the nodes that have the output as an input."""
         for node in self.takers:
             for said, function in self._others(node):
                 yield Suspect(said, self.gradient(instead={node.name: function}))
@@ -145,7 +146,8 @@ class _Behind:
     def _others(self, node: Node) -> Iterator[tuple[str, _Function]]:
         """What else a node might compute, the same forward and with another gradient."""
         if node.operation == "relu":
-            jnp = needed("jax.numpy")
+            with importing():
+                from jax import numpy as jnp
             half = "the ReLU's gradient at 0 is 0.5 instead of 0 (jnp.maximum)"
             yield half, lambda y: jnp.maximum(y, 0)
             yield "the ReLU's gradient at 0 is 1 instead of 0", lambda y: jnp.where(y >= 0, y, 0)
@@ -158,20 +160,24 @@ class _Behind:
 
     def _with_constants(self, node: Node, constants: Sequence[str]) -> _Function:
         roles, epsilon = self.a.roles(node), node.attributes["epsilon"]
-        stop: _Function = needed("jax").lax.stop_gradient
+        with importing():
+            import jax
 
         def function(y: Any) -> Any:
             axes, each = (0, *range(2, y.ndim)), (slice(None), *(None,) * (y.ndim - 2))
             moments = {"mean": y.mean(axes), "variance": y.var(axes)}
-            mean, variance = (stop(value) if name in constants else value for name, value in moments.items())
-            normal = (y - mean[each]) / needed("jax.numpy").sqrt(variance + epsilon)[each]
+            mean, variance = (
+                jax.lax.stop_gradient(value) if name in constants else value for name, value in moments.items()
+            )
+            normal = (y - mean[each]) / jax.numpy.sqrt(variance + epsilon)[each]
             return normal * roles["weight"][each] if "weight" in roles else normal
 
         return function
 
     def _pools(self, node: Node) -> Iterator[tuple[str, _Function]]:
         """Where the gradient may go when several values of a window are the largest."""
-        jax = needed("jax")
+        with importing():
+            import jax
         windows, strides = node.attributes["window"], node.attributes["stride"]
 
         def parts(y: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from conversion.backends.backend import Precision
+from conversion.diagnosis.node_difference import CORNERS, difference, order
 from conversion.diagnosis.nodes import TracedNetwork
 from conversion.diagnosis.tensors import parameter_cause
 from conversion.diagnosis.trials import PRODUCTS, ROUNDED, Suspect, Trial, cause_of, tried
@@ -25,13 +26,13 @@ class Scene:
     """Of which the graph and the tensors count."""
     node: str
     ours: np.ndarray
-    """The node's answer in A, in float64."""
+    """The node's output in A, in float64."""
     theirs: np.ndarray
-    """The node's answer in B."""
+    """The node's output in B."""
     precision: Precision
-    """Of B's answer."""
+    """Of B's output."""
     budget: float
-    """The difference that rounding makes: the norm, relative to that of the answer."""
+    """The difference that rounding makes: the norm, relative to that of the output."""
 
 
 def trials(scene: Scene) -> tuple[Trial, ...]:
@@ -72,7 +73,7 @@ def _as_in_b(scene: Scene, node: Node, inputs: list[np.ndarray]) -> Iterator[Sus
     other = scene.b.nodes.get(node.name)
     if other is None or len(other.inputs) != len(node.inputs):
         return
-    said = difference(node, other, scene)
+    said = difference(node, other, scene.a, scene.b)
     given = [value for name in other.inputs if (value := _as_b_hands_on(scene, name)) is not None]
     if said is not None and len(given) == len(other.inputs):
         yield Suspect(said, scene.b.answer(other, given, scene.b.roles(other)))
@@ -89,68 +90,11 @@ def _as_b_hands_on(scene: Scene, name: str) -> np.ndarray | None:
     return scene.b.answer(node, given, {}) if len(given) == len(node.inputs) else None
 
 
-def difference(node: Node, other: Node, scene: Scene) -> str | None:
-    """How a node of B, or one without tensors before it, differs from that of A; None where none does."""
-    if node.operation != other.operation:
-        return _FITS.get((node.operation, other.operation), f"where A has {node.operation}, B has {other.operation}")
-    for name, value in node.attributes.items():
-        if value != other.attributes[name]:
-            return _said(node, other, name, scene)
-    owners = _owners(node, scene.a), _owners(other, scene.b)
-    if owners[0] != owners[1] and sorted(owners[0]) == sorted(owners[1]):
-        return _order(other.inputs)
-    for names in zip(node.inputs, other.inputs, strict=False):
-        one, its = (side.nodes.get(name) for side, name in zip((scene.a, scene.b), names, strict=True))
-        if one is None or its is None or one == its or one.tensors or its.tensors:
-            continue
-        said = difference(one, its, scene)
-        if said is not None:
-            return said
-    return None
-
-
-def _owners(node: Node, network: TracedNetwork) -> list[str]:
-    """Of each input, the node with tensors, or the picture, from which it comes in the first place."""
-    found = []
-    for name in node.inputs:
-        while name in network.nodes and network.nodes[name].inputs and not network.nodes[name].tensors:
-            name = network.nodes[name].inputs[0]
-        found.append(name)
-    return found
-
-
-def _said(node: Node, other: Node, name: str, scene: Scene) -> str:
-    """That an attribute is another one in B."""
-    value, found, operation = node.attributes[name], other.attributes[name], node.operation
-    if (operation, name) == ("interpolate", "size"):
-        both = (scene.a, node), (scene.b, other)
-        pads = [any(taker.operation == "pad" for taker in side.takers(one.name)) for side, one in both]
-        if pads[0] != pads[1]:
-            return _FITS["interpolate", "pad"] if pads[1] else _FITS["pad", "interpolate"]
-    if name == "align_corners":
-        return _CORNERS[bool(found)]
-    if isinstance(value, float) and isinstance(found, float):
-        return f"{name} is {found:.3g} instead of {value:.3g}"
-    return f"{name} of {operation} is {found} instead of {value}"
-
-
-def _order(inputs: tuple[str, ...]) -> str:
-    return f"the concatenation order is swapped: [{', '.join(inputs)}]"
-
-
-_FITS = {
-    ("interpolate", "pad"): "an odd size is padded with zeros instead of resized",
-    ("pad", "interpolate"): "an odd size is resized instead of padded with zeros",
-}
-_CORNERS = {
-    False: "the upsampling uses half-pixel corners instead of align_corners",
-    True: "the upsampling uses align_corners, not half-pixel corners",
-}
 _PADS: Mapping[str, str] = {"reflect": "its reflection", "edge": "its edge", "wrap": "its other side"}
 
 
 class _Switches:
-    """What a node would answer with one of its semantics switched, whatever B's graph says of it."""
+    """The output of a node with one of its semantics switched, whatever B's graph says of it."""
 
     def __init__(
         self,
@@ -213,12 +157,12 @@ class _Switches:
     def _interpolations(self) -> Iterator[Suspect]:
         corners = self.node.attributes["align_corners"]
         if self.node.attributes["mode"] in ("linear", "cubic"):
-            yield Suspect(_CORNERS[not corners], self._answer(self._changed(align_corners=not corners)))
+            yield Suspect(CORNERS[not corners], self._answer(self._changed(align_corners=not corners)))
             nearest = self._changed(mode="nearest", align_corners=False, antialias=False)
             yield Suspect("the upsampling uses nearest-neighbour instead of bilinear upsampling", self._answer(nearest))
 
     def _orders(self) -> Iterator[Suspect]:
-        yield Suspect(_order(self.node.inputs[::-1]), self._answer(None, *self.inputs[::-1]))
+        yield Suspect(order(self.node.inputs[::-1]), self._answer(None, *self.inputs[::-1]))
 
     def _pools(self) -> Iterator[Suspect]:
         kept = {name: self.node.attributes[name] for name in ("window", "stride", "padding", "ceil")}

@@ -4,12 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
-from conversion.backends.backend import Framework, Roles, Runner, Values
-from conversion.backends.frameworks import needed
+from conversion.backends.backend import Framework, Roles, Runner, Values, backend_of
 from unet_core.graph import INPUT, Graph, Node
 from unet_core.graph.canonical import FLOATS, Description, Tensors
 from unet_core.graph.family import graph_of
@@ -27,7 +25,7 @@ class TracedNetwork:
     handed: Mapping[str, np.ndarray]
     """What the nodes handed on."""
     back: Mapping[str, np.ndarray]
-    """What they handed back: the gradients by their answers."""
+    """What they handed back: the gradients by their outputs."""
     training: bool
 
     @cached_property
@@ -63,27 +61,20 @@ class TracedNetwork:
         return {role: _wide(of[name]) for role, name in self.graph.first_names(node).items()}
 
     def takers(self, name: str) -> Iterator[Node]:
-        """The nodes that take an answer."""
+        """The nodes that have this one's output as an input."""
         return (node for node in self.graph.nodes if name in node.inputs)
 
     def answer(self, node: Node, inputs: Values, roles: Roles, *, training: bool | None = None) -> np.ndarray:
-        """What a node answers, by the framework of this network."""
+        """The output of a node, computed by the framework of this network."""
         training = self.training if training is None else training
-        found: np.ndarray = self._runner.evaluated(node, inputs, roles, self.sizes, training=training)
-        return found
+        return backend_of(self.framework).evaluated(node, inputs, roles, self.sizes, training=training)
 
     def gradients(
         self, node: Node, inputs: Values, roles: Roles, back: np.ndarray
     ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         """The gradients by what a node takes in, and by its tensors, of what it hands back."""
-        found: tuple[list[np.ndarray], dict[str, np.ndarray]] = self._runner.gradients(
-            node, inputs, roles, self.sizes, back, training=self.training
-        )
-        return found
-
-    @property
-    def _runner(self) -> Any:
-        return needed(f"conversion.backends.{self.framework}_backend")
+        backend = backend_of(self.framework)
+        return backend.gradients(node, inputs, roles, self.sizes, back, training=self.training)
 
 
 def network_of(

@@ -17,7 +17,7 @@ Rounding = Callable[[np.ndarray], np.ndarray]
 
 
 class Suspect(NamedTuple):
-    """What a node would answer, were it otherwise."""
+    """The output of a node, were it otherwise."""
 
     said: str
     answer: np.ndarray
@@ -30,7 +30,7 @@ class Trial:
     switch: str
     """What was switched, as a person would say it."""
     remaining: float
-    """How far B is from the switched node: the norm of the difference, relative to that of the answer."""
+    """How far B is from the switched node: the norm of the difference, relative to that of the output."""
     vanishes: bool
     """Whether that is nothing: the switch explains the difference."""
 

@@ -1,4 +1,4 @@
-"""What a conversion proved, of which two files, on what, and how far: a small JSON beside the file that was written."""
+"""What a conversion proved, of which files, on what, and how far: a small JSON next to the file that was written."""
 
 import dataclasses
 import hashlib
@@ -6,8 +6,6 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +22,6 @@ from unet_core.checkpoints.safetensors_file import stored_certificate
 from unet_core.codec import decoded, limited, parsed
 from unet_core.config import UNetConfig
 from unet_core.errors import CheckpointError, first_line, printable, some
-from unet_core.files import sha256_of
 from unet_core.training.state import TrainingState, state_digest
 from unet_core.version import VERSION
 
@@ -146,26 +143,9 @@ class Certificate:
 
 
 def certificate_path(path: Path) -> Path:
-    """Where the certificate of what is written to `path` lies: beside it."""
+    """Where the certificate of what is written to `path` lies: next to it."""
     named = path if path.name not in ("", "..") else Path(os.path.abspath(path))
     return named.with_name(named.name + SUFFIX)
-
-
-@contextmanager
-def unchanged(path: Path, wanted: bool = True) -> Iterator[str | None]:
-    """The sha256 of a file or directory that is read inside.
-
-    Args:
-        path: which.
-        wanted: False: None, and nothing is done.
-
-    Raises:
-        CheckpointError: it is another one afterwards, so that nobody knows which one was read.
-    """
-    before = sha256_of(path) if wanted else None
-    yield before
-    if wanted and sha256_of(path) != before:
-        raise CheckpointError(f"{path}: changed while it was read; convert it again")
 
 
 def party(
@@ -177,30 +157,12 @@ def party(
     sha256: str | None,
     state: TrainingState | None = None,
 ) -> Party:
-    """One of the two files of a proof.
-
-    Args:
-        path: its name; the folder is left out.
-        side: how it was run.
-        checkpoint: its network, as it was read.
-        kind: what it is.
-        sha256: of its bytes; None: it will hold the certificate itself, or its digest comes later.
-        state: the training in it, where all of it was converted.
-    """
-    return Party(
-        name=printable(Path(os.path.abspath(path)).name),
-        kind=kind,
-        sha256=sha256,
-        network=network_digest(checkpoint),
-        training=None if state is None else state_digest(state),
-        step=state.step if state is not None and kind == RUN else None,
-        key=checkpoint.reading.key,
-        dialect=checkpoint.dialect,
-        framework=side.framework,
-        device=side.device,
-        versions=dict(side.versions),
-        flags=dict(side.flags),
-    )
+    """One of the two files of a proof; `path` gives its name, and `sha256` may come later."""
+    training = None if state is None else state_digest(state)
+    step = state.step if state is not None and kind == RUN else None
+    name, network, reading = printable(Path(os.path.abspath(path)).name), network_digest(checkpoint), checkpoint.reading
+    ran = side.framework, side.device, dict(side.versions), dict(side.flags)
+    return Party(name, kind, sha256, network, training, step, reading.key, checkpoint.dialect, *ran)
 
 
 def certify(proof: Proof, source: Party, destination: Party, *, when: datetime) -> Certificate:
@@ -209,21 +171,15 @@ def certify(proof: Proof, source: Party, destination: Party, *, when: datetime) 
     Raises:
         CheckpointError: it was not, or the two files do not hold the same network or training.
     """
+    config = json.loads(json.dumps(proof.a.config))
+    time = when.astimezone(UTC).strftime(_TIME)
+    shared = {
+        field.name: getattr(proof, field.name)
+        for field in dataclasses.fields(Certificate)
+        if hasattr(proof, field.name)
+    }
     certificate = Certificate(
-        version=VERSION,
-        when=when.astimezone(UTC).strftime(_TIME),
-        subject=proof.subject,
-        verdict=proof.verdict,
-        source=source,
-        destination=destination,
-        evidence=proof.evidence,
-        untrained=proof.untrained,
-        config=json.loads(json.dumps(proof.a.config)),
-        tensors=proof.tensors,
-        identical=proof.identical,
-        seed=proof.seed,
-        inputs=proof.inputs,
-        checks=proof.checks,
+        **shared, version=VERSION, when=time, source=source, destination=destination, config=config
     )
     try:
         _check(certificate)
@@ -243,38 +199,21 @@ def read_certificate(path: Path) -> Certificate:
     except OSError as error:
         raise CheckpointError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
     if not stat.S_ISREG(status.st_mode):
-        beside = certificate_path(path)
-        raise CheckpointError(f"{path}: is no certificate{f'; name {beside}' if beside.is_file() else ''}")
-    if path.suffix.lower() == ".safetensors":
-        stored = stored_certificate(path)
-        if stored is None:
-            raise CheckpointError(f"{path}: has no certificate in its metadata")
-        certificate, own = Certificate.from_json(stored, str(path)), True
-    else:
-        if status.st_size > _LARGEST:
-            raise CheckpointError(f"{path}: has {status.st_size} bytes; no certificate has more than {_LARGEST}")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise CheckpointError(f"{path}: is no sound certificate: it is no text") from error
-        certificate, own = Certificate.from_json(text, str(path)), False
+        companion = certificate_path(path)
+        raise CheckpointError(f"{path}: is no certificate{f'; name {companion}' if companion.is_file() else ''}")
+    own = path.suffix.lower() == ".safetensors"
+    if not own and status.st_size > _LARGEST:
+        raise CheckpointError(f"{path}: has {status.st_size} bytes; no certificate has more than {_LARGEST}")
+    try:
+        text = stored_certificate(path) if own else path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: is no sound certificate: it is no text") from error
+    if text is None:
+        raise CheckpointError(f"{path}: has no certificate in its metadata")
+    certificate = Certificate.from_json(text, str(path))
     if (certificate.destination.sha256 is None) != own:
         raise CheckpointError(f"{path}: is no sound certificate: it is not that of the file it lies in or beside")
     return certificate
-
-
-def write_certificate(certificate: Certificate, partial: Path, written: Path) -> Certificate:
-    """Write the certificate of the file or directory `partial` beside it, with the sha256 of what is in `written`.
-
-    Args:
-        certificate: without that digest.
-        partial: what will get its name together with the certificate (`unet_core.files.atomic`).
-        written: that file or directory; of a run, its state.
-    """
-    destination = dataclasses.replace(certificate.destination, sha256=sha256_of(written))
-    whole = dataclasses.replace(certificate, destination=destination)
-    certificate_path(partial).write_text(whole.to_json() + "\n", encoding="utf-8")
-    return whole
 
 
 def _fields(certificate: Certificate) -> dict[str, Any]:
@@ -292,35 +231,29 @@ def _seal(fields: dict[str, Any]) -> str:
 
 def _check(certificate: Certificate) -> None:
     """Raise ValueError where no conversion writes this."""
-    a, b = certificate.source, certificate.destination
-    if datetime.strptime(certificate.when, _TIME).strftime(_TIME) != certificate.when:
-        raise ValueError("its time is none")
-    graph = certificate.config.get("graph")
-    if graph is None and json.loads(UNetConfig.from_dict(certificate.config).to_json()) != certificate.config:
-        raise ValueError("its config is incomplete")
-    if graph is not None and certificate.config.keys() != {"network", "graph"}:
-        raise ValueError("its network is none that was read from code")
-    if certificate.evidence is not None and certificate.evidence.by == "nothing":
-        raise ValueError("nothing tells that the network is the user's")
-    for one in (a, b):
-        if one.name in ("", ".", "..") or "/" in one.name:
-            raise ValueError("a name that is none of a file")
-        if one.kind not in (RUN, SOURCE, *(container.value for container in Container)):
-            raise ValueError("a kind that is none")
-        if (one.kind == RUN) != (one.step is not None):
-            raise ValueError("a step that is none")
+    a, b, config = certificate.source, certificate.destination, certificate.config
+    graph, known = config.get("graph"), certificate.evidence or OURS
+    kinds = (RUN, SOURCE, *(container.value for container in Container))
     digests = [a.network, b.network, a.training, b.training, a.sha256, b.sha256, graph]
     digests += [given.sha256 for given in certificate.inputs]
     wrong = [value for value in digests if value is not None and not re.fullmatch("[0-9a-f]{64}", value)]
-    if wrong or a.sha256 is None:
-        raise ValueError(f"not a sha256: {some(wrong) or 'null'}")
-    if (a.network, a.training) != (b.network, b.training):
-        raise ValueError("the two files do not hold the same")
     failed = [f"{check.quantity} on {check.sample}" for check in certificate.checks if not check.ok]
-    if failed or not certificate.checks or not certificate.inputs:
-        raise ValueError(f"over its budget: {some(failed)}" if failed else "nothing was checked")
-    if certificate.identical > certificate.tensors:
-        raise ValueError("more tensors are the same than there are")
-    known = certificate.evidence or OURS
-    if certificate.verdict != agreement(certificate.subject, certificate.checks, known, certificate.untrained):
-        raise ValueError("its verdict is not that of its checks")
+    verdict = agreement(certificate.subject, certificate.checks, known, certificate.untrained)
+    faults = {
+        "its time is none": datetime.strptime(certificate.when, _TIME).strftime(_TIME) != certificate.when,
+        "its config is incomplete": graph is None and json.loads(UNetConfig.from_dict(config).to_json()) != config,
+        "its network is none that was read from code": graph is not None and config.keys() != {"network", "graph"},
+        "nothing tells that the network is the user's": known.by == "nothing",
+        "a name that is none of a file": any(one.name in ("", ".", "..") or "/" in one.name for one in (a, b)),
+        "a kind that is none": any(one.kind not in kinds for one in (a, b)),
+        "a step that is none": any((one.kind == RUN) != (one.step is not None) for one in (a, b)),
+        f"not a sha256: {some(wrong) or 'null'}": bool(wrong) or a.sha256 is None,
+        "the two files do not hold the same": (a.network, a.training) != (b.network, b.training),
+        f"over its budget: {some(failed)}": bool(failed),
+        "nothing was checked": not certificate.checks or not certificate.inputs,
+        "more tensors are the same than there are": certificate.identical > certificate.tensors,
+        "its verdict is not that of its checks": certificate.verdict != verdict,
+    }
+    for fault, found in faults.items():
+        if found:
+            raise ValueError(fault)

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from conversion.backends.backend import Precision, Runner
-from conversion.diagnosis.forward import Scene, difference, forward_cause, statistics_trials
+from conversion.diagnosis.forward import Scene, forward_cause, statistics_trials
+from conversion.diagnosis.node_difference import difference
 from conversion.diagnosis.nodes import network_of
 from conversion.diagnosis.tensors import parameter_cause
 from conversion.diagnosis.trials import cause_of, precision_cause
@@ -52,7 +53,7 @@ class Float32Error(NamedTuple):
     other: float
     """By the other network in float32."""
     moved: float = 0.0
-    """In float64, of the network whose weights lie one unit in the last place beside; 0: not measured."""
+    """In float64, of the network whose weights are moved by one unit in the last place; 0: not measured."""
 
 
 Float32Errors = Mapping[str, Float32Error]
@@ -74,7 +75,7 @@ class Check:
     tensor: str
     """The tensor that the float64 error was found in; empty for logits and in float32."""
     baseline: float | None
-    """float32: torch's own error, where in doubt beside what weights one unit off move; the budget follows from it."""
+    """float32: torch's own error, in doubt together with what weights one unit off move; the budget follows from it."""
 
     @property
     def ok(self) -> bool:
@@ -160,7 +161,7 @@ def float32_errors(reference: Answers, torch: Answers, other: Answers, moved: An
 def float32_checks(sample: str, errors: Sequence[Float32Errors]) -> Iterator[Check]:
     """The other network may err little more than torch does, over all the inputs whose errors are given.
 
-    Where the answers are known of weights one unit in the last place off, their distance counts beside torch's error,
+    Where the answers are known of weights one unit in the last place off, their distance counts next to torch's error,
     and so does one rounding of the answer: of a narrow network torch's error alone may be small by luck.
     """
     for quantity in errors[0]:
@@ -243,7 +244,7 @@ def _owner_cause(
         cause = cause_of(statistics_trials(scene, ours, theirs)) if quantity == STATISTICS else None
         twin = other.nodes.get(node.name)
         if cause is None and twin is not None:
-            cause = difference(node, twin, scene)
+            cause = difference(node, twin, one, other)
         if cause:
             return cause
     return None

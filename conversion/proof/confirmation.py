@@ -107,7 +107,7 @@ def confirm(
 
     Args:
         path: the certificate, `DST.certificate.json`; or a `.safetensors` file that has it in its metadata.
-        a, b: the two files or folders; None: those of the names in the certificate, beside it.
+        a, b: the two files or folders; None: those of the names in the certificate, next to it.
         hints: what `a` does not tell; what the certificate tells of it need not be said again.
         again: make the proof again, on both as they are.
         size, images: the inputs of that, see `conversion.proof.samples.samples`; the seed is that of the certificate.

@@ -33,7 +33,7 @@ _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 @dataclass(frozen=True)
 class Example:
-    """An input and its answer, channels last."""
+    """An input and its output, channels last."""
 
     name: str
     x: np.ndarray
@@ -41,7 +41,7 @@ class Example:
 
     @property
     def precision(self) -> Precision:
-        """In which the answer was recorded."""
+        """In which the output was recorded."""
         return "float64" if self.y.dtype == np.float64 else "float32"
 
 

@@ -31,7 +31,7 @@ from unet_core.graph.canonical import Description
 from unet_core.progress import Progress, silent
 
 NEIGHBOURS = 4
-"""How many more inputs, each with weights one last place beside, a float32 check in doubt is judged on as well."""
+"""How many more inputs a float32 check in doubt is judged on, each with weights moved by one unit in the last place."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ def verify_runners(
                 progress(f"float32 on {sample.name} is in doubt: {NEIGHBOURS} neighbours", begun + 0.8 / len(batches))
                 near = tuple(repeated(sample, NEIGHBOURS, seed=seed))
                 inputs += [Input.of(one.name, one.x) for one in near]
-                beside = answer(_beside(by_torch[0], NEIGHBOURS), sample, "float64", seed=seed)
-                errors = [float32_errors(wide[0], *answers, beside), *_neighbouring_errors(*by_torch, near, seed)]
+                moved = answer(_moved(by_torch[0], NEIGHBOURS), sample, "float64", seed=seed)
+                errors = [float32_errors(wide[0], *answers, moved), *_neighbouring_errors(*by_torch, near, seed)]
                 narrow = list(float32_checks(f"{sample.name} +{NEIGHBOURS}", errors))
             found += narrow
         checks += found
@@ -162,19 +162,19 @@ def _answers(a: Runner, b: Runner, sample: Sample, precision: Precision, seed: i
 
 
 def _neighbouring_errors(a: Runner, b: Runner, near: Iterable[Sample], seed: int) -> Iterator[Float32Errors]:
-    """The float32 errors on such inputs, of networks whose weights lie one unit in the last place beside.
+    """The float32 errors on such inputs, of networks whose weights are moved by one unit in the last place.
 
     A rounding error is a matter of the last bits of inputs and weights; so is the ratio of two of them. Over neighbours
     it averages out, while a real loss of precision stays. How far the weights' last place moves the answers is measured
     along with it.
     """
     for number, again in enumerate(near):
-        first, second = (_beside(runner, number) for runner in (a, b))
+        first, second = (_moved(runner, number) for runner in (a, b))
         reference, moved = (answer(one, again, "float64", seed=seed) for one in (first, a))
         yield float32_errors(reference, *_answers(first, second, again, "float32", seed), moved)
 
 
-def _beside(runner: Runner, number: int) -> Runner:
+def _moved(runner: Runner, number: int) -> Runner:
     """One of its neighbours."""
     return runner.with_tensors(neighbour(runner.tensors, number))
 

@@ -3,12 +3,10 @@
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from conversion.backends.backend import Controls, Framework
-from conversion.backends.frameworks import needed
+from conversion.backends.backend import Controls, Framework, backend_of
 from conversion.proof.checks import Check, Departure
 from conversion.proof.differences import largest_difference, measures, tensor_differences
 from conversion.proof.samples import Input
@@ -36,19 +34,6 @@ BUDGETS: Mapping[str, float] = {
 
 _BATCH, _ACCUMULATE, _SIDE = 2, 2, 64
 """The update that is compared is on so many pictures at most, each of so many pixels a side."""
-
-
-@runtime_checkable
-class Update(Protocol):
-    """What `update` in `conversion/backends/torch_backend.py` and `jax_runner.py` does.
-
-    It makes one update of a state, on `accumulate` times `batch` pictures, and returns loss, gradients (clipped), and
-    the state after it.
-    """
-
-    def __call__(
-        self, state: TrainingState, recipe: TrainConfig, batch: Batch, controls: Controls
-    ) -> tuple[float, Tensors, TrainingState]: ...
 
 
 @dataclass(frozen=True)
@@ -84,9 +69,9 @@ def compare(a: Continuation, b: Continuation, *, seed: int = 0) -> tuple[tuple[C
     """
     sample = _name(a)
     told = _told_apart(a, b)
-    batch, recipes = _batch(a, seed), [_small(side.recipe, a) for side in (a, b)]
+    batch, configs = _batch(a, seed), [_small(side.recipe, a) for side in (a, b)]
     (loss, gradients, after), (other_loss, other_gradients, other) = (
-        _updated(side, recipe, batch) for side, recipe in zip((a, b), recipes, strict=True)
+        _updated(side, config, batch) for side, config in zip((a, b), configs, strict=True)
     )
     measured = measures(gradients)
     errors: dict[str, dict[str, float]] = {
@@ -185,50 +170,49 @@ def _equal(a: Tensors, b: Tensors) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
 
 
-def _small(recipe: TrainConfig, shape: Continuation) -> TrainConfig:
+def _small(config: TrainConfig, shape: Continuation) -> TrainConfig:
     """The same training in float64, on as few and as small pictures as show what an update does."""
     like = shape.recipe
     batch, side = _size(like, shape.state.network.config)
     return dataclasses.replace(
-        recipe,
+        config,
         precision="float64",
         compile=False,
         remat=False,
         batch=batch,
-        norm_parts=recipe.norm_parts if batch % recipe.norm_parts == 0 else min(batch, _BATCH),
-        accumulate=min(recipe.accumulate, _ACCUMULATE),
+        norm_parts=config.norm_parts if batch % config.norm_parts == 0 else min(batch, _BATCH),
+        accumulate=min(config.accumulate, _ACCUMULATE),
         crop=side,
     )
 
 
-def _size(recipe: TrainConfig, config: Description) -> tuple[int, int]:
+def _size(config: TrainConfig, network: Description) -> tuple[int, int]:
     """Pictures in a batch, and pixels a side of each: as few as the network can be trained on."""
-    batch = min(recipe.batch, _BATCH)
-    if not isinstance(config, Graph):
-        least = config.minimum_size
-        side = min(recipe.crop, max(_SIDE, 2 * least))
-        return batch if side >= 2 * least else recipe.batch, side
-    sides = range(min(_SIDE, recipe.crop), recipe.crop)
-    side = next((side for side in sides if not refusal(config, (side, side), training=True)), recipe.crop)
+    batch = min(config.batch, _BATCH)
+    if not isinstance(network, Graph):
+        least = network.minimum_size
+        side = min(config.crop, max(_SIDE, 2 * least))
+        return batch if side >= 2 * least else config.batch, side
+    sides = range(min(_SIDE, config.crop), config.crop)
+    side = next((side for side in sides if not refusal(network, (side, side), training=True)), config.crop)
     try:
-        check_training(config, 1, side)
+        check_training(network, 1, side)
     except ConfigError:  # too few values for its BatchNorms
-        return recipe.batch, recipe.crop
+        return config.batch, config.crop
     return batch, side
 
 
 def _batch(side: Continuation, seed: int) -> Batch:
-    recipe = _small(side.recipe, side)
+    config = _small(side.recipe, side)
     rng = np.random.default_rng((seed, 3))
-    shape = (recipe.batch * recipe.accumulate, recipe.crop, recipe.crop)
+    shape = (config.batch * config.accumulate, config.crop, config.crop)
     image = rng.random((*shape, side.state.network.config.in_channels), np.float32)
     return Batch(image, rng.integers(side.classes, size=shape).astype(np.uint8))
 
 
-def _updated(side: Continuation, recipe: TrainConfig, batch: Batch) -> tuple[float, Tensors, TrainingState]:
-    """What `Update` gives, with the gradients of what is updated alone."""
-    update: Update = needed(f"conversion.backends.{side.framework}_backend").update
-    loss, gradients, after = update(_wide(side.state), recipe, batch, side.controls)
+def _updated(side: Continuation, config: TrainConfig, batch: Batch) -> tuple[float, Tensors, TrainingState]:
+    """What `Backend.update` returns, with the gradients of what is updated alone."""
+    loss, gradients, after = backend_of(side.framework).update(_wide(side.state), config, batch, side.controls)
     return loss, {name: gradients[name] for name in updated_shapes(after.network.config)}, after
 
 

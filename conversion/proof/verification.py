@@ -1,11 +1,11 @@
 """Whether two checkpoints, models or training runs are the same: the public face of the proof."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 from conversion.backends.pairs import runners_of
-from conversion.code import known_of
+from conversion.code import Told, known_of
 from conversion.proof.proof import Proof, verify_runners
 from conversion.runs import read_run, verify_runs
 from unet_core.checkpoints.reading import NO_HINTS, Hints
@@ -13,26 +13,18 @@ from unet_core.errors import CheckpointError
 from unet_core.progress import Progress, silent
 from unet_core.training.run import BEST, is_run
 
-if TYPE_CHECKING:
-    from torch import nn
-
 
 def verify(
     a: Any,
     b: Any,
     *,
     hints: Hints = NO_HINTS,
-    module: "str | nn.Module | None" = None,
-    kwargs: Mapping[str, Any] | None = None,
-    out: int | str | None = None,
-    sizes: Sequence[tuple[int, ...]] | None = None,
-    example: str | Path | None = None,
-    unchecked: bool | None = None,
     size: tuple[int, ...] | None = None,
     images: Sequence[str | Path] = (),
     seed: int = 0,
     progress: Progress = silent,
     tell: Callable[[str], None] = print,
+    **told: Unpack[Told],
 ) -> Proof:
     """Run two networks on the same inputs and compare logits, gradients and statistics against float64.
 
@@ -47,17 +39,16 @@ def verify(
         a, b: paths of checkpoints, torch modules of any class, or models of `unet_jax`; or the folders of two runs;
             neither is changed.
         hints: what a file of another project does not tell. `key` and `dialect` are on `a`.
-        module, kwargs, out, sizes, example, unchecked: of the file `a`, as in `conversion.convert`; with its code, that
-            is run and `b` is judged by it.
         size, images, seed: the inputs, see `conversion.proof.samples.samples`.
         progress: called before each stage with a few words and the fraction that is done.
         tell: is told in a line of every state of a run that is damaged and passed over.
+        told: of the file `a`, see `conversion.code.Known`; with its code, that is run and `b` is judged by it.
 
     Raises:
         UNetError: a checkpoint or a run cannot be read or trusted, or a size or an image cannot be used.
         MissingFrameworkError: a framework is not installed.
     """
-    hints = known_of(hints, module=module, kwargs=kwargs, out=out, sizes=sizes, example=example, unchecked=unchecked)
+    hints = known_of(hints, **told)
     inputs: dict[str, Any] = {"size": size, "images": images, "seed": seed}
     runs = [isinstance(side, str | Path) and is_run(Path(side)) for side in (a, b)]
     if all(runs):

@@ -1,4 +1,4 @@
-"""The files of settings beside weights: JSON or YAML that nobody vouches for, held to what a network's are like."""
+"""The files of settings next to weights: JSON or YAML that nobody vouches for, held to what a network's are like."""
 
 import math
 from collections.abc import Callable, Mapping

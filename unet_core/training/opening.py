@@ -4,9 +4,8 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.safetensors_file import read, write
@@ -40,8 +39,6 @@ class Machine:
 
     check: Callable[[Checkpoint], None] = lambda _: None
     """Raises ConfigError where it cannot train this network."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """What the framework's trainer is given beside the run."""
     rank: int = 0
     """Of this process; the first one, 0, writes and tells."""
     wait: Callable[[], None] = lambda: None
