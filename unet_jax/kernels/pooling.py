@@ -1,9 +1,8 @@
 """The 2x2 max-pool, whose gradient a CPU finds by comparing."""
 
-from functools import reduce
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jaxtyping import Float
 
@@ -52,14 +51,7 @@ def _to_the_largest(x: Array, gradient: Array) -> Array:
     """
     n, height, width, channels = gradient.shape
     whole = x[:, : 2 * height, : 2 * width].reshape(n, height, 2, width, 2, channels)
-    places = _placed([whole[:, :, row, :, column] for row in range(2) for column in range(2)], gradient)
-    of_x = jnp.stack([jnp.stack(places[:2], 3), jnp.stack(places[2:], 3)], 2)
-    of_x = of_x.reshape(n, 2 * height, 2 * width, channels)
-    return jnp.pad(of_x, ((0, 0), (0, x.shape[1] - 2 * height), (0, x.shape[2] - 2 * width), (0, 0)))
-
-
-def _placed(elements: list[Array], gradient: Array) -> list[Array]:
-    """For each element of a window the gradient, where it is the first of the largest; else zero."""
+    elements = [whole[:, :, row, :, column] for row in range(2) for column in range(2)]
     free = jnp.ones(gradient.shape, bool)  # no element of the window was the largest yet
     places = []
     for number, element in enumerate(elements):
@@ -68,37 +60,60 @@ def _placed(elements: list[Array], gradient: Array) -> list[Array]:
             largest &= element >= later
         places.append(jnp.where(largest, gradient, 0))
         free &= ~largest
-    return places
+    of_x = jnp.stack([jnp.stack(places[:2], 3), jnp.stack(places[2:], 3)], 2)
+    of_x = of_x.reshape(n, 2 * height, 2 * width, channels)
+    return jnp.pad(of_x, ((0, 0), (0, x.shape[1] - 2 * height), (0, x.shape[2] - 2 * width), (0, 0)))
 
 
 def _packs(x: Array) -> bool:
     return x.shape[1] % 2 == 0 and group(x.shape[2], x.shape[3]) > 1
 
 
-def _elements(x: Array) -> list[Array]:
-    """The four elements of the windows of a map whose columns are packed; the windows have half as many packed."""
-    channels = x.shape[3]
-    columns = group(x.shape[2], channels)
-    rows = packed(x, columns).reshape(x.shape[0], -1, 2, x.shape[2] // columns, columns * channels)
-    parts = [rows[..., at : at + channels] for at in range(0, columns * channels, channels)]
-    sides = [jnp.concatenate(parts[side::2], -1) for side in range(2)]
-    return [sides[column][:, :, row] for row in range(2) for column in range(2)]
+def _halves(x: Array) -> tuple[Array, Array]:
+    """The first and the second row of all windows, with packed columns."""
+    x = packed(x, group(*x.shape[2:]))
+    return x[:, ::2], x[:, 1::2]
 
 
 def _largest(x: Array) -> Array:
     """`max_pool_of_two_plain` with packed columns."""
-    return unpacked(reduce(jnp.maximum, _elements(x)), group(x.shape[2], x.shape[3]) // 2)
+    columns = group(*x.shape[2:])
+    parts = jnp.split(jnp.maximum(*_halves(x)), columns, -1)
+    both = [jnp.maximum(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+    return unpacked(jnp.concatenate(both, -1), columns // 2)
 
 
 def _to_the_largest_of_packed(x: Array, gradient: Array) -> Array:
-    n, height, width, channels = x.shape
-    columns = group(width, channels)
-    places = _placed(_elements(x), packed(gradient, columns // 2))
-    rows = []
-    for pair in (places[:2], places[2:]):
-        sides = [jnp.split(side, columns // 2, -1) for side in pair]
-        rows.append(jnp.concatenate([part for both in zip(*sides, strict=True) for part in both], -1))
-    return unpacked(jnp.stack(rows, 2).reshape(n, height, width // columns, -1), columns)
+    """The same with packed columns; an element is the first of the largest if it is above those before it."""
+    channels = x.shape[3]
+    columns = group(x.shape[2], channels)
+    upper, lower = _halves(x)
+    lanes = np.arange(columns * channels)
+    first = lanes // channels % 2 == 0  # of the two columns of a window
+    other = np.where(first, lanes + channels, lanes - channels)
+    beside_upper, beside_lower = _moved(upper, other), _moved(lower, other)
+
+    def above(half: Array, beside: Array) -> Array:
+        return (half > beside) | (first & (half == beside))
+
+    window = lanes // (2 * channels) * channels + lanes % channels
+    gradient = _moved(packed(gradient, columns // 2), window)
+    places = (
+        above(upper, beside_upper) & (upper >= lower) & (upper >= beside_lower),
+        above(lower, beside_lower) & (lower > upper) & (lower > beside_upper),
+    )
+    zero = jnp.zeros((), gradient.dtype)
+    rows = [
+        lax.pad(jnp.where(place, gradient, zero), zero, [(0, 0, 0), (row, 1 - row, 1), (0, 0, 0), (0, 0, 0)])
+        for row, place in enumerate(places)
+    ]
+    return unpacked(rows[0] + rows[1], columns)
+
+
+def _moved(x: Array, lanes: np.ndarray) -> Array:
+    """The channels of these places, by a product: a TPU takes longer to move them one by one."""
+    places = np.equal.outer(np.arange(x.shape[-1]), lanes)
+    return jnp.matmul(x, places.astype(x.dtype), precision=lax.Precision.HIGHEST)
 
 
 max_pool_of_two.defvjp(_max_pool_forward, _max_pool_backward)

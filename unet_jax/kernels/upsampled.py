@@ -16,7 +16,7 @@ from unet_jax.kernels.packing import group, packed_kernel, unpacked
 Taps = Float[Array | np.ndarray, "_ 2 3"]
 """How one axis is upsampled, as `unet_jax.operations.rewritten` gives it."""
 
-_FEW = 64
+_FEW = 128
 """Channels, at most, of a map so large that a TPU's time goes by its bytes."""
 
 
@@ -96,9 +96,24 @@ def by_products(
         mixed = jnp.einsum("nhwc,yxcd->nhwyxd", x, kernel)
         across = jnp.einsum("xWw,nhwyxd->nhWyd", wide, mixed, precision=lax.Precision.HIGHEST)
     if strips > 1 and len(rows) == x.shape[1] and len(rows) % strips == 0:
-        return unpacked(_raised_in_strips(across, rows, strips), together)
-    high = _matrices(rows, x.shape[1], x.dtype)
-    return unpacked(jnp.einsum("yHh,nhWyd->nHWd", high, across, precision=lax.Precision.HIGHEST), together)
+        raised = _raised_in_strips(across, rows, strips)
+    else:
+        high = _matrices(rows, x.shape[1], x.dtype)
+        raised = jnp.einsum("yHh,nhWyd->nHWd", high, across, precision=lax.Precision.HIGHEST)
+    return unpacked(_made_whole(raised), together)
+
+
+@jax.custom_vjp
+def _made_whole(y: Array) -> Array:
+    """The map, whose gradient is made as a map of its own, in memory.
+
+    A TPU's compiler would else make it as a part of the product that follows, in the layout of that, and copy into it
+    both maps that the gradient of BatchNorm is made of.
+    """
+    return y
+
+
+_made_whole.defvjp(lambda y: (y, None), lambda _, gradient: (lax.optimization_barrier(gradient),))
 
 
 def _raised_in_strips(maps: Float[Array, "n h W 3 d"], taps: Taps, strips: int) -> Float[Array, "n H W d"]:
