@@ -453,7 +453,7 @@ def test_the_rows_agree(case):
 )
 def test_a_convolution_is_torchs_on_other_devices_than_a_cpu(monkeypatch, case):
     """There XLA's own are taken, which nothing else here computes."""
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *inputs, cpu, default: default(*inputs))
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *inputs, default, **_: default(*inputs))
     compare(case, {"batch": 2, "depth": 4, "height": 6, "width": 7})
 
 

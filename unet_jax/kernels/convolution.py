@@ -9,6 +9,8 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from unet_jax.kernels import winograd
+from unet_jax.kernels.general import Form, by_platform
+from unet_jax.kernels.packing import group, packed, packed_kernel, unpacked
 
 _WIDE = 32
 """Maps of fewer columns are left to XLA, which is as fast on them."""
@@ -26,11 +28,23 @@ def convolve(x: Float[Array, "n h w c"], kernel: Float[Array, "k k c d"]) -> Flo
 
     The same as `convolve_plain`, to rounding. Has no forward-mode derivative where k is not 1.
     """
-    if kernel.shape == (1, 1, x.shape[-1], 1):  # no map of one channel is made, which a TPU pads to 128
+    if kernel.shape[0] == 3:
+        return _convolve(x, kernel)
+    if group(x.shape[2], *kernel.shape[2:]) == 1:
+        return _of_points(x, kernel)
+    return by_platform({"tpu": partial(_packed, _of_points), "default": _of_points}, x, kernel)
+
+
+def _of_points(x: Array, kernel: Array) -> Array:
+    if kernel.shape[3] == 1:  # no map of one channel is made, which a TPU pads to 128
         return jnp.einsum("nhwc,c->nhw", x, kernel[0, 0, :, 0])[..., None]
-    if kernel.shape[0] == 1:
-        return jnp.einsum("nhwc,cd->nhwd", x, kernel[0, 0])
-    return _convolve(x, kernel)
+    return jnp.einsum("nhwc,cd->nhwd", x, kernel[0, 0])
+
+
+def _packed(convolve: Form, x: Array, kernel: Array) -> Array:
+    """The same by another form, with columns packed into channels, as many as fit."""
+    columns = group(x.shape[2], *kernel.shape[2:])
+    return unpacked(convolve(packed(x, columns), packed_kernel(kernel, columns)), columns)
 
 
 @jax.custom_vjp
@@ -41,13 +55,21 @@ def _convolve(x: Array, kernel: Array) -> Array:
     XLA's own gradient of a kernel is a convolution with a window as large as the image, at a half to a third of the
     speed on large ones.
     """
+    return lax.platform_dependent(x, kernel, **_forms(x, kernel))
+
+
+def _forms(x: Array, kernel: Array) -> dict[str, Form]:
+    """What each platform computes the convolution by."""
+    forms: dict[str, Form] = {"default": convolve_plain}
     on_cpu = _on_cpu(x, kernel.shape[-1])
-    if on_cpu is None:
-        return convolve_plain(x, kernel)
-    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=convolve_plain)
+    if on_cpu is not None:
+        forms["cpu"] = on_cpu
+    if group(x.shape[2], *kernel.shape[2:]) > 1:
+        forms["tpu"] = partial(_packed, convolve_plain)
+    return forms
 
 
-def _on_cpu(x: Array, out_channels: int) -> Callable[[Array, Array], Array] | None:
+def _on_cpu(x: Array, out_channels: int) -> Form | None:
     """What a CPU does in place of `convolve_plain`."""
     if winograd.saves_unprepared(x.shape, out_channels, x.dtype):
         return winograd.convolve
@@ -73,27 +95,39 @@ def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
 
 def _backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, kernel = saved
-    of_x, of_kernel = partial(_input_gradient_plain, x), partial(_kernel_gradient_plain, kernel)
+    plain, forms = _pulled(convolve_plain), _forms(x, kernel)
+    by_kernel, by_x = ({"default": form} for form in plain)
+    if "tpu" in forms:
+        by_kernel["tpu"], by_x["tpu"] = _pulled(forms["tpu"])
     on_cpu = _on_cpu(gradient, x.shape[-1])
     if on_cpu is not None:
-        of_x = partial(lax.platform_dependent, cpu=partial(_input_gradient, on_cpu), default=of_x)
+        by_x["cpu"] = lambda _, kernel, gradient: _input_gradient(on_cpu, gradient, kernel)
     if winograd.is_exact(x.dtype) and x.shape[2] >= _WIDE:
-        of_kernel = partial(lax.platform_dependent, cpu=winograd.kernel_gradient, default=of_kernel)
-    return of_x(gradient, kernel), of_kernel(x, gradient)
+        by_kernel["cpu"] = lambda x, _, gradient: winograd.kernel_gradient(x, gradient)
+    of_x: Array = lax.platform_dependent(x, kernel, gradient, **by_x)
+    of_kernel: Array = lax.platform_dependent(x, kernel, gradient, **by_kernel)
+    return of_x, of_kernel
 
 
 _convolve.defvjp(_forward, _backward)
 
 
-def _input_gradient(convolution: Callable[[Array, Array], Array], gradient: Array, kernel: Array) -> Array:
-    return convolution(gradient, kernel[::-1, ::-1].swapaxes(2, 3))
+def _input_gradient(convolve: Form, gradient: Array, kernel: Array) -> Array:
+    return convolve(gradient, kernel[::-1, ::-1].swapaxes(2, 3))
 
 
-def _input_gradient_plain(x: Array, gradient: Array, kernel: Array) -> Array:
-    (of_x,) = jax.linear_transpose(lambda x: convolve_plain(x, kernel), x)(gradient)
-    return of_x
+_Pulled = Callable[[Array, Array, Array], Array]
 
 
-def _kernel_gradient_plain(kernel: Array, x: Array, gradient: Array) -> Array:
-    (of_kernel,) = jax.linear_transpose(lambda kernel: convolve_plain(x, kernel), kernel)(gradient)
-    return of_kernel
+def _pulled(convolve: Form) -> tuple[_Pulled, _Pulled]:
+    """The gradients by the kernel and by the map, given map, kernel and the gradient by what is made of them."""
+
+    def by_kernel(x: Array, kernel: Array, gradient: Array) -> Array:
+        (of_kernel,) = jax.linear_transpose(partial(convolve, x), kernel)(gradient)
+        return of_kernel
+
+    def by_x(x: Array, kernel: Array, gradient: Array) -> Array:
+        (of_x,) = jax.linear_transpose(lambda x: convolve(x, kernel), x)(gradient)
+        return of_x
+
+    return by_kernel, by_x

@@ -4,7 +4,8 @@ XLA's own are many times slower on a CPU than need be: convolutions in groups, t
 the gradients of kernels in three dimensions or of an even size.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -142,7 +143,35 @@ def _taps(x: Array, window: Sequence[int], plan: Geometry, apart: Ints | None = 
     return [part(place) for place in product(*map(range, window))]
 
 
-def pulled(function: Callable[[Array, Array], Array], x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
+Form = Callable[[Array, Array], Array]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def by_platform(forms: Mapping[str, Form], x: Array, kernel: Array) -> Array:
+    """What the platform's form makes of a map and a kernel, or `default`; linear in each of the two.
+
+    By itself JAX would linearise all forms, which takes longer than all the rest of a small network. Has no
+    forward-mode derivative.
+    """
+    return lax.platform_dependent(x, kernel, **forms)
+
+
+def _by_platform_forward(forms: Mapping[str, Form], x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return by_platform(forms, x, kernel), (x, kernel)
+
+
+def _by_platform_backward(
+    forms: Mapping[str, Form], saved: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
+    gradients = {platform: partial(pulled, form) for platform, form in forms.items()}
+    of_both: tuple[Array, Array] = lax.platform_dependent(*saved, gradient, **gradients)
+    return of_both
+
+
+by_platform.defvjp(_by_platform_forward, _by_platform_backward)
+
+
+def pulled(function: Form, x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
     """The gradients by a map and a kernel of what a function makes of them, given the gradient by that."""
     of_both: tuple[Array, Array] = jax.vjp(function, x, kernel)[1](gradient)
     return of_both

@@ -1,12 +1,15 @@
 """BatchNorm on a batch: its statistics, in one pass over the map where that is faster, and its gradient."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
+
+from unet_jax.kernels.packing import group, packed, unpacked
 
 _FAR = 1.0
 """How many variances the square of a guess's distance from the mean may be."""
@@ -51,9 +54,30 @@ def normalise(
         guess: of the means, on which time alone depends (see `one_pass`); it has no gradient.
         epsilon: what is added to the variance.
     """
-    mean, variance = lax.platform_dependent(x, guess, cpu=_two_pass, default=one_pass)
+    forms: dict[str, Any] = {"cpu": partial(_normalised, _two_pass, 1, epsilon)}
+    forms["default"] = partial(_normalised, one_pass, 1, epsilon)
+    columns = group(*x.shape[2:])
+    if columns > 1:
+        forms["tpu"] = partial(_normalised, one_pass, columns, epsilon)
+    made: Normalised = lax.platform_dependent(x, scale, bias, guess, **forms)
+    return made
+
+
+def _normalised(
+    moments: Callable[[Array, Array], Moments],
+    columns: int,
+    epsilon: float,
+    x: Array,
+    scale: Array,
+    bias: Array,
+    guess: Array,
+) -> Normalised:
+    """With so many columns packed into the channels."""
+    x = packed(x, columns)
+    mean, variance = moments(x, guess)
     factor = scale * inverse_deviation(variance, epsilon)
-    return Normalised((x.astype(scale.dtype) - mean) * factor + bias, mean, variance)
+    y = (x.astype(scale.dtype) - _each(mean, columns)) * _each(factor, columns) + _each(bias, columns)
+    return Normalised(unpacked(y, columns), mean, variance)
 
 
 _Saved = tuple[Array, Array, Array, Array]
@@ -65,18 +89,41 @@ def _forward(x: Array, scale: Array, bias: Array, guess: Array, epsilon: float) 
 
 
 def _backward(epsilon: float, saved: _Saved, gradient: Normalised) -> tuple[Array, Array, Array, None]:
+    forms: dict[str, Any] = {"default": partial(_gradients, 1, epsilon)}
+    columns = group(*saved[0].shape[2:])
+    if columns > 1:
+        forms["tpu"] = partial(_gradients, columns, epsilon)
+    of_x, of_scale, of_bias = lax.platform_dependent(saved, gradient, **forms)
+    return of_x, of_scale, of_bias, None
+
+
+def _gradients(columns: int, epsilon: float, saved: _Saved, gradient: Normalised) -> tuple[Array, Array, Array]:
+    """By `x`, `scale` and `bias`, with so many columns packed into the channels."""
     x, scale, mean, variance = saved
     count = x.size // x.shape[-1]
-    residual = x.astype(scale.dtype) - mean
-    of_bias, product = gradient.y.sum((0, 1, 2)), (gradient.y * residual).sum((0, 1, 2))
+    residual = packed(x, columns).astype(scale.dtype) - _each(mean, columns)
+    of_y = packed(gradient.y, columns)
+    of_bias, product = (by_channel(values.sum((0, 1, 2)), scale).sum(0) for values in (of_y, of_y * residual))
     inverse = inverse_deviation(variance, epsilon)
     of_mean = gradient.mean - of_bias * scale * inverse
     of_variance = gradient.variance - product * scale * inverse**3 / 2
-    of_x = gradient.y * (scale * inverse) + of_mean / count + residual * (2 * of_variance / count)
-    return of_x.astype(x.dtype), product * inverse, of_bias, None
+    parts = (scale * inverse, of_mean / count, 2 * of_variance / count)
+    factor, offset, slope = (_each(part, columns) for part in parts)
+    of_x = of_y * factor + offset + residual * slope
+    return unpacked(of_x, columns).astype(x.dtype), product * inverse, of_bias
 
 
 normalise.defvjp(_forward, _backward)
+
+
+def _each(values: Array, columns: int) -> Array:
+    """What is of a channel, for each of the columns that are packed."""
+    return jnp.tile(values, columns)
+
+
+def by_channel(values: Float[Array, " gc"], like: Float[Array, " c"]) -> Float[Array, "g c"]:
+    """The inverse."""
+    return values.reshape(-1, *like.shape)
 
 
 def inverse_deviation(variance: Array, epsilon: float) -> Array:
@@ -85,7 +132,7 @@ def inverse_deviation(variance: Array, epsilon: float) -> Array:
 
 
 def _two_pass(x: Array, like: Array) -> Moments:
-    return two_pass(x.astype(like.dtype))
+    return two_pass(x.reshape(x.shape[0], -1, *like.shape).astype(like.dtype))
 
 
 def two_pass(x: Float[Array, "*points c"]) -> Moments:
@@ -103,7 +150,7 @@ def two_pass(x: Float[Array, "*points c"]) -> Moments:
     return shift + correction, jnp.square(residual).mean(axes) - jnp.square(correction)
 
 
-def one_pass(x: Float[Array, "n h w c"], guess: Float[Array, " c"]) -> Moments:
+def one_pass(x: Float[Array, "n h w gc"], guess: Float[Array, " c"]) -> Moments:
     """The same by one pass, which takes the moments about a guess of the mean; in the dtype of the guess.
 
     The guess does not depend on `x`, so that a TPU sums up while it convolves; a second pass reads the map again. A CPU
@@ -116,10 +163,10 @@ def one_pass(x: Float[Array, "n h w c"], guess: Float[Array, " c"]) -> Moments:
 
     A running mean is as near as that after the first steps of a training.
     """
-    residual = x.astype(guess.dtype) - guess
-    offset = residual.mean((0, 1, 2))
+    residual = x.astype(guess.dtype) - _each(guess, x.shape[-1] // guess.size)
+    offset = by_channel(residual.mean((0, 1, 2)), guess).mean(0)
     square = jnp.square(offset)
-    variance = jnp.square(residual).mean((0, 1, 2)) - square
+    variance = by_channel(jnp.square(residual).mean((0, 1, 2)), guess).mean(0) - square
     return lax.cond(
         (square <= _FAR * variance).all(),
         lambda _: (guess + offset, variance),

@@ -1,6 +1,6 @@
 """The convolution of an upsampled map, whose channels are mixed before the upsampling, on a quarter of the pixels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -10,12 +10,13 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from unet_jax.kernels.general import pulled
+from unet_jax.kernels.general import Form, by_platform
+from unet_jax.kernels.packing import group, packed_kernel, unpacked
 
 Taps = Float[Array | np.ndarray, "_ 2 3"]
 """How one axis is upsampled, as `unet_jax.operations.rewritten` gives it."""
 
-_FEW = 64
+_FEW = 128
 """Channels, at most, of a map so large that a TPU's time goes by its bytes."""
 
 
@@ -41,34 +42,11 @@ def convolve_upsampled(
         rows, columns: how the axes are upsampled; constants (NumPy) let the terms that are zero be left out.
         strips: as in `by_products`.
     """
-    cpu: _Form = partial(by_shifts, rows=rows, columns=columns)
-    default: _Form = partial(by_products, rows=rows, columns=columns, strips=strips)
-    return _by_platform(cpu, default, x, kernel)
-
-
-_Form = Callable[[Array, Array], Array]
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _by_platform(cpu: _Form, default: _Form, x: Array, kernel: Array) -> Array:
-    """Either form. By itself JAX would linearise both, which takes longer than all the rest of a small network.
-
-    Has no forward-mode derivative.
-    """
-    return lax.platform_dependent(x, kernel, cpu=cpu, default=default)
-
-
-def _forward(cpu: _Form, default: _Form, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _by_platform(cpu, default, x, kernel), (x, kernel)
-
-
-def _backward(cpu: _Form, default: _Form, saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    forms = partial(pulled, cpu), partial(pulled, default)
-    of_both: tuple[Array, Array] = lax.platform_dependent(*saved, gradient, cpu=forms[0], default=forms[1])
-    return of_both
-
-
-_by_platform.defvjp(_forward, _backward)
+    products = partial(by_products, rows=rows, columns=columns, strips=strips)
+    forms: dict[str, Form] = {"cpu": partial(by_shifts, rows=rows, columns=columns), "default": products}
+    if group(2 * len(columns), kernel.shape[3]) > 1:
+        forms["tpu"] = partial(products, packs=True)
+    return by_platform(forms, x, kernel)
 
 
 def by_shifts(
@@ -83,7 +61,13 @@ def by_shifts(
 
 
 def by_products(
-    x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"], rows: Taps, columns: Taps, strips: int = 1
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "3 3 c d"],
+    rows: Taps,
+    columns: Taps,
+    strips: int = 1,
+    *,
+    packs: bool = False,
 ) -> Float[Array, "n H W d"]:
     """`convolve_upsampled` by products with one matrix for each tap and axis.
 
@@ -95,10 +79,16 @@ def by_products(
         x, kernel, rows, columns: as there.
         strips: equal parts of the rows, each on a device of its own. A product with all rows would sum up the whole map
             on every device; a strip needs its own rows and one of each neighbour's.
+        packs: the columns are upsampled into packed ones (`unet_jax.kernels.packing`), for which they have to be few.
     """
     wide = _matrices(columns, x.shape[2], x.dtype)
+    together = group(2 * len(columns), kernel.shape[3]) if packs else 1
     if kernel.shape[3] <= _FEW:
-        raised = jnp.einsum("Ww,nhwc->nhWc", wide[1], x, precision=lax.Precision.HIGHEST)
+        kernel = packed_kernel(kernel, together)
+        each = [wide[1][column::together] for column in range(together)]
+        raised = jnp.concatenate(
+            [jnp.einsum("Ww,nhwc->nhWc", part, x, precision=lax.Precision.HIGHEST) for part in each], 3
+        )
         along = kernel.transpose(1, 2, 0, 3).reshape(1, 3, kernel.shape[2], -1)
         across = lax.conv_general_dilated(raised, along, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         across = across.reshape(*across.shape[:3], 3, -1)
@@ -106,9 +96,24 @@ def by_products(
         mixed = jnp.einsum("nhwc,yxcd->nhwyxd", x, kernel)
         across = jnp.einsum("xWw,nhwyxd->nhWyd", wide, mixed, precision=lax.Precision.HIGHEST)
     if strips > 1 and len(rows) == x.shape[1] and len(rows) % strips == 0:
-        return _raised_in_strips(across, rows, strips)
-    high = _matrices(rows, x.shape[1], x.dtype)
-    return jnp.einsum("yHh,nhWyd->nHWd", high, across, precision=lax.Precision.HIGHEST)
+        raised = _raised_in_strips(across, rows, strips)
+    else:
+        high = _matrices(rows, x.shape[1], x.dtype)
+        raised = jnp.einsum("yHh,nhWyd->nHWd", high, across, precision=lax.Precision.HIGHEST)
+    return unpacked(_made_whole(raised), together)
+
+
+@jax.custom_vjp
+def _made_whole(y: Array) -> Array:
+    """The map, whose gradient is made as a map of its own, in memory.
+
+    A TPU's compiler would else make it as a part of the product that follows, in the layout of that, and copy into it
+    both maps that the gradient of BatchNorm is made of.
+    """
+    return y
+
+
+_made_whole.defvjp(lambda y: (y, None), lambda _, gradient: (lax.optimization_barrier(gradient),))
 
 
 def _raised_in_strips(maps: Float[Array, "n h W 3 d"], taps: Taps, strips: int) -> Float[Array, "n H W d"]:
