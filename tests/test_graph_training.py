@@ -289,6 +289,7 @@ def test_a_run_says_what_it_trains_and_keeps_its_graph(backend, whole, start):
     assert any((run / "tensorboard").iterdir())
 
 
+@mostly_torch
 @pytest.mark.parametrize("until", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not(backend, until, whole, cells, start, tmp_path):
     run, _ = whole(backend)
