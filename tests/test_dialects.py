@@ -448,7 +448,7 @@ def test_blocks_of_equal_widths_are_asked_for(tmp_path, capsys):
 
 
 def test_the_proof_sees_what_a_projects_code_makes_of_its_logits(tmp_path):
-    model, read = by_names(tmp_path, lambda: Milesial2019(3, 1, width=2), Hints(output="logits"))
+    model, read = by_names(tmp_path, lambda: Milesial2019(3, 1, width=2), Hints(output="logits"), "b.pt")
     proof = conversion.verify(model, read, size=(64, 64))
     assert "the network answers sigmoid in A, logits in B" in proof.verdict
 

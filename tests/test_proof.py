@@ -475,7 +475,7 @@ def test_something_else_is_refused():
         verify(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), in_torch())
 
 
-@pytest.mark.usefixtures("small_proof")
+@pytest.mark.slow
 def test_convert_proves_and_writes(tmp_path, capsys):
     torch_file.write(tmp_path / "a.pt", Checkpoint(CONFIG, trained_tensors(CONFIG)))
     assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "a")]) == 0
