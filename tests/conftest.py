@@ -14,6 +14,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 FLAGS = ["--xla_backend_optimization_level=0"]
 if find_spec("jaxlib") and version("jaxlib").startswith("0.10."):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # nor is what the newer emitters gain, where there is a choice
+    FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")  # nor compiling such programs in parts
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores: torch's threads would wait for each other longer than a tiny network takes.
