@@ -1,16 +1,20 @@
 """Tiny networks with statistics that training left behind, and shape checks on every annotated signature."""
 
+import gc
 import os
 import signal
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+# The frameworks' many objects live as long as the tests: a collector that looks through them less often saves time.
+gc.set_threshold(100_000, 50, 100)
 os.environ["JAX_PLATFORMS"] = "cpu"
 # The tests' tiny networks run once each: what LLVM's passes gain is not worth their seconds.
 FLAGS = ["--xla_backend_optimization_level=0"]
 if find_spec("jaxlib") and version("jaxlib").startswith("0.10."):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # nor is what the newer emitters gain, where there is a choice
+    FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")  # nor compiling such programs in parts
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores: torch's threads would wait for each other longer than a tiny network takes.
@@ -34,7 +38,7 @@ from unet_core.graph.initial import initial_tensors
 from unet_core.training.history import read_history
 
 # The same examples every time, so that a red run can be repeated; no deadline on a machine that others use too.
-settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("repeatable")
 
 

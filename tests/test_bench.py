@@ -566,13 +566,13 @@ def test_the_growth_is_drawn(tmp_path):
 
 def test_the_graph_that_a_checkpoint_stores_is_timed_whatever_its_code_answers_first(tmp_path, unchecked_shapes):
     pytest.importorskip("torch")
-    from foreign_networks import NestedSkips
+    from foreign_networks import Dictionary
 
     from conversion.modules import read_module
     from unet_compare.speed.subject import opened
     from unet_core.checkpoints.safetensors_file import write
 
-    network = read_module(NestedSkips(), out=1)
+    network = read_module(Dictionary(), out="out")
     write(tmp_path / "second.safetensors", network)
-    code = FOREIGN.replace("Small", "NestedSkips")
+    code = FOREIGN.replace("Small", "Dictionary")
     assert opened(tmp_path / "second.safetensors", code, ()).config == network.config

@@ -143,7 +143,10 @@ def test_a_conversion_leaves_what_it_proved(tmp_path, capsys):
     torch_file.write(tmp_path / "a.pt", NETWORK)
     begun = datetime.now(UTC).replace(microsecond=0)
     assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "b")]) == 0
-    assert f"certificate: {tmp_path / 'b.certificate.json'}" in "".join(capsys.readouterr().out.splitlines())
+    out = "".join(capsys.readouterr().out.splitlines())
+    assert f"certificate: {tmp_path / 'b.certificate.json'}" in out
+    assert "SAME" in out
+    assert "verified" in out
     assert names(tmp_path) == ["a.pt", "b", "b.certificate.json"]
     text = (tmp_path / "b.certificate.json").read_text()
     found = json.loads(text)

@@ -77,7 +77,7 @@ def test_convert_goes_every_way(tmp_path, src, dst):
     assert {path.name for path in tmp_path.iterdir()} == {src, dst}
 
 
-@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 5), min_size=2, max_size=4).map(tuple), st.sampled_from(DTYPES), st.integers(0, 9))
 def test_the_whole_circle_is_bit_exact(tmp_path, features, dtype, seed):
     tensors = trained_tensors(UNetConfig(1, 2, features), seed, dtype)

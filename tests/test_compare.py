@@ -20,8 +20,10 @@ pytest.importorskip("jax")
 pytest.importorskip("jinja2")
 pytest.importorskip("grain")
 
+from conversion.backends.pairs import converted
 from unet_cli.compare import Compare
 from unet_compare.compare import compare
+from unet_compare.divergence import COTANGENT, GRADIENT, MOVED, OUTPUT, STATISTICS, STEP, TIED
 from unet_compare.limits import Effort
 from unet_compare.report import FIGURES, PAGE
 from unet_torch import checkpoint as torch_file
@@ -64,7 +66,14 @@ def test_a_conversion_is_the_same_network(whole):
 def test_every_part_is_in_the_files(whole):
     _, report = whole
     found = json.loads((report / FIGURES).read_text())
-    assert {table["pass"] for table in found["divergence"]["tables"]} == {"eval", "training", "backward", "update"}
+    tables = found["divergence"]["tables"]
+    assert {(table["pass"], table["mode"]) for table in tables} == {
+        (pass_, mode) for pass_ in ("eval", "training", "backward", "update") for mode in ("isolated", "cumulative")
+    }
+    assert {row["quantity"] for table in tables for row in table["rows"]} == {
+        *(OUTPUT, STATISTICS, MOVED, COTANGENT, GRADIENT, TIED, STEP)
+    }
+    assert found["divergence"]["trials"] == []
     assert [curve["role"] for curve in found["trajectories"]["curves"]] == ["A", "B", "band", "band", "band"]
     assert {rung["precision"] for rung in found["ladder"]["rungs"]} == {"float64", "float32", "bfloat16"}
     assert len(found["pictures"]) == 2
@@ -215,9 +224,7 @@ def test_a_run_without_a_network_is_refused(tmp_path, capsys):
 def test_a_file_without_a_framework_meets_its_twin(tmp_path):
     path = tmp_path / "a.safetensors"
     safetensors_file.write(path, Checkpoint(CONFIG, trained_tensors(CONFIG)))
-    found = compare(path, effort=Effort(pictures=0, steps=0, rounds=0))
-    assert found.equal
-    assert {found.a.framework, found.b.framework} == {"torch", "jax"}
+    assert [runner.framework for runner in converted(path)] == ["torch", "jax"]
 
 
 def test_the_command_on_the_page_is_the_one_that_was_typed(tmp_path):

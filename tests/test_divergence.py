@@ -192,6 +192,7 @@ def _rounded(x):
     return x.astype(jnp.bfloat16).astype(jnp.float32) if x.dtype == jnp.float32 else x
 
 
+@pytest.mark.slow
 def test_a_faithful_conversion_raises_no_alarm():
     result = divergence(A, JaxRunner.of_checkpoint(checkpoint(), "B"), SAMPLE)
     assert (result.layer, result.cause, result.trials) == (None, None, ())
@@ -223,7 +224,7 @@ def test_fifty_random_networks_raise_no_alarm(features):
         assert result.layer is None, f"{features} {seed}: {result.layer} {result.quantity} {result.error}"
 
 
-@pytest.mark.parametrize("seed", few(range(8), 0, 1))
+@pytest.mark.parametrize("seed", few(range(8), 0))
 def test_another_order_of_sums_raises_no_alarm(seed):
     """Random networks of the family against themselves, laid out otherwise in memory."""
     config = UNetConfig(

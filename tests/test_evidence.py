@@ -9,6 +9,7 @@ from foreign_unets import AttributeUNet, Milesial, trained
 from graphs import network, small
 
 from unet_cli.main import main
+from unet_core import UNetConfig
 from unet_core.checkpoints import safetensors_file
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.evidence import OURS, UNCHECKED, Evidence, by_dialect
@@ -96,7 +97,7 @@ def test_what_is_unchecked_is_never_called_verified(generic, capsys):
     assert "verified" not in out
     assert "the networks agree with each other" in " ".join(out.split())
     assert not certificate_path(generic / "b").exists()
-    assert main(["verify", "a.pt", "b", *SAID, "--unchecked", "--json", "report.json"]) == 0
+    assert main(["verify", "a.pt", "a.pt", *SAID, "--unchecked", "--json", "report.json"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "ALIKE: the networks agree with each other" in out
     assert out.endswith("known by nothing: what the network computes is as somebody said, and was not checked")
@@ -129,7 +130,8 @@ def test_inspect_says_it_and_refuses_nothing(generic, capsys):
 @pytest.mark.usefixtures("small_graph_proof")
 def test_names_are_certified_as_names(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch.save({key: as_torch(value) for key, value in trained_tensors(TINY).items()}, "a.pt")
+    tensors = trained_tensors(UNetConfig(3, 2, (3, 4)))
+    torch.save({key: as_torch(value) for key, value in tensors.items()}, "a.pt")
     assert main(["convert", "a.pt", "b"]) == 0
     out = capsys.readouterr().out
     assert "verified" not in out

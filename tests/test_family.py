@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from conftest import few
 
 from unet_core.config import UNetConfig
 from unet_core.errors import ConfigError
@@ -86,7 +87,15 @@ def test_every_option_is_tried():
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
-    "options", [{"upsampling": "nearest"}, {"features": (2, 4, 6), "norm": "group", "norm_groups": 2}]
+    "options",
+    few(
+        {
+            "both": ({"upsampling": "nearest", "features": (2, 4), "norm": "group", "norm_groups": 2},),
+            "nearest": ({"upsampling": "nearest"},),
+            "groups": ({"features": (2, 4, 6), "norm": "group", "norm_groups": 2},),
+        },
+        "both",
+    ),
 )
 def test_an_option_that_needs_no_more_than_its_node_runs_in_jax(options):
     pytest.importorskip("jax")

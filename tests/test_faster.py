@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import trained_tensors
+from conftest import few, trained_tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -129,11 +129,12 @@ def test_another_upsampling_would_be_seen(x64, monkeypatch):
 
     taps = rewritten._taps
     monkeypatch.setattr(rewritten, "_taps", lambda how, border: taps(how._replace(align_corners=False), border))
-    given = inputs(FAMILY[0], (16, 16))
-    assert apart(trained(ours, *given), trained(plain, *given)) > 1e-3
+    x = inputs(FAMILY[0], (16, 16))[0]
+    ours.eval(), plain.eval()
+    assert apart(jax.jit(ours.logits)(x), jax.jit(plain.logits)(x)) > 1e-3
 
 
-@pytest.mark.parametrize("size", [(8, 8), pytest.param((9, 12), marks=pytest.mark.slow), (11, 5), (2, 3)])
+@pytest.mark.parametrize("size", few([((8, 8),), ((9, 12),), ((11, 5),), ((2, 3),)], ((11, 5),), ((2, 3),)))
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("few", [0, 64])
 def test_all_ways_of_upsampling_the_taps_are_one(x64, monkeypatch, size, align_corners, few):
@@ -148,7 +149,7 @@ def test_all_ways_of_upsampling_the_taps_are_one(x64, monkeypatch, size, align_c
         assert apart(way(*given), expected) < 1e-13
 
 
-@pytest.mark.parametrize("strips", [2, 4, 8])
+@pytest.mark.parametrize("strips", few([2, 4, 8], 2, 8))
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("few", [0, 64])
 def test_rows_in_strips_are_upsampled_as_the_whole(x64, monkeypatch, strips, align_corners, few):
@@ -186,7 +187,7 @@ def test_swapped_taps_would_be_seen(x64, swapped):
 
 
 def test_float32_is_as_exact_as_the_plain_network():
-    config = UNetConfig(3, 1, (16, 32, 64))
+    config = UNetConfig(3, 1, (16, 32))
     x = inputs(config, (48, 64))[0]
     with jax.enable_x64(True):
         exact = both(config)[1]
@@ -239,7 +240,9 @@ def test_a_pools_gradient_is_xlas_on_odd_sizes(x64):
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("config", FAMILY)
+@pytest.mark.parametrize(
+    "config", [FAMILY[1], FAMILY[5], *(pytest.param(FAMILY[i], marks=pytest.mark.slow) for i in (0, 2, 3, 4))]
+)
 def test_the_folded_network_predicts_the_same(x64, config):
     model, _ = both(config)
     x = inputs(config, (21, 38))[0]

@@ -37,6 +37,7 @@ def ours():
     return TorchRunner.of_checkpoint(checkpoint(), "A")
 
 
+@pytest.mark.slow
 def test_a_faithful_conversion_raises_no_alarm(ours):
     found = divergence(ours, JaxRunner.of_checkpoint(checkpoint(), "B"), SAMPLE)
     assert found.layer is None, f"{found.layer} {found.quantity} {found.error}"
@@ -44,12 +45,19 @@ def test_a_faithful_conversion_raises_no_alarm(ours):
     assert {"max_pool", "interpolate", "concatenate", "up1.conv.4", "out"} <= names
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("node", "attributes"),
-    [("interpolate", {"align_corners": False}), ("up1.conv.1", {"epsilon": 1e-3}), ("down1.conv.4", {"momentum": 0.2})],
-)
-def test_a_switched_attribute_is_found_at_its_node(ours, node, attributes):
-    found = divergence(ours, JaxRunner.of_checkpoint(checkpoint(node, **attributes), "B"), SAMPLE)
+SWITCHED = [
+    ("interpolate", {"align_corners": False}),
+    ("up1.conv.1", {"epsilon": 1e-3}),
+    ("down1.conv.4", {"momentum": 0.2}),
+]
+
+
+@pytest.mark.parametrize("kind", [TorchRunner, pytest.param(JaxRunner, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("node", "attributes"), SWITCHED)
+def test_a_switched_attribute_is_found_at_its_node(ours, kind, node, attributes):
+    found = divergence(ours, kind.of_checkpoint(checkpoint(node, **attributes), "B"), SAMPLE)
     assert found.layer == node
     assert found.cause
+    assert {"max_pool", "interpolate", "concatenate", "up1.conv.4", "out"} <= {
+        row.layer for table in found.tables for row in table.rows
+    }

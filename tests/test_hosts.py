@@ -345,7 +345,7 @@ def test_hosts_that_do_not_find_each_other_are_an_error_of_one_line(monkeypatch)
         pass
 
 
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("index", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_host_whose_others_do_not_come_ends_with_one_line(index):
     """JAX itself would abort."""
     with socket.socket() as free:

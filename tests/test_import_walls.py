@@ -48,12 +48,29 @@ def run(code, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("needs", "blocked", "code"), [("torch", JAX, USE_TORCH), ("jax", TORCH, USE_JAX)], ids=["torch-only", "jax-only"]
+    ("needs", "blocked", "code", "other", "message"),
+    [
+        ("torch", JAX, USE_TORCH, "b", "JAX, which is not installed"),
+        ("jax", TORCH, USE_JAX, "b.pt", "PyTorch, which is not installed"),
+    ],
+    ids=["torch-only", "jax-only"],
 )
-def test_a_twin_works_alone(tmp_path, needs, blocked, code):
+def test_a_twin_works_alone_and_converts_without_the_proof(tmp_path, needs, blocked, code, other, message):
+    """What needs the other framework is refused, in one line."""
     pytest.importorskip(needs)
+    code += (
+        "from unet_cli.main import main\n"
+        f"assert main(['convert', 'a.safetensors', {other!r}]) == 2\n"
+        "assert main(['convert', 'a.safetensors', 'b.safetensors']) == 2\n"
+        "sys.exit(main(['convert', 'a.safetensors', 'c.safetensors', '--no-verify']))"
+    )
     done = run(WITHOUT.format(blocked=blocked) + code, tmp_path)
     assert done.returncode == 0, done.stderr
+    missing, unproven = done.stderr.splitlines()
+    assert message in missing
+    assert unproven.endswith("or convert without the proof, which runs both: --no-verify")
+    assert not list(tmp_path.glob("b*"))
+    assert (tmp_path / "c.safetensors").exists()
 
 
 @pytest.mark.slow
@@ -79,45 +96,3 @@ def test_a_twin_trains_and_predicts_alone(tmp_path, needs, blocked):
 def test_nothing_heavy_is_imported_early(tmp_path, module, unwanted):
     done = run(f"import sys, {module}\nprint([name for name in {unwanted!r} if name in sys.modules])", tmp_path)
     assert done.stdout.strip() == "[]", done.stderr
-
-
-@pytest.mark.parametrize(
-    ("present", "blocked", "arguments"),
-    [
-        ("torch", JAX, "features=(2, 3), seed=0"),
-        pytest.param("jax", TORCH, "features=(2, 3), rngs=0", marks=pytest.mark.slow),
-    ],
-)
-def test_one_framework_converts_without_the_proof(tmp_path, present, blocked, arguments):
-    pytest.importorskip(present)
-    twin = f"unet_{present}"
-    code = WITHOUT.format(blocked=blocked) + (
-        f"import {twin}\n{twin}.save({twin}.UNet({arguments}), 'a.safetensors')\n"
-        "from unet_cli.main import main\n"
-        "assert main(['convert', 'a.safetensors', 'b.safetensors']) == 2\n"
-        "sys.exit(main(['convert', 'a.safetensors', 'c.safetensors', '--no-verify']))"
-    )
-    done = run(code, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.endswith("or convert without the proof, which runs both: --no-verify\n")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "c.safetensors"]
-
-
-@pytest.mark.parametrize(
-    ("present", "blocked", "message"),
-    [("torch", JAX, "JAX, which is not installed"), ("jax", TORCH, "PyTorch, which is not installed")],
-)
-def test_a_missing_framework_is_said_in_one_line(tmp_path, present, blocked, message):
-    pytest.importorskip(present)
-    twin = f"unet_{present}"
-    seed = "seed" if present == "torch" else "rngs"
-    code = WITHOUT.format(blocked=blocked) + (
-        f"import {twin}\n{twin}.save({twin}.UNet(features=(2, 3), {seed}=0), 'a.safetensors')\n"
-        "from unet_cli.main import main\n"
-        f"sys.exit(main(['convert', 'a.safetensors', {'b' if present == 'torch' else 'b.pt'!r}]))"
-    )
-    done = run(code, tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.glob("b*"))

@@ -134,7 +134,7 @@ recipes = st.builds(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=8)
 @given(recipes, st.integers(1, 5), st.integers(2, 5), st.integers(0, 2**31))
 def test_no_bit_of_any_state_is_lost(recipe, channels, classes, seed):
     state = state_of(recipe, channels=channels, classes=classes, seed=seed)

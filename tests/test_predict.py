@@ -91,8 +91,14 @@ def test_the_twins_define_the_same_names_in_the_same_order():
     assert methods(paths[0], "Predictor") == methods(paths[1], "Predictor")
 
 
-@pytest.mark.parametrize("config", few(CONFIGS, "default", "deep and narrow", "transposed, half-pixel", "all at once"))
-@twins
+@pytest.mark.parametrize(
+    ("twin", "config"),
+    few(
+        {f"{twin}, {name}": (twin, config) for twin in TWINS for name, config in CONFIGS.items()},
+        *(f"torch, {name}" for name in ("default", "deep and narrow", "transposed, half-pixel", "all at once")),
+        "jax, all at once",
+    ),
+)
 def test_tiles_answer_as_the_whole_picture_does(x64, twin, config):
     step, tile = config.minimum_size, small_tile(config)
     predict = predictor(twin, config, tile=(tile, tile + step))
@@ -250,12 +256,13 @@ def test_torch_predicts_with_the_network_inside_a_wrapper():
 
 
 def test_jax_compiles_once_for_all_sizes_and_weights():
-    predict = predictor("jax", dtype=np.float32, tile=(64, 64))
-    other = to_jax(Checkpoint(TINY, trained_tensors(TINY, 1)))
+    config = UNetConfig(3, 2, (4, 6))
+    predict = predictor("jax", config, np.float32, tile=(32, 32))
+    other = to_jax(Checkpoint(config, trained_tensors(config, 1)))
     other.train()
     variables = nnx.split(other, nnx.Param, nnx.BatchStat)[1:]
-    for height, width in ((4, 5), (64, 64), (81, 40), (31, 80)):
-        picture = pixels(TINY, height, width)
+    for height, width in ((4, 5), (32, 32), (41, 20), (15, 40)):
+        picture = pixels(config, height, width)
         first = predict.logits(picture)
         found = predict.logits(picture, variables)
         assert error(first, found) > 1e-2
@@ -264,7 +271,7 @@ def test_jax_compiles_once_for_all_sizes_and_weights():
     np.testing.assert_allclose(found, other.logits(jnp.asarray(picture)[None])[0], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("batch", [2, 5])
+@pytest.mark.parametrize("batch", few([2, 5], 5))
 def test_tiles_that_are_computed_together_are_those_that_are_computed_alone(batch):
     picture = pixels(TINY, 81, 75)
     with jax.enable_x64(True):

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import TINY, trained_tensors
+from conftest import TINY, few, trained_tensors
 from graphs import small, trained, volume
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -129,6 +129,7 @@ EVEN = ("nested", "pixels")
 """These take no odd sizes."""
 
 
+@functools.cache
 def read(name):
     """The graph of one of the modules, and its tensors in float64."""
     module = foreign_networks.filled(MODULES[name]()).double().eval()
@@ -215,7 +216,9 @@ def check(graph, tensors, size, tile, execute=in_torch):
     return error(stitched(graph, tensors, x, tile, execute), in_torch(graph, tensors, x))
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(
+    "name", few(list(MODULES), *(name for name in MODULES if name not in ("nested", "VGG", "milesial", "recurrent")))
+)
 def test_tiles_of_any_network_are_the_whole_picture(name):
     graph, tensors = read(name)
     assert not refusal(graph)
@@ -235,13 +238,13 @@ def test_tiles_of_the_family_are_the_whole_picture(name):
 
 
 @given(st.sampled_from(list(FAMILY.values())), st.integers(4, 90), st.integers(4, 90), st.integers(1, 6))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_size_and_tile(config, height, width, more):
     graph, tensors = family(dataclasses.replace(config, features=(2, 2, 2)))
     assert check(graph, tensors, (height, width), tiles(graph, (height, width), more)) < 1e-12
 
 
-@pytest.mark.parametrize("name", ["reflect", "pools", "average, cubic", "VGG", "cropped"])
+@pytest.mark.parametrize("name", few(["reflect", "pools", "average, cubic", "VGG", "cropped"], "reflect", "pools"))
 def test_jax_answers_the_same(name):
     graph, tensors = read(name)
     size = (49, 41)

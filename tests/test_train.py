@@ -123,8 +123,12 @@ def test_a_training_learns(backend, whole):
     assert found[-1] < found[0]
 
 
-@pytest.mark.parametrize("name", few(list(RECIPES), "everything"))
-@pytest.mark.parametrize("end", [3, pytest.param(4, marks=pytest.mark.slow)])
+RESUMED = [(backend, name, end) for backend in BACKENDS for name in RECIPES for end in (3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("backend", "name", "end"), few(RESUMED, ("torch", "everything", 3), ("jax", "adam", 3)), indirect=["backend"]
+)
 def test_resumption_is_exact(backend, name, end, cells, whole, tmp_path, monkeypatch):
     """A signal after any step: state, history and best network go on as if there had been none."""
     interrupt(monkeypatch, after=end)
@@ -652,7 +656,19 @@ def test_a_signal_that_was_ignored_stays_so(heeded):
 
 
 @pytest.mark.usefixtures("heeded")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("backend", "number", "code"),
+    few(
+        {
+            f"{backend}, {name}": (backend, getattr(signal, name), code)
+            for backend in BACKENDS
+            for name, code in (("SIGTERM", 0), ("SIGINT", 130))
+        },
+        "torch, SIGINT",
+        "jax, SIGTERM",
+    ),
+    indirect=["backend"],
+)
 def test_signals_save_and_leave(backend, number, code, cells, tmp_path, monkeypatch, capsys):
     from unet_cli.main import main
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import trained_tensors
+from conftest import few, trained_tensors
 from test_faster import FAMILY, apart, both, inputs
 
 from unet_core import UNetConfig
@@ -41,6 +41,14 @@ def drawn(*shapes):
     return tuple(jnp.asarray(rng.standard_normal(shape)) for shape in shapes)
 
 
+def cases(*sizes):
+    """Each size with one picture and with two, of other channels."""
+    return [(size, *more) for size in sizes for more in ((1, FEW), (2, (4, 1)))]
+
+
+QUICK = ((9, 7), 1, FEW), ((8, 8), 2, (4, 1)), ((1, 1), 2, (4, 1))
+
+
 def derivatives(function, x, kernel, gradient):
     """By the input and by the kernel."""
     return jax.jit(lambda *given: jax.vjp(function, *given)[1](gradient))(x, kernel)
@@ -55,15 +63,18 @@ def test_a_transform_gives_sums_of_three_products(kind):
     np.testing.assert_allclose(found, np.correlate(inputs, taps, "valid"), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("size", [(8, 8), (9, 7), (1, 1), (2, 13), (6, 3)])
-@pytest.mark.parametrize(("batch", "channels"), [(1, FEW), (2, (4, 1))])
+@pytest.mark.parametrize(
+    ("size", "batch", "channels"), few(cases((8, 8), (9, 7), (1, 1), (2, 13), (6, 3)), *QUICK, ((2, 13), 2, (4, 1)))
+)
 def test_it_is_the_convolution(x64, size, batch, channels):
     x, kernel = drawn((batch, *size, channels[0]), (3, 3, *channels))
     assert apart(jax.jit(winograd.convolve)(x, kernel), convolve_plain(x, kernel)) < 1e-12
 
 
-@pytest.mark.parametrize("size", [(8, 8), (9, 7), (1, 1), (2, 13), (70, 3), (5, 2100)])
-@pytest.mark.parametrize(("batch", "channels"), [(1, FEW), (2, (4, 1))])
+@pytest.mark.parametrize(
+    ("size", "batch", "channels"),
+    few(cases((8, 8), (9, 7), (1, 1), (2, 13), (70, 3), (5, 2100)), *QUICK, ((5, 2100), 1, FEW)),
+)
 @pytest.mark.parametrize("least", [1, 64])
 def test_its_kernels_gradient_is_the_convolutions(x64, monkeypatch, size, batch, channels, least):
     """With fewer multiplications, and with all of them; in one block and in several."""

@@ -12,7 +12,6 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Shaped
 
 from unet_core.graph import INPUT, Graph, Node
-from unet_jax.kernels.general import gradient_in_place
 from unet_jax.operations import OPERATIONS, Layout
 
 Tensors = Mapping[str, Array]
@@ -212,12 +211,9 @@ def _translated(name: str, value: Any, rank: int) -> Any:
 def _ready(node: Node, role: str, array: Array, dtype: Any, *, prepared: bool) -> Array:
     """A tensor in the dtype of the maps, a kernel spatial axes first."""
     exact = node.operation in _NORMS or role in _WEIGHTS
-    kernel = role == "weight" and node.operation in KERNELS and not prepared
-    if kernel:
-        array = gradient_in_place(array)
     if not exact and jnp.issubdtype(array.dtype, jnp.floating):
         array = array.astype(dtype)
-    return spatial_first(node, array) if kernel else array
+    return spatial_first(node, array) if role == "weight" and node.operation in KERNELS and not prepared else array
 
 
 def spatial_first(node: Node, kernel: Shaped[Array, "a b *window"]) -> Shaped[Array, "*window i o"]:

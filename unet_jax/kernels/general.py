@@ -12,7 +12,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.experimental.layout import Layout, with_layout_constraint
 
 from unet_core.graph.operations import Ints, Pairs
 
@@ -143,24 +142,6 @@ def _taps(x: Array, window: Sequence[int], plan: Geometry, apart: Ints | None = 
 
     return [part(place) for place in product(*map(range, window))]
 
-
-@jax.custom_vjp
-def gradient_in_place(kernel: Array) -> Array:
-    """The kernel, [a, b, *window], whose gradient a TPU lays out as the kernel itself lies there.
-
-    At every update it would else copy the kernel and its moments into the layout of the gradient, and back.
-    """
-    return kernel
-
-
-def _in_place(_: None, gradient: Array) -> tuple[Array]:
-    layout = Layout(major_to_minor=(*range(2, gradient.ndim), 0, 1))
-    on_tpu = partial(with_layout_constraint, layouts=layout)
-    placed: Array = lax.platform_dependent(gradient, tpu=on_tpu, default=lambda gradient: gradient)
-    return (placed,)
-
-
-gradient_in_place.defvjp(lambda kernel: (kernel, None), _in_place)
 
 Form = Callable[[Array, Array], Array]
 
