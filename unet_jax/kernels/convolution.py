@@ -32,7 +32,7 @@ def convolve(x: Float[Array, "n h w c"], kernel: Float[Array, "k k c d"]) -> Flo
         return _convolve(x, kernel)
     if group(x.shape[2], *kernel.shape[2:]) == 1:
         return _of_points(x, kernel)
-    return by_platform({"tpu": partial(_packed, _of_points), "default": _of_points}, x, kernel)
+    return by_platform({"tpu": partial(_packed, convolve_plain), "default": _of_points}, x, kernel)
 
 
 def _of_points(x: Array, kernel: Array) -> Array:
