@@ -19,7 +19,8 @@ from unet_jax.canonical import translate
 from unet_jax.checkpoint import from_checkpoint
 from unet_jax.compilation import compiler_options
 from unet_jax.predict import Predictor
-from unet_jax.training.step import TrainState, Update, abstract_model, compiled, controls_of, new_state, placed, updater
+from unet_jax.training.step import Update, abstract_model, compiled, controls_of, new_state, placed, updater
+from unet_jax.training.train_state import TrainState, named_network
 
 _TF32 = 8.0
 """The compute capability that has it."""
@@ -64,16 +65,12 @@ class Training:
         return loss, norm
 
     def tensors(self) -> dict[str, np.ndarray]:
-        return translate({name: np.asarray(value) for name, value in self._leaves()}, "torch", self._config)
+        arrays = {name: np.asarray(value) for name, value in named_network(self._state).items()}
+        return translate(arrays, "torch", self._config)
 
     def logits(self, pictures: Pictures) -> list[np.ndarray]:
         with parity("float32"):
             return [self._predictor.logits(picture, (self._state.params, self._state.stats)) for picture in pictures]
-
-    def _leaves(self) -> Any:
-        for tree in (self._state.params, self._state.stats):
-            for path, value in jax.tree_util.tree_leaves_with_path(tree):
-                yield jax.tree_util.keystr(path, simple=True, separator="."), value
 
 
 def lacks_tf32() -> str | None:

@@ -1,7 +1,8 @@
 """Training states of several hosts: each writes and reads its own parts of the arrays. PyTorch has nothing to match.
 
-The directories are those of `unet_jax.training.states`, which any one process reads whole. Of an array that is split
-over the devices the sha256 of each part is stored, so that no host needs it whole, neither to write nor to check it.
+The directories are those of `unet_jax.training.state_folder`, which any one process reads whole. Of an array that is
+split over the devices the sha256 of each part is stored, so that no host needs it whole, neither to write nor to check
+it.
 """
 
 import functools
@@ -28,16 +29,9 @@ from unet_jax.earlier import is_earlier
 from unet_jax.network import name_of
 from unet_jax.training.hosts import Hosts
 from unet_jax.training.mesh import of_state
-from unet_jax.training.states import SPARE, States, training_item
-from unet_jax.training.step import (
-    TrainState,
-    abstract_model,
-    abstract_state,
-    named_network,
-    named_rest,
-    new_state,
-    state_of,
-)
+from unet_jax.training.state_folder import SPARE, States, training_item
+from unet_jax.training.step import abstract_model, abstract_state, new_state
+from unet_jax.training.train_state import TrainState, named_network, named_rest, state_of
 
 _BYTES = 32
 """Of a sha256."""

@@ -2,12 +2,11 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jax import Array
 from jax.sharding import Mesh
@@ -25,27 +24,13 @@ from unet_jax.compilation import compiler_options
 from unet_jax.network import Network, name_of
 from unet_jax.training.losses import loss_value
 from unet_jax.training.mesh import everywhere, gathered, of_batch, of_state, scattered, share, strips
-from unet_jax.training.optimizer_state import placeless
 from unet_jax.training.optimizers import averaged, clipped, optimizer_of
+from unet_jax.training.train_state import TrainState, Tree, flat, named_rest, subtree
 
 Arrays = dict[str, np.ndarray]
-Tree = dict[str, Any]
-"""Nested dicts of arrays, as `nnx.to_pure_dict` gives them."""
 
 _AHEAD = 2
 """Batches that are on their way to the devices while an update runs."""
-
-
-class TrainState(NamedTuple):
-    """What an update changes."""
-
-    params: Tree
-    """What the optimiser updates."""
-    stats: Tree
-    """The rest of the network: running statistics, counters, and parameters on which its logits do not depend."""
-    slots: optax.OptState
-    average: tuple[Tree, Tree] | None
-    """The moving average of parameters and statistics."""
 
 
 def abstract_model(checkpoint: Checkpoint, recipe: TrainConfig, *, rewrites: bool = True) -> Network:
@@ -74,7 +59,7 @@ def new_state(checkpoint: Checkpoint, recipe: TrainConfig, mesh: Mesh, saved: Ar
 
     def restore(tensors: Tree, leaves: list[Array]) -> TrainState:
         fresh = create(tensors)
-        rest = jax.tree.unflatten(jax.tree.structure(_rest(fresh)), leaves)
+        rest = jax.tree.unflatten(jax.tree.structure(fresh.rest), leaves)
         return TrainState(fresh.params, fresh.stats, **rest)
 
     tensors = nest(translate(checkpoint.tensors, "jax", checkpoint.config))
@@ -121,8 +106,8 @@ def host_arrays(state: TrainState) -> Arrays:
 def host_network(params: Tree, stats: Tree, checkpoint: Checkpoint) -> Checkpoint:
     """A copy of the network on the host, with the config, origin and evidence of `checkpoint`."""
     config = checkpoint.config
-    flat = {name: np.array(value) for name, value in _flat(params, stats).items()}
-    tensors = translate(flat, "torch", config)
+    copies = {name: np.array(value) for name, value in flat(params, stats).items()}
+    tensors = translate(copies, "torch", config)
     check_tensors(tensors, config, "the model")
     return Checkpoint(config, in_forward_order(tensors, config), checkpoint.origin, evidence=checkpoint.evidence)
 
@@ -142,8 +127,6 @@ def _same(tree: Any) -> Any:
 Controls = tuple[Float[Array, ""], Float[Array, ""], UInt32[Array, ""]]
 """The learning rate of an update, the part of the average that it renews, and the updates before it."""
 Update = Callable[[TrainState, Array, Array, Controls], tuple[TrainState, Float[Array, "2"]]]
-
-
 Differentiate = Callable[..., tuple[Tree, Tree, Array]]
 
 
@@ -285,44 +268,5 @@ def controls_of(rate: float, renewal: float, mesh: Mesh, step: int = 0) -> Contr
     return rates, renewals, steps
 
 
-def named_network(state: TrainState) -> dict[str, Any]:
-    """Parameters and statistics of a state, by dotted names, in the order of its leaves."""
-    return _flat(state.params, state.stats)
-
-
-def _flat(*trees: Tree) -> dict[str, Any]:
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): value
-        for tree in trees
-        for path, value in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def named_rest(state: TrainState) -> dict[str, Any]:
-    """What a state has besides the network, by dotted names; a slot's does not tell its place in the chain."""
-    return {
-        placeless(jax.tree_util.keystr(path, simple=True, separator=".")): value
-        for path, value in jax.tree_util.tree_leaves_with_path(_rest(state))
-    }
-
-
-def state_of(shapes: TrainState, network: dict[str, Any], rest: dict[str, Any]) -> TrainState:
-    """The inverse of `named_network` and `named_rest`, whose order the names have; `shapes` gives the structure."""
-    count = len(jax.tree.leaves(shapes.params))
-    leaves = list(network.values())
-    params = jax.tree.unflatten(jax.tree.structure(shapes.params), leaves[:count])
-    stats = jax.tree.unflatten(jax.tree.structure(shapes.stats), leaves[count:])
-    return TrainState(params, stats, **jax.tree.unflatten(jax.tree.structure(_rest(shapes)), list(rest.values())))
-
-
-def _rest(state: TrainState) -> dict[str, Any]:
-    return {"slots": state.slots, "average": state.average}
-
-
 def _kind(array: Any) -> Any:
     return None if array is None else (tuple(array.shape), np.dtype(array.dtype))
-
-
-def subtree(tree: Tree, like: Tree) -> Tree:
-    """The part of a tree that another one has."""
-    return {key: subtree(tree[key], value) if isinstance(value, dict) else tree[key] for key, value in like.items()}

@@ -24,17 +24,9 @@ from unet_jax.predict import Predictor
 from unet_jax.training.hosts import Hosts
 from unet_jax.training.mesh import check_rows, device_mesh, share
 from unet_jax.training.shared_states import SharedStates
-from unet_jax.training.states import States
-from unet_jax.training.step import (
-    Tree,
-    abstract_model,
-    compiled,
-    controls_of,
-    host_network,
-    on_one_device,
-    placed,
-    updater,
-)
+from unet_jax.training.state_folder import States
+from unet_jax.training.step import abstract_model, compiled, controls_of, host_network, on_one_device, placed, updater
+from unet_jax.training.train_state import Tree
 
 
 def train(
