@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from unet_core.checkpoints.safetensors_file import write
 from unet_core.files import atomic
-from unet_core.prediction.evaluation import Evaluation, Share, evaluate
+from unet_core.prediction.evaluation import Share
 from unet_core.prediction.tile_geometry import shared_tile, tiling
 from unet_core.progress import Progress, silent
 from unet_core.training.recorder import Follower, Outcome, Recorder
@@ -68,7 +68,7 @@ def _train(
         among = f" of {hosts.count} hosts" if hosts.count > 1 else ""
         tell(f"on {mesh.size} devices{among}: {', '.join(f'{axis}={size}' for axis, size in mesh.shape.items())}")
     predictor = _predictor(run, model, mesh)
-    folder = run.path / STATES
+    folder, validators = run.path / STATES, Share(hosts.index, hosts.count, hosts.gathered)
 
     with States(folder, recipe.keep) if hosts.count == 1 else SharedStates(folder, recipe.keep, hosts) as states:
         step, state = states.restored(start, recipe, mesh, tell)
@@ -97,9 +97,7 @@ def _train(
                     rates.clear()
                 if recorder.validates(step):
                     judged: tuple[Tree, Tree] = on_one_device(state.average or (state.params, state.stats), mesh)
-                    found = _evaluation(run, judged, predictor, hosts)
-                    tell(f"step {step}: {found}")
-                    if recorder.evaluation(step, found):
+                    if recorder.validate(step, functools.partial(predictor.bands, variables=judged), validators):
                         with atomic(run.path / BEST, force=True) as partial:
                             write(partial, host_network(*judged, start))
                 if recorder.saves(step, stop):
@@ -114,15 +112,3 @@ def _predictor(run: Run, model: Network, mesh: Mesh) -> Predictor:
     tile = shared_tile(config, sizes)
     devices = mesh.local_devices[: max(len(tiling(config, size, tile)) for size in sizes)]
     return Predictor(model, tile=tile, devices=devices if len(devices) > 1 else None)
-
-
-def _evaluation(run: Run, judged: tuple[Tree, Tree], predictor: Predictor, hosts: Hosts) -> Evaluation:
-    """A validation, which all hosts make together."""
-    return evaluate(
-        functools.partial(predictor.bands, variables=judged),
-        run.validation,
-        loss=run.recipe.loss,
-        output=run.output,
-        samples=4,
-        share=Share(hosts.index, hosts.count, hosts.gathered),
-    )

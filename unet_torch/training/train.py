@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from unet_core.prediction.evaluation import Share, evaluate
+from unet_core.prediction.evaluation import Share
 from unet_core.prediction.tile_geometry import shared_tile
 from unet_core.progress import Progress, silent
 from unet_core.training.recorder import Follower, Outcome, Recorder
@@ -71,16 +71,7 @@ def train(
                     rates.clear()
                 if recorder.validates(step):
                     together.align(judged)
-                    found = evaluate(
-                        predictor.bands,
-                        run.validation,
-                        loss=recipe.loss,
-                        output=run.output,
-                        samples=4,
-                        share=share,
-                    )
-                    tell(f"step {step}: {found}")
-                    if recorder.evaluation(step, found):
+                    if recorder.validate(step, predictor.bands, share):
                         save(judged, run.path / BEST, force=True)
                 if recorder.saves(step, stop) and together.rank == 0:
                     recorder.flush()
