@@ -10,8 +10,8 @@ from torch import Tensor
 from unet_core.errors import UNetError, first_line, some
 from unet_core.graph import Graph
 from unet_torch.execution import Executed, execute
+from unet_torch.reading.code import Code, Trace, float64, place_of, quiet, tensors_of
 from unet_torch.reading.draws import Drawn, Draws
-from unet_torch.reading.tracing import Code, Trace, float64, place_of, quiet, tensors_of
 
 EVAL_BUDGET = 1e-10
 """Relative to the largest value of the answer; both are computed by the same operations, and agree to 1e-14."""

@@ -10,10 +10,11 @@ from torch import nn
 from unet_core.errors import ConfigError, UNetError, shown, some
 from unet_core.graph import Graph, Sizes
 from unet_core.progress import Progress
+from unet_torch.reading.code import Code, Trace
 from unet_torch.reading.comparison import EVAL_BUDGET, Check, CodeError, Comparison
 from unet_torch.reading.probing import Size, sizes_taken
 from unet_torch.reading.program import UnreadableError
-from unet_torch.reading.tracing import Code, Trace, traced
+from unet_torch.reading.tracing import traced
 
 _SIZES: Mapping[int, tuple[Size, ...]] = {2: ((95, 63), (64, 96)), 3: ((47, 31, 63), (32, 64, 32))}
 """Where code is traced: odd on every level, then multiples of 32."""

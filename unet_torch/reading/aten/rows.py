@@ -22,3 +22,9 @@ def row(*names: str) -> Callable[[Row], Row]:
         return function
 
     return registered
+
+
+def of_rank(values: Any, rank: int) -> tuple[Any, ...]:
+    """One for each spatial axis."""
+    values = tuple(values) if isinstance(values, list | tuple) else (values,)
+    return values * rank if len(values) == 1 else values
