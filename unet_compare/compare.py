@@ -19,7 +19,7 @@ from unet_compare.crops import centre_crops, taken
 from unet_compare.divergence import divergence
 from unet_compare.findings import Comparison, Picture
 from unet_compare.limits import Effort
-from unet_compare.precisions import LogitsByPrecision, answers, ladder
+from unet_compare.precisions import LogitsByPrecision, ladder, predictions
 from unet_compare.trajectories import trajectories
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
@@ -84,7 +84,7 @@ def compare(
     if effort.pictures:
         with _part(progress, 0.35, 0.5) as report:
             crops = centre_crops(source, config, count=effort.pictures, side=max(SIDE, config.minimum_size))
-            predicted = answers(first, second, crops, progress=report)
+            predicted = predictions(first, second, crops, progress=report)
             parts |= {"pictures": tuple(_pictures(predicted, config)), "ladder": ladder(predicted)}
     if effort.steps:
         with _part(progress, 0.5, 0.75) as report:
@@ -173,7 +173,7 @@ def _sample(source: Dataset, a: Runner, size: tuple[int, ...] | None) -> Sample:
 
 
 def _notes(source: Dataset, config: Description, data: str) -> Iterator[str]:
-    """Why the pictures tell nothing of the network's answers, if they do not.
+    """Why the pictures tell nothing of the network's outputs, if they do not.
 
     Raises:
         DataError: so it is, and the pictures were chosen.

@@ -26,7 +26,7 @@ Mode = Literal["cumulative", "isolated"]
 class Row:
     """One layer in one pass.
 
-    Every error is the Euclidean norm of the difference from A's float64 answer, relative to that of the answer.
+    Every error is the Euclidean norm of the difference from A's float64 output, relative to that of the output.
     """
 
     layer: str

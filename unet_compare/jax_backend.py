@@ -29,8 +29,8 @@ _TF32 = 8.0
 class Trainer:
     """See `unet_compare.backends.Trainer`; the programs are compiled for the first network."""
 
-    def __init__(self, recipe: TrainConfig) -> None:
-        self.recipe = recipe
+    def __init__(self, train_config: TrainConfig) -> None:
+        self.recipe = train_config
         self.mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1], axis_types=(AxisType.Auto,))
         self._programs: tuple[Update, Predictor] | None = None
 

@@ -20,8 +20,8 @@ _TF32 = (8, 0)
 class Trainer:
     """See `unet_compare.backends.Trainer`; torch has nothing to compile."""
 
-    def __init__(self, recipe: TrainConfig) -> None:
-        self._recipe = recipe
+    def __init__(self, train_config: TrainConfig) -> None:
+        self._recipe = train_config
 
     def start(self, checkpoint: Checkpoint) -> "Training":
         return Training(checkpoint, self._recipe)
@@ -30,10 +30,10 @@ class Trainer:
 class Training:
     """See `unet_compare.backends.Training`."""
 
-    def __init__(self, checkpoint: Checkpoint, recipe: TrainConfig) -> None:
-        self._recipe, self._device = recipe, _device()
-        self._state = new_state(checkpoint, recipe, self._device)
-        self._update = updater(recipe, self._state)
+    def __init__(self, checkpoint: Checkpoint, train_config: TrainConfig) -> None:
+        self._recipe, self._device = train_config, _device()
+        self._state = new_state(checkpoint, train_config, self._device)
+        self._update = updater(train_config, self._state)
         self._made = 0
 
     def step(self, batch: Batch, rate: float) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 Each pass is run twice: as it is, so that errors travel from layer to layer, and with each layer fed the reference's
 numbers, so that it errs by itself alone. What rounding does is not guessed but measured: A's own float32 error at a
-layer, or what rounding the layer's input would do to A's float64 answer, if that is more, is the measure of B's error
+layer, or what rounding the layer's input would do to A's float64 output, if that is more, is the measure of B's error
 there; and the same times the ratio of the two unit roundoffs of what float64 may leave.
 """
 

@@ -49,8 +49,8 @@ def trials(
     elif row.quantity == GRADIENT:
         found = backward.parameter_trials(one, layer, exact.gradients, theirs.gradients, precision, budget)
     elif row.quantity in (COTANGENT, TIED):
-        answers = exact.cotangents[layer], theirs.cotangents[layer]
-        found = backward.output_trials(one, layer, *answers, precision, budget)
+        passed = exact.cotangents[layer], theirs.cotangents[layer]
+        found = backward.output_trials(one, layer, *passed, precision, budget)
     else:
         nodes = [node.name for node in one.graph.nodes if layer in _layers(one.graph.first_names(node).values())]
         name = layer if row.quantity != STATISTICS else nodes[0]

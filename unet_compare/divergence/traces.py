@@ -24,7 +24,7 @@ BOTH: tuple[Precision, ...] = ("float64", "float32")
 
 @dataclass(frozen=True)
 class Traces:
-    """The answers to one input in one mode."""
+    """The passes on one input in one mode."""
 
     exact: Trace
     """A's in float64."""
@@ -89,7 +89,7 @@ def of_programs(a: Runner, b: Runner, x: np.ndarray, cotangent: np.ndarray, seed
 
 
 def norms(graph: Graph) -> dict[str, str]:
-    """The BatchNorms that take the batch's statistics, each with the node before it, whose answer they alone take."""
+    """The BatchNorms that take the batch's statistics, each with the node before it, whose output they alone take."""
     uses = graph.uses()
     return {
         node.name: node.inputs[0]

@@ -64,16 +64,16 @@ def trajectories(
         UNetError: numbers that make no comparison; networks or data that do not fit together; or A cannot be trained.
     """
     _check(len(source), steps, rate, band, perturbation)
-    recipe = TrainConfig(steps=steps, batch=batch, crop=crop, seed=seed, optimizer=Optimizer(rate=rate))
-    first, second = (start_of(network, recipe, source) for network in (a, b))
+    train_config = TrainConfig(steps=steps, batch=batch, crop=crop, seed=seed, optimizer=Optimizer(rate=rate))
+    first, second = (start_of(network, train_config, source) for network in (a, b))
     check_alike(first.config, second.config)
-    training, validation = split(source, recipe.validation)
+    training, validation = split(source, train_config.validation)
     crops = centre_crops(validation, first.config, count=_PICTURES, side=crop)
 
     progress(f"starting {band + 2} runs", 0)
-    runs = runs_of(a.framework, first, b.framework, second, recipe, band, perturbation)
-    examples = Examples(training, size=crop, augmentation=recipe.augmentation, seed=seed)
-    trained_side_by_side(runs, first, recipe, examples, crops, progress)
+    runs = runs_of(a.framework, first, b.framework, second, train_config, band, perturbation)
+    examples = Examples(training, size=crop, augmentation=train_config.augmentation, seed=seed)
+    trained_side_by_side(runs, first, train_config, examples, crops, progress)
     start, parts = start_difference(first, second), parts_of(runs, first.config)
     curves, words = tuple(run.curve() for run in runs), WORDS[perturbation]
     weights, statistics = (part.limit for part in parts)

@@ -113,9 +113,9 @@ def is_float(tensor: np.ndarray) -> bool:
     return tensor.dtype in FLOATS
 
 
-def start_of(network: TrainableNetwork, recipe: TrainConfig, source: Dataset) -> Checkpoint:
+def start_of(network: TrainableNetwork, train_config: TrainConfig, source: Dataset) -> Checkpoint:
     """The network in float32, as the trainers take it."""
-    named = dataclasses.replace(recipe, start=network.name)
+    named = dataclasses.replace(train_config, start=network.name)
     checkpoint = Checkpoint(network.config, network.tensors)
     return in_dtype(start_network(checkpoint, named, source.channels, len(source.values)), "float32")
 
@@ -125,7 +125,7 @@ def runs_of(
     a: Checkpoint,
     other: Framework,
     b: Checkpoint,
-    recipe: TrainConfig,
+    train_config: TrainConfig,
     band: int,
     perturbation: Perturbation,
 ) -> tuple[Run, ...]:
@@ -135,32 +135,37 @@ def runs_of(
     def start(framework: Framework, checkpoint: Checkpoint) -> Training:
         key = framework, checkpoint.config
         if key not in trainers:
-            trainers[key] = side(framework).Trainer(recipe)
+            trainers[key] = side(framework).Trainer(train_config)
         return trainers[key].start(checkpoint)
 
-    plain = range(recipe.steps)
+    plain = range(train_config.steps)
     runs = [Run("A", framework, "A", start(framework, a), plain), Run("B", other, "B", start(other, b), plain)]
     for number in range(1, band + 1):
         moved, order = a, list(plain)
         if perturbation == "ulp":
-            moved = dataclasses.replace(a, tensors=neighbour(a.tensors, recipe.seed + number))
+            moved = dataclasses.replace(a, tensors=neighbour(a.tensors, train_config.seed + number))
         else:
-            rng = np.random.default_rng((recipe.seed, number))
+            rng = np.random.default_rng((train_config.seed, number))
             while order[0] == 0:  # other from the first step on
-                order = rng.permutation(recipe.steps).tolist()
+                order = rng.permutation(train_config.steps).tolist()
         runs.append(Run(f"band {number}", framework, "band", start(framework, moved), order))
     return tuple(runs)
 
 
 def trained_side_by_side(
-    runs: Sequence[Run], start: Checkpoint, recipe: TrainConfig, examples: Examples, crops: Crops, progress: Progress
+    runs: Sequence[Run],
+    start: Checkpoint,
+    train_config: TrainConfig,
+    examples: Examples,
+    crops: Crops,
+    progress: Progress,
 ) -> None:
     """Make one step after the other in all runs, so that no weights of earlier steps are kept.
 
     Args:
         runs: A first.
         start: the network that A starts from.
-        recipe: how they train.
+        train_config: how they train.
         examples: what on.
         crops: the pictures to validate on.
         progress: is told how many steps are made.
@@ -168,13 +173,15 @@ def trained_side_by_side(
     Raises:
         UNetError: A is no number, or does not move.
     """
-    batches = functools.cache(functools.partial(_batch, examples, size=recipe.batch))
+    batches = functools.cache(functools.partial(_batch, examples, size=train_config.batch))
     judge = Judge(start)
-    for step in range(recipe.steps):
+    for step in range(train_config.steps):
         for number, run in enumerate(runs):
-            progress(f"step {step + 1} of {recipe.steps}: {run.name}", (step + number / len(runs)) / recipe.steps)
-            run.step(batches(run.order[step]), recipe.optimizer.rate)
-            if step + 1 in _validated(recipe.steps):
+            progress(
+                f"step {step + 1} of {train_config.steps}: {run.name}", (step + number / len(runs)) / train_config.steps
+            )
+            run.step(batches(run.order[step]), train_config.optimizer.rate)
+            if step + 1 in _validated(train_config.steps):
                 run.validate(step + 1, crops)
         judge.measure(step + 1, runs)
 

@@ -113,13 +113,13 @@ class States:
         self.save(step, host_network(state.params, state.stats, start), host_arrays(state))
 
     def restored(
-        self, start: Checkpoint, recipe: TrainConfig, mesh: Mesh, tell: Callable[[str], None]
+        self, start: Checkpoint, train_config: TrainConfig, mesh: Mesh, tell: Callable[[str], None]
     ) -> tuple[int, TrainState]:
         """The newest sound state on the devices, and its step; where there is none, that before the first update.
 
         Args:
             start: the network before the first update.
-            recipe: how its run trains.
+            train_config: how its run trains.
             mesh: the devices, whatever they were before.
             tell: is told of every state that is damaged and passed over.
 
@@ -127,8 +127,8 @@ class States:
             RunError: there are states, and none is sound.
         """
         found: list[TrainState] = []
-        step = self.newest(lambda network, saved: found.append(new_state(network, recipe, mesh, saved)), tell)
-        return step, found[-1] if found else new_state(start, recipe, mesh)
+        step = self.newest(lambda network, saved: found.append(new_state(network, train_config, mesh, saved)), tell)
+        return step, found[-1] if found else new_state(start, train_config, mesh)
 
     def newest(self, take: Callable[[Checkpoint, Arrays], None], tell: Callable[[str], None]) -> int:
         """Give the newest sound state to `take`; returns its step, 0 where there is none.

@@ -31,14 +31,14 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / str(step)
 
 
-def read(folder: Path, step: int, start: Checkpoint, recipe: TrainConfig) -> TrainingState:
+def read(folder: Path, step: int, start: Checkpoint, train_config: TrainConfig) -> TrainingState:
     """A state of a run, in canonical form.
 
     Args:
         folder: of the run's states.
         step: which.
         start: the network that the run started from.
-        recipe: how it trains.
+        train_config: how it trains.
 
     Raises:
         CheckpointError: it is damaged, or of another network or optimiser.
@@ -47,10 +47,12 @@ def read(folder: Path, step: int, start: Checkpoint, recipe: TrainConfig) -> Tra
     network = orbax.read(path)
     if network.config != start.config:
         raise CheckpointError(f"{path}: is the state of another network")
-    return canonical_form(network, training_item(path, step), step, recipe, str(path))
+    return canonical_form(network, training_item(path, step), step, train_config, str(path))
 
 
-def canonical_form(network: Checkpoint, arrays: Arrays, step: int, recipe: TrainConfig, source: str) -> TrainingState:
+def canonical_form(
+    network: Checkpoint, arrays: Arrays, step: int, train_config: TrainConfig, source: str
+) -> TrainingState:
     """A network and what `unet_jax.training.step.host_arrays` gave beside it, in canonical form; shares their memory
     where it can.
 
@@ -58,21 +60,21 @@ def canonical_form(network: Checkpoint, arrays: Arrays, step: int, recipe: Train
         network: the network.
         arrays: the rest of its state.
         step: updates made.
-        recipe: how its run trains.
+        train_config: how its run trains.
         source: for messages.
 
     Raises:
         CheckpointError: it is of another optimiser.
     """
     optimizer = OptimizerState(
-        recipe.optimizer.optimizer, step, moments_of(arrays, recipe.optimizer.optimizer, network, source)
+        train_config.optimizer.optimizer, step, moments_of(arrays, train_config.optimizer.optimizer, network, source)
     )
     optimizer.check(network, source)
     count = int(arrays.get("slots.count", step))
     if count != step:
         raise CheckpointError(f"{source}: its optimiser has made {count} updates, its run {step}")
     average = {name.split(".", 2)[2]: value for name, value in arrays.items() if name.startswith("average.")}
-    if bool(average) != (recipe.ema is not None):
+    if bool(average) != (train_config.ema is not None):
         raise CheckpointError(f"{source}: is the state of another training; only one of the two has an average")
     tensors = None
     if average:
@@ -105,19 +107,19 @@ def moments_of(
     }
 
 
-def saved_form(state: TrainingState, recipe: TrainConfig) -> Arrays:
+def saved_form(state: TrainingState, train_config: TrainConfig) -> Arrays:
     """What a state in canonical form has besides the network, as `unet_jax.training.step.new_state` takes it.
 
     Args:
         state: the state.
-        recipe: how its run trains.
+        train_config: how its run trains.
 
     Raises:
         CheckpointError: some parameters have moments, and others have none.
     """
     with jax.enable_x64(True):  # else the shapes of float64 arrays would be those of float32 ones
         config = state.network.config
-        fresh = abstract_state(abstract_model(state.network, recipe), recipe)
+        fresh = abstract_state(abstract_model(state.network, train_config), train_config)
         slots, missing = optimizer_state.fill(fresh.slots, state.optimizer, config)
         if missing:
             raise CheckpointError(f"the state of a run has no moments of {some(missing)}")
@@ -129,14 +131,14 @@ def saved_form(state: TrainingState, recipe: TrainConfig) -> Arrays:
     return host_arrays(filled)
 
 
-def write(folder: Path, state: TrainingState, recipe: TrainConfig, rate: float) -> None:  # noqa: ARG001
+def write(folder: Path, state: TrainingState, train_config: TrainConfig, rate: float) -> None:  # noqa: ARG001
     """Write a state in canonical form as the only one of a run; the arguments are those of the twin's.
 
     Raises:
         RunError: it cannot be written.
     """
     with States(folder, 1) as states:
-        states.save(state.step, state.network, saved_form(state, recipe))
+        states.save(state.step, state.network, saved_form(state, train_config))
 
 
 def _array(leaf: Any) -> np.ndarray:

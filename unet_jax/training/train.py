@@ -61,29 +61,33 @@ def train(
 def _train(
     run: Run, mesh: Mesh, hosts: Hosts, request: Request, progress: Progress, tell: Callable[[str], None]
 ) -> Outcome:
-    recipe, start = run.recipe, run.start
-    check_rows(mesh, recipe, start.config)
-    model = abstract_model(start, recipe)
+    train_config, start = run.recipe, run.start
+    check_rows(mesh, train_config, start.config)
+    model = abstract_model(start, train_config)
     if mesh.size > 1:
         among = f" of {hosts.count} hosts" if hosts.count > 1 else ""
         tell(f"on {mesh.size} devices{among}: {', '.join(f'{axis}={size}' for axis, size in mesh.shape.items())}")
     predictor = _predictor(run, model, mesh)
     folder, validators = run.path / STATES, Share(hosts.index, hosts.count, hosts.gathered)
 
-    with States(folder, recipe.keep) if hosts.count == 1 else SharedStates(folder, recipe.keep, hosts) as states:
-        step, state = states.restored(start, recipe, mesh, tell)
+    with (
+        States(folder, train_config.keep)
+        if hosts.count == 1
+        else SharedStates(folder, train_config.keep, hosts) as states
+    ):
+        step, state = states.restored(start, train_config, mesh, tell)
         progress(f"compiling for {mesh.size} x {mesh.devices.flat[0].device_kind}", 0)
-        update = compiled(updater(recipe, model, mesh), state, recipe, mesh, start.config.in_channels)
+        update = compiled(updater(train_config, model, mesh), state, train_config, mesh, start.config.in_channels)
         recorder = Recorder(run, step, progress, tell) if hosts.first else Follower(run, step)
         pending: list[Array] = []  # losses and norms that are still on the devices
         rates: list[float] = []
-        with recorder, run.batches(step, share(mesh, recipe.batch)) as batches:
-            ahead = placed(batches, recipe, mesh)
+        with recorder, run.batches(step, share(mesh, train_config.batch)) as batches:
+            ahead = placed(batches, train_config, mesh)
             stop = False
             while step < run.last and not stop:
                 rates.append(recorder.rate(step))
                 image, labels = next(ahead)
-                controls = controls_of(rates[-1], recipe.renewal(step), mesh, step)
+                controls = controls_of(rates[-1], train_config.renewal(step), mesh, step)
                 with jax.transfer_guard("disallow"):
                     state, values = update(state, image, labels, controls)
                 pending.append(values)

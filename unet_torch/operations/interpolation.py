@@ -65,7 +65,7 @@ def _resampled(x: Tensor, axis: int, weights: Tensor) -> Tensor:
 def stretched(x: Tensor, axis: int, taps: Tensor) -> Tensor:
     """Each point makes several new ones, out of itself and its neighbours."""
     size, _, count = taps.shape
-    whole = x.movedim(1, -1).unsqueeze(axis)  # with the channels last, as convolutions answer on a CPU
+    whole = x.movedim(1, -1).unsqueeze(axis)  # with the channels last, as convolutions return it on a CPU
     shares = taps.reshape(*taps.shape, *(1,) * (whole.ndim - axis - 1)).unbind(2)
     y = shares[count // 2] * whole
     for share, offset in zip(shares, range(-(count // 2), count // 2 + 1), strict=True):

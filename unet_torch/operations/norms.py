@@ -79,7 +79,7 @@ def _tracked(
     *,
     tracks: bool,
 ) -> Tensor:
-    """The answer of a norm, which changes its statistics in place: those given stay as they are."""
+    """The output of a norm, which changes its statistics in place: those given stay as they are."""
     if not tracks or mean is None or variance is None:
         return norm(mean, variance)
     mean, variance = mean.detach().clone(), variance.detach().clone()

@@ -1,4 +1,4 @@
-"""A torch module that is read: a copy of it, how it is run, and what it answers."""
+"""A torch module that is read: a copy of it, how it is run, and what it returns."""
 
 import copy
 import io
@@ -48,7 +48,7 @@ def quiet() -> Iterator[None]:
 
 
 def place_of(names: Sequence[str], out: int | str | None) -> int:
-    """Which of the tensors that a network answers is meant.
+    """Which of the tensors that a network returns is meant.
 
     Args:
         names: their places; of what lies in another, both with a dot between them.
@@ -69,7 +69,7 @@ def place_of(names: Sequence[str], out: int | str | None) -> int:
 
 
 def tensors_of(answer: Any) -> dict[str, torch.Tensor]:
-    """The tensors in what a module answers, by their places: `aux.0`; of a single one, nothing."""
+    """The tensors in what a module returns, by their places: `aux.0`; of a single one, nothing."""
     found, _ = tree_flatten_with_path(answer)
     return {
         ".".join(str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path): leaf
@@ -175,7 +175,7 @@ class Trace:
     size: tuple[int, ...]
     program: Program
     outputs: tuple[str, ...]
-    """The places of all tensors that it answers."""
+    """The places of all tensors that it returns."""
     chosen: int
     most: int | None
     """The largest size that torch has found it to take."""

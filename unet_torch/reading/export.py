@@ -52,7 +52,7 @@ class Reader:
         code: the module.
         channels: of the picture; None: those of the first convolution.
         wanted: sizes that the network must take.
-        out: which of its answers is meant.
+        out: which of its outputs is meant.
         progress: is told what comes next.
 
     Raises:
@@ -194,7 +194,7 @@ class Reader:
         raise UNetError(f"what its code does depends on the size ({where}): name the sizes that you need (--size)")
 
     def _in_training(self, followed: _Followed) -> tuple[Graph, list[Check], tuple[str, ...]]:
-        """The graph with what it computes in training mode, how that was checked, and all that the code answers."""
+        """The graph with what it computes in training mode, how that was checked, and all that the code returns."""
         graph, trace = followed.graph, followed.trace
         try:
             return self._trained(graph, trace, followed)  # most networks do the same, but for dropout and norms

@@ -27,7 +27,7 @@ def traced(
         code: the module.
         channels: of the picture.
         size: of the picture.
-        out: which of its answers is meant, as `place_of` takes it.
+        out: which of its outputs is meant, as `place_of` takes it.
         training: in which mode.
         free: for other sizes as well.
 

@@ -140,7 +140,7 @@ def addmm(
 
 @row("einsum")
 def einsum(p: Program, equation: str, xs: Sequence[Array]) -> Map:
-    """With the axes of the answer as letters, which code may leave out."""
+    """With the axes of the output as letters, which code may leave out."""
     equation = equation.replace(" ", "")
     if "->" not in equation:
         letters = sorted(letter for letter in set(equation) - {","} if equation.count(letter) == 1)

@@ -7,7 +7,7 @@ Number = int | float
 """What code may write for a float."""
 
 Row = Callable[..., Any]
-"""Takes the program, then the operator's arguments, those at their defaults left out, and returns its answer."""
+"""Takes the program, then the operator's arguments, those at their defaults left out, and returns its output."""
 
 ROWS: dict[str, Row] = {}
 """By the name of the operator, without overload and without the underscore of those that work in place."""
