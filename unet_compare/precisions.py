@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from conversion.backends.backend import Framework
 from conversion.proof.differences import norm_difference
-from unet_compare.backends import PRECISIONS, Precision, TrainableNetwork, check_alike, side
+from unet_compare.backends.backend import PRECISIONS, Precision, TrainableNetwork, check_alike, side
 from unet_compare.crops import Crops
 from unet_compare.findings import Ladder, Rung
 from unet_core.checkpoints.checkpoint import Checkpoint

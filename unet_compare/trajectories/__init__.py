@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from unet_compare.backends import TrainableNetwork, check_alike
+from unet_compare.backends.backend import TrainableNetwork, check_alike
 from unet_compare.crops import centre_crops
 from unet_compare.findings import Trajectories
 from unet_compare.limits import LEAST_BAND, Perturbation

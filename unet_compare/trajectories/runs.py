@@ -11,7 +11,7 @@ import numpy as np
 
 from conversion.backends.backend import Framework
 from conversion.proof.samples import neighbour
-from unet_compare.backends import TrainableNetwork, Trainer, Training, in_dtype, side
+from unet_compare.backends.backend import TrainableNetwork, Trainer, Training, in_dtype, side
 from unet_compare.crops import Crops
 from unet_compare.findings import Curve
 from unet_compare.limits import Perturbation

@@ -1,4 +1,4 @@
-"""JAX's side of the comparison, on one device. `unet_compare/torch_backend.py` is the twin."""
+"""JAX's side of the comparison, on one device. `unet_compare/backends/torch_backend.py` is the twin."""
 
 import functools
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import AxisType
 
 from conversion.backends.jax_backend import parity
-from unet_compare.backends import Pictures, Precision, in_dtype
+from unet_compare.backends.backend import Pictures, Precision, in_dtype
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.data.batches import Batch
 from unet_core.graph.canonical import Description
@@ -27,7 +27,7 @@ _TF32 = 8.0
 
 
 class Trainer:
-    """See `unet_compare.backends.Trainer`; the programs are compiled for the first network."""
+    """See `unet_compare.backends.backend.Trainer`; the programs are compiled for the first network."""
 
     def __init__(self, train_config: TrainConfig) -> None:
         self.recipe = train_config
@@ -46,7 +46,7 @@ class Trainer:
 
 
 class Training:
-    """See `unet_compare.backends.Training`."""
+    """See `unet_compare.backends.backend.Training`."""
 
     def __init__(
         self, trainer: Trainer, config: Description, state: TrainState, update: Update, predictor: Predictor
@@ -74,7 +74,7 @@ class Training:
 
 
 def lacks_tf32() -> str | None:
-    """See `unet_compare.backends.Side`."""
+    """See `unet_compare.backends.backend.Backend`."""
     device = jax.devices()[0]
     if device.platform != "gpu":
         return f"JAX runs on a {device.platform.upper()}"
@@ -84,7 +84,7 @@ def lacks_tf32() -> str | None:
 
 
 def predict(checkpoint: Checkpoint, precision: Precision, pictures: Pictures) -> list[np.ndarray]:
-    """See `unet_compare.backends.Side`."""
+    """See `unet_compare.backends.backend.Backend`."""
     kind: Literal["float64", "float32"] = "float64" if precision == "float64" else "float32"
     platform = jax.devices()[0].platform
     options = compiler_options(platform, wide=kind == "float64")

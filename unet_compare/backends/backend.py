@@ -61,7 +61,7 @@ class Trainer(Protocol):
 
 
 class Backend(Protocol):
-    """A framework: `unet_compare.torch_backend` and `unet_compare.jax_backend`.
+    """A framework: `unet_compare.backends.torch_backend` and `unet_compare.backends.jax_backend`.
 
     Products are full float32, unless they are to be TF32.
     """
@@ -84,7 +84,7 @@ def side(framework: Framework) -> Backend:
     Raises:
         MissingFrameworkError: it is not installed.
     """
-    module: Any = needed(f"unet_compare.{framework}_backend")
+    module: Any = needed(f"unet_compare.backends.{framework}_backend")
     found: Backend = module
     return found
 
