@@ -73,11 +73,7 @@ class Judge:
 
     def __init__(self, start: Checkpoint) -> None:
         self.start = start.tensors
-        specs = tensor_specs(start.config)
-        self.parts = {
-            trained: [key for key, spec in specs.items() if spec.trained == trained and is_float(self.start[key])]
-            for trained in (True, False)
-        }
+        self.parts = keys_by_part(start)
 
     def measure(self, step: int, runs: Sequence[Run]) -> None:
         """Add what the step has made to every run; A is the first of them.
@@ -108,9 +104,10 @@ def distance(one: Tensors, other: Tensors, keys: Sequence[str]) -> float:
     return math.sqrt(total)
 
 
-def is_float(tensor: np.ndarray) -> bool:
-    """Whether it is a weight or a statistic, and no counter."""
-    return tensor.dtype in FLOATS
+def keys_by_part(network: Checkpoint) -> dict[bool, list[str]]:
+    """The names of what is trained (True), and of the running statistics; counters are in neither."""
+    floats = {key: spec for key, spec in tensor_specs(network.config).items() if network.tensors[key].dtype in FLOATS}
+    return {part: [key for key, spec in floats.items() if spec.trained == part] for part in (True, False)}
 
 
 def start_of(network: TrainableNetwork, train_config: TrainConfig, source: Dataset) -> Checkpoint:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unet_compare.trajectories.runs import Run, distance, is_float
+from unet_compare.trajectories.runs import Run, distance, keys_by_part
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.graph.canonical import Description, tensor_specs
 
@@ -119,10 +119,8 @@ def _times(value: float, reference: float) -> float:
 
 def start_difference(a: Checkpoint, b: Checkpoint) -> float:
     """How far apart two networks are, relative to A: of weights or statistics, the larger one."""
-    specs = tensor_specs(a.config)
     found = []
-    for trained in (True, False):
-        keys = [key for key, spec in specs.items() if spec.trained == trained and is_float(a.tensors[key])]
+    for keys in keys_by_part(a).values():
         size = math.sqrt(sum(float(np.vdot(a.tensors[key], a.tensors[key])) for key in keys))
         apart = distance(b.tensors, a.tensors, keys)
         found.append(apart / size if size else math.inf if apart else 0.0)
