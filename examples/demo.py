@@ -2,7 +2,7 @@
 
 Trains a network in PyTorch on the built-in pictures of cells, moves the run to JAX with a proof, and goes on
 there to the last step. Then both twins predict pictures that were not trained on; the run is moved back, no bit of it
-changed, and the network written as a `.pt`. A picture shows the losses across the move, and what the twins answer.
+changed, and the network written as a `.pt`. A picture shows the losses across the move, and what the twins compute.
 """
 
 import shutil
@@ -46,7 +46,7 @@ UNSEEN = Synthetic(chosen=(64, 65, 66, 67))
 
 @dataclass(frozen=True)
 class Demo:
-    """Train a network in PyTorch, go on with it in JAX, prove the move, and compare the twins' answers."""
+    """Train a network in PyTorch, go on with it in JAX, prove the move, and compare the twins' outputs."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("demo")
     """The folder for the runs and the picture; what an earlier demo left in it is replaced."""

@@ -25,7 +25,7 @@ pytest.importorskip("tensorboardX")
 import unet_jax.checkpoint
 from unet_jax.training import hosts as module
 from unet_jax.training.hosts import started
-from unet_jax.training.states import training_item
+from unet_jax.training.state_folder import training_item
 
 OFTEN = ("--precision", "float64", "--save-every", "2", "--validate-every", "2", "--schedule", "plateau")
 LONG = (

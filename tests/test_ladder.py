@@ -10,7 +10,7 @@ import unet_compare.cost
 from conversion.backends.backend import runner_of_checkpoint
 from unet_compare.cost import cost
 from unet_compare.crops import centre_crops
-from unet_compare.precisions import answers, ladder
+from unet_compare.precisions import ladder, predictions
 from unet_compare.speed.report import CaseReport, Environment
 from unet_core.checkpoints.checkpoint import Checkpoint, new_network
 from unet_core.config import UNetConfig
@@ -30,7 +30,7 @@ def network(framework="torch", config=CONFIG, tensors=None):
 
 
 def laddered(a, b, *, pictures=2, crop=40):
-    return ladder(answers(a, b, centre_crops(SOURCE, a.config, count=pictures, side=crop)))
+    return ladder(predictions(a, b, centre_crops(SOURCE, a.config, count=pictures, side=crop)))
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ import unet_jax.checkpoint
 from conversion import convert
 from unet_core.data.synthetic import Synthetic, write_folder
 from unet_core.training.run import read_run_config
-from unet_jax.training.states import training_item
+from unet_jax.training.state_folder import training_item
 
 RECIPE = ("--backend", "jax", "--features", "8", "16", "--steps", "4", "--batch", "8", "--crop", "16", "--ema", "0.9")
 OFTEN = ("--precision", "float64", "--save-every", "2", "--validate-every", "4")

@@ -231,7 +231,8 @@ def test_a_run_that_was_killed_before_its_config_was_written_starts(cells, tmp_p
 def test_slots_that_are_named_by_their_place_are_read(whole, tmp_path):
     """As JAX states of release 0.3 have them."""
     pytest.importorskip("jax")
-    from unet_jax.training.states import States, read
+    from unet_jax.training.state_folder import States
+    from unet_jax.training.states import read
 
     folder, recipe = whole("jax") / "states", RECIPES["adam"]
     start = new_network(recipe.network(1, 2), recipe.seed)
@@ -280,7 +281,7 @@ def test_a_bit_of_the_optimisers_slots_that_flipped_is_seen(tmp_path):
     pytest.importorskip("jax")
     import tensorstore
 
-    from unet_jax.training.states import States
+    from unet_jax.training.state_folder import States
 
     network = new_network(SMALL.network(1, 2), 0)
     training = {"slots.mu": np.random.default_rng(0).standard_normal((64, 64))}

@@ -61,20 +61,20 @@ def test_another_batch_norm_leaves_the_band_at_once(change):
 
 
 def test_another_learning_rate_leaves_the_band(monkeypatch):
-    import unet_compare.jax_backend
+    from unet_compare.backends import jax_backend
 
-    controls = unet_compare.jax_backend.controls_of
-    monkeypatch.setattr(unet_compare.jax_backend, "controls_of", lambda rate, *rest: controls(1.5 * rate, *rest))
+    controls = jax_backend.controls_of
+    monkeypatch.setattr(jax_backend, "controls_of", lambda rate, *rest: controls(1.5 * rate, *rest))
     found = trajectories(network("torch"), network("jax"), **SMALL)
     assert found.left == 1
     assert "its weights part from A's by 0.5 of the way" in found.verdict
 
 
 def test_a_rate_that_is_one_percent_off_is_seen_in_the_length_of_the_first_step(monkeypatch):
-    import unet_compare.jax_backend
+    from unet_compare.backends import jax_backend
 
-    controls = unet_compare.jax_backend.controls_of
-    monkeypatch.setattr(unet_compare.jax_backend, "controls_of", lambda rate, *rest: controls(1.01 * rate, *rest))
+    controls = jax_backend.controls_of
+    monkeypatch.setattr(jax_backend, "controls_of", lambda rate, *rest: controls(1.01 * rate, *rest))
     found = trajectories(network("torch"), network("jax"), **SMALL)
     assert found.left == 1
     assert "B leaves the band of A's own runs" in found.verdict

@@ -1,1 +1,1 @@
-"""Runs the two twins side by side, and shows what they answer."""
+"""Runs the two twins side by side, and shows what they compute."""

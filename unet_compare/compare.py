@@ -1,5 +1,6 @@
 """Where two networks part, how much, and whether it matters: `unet compare`."""
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from unet_compare.crops import centre_crops, taken
 from unet_compare.divergence import divergence
 from unet_compare.findings import Comparison, Picture
 from unet_compare.limits import Effort
-from unet_compare.precisions import LogitsByPrecision, answers, ladder
+from unet_compare.precisions import LogitsByPrecision, ladder, predictions
 from unet_compare.trajectories import trajectories
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
@@ -70,49 +71,26 @@ def compare(
     begun = time.monotonic()
     progress("reading", 0.0)
     a, b = _best(a), _best(b)
-    first, second = converted(a, hints) if b is None else runners_of(a, b, hints)
-    if isinstance(first.config, Graph) != isinstance(second.config, Graph):
-        raise UNetError(
-            "one of the two was read from its code, the other one was not: their layers have no common names; read "
-            "both from code (--module), or compare either with its own conversion"
-        )
+    first, second = _runners(a, b, hints)
     apart = misshaped(first, second)
     if apart is not None:
         return _comparison(first, second, begun, incomparable=str(apart))
     config = first.config
     source = open_dataset(data, channels=config.in_channels)
-    notes = tuple(_notes(source, config, data))
-    pictured = not any(note.startswith(_NOTHING) for note in notes)
-    shown, trained = (effort.pictures, effort.steps) if pictured else (0, 0)
-    if shown or trained:
-        _check_sizes(source, config, data)
-    crop = max(CROP, 2 * config.minimum_size)
-    why = _untrained(source, config, crop) if trained else None
-    if why is not None:
-        notes, trained = (f"Nothing was trained: {why}.",), 0
+    effort, crop, notes = _possible(effort, source, config, data)
     with _part(progress, 0.02, 0.35) as report:
         sample = _sample(source, first, size)
-        found = divergence(first, second, sample, seed=effort.seed, progress=report)
-    parts: dict[str, Any] = {"divergence": found}
-    if shown:
+        parts: dict[str, Any] = {"divergence": divergence(first, second, sample, seed=effort.seed, progress=report)}
+    if effort.pictures:
         with _part(progress, 0.35, 0.5) as report:
-            side = max(SIDE, config.minimum_size)
-            crops = centre_crops(source, config, count=shown, side=side)
-            predicted = answers(first, second, crops, progress=report)
+            crops = centre_crops(source, config, count=effort.pictures, side=max(SIDE, config.minimum_size))
+            predicted = predictions(first, second, crops, progress=report)
             parts |= {"pictures": tuple(_pictures(predicted, config)), "ladder": ladder(predicted)}
-    if trained:
+    if effort.steps:
         with _part(progress, 0.5, 0.75) as report:
+            settings = {name: getattr(effort, name) for name in ("steps", "band", "perturbation", "seed")}
             parts["trajectories"] = trajectories(
-                first,
-                second,
-                source=source,
-                data=data,
-                steps=trained,
-                crop=taken(crop, config),
-                band=effort.band,
-                perturbation=effort.perturbation,
-                seed=effort.seed,
-                progress=report,
+                first, second, source=source, data=data, crop=crop, **settings, progress=report
             )
     if effort.rounds:
         with _part(progress, 0.75, 1.0) as report:
@@ -122,6 +100,35 @@ def compare(
             except ConfigError as error:
                 notes += (f"Nothing was timed: {error}.",)
     return _comparison(first, second, begun, notes=notes, **parts)
+
+
+def _runners(a: Any, b: Any, hints: Hints) -> tuple[Runner, Runner]:
+    """Both networks; without `b`, A and itself in the other framework."""
+    first, second = converted(a, hints) if b is None else runners_of(a, b, hints)
+    if isinstance(first.config, Graph) != isinstance(second.config, Graph):
+        raise UNetError(
+            "one of the two was read from its code, the other one was not: their layers have no common names; read "
+            "both from code (--module), or compare either with its own conversion"
+        )
+    return first, second
+
+
+def _possible(effort: Effort, source: Dataset, config: Description, data: str) -> tuple[Effort, int, tuple[str, ...]]:
+    """What can be looked at of it, the side of the crops for training, and notes of what is left out.
+
+    Raises:
+        DataError: the pictures were chosen, and do not fit the network.
+    """
+    notes = tuple(_notes(source, config, data))
+    if any(note.startswith(_NOTHING) for note in notes):
+        effort = dataclasses.replace(effort, pictures=0, steps=0)
+    if effort.pictures or effort.steps:
+        _check_sizes(source, config, data)
+    crop = max(CROP, 2 * config.minimum_size)
+    why = _untrained(source, config, crop) if effort.steps else None
+    if why is not None:
+        effort, notes = dataclasses.replace(effort, steps=0), (f"Nothing was trained: {why}.",)
+    return effort, taken(crop, config), notes
 
 
 def _comparison(a: Runner, b: Runner, begun: float, **parts: Any) -> Comparison:
@@ -166,7 +173,7 @@ def _sample(source: Dataset, a: Runner, size: tuple[int, ...] | None) -> Sample:
 
 
 def _notes(source: Dataset, config: Description, data: str) -> Iterator[str]:
-    """Why the pictures tell nothing of the network's answers, if they do not.
+    """Why the pictures tell nothing of the network's outputs, if they do not.
 
     Raises:
         DataError: so it is, and the pictures were chosen.

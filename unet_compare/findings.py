@@ -26,7 +26,7 @@ Mode = Literal["cumulative", "isolated"]
 class Row:
     """One layer in one pass.
 
-    Every error is the Euclidean norm of the difference from A's float64 answer, relative to that of the answer.
+    Every error is the Euclidean norm of the difference from A's float64 output, relative to that of the output.
     """
 
     layer: str
@@ -121,7 +121,7 @@ class Trajectories:
     start: float
     """How far B's weights, or statistics, are from A's before the first step, relative to these."""
     weights_limit: tuple[float, ...]
-    """After every step, how far from A's the parameters of B may be; see `unet_compare.trajectories.FACTOR`."""
+    """After every step, how far from A's the parameters of B may be; see `unet_compare.trajectories.verdict.FACTOR`."""
     statistics_limit: tuple[float, ...]
     """The same of BatchNorm's running statistics."""
     left: int | None

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from conversion.backends.backend import Framework
 from conversion.proof.differences import norm_difference
-from unet_compare.backends import PRECISIONS, Precision, TrainableNetwork, check_alike, side
+from unet_compare.backends.backend import PRECISIONS, Precision, TrainableNetwork, check_alike, side
 from unet_compare.crops import Crops
 from unet_compare.findings import Ladder, Rung
 from unet_core.checkpoints.checkpoint import Checkpoint
@@ -30,7 +30,7 @@ class LogitsByPrecision:
     """Precisions that a device lacks, and why."""
 
 
-def answers(
+def predictions(
     a: TrainableNetwork, b: TrainableNetwork, crops: Crops, *, progress: Progress = silent
 ) -> LogitsByPrecision:
     """Predict the pictures by both networks in every precision, each precision with the settings of the proof.
@@ -41,7 +41,7 @@ def answers(
         progress: is told which precision is next.
 
     Raises:
-        UNetError: the networks take or answer other channels.
+        UNetError: the networks take or return other channels.
     """
     check_alike(a.config, b.config)
     logits: dict[tuple[Role, Precision], np.ndarray] = {}
@@ -61,7 +61,7 @@ def answers(
 
 
 def ladder(found: LogitsByPrecision) -> Ladder:
-    """Every answer beside A's in float64."""
+    """Every output beside A's in float64."""
     exact = found.logits["A", "float64"].astype(np.float64)
     rungs = (
         _rung(role, found.frameworks[role], precision, found.crops, logits.astype(np.float64), exact)

@@ -26,7 +26,7 @@ from unet_jax.rewrites import frozen
 class Predictor:
     """The logits of whole pictures, in the memory of one tile.
 
-    Without an overlap they are what `model.logits` answers for the whole picture in eval mode, to rounding. A network
+    Without an overlap they are what `model.logits` returns for the whole picture in eval mode, to rounding. A network
     that allows no such tiles, as where it normalises each picture by its own statistics, takes whole pictures.
     The model is not changed: each call reads the weights that it then has, or those that it is given, on their device,
     and rewrites it to predict (`unet_jax.rewrites.frozen`) where it has not just done so. One compilation serves all

@@ -15,11 +15,11 @@ Tensors = Mapping[str, Tensor]
 Uniform = Callable[[tuple[int, ...]], Tensor]
 """Draws random numbers from 0 to 1 of a shape; every call draws anew."""
 Tap = Callable[[str, Tensor], Tensor]
-"""Is told the name of a node and its answer, and returns what the node hands on."""
+"""Is told the name of a node and its output, and returns what the node hands on."""
 
 
 class Executed(NamedTuple):
-    """What a graph answers, and the running statistics after a step of training."""
+    """What a graph computes, and the running statistics after a step of training."""
 
     answer: Tensor
     updates: dict[str, Tensor]
@@ -49,7 +49,7 @@ def execute(
     until: str | None = None,
     tap: Tap | None = None,
 ) -> Executed:
-    """What a network answers to a batch of pictures.
+    """What a network computes from a batch of pictures.
 
     Args:
         graph: the network.
@@ -59,8 +59,8 @@ def execute(
         draw: where random numbers come from, in training; they are moved to the device of `x`.
         norm_parts: BatchNorm takes the statistics of each of so many equal parts of the batch; the first one's are
             tracked.
-        until: the node whose answer is wanted; None: the last one.
-        tap: is told every node's answer.
+        until: the node whose output is wanted; None: the last one.
+        tap: is told every node's output.
 
     Raises:
         ValueError: an input that the network does not take.
@@ -105,8 +105,8 @@ def _computed(
     if node.operation != "batch_norm" or parts == 1:
         made: Tensor = row(*inputs, **arrays, **attributes)
         return made
-    answers = [row(part, **arrays, **attributes) for part in inputs[0].chunk(parts)[::-1]]  # the first one last
-    return torch.cat(answers[::-1])
+    outputs = [row(part, **arrays, **attributes) for part in inputs[0].chunk(parts)[::-1]]  # the first one last
+    return torch.cat(outputs[::-1])
 
 
 def evaluated(
@@ -118,7 +118,7 @@ def evaluated(
     training: bool,
     draw: Uniform,
 ) -> Tensor:
-    """What a node alone answers.
+    """What a node alone computes.
 
     Args:
         node: the node.

@@ -59,7 +59,7 @@ class UNet(nn.Module):
         seed: the same seed is the same network in `unet_jax.UNet`, bit for bit. Left out, it is drawn from torch's
             global generator, so that `torch.manual_seed` governs it.
         low_resolution: compute the decoder's first convolutions at the low resolution where that takes fewer
-            operations and the upsampling is bilinear (`unet_torch.upsampled`). The same parameters and answers, to
+            operations and the upsampling is bilinear (`unet_torch.upsampled`). The same parameters and outputs, to
             rounding; hooks of these convolutions are not called. An attribute, which may be changed at any time.
         options: `features`, `upsampling`, `align_corners` and so on, as in `unet_core.UNetConfig`.
 
@@ -93,7 +93,7 @@ class UNet(nn.Module):
         return cls(**dataclasses.asdict(config), seed=seed, low_resolution=low_resolution)
 
     def logits(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h w"]:
-        """The answer before the sigmoid or softmax.
+        """The output before the sigmoid or softmax.
 
         Raises:
             ValueError: another number of channels than the config's, less than `config.minimum_size` pixels of height

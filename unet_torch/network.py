@@ -50,11 +50,11 @@ class Network(nn.Module):
         return self.graph
 
     def logits(self, x: Float[Tensor, "n c *size"], *, tap: Tap | None = None) -> Float[Tensor, "n k *out"]:
-        """The answer before a last sigmoid or softmax; in training mode the running statistics are renewed.
+        """The output before a last sigmoid or softmax; in training mode the running statistics are renewed.
 
         Args:
             x: the pictures.
-            tap: is told every node's answer, and returns what it hands on.
+            tap: is told every node's output, and returns what it hands on.
 
         Raises:
             ValueError: an input that the network does not take.
@@ -76,7 +76,7 @@ class Network(nn.Module):
         return answer
 
     def forward(self, x: Float[Tensor, "n c *size"]) -> Float[Tensor, "n k *out"]:
-        """What the network answers: its logits, or what its last operation makes of them; raises what they raise."""
+        """What the network computes: its logits, or what its last operation makes of them; raises what they raise."""
         return OUTPUTS[self.graph.in_mode(training=self.training).output](self.logits(x))
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:

@@ -18,7 +18,7 @@ from unet_torch.network import Network
 class Predictor:
     """The logits of whole pictures, in the memory of one tile.
 
-    Without an overlap they are what `model.logits` answers for the whole picture in eval mode, to rounding. A network
+    Without an overlap they are what `model.logits` returns for the whole picture in eval mode, to rounding. A network
     that allows no such tiles, as where it normalises each picture by its own statistics, takes whole pictures.
     The model is neither changed nor copied: each call reads the weights that it then has, on its device.
 

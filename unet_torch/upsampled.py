@@ -66,7 +66,7 @@ def convolve_upsampled(
 def saves(channels: int, height: int, width: int) -> bool:
     """Whether `convolve_upsampled` takes fewer operations than upsampling a map and convolving it.
 
-    For each of the map's own pixels and channels of the answer these are 9 * channels, in place of 36 * channels; and
+    For each of the map's own pixels and channels of the output these are 9 * channels, in place of 36 * channels; and
     18 * width for its columns, 12 * height for its rows, because the matrices are dense: too many for few channels of
     a large map.
     """

@@ -38,8 +38,8 @@ from unet_torch.canonical import as_numpy, as_torch, fill, to_canonical, unwrapp
 from unet_torch.checkpoint import from_checkpoint
 from unet_torch.model import UNet
 from unet_torch.network import Network
+from unet_torch.reading.code import float64, quiet
 from unet_torch.reading.draws import Drawn, Draws
-from unet_torch.reading.tracing import float64, quiet
 from unet_torch.training.optimizers import optimizer_of
 from unet_torch.training.states import canonical_form, saved_form
 from unet_torch.training.step import new_state, placed, updater

@@ -14,8 +14,10 @@ from unet_core.errors import MissingFrameworkError, printable
 try:
     import jinja2
 
-    from unet_compare.page.figures import Drawing, curves, depth, framework_of, looks_of, number
+    from unet_compare.page.depth_chart import depth
+    from unet_compare.page.figures import Drawing, framework_of, looks_of, number
     from unet_compare.page.panels import SCALE, panels_of, top_of
+    from unet_compare.page.training_charts import curves
 except ModuleNotFoundError as error:
     advice = "pip install -e '.[report]' -c constraints.txt"
     raise MissingFrameworkError(f"the page needs {error.name}: {advice}", name=error.name) from error

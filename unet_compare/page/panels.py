@@ -1,4 +1,4 @@
-"""The panels of one picture on a comparison's page: input, truth, both answers and their difference, as pixels."""
+"""The panels of one picture on a comparison's page: input, truth, both outputs and their difference, as pixels."""
 
 import io
 import math
@@ -20,7 +20,7 @@ SCALE = ", ".join(to_hex(_MAP(place)) for place in np.linspace(0, 1, 9))
 
 
 def panels_of(picture: Picture) -> tuple[Drawing, ...]:
-    """Input, truth (where it is known), both answers, and their difference, as pixels."""
+    """Input, truth (where it is known), both outputs, and their difference, as pixels."""
     height, width = picture.a.shape
     apart = picture.difference
     at = np.unravel_index(np.argmax(np.where(np.isfinite(apart), apart, -1)), apart.shape)

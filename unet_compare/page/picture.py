@@ -32,7 +32,7 @@ class Answers:
 
     @property
     def difference(self) -> Float[np.ndarray, "h w"]:
-        """How far the two answers are apart, absolute."""
+        """How far the two outputs are apart, absolute."""
         return np.abs(self.torch.astype(np.float64) - self.jax.astype(np.float64))
 
     @property
@@ -42,13 +42,13 @@ class Answers:
 
     @property
     def iou(self) -> float:
-        """Of the cells, by JAX's answer."""
+        """Of the cells, by JAX's output."""
         found, true = self.jax > 0.5, self.mask > 0
         return float((found & true).sum() / max((found | true).sum(), 1))
 
 
 def draw(run: Path, answers: Answers, path: Path) -> None:
-    """Write a PNG: the run's losses, the image, its true mask, JAX's answer, and its difference from torch's.
+    """Write a PNG: the run's losses, the image, its true mask, JAX's output, and its difference from torch's.
 
     Raises:
         RunError: the folder `run` is no run.

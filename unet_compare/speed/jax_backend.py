@@ -72,15 +72,15 @@ class Job:
         return answers_of(model.fold(DEVICE.platform), compiler_options(DEVICE.platform))
 
     def _training(self) -> Callable[[Array, Array], Array]:
-        recipe, start = self.setup.recipe, self.checkpoint
-        update = updater(recipe, abstract_model(start, recipe, rewrites=not self.plain))
-        state = new_state(start, recipe, self.mesh)
-        controls = controls_of(recipe.optimizer.rate, 1.0, self.mesh)
+        train_config, start = self.setup.recipe, self.checkpoint
+        update = updater(train_config, abstract_model(start, train_config, rewrites=not self.plain))
+        state = new_state(start, train_config, self.mesh)
+        controls = controls_of(train_config.optimizer.rate, 1.0, self.mesh)
         program: Any = jax.jit(update, donate_argnums=0) if self.plain else None
 
         def run(image: Array, labels: Array) -> Array:
             nonlocal state, program
-            program = program or compiled(update, state, recipe, self.mesh, self.channels)
+            program = program or compiled(update, state, train_config, self.mesh, self.channels)
             state, values = program(state, image, labels, controls)
             return values
 

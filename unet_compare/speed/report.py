@@ -75,7 +75,7 @@ class Figures:
     """What a call takes beside what lies there between two of them."""
     compile_seconds: float
     difference: float | None
-    """How far the first answer is from the reference's, relative, as root mean squares; None: it is no number."""
+    """How far the first output is from the reference's, relative, as root mean squares; None: it is no number."""
 
 
 @dataclass(frozen=True)

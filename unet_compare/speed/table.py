@@ -9,7 +9,7 @@ from unet_compare.speed.report import CaseReport, Environment, Figures
 from unet_core.progress import Progress, silent
 
 TOLERANCES: dict[Precision, float] = {"float32": 1e-2, "bfloat16": 0.2}
-"""How far a first answer may be from the reference's, relative, before it is told (with TF32 it is about 1e-3)."""
+"""How far a first output may be from the reference's, relative, before it is told (with TF32 it is about 1e-3)."""
 
 HEADINGS = ("", "time", "ratio", "range", "speed", "of matmul", "memory", "compile")
 EXPLANATION = """
@@ -33,7 +33,7 @@ def print_environment(environment: Environment, precision: Precision) -> None:
 
 
 def print_case(report: CaseReport, precision: Precision) -> None:
-    """The table of one case, and below it who did not run, and whose answers are not the reference's."""
+    """The table of one case, and below it who did not run, and whose outputs are not the reference's."""
     to = f"; ratios to {report.reference}" if report.reference else ""
     say(f"\n{report.case}: {scaled(report.operations, 'FLOP')}{to}")
     if report.candidates:

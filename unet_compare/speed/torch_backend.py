@@ -52,7 +52,7 @@ class Theirs(nn.Module):
         self.config = config
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the code answers; of several tensors the first."""
+        """What the code returns; of several tensors the first."""
         answer = self.module(x)
         return answer if isinstance(answer, Tensor) else picked(answer)
 
@@ -116,22 +116,22 @@ class Job:
         return run
 
     def _training(self) -> Callable[[Tensor, Tensor], Tensor]:
-        recipe = self.setup.recipe
-        state = new_state(self.checkpoint, recipe, DEVICE)
+        train_config = self.setup.recipe
+        state = new_state(self.checkpoint, train_config, DEVICE)
         own = self.setup.subject.own_code(self.checkpoint)
         if own is not None:
             model: Any = Theirs(own, state.model.config).to(DEVICE).train()
             trained = [one for one in own.parameters() if one.requires_grad]
-            state = TrainState(model, optimizer_of(recipe.optimizer, trained), None)
+            state = TrainState(model, optimizer_of(train_config.optimizer, trained), None)
         state.model.to(memory_format=self._format)  # type: ignore[call-overload]
         state.model.low_resolution = self.low
         for group in state.optimizer.param_groups:
             group["fused"] = True
         if self.mode:
             state.model.logits = torch.compile(state.model.logits, mode=self.mode)  # type: ignore[method-assign]
-        update = updater(recipe, state)
+        update = updater(train_config, state)
         self.clear = state.optimizer.zero_grad
-        return lambda image, labels: update(image, labels, recipe.optimizer.rate, 1.0)
+        return lambda image, labels: update(image, labels, train_config.optimizer.rate, 1.0)
 
     @property
     def _format(self) -> torch.memory_format:

@@ -41,7 +41,7 @@ PAUSE = 0.05
 MATMULS = 3
 """Products of large matrices that are timed in a turn."""
 ANSWERS = 64
-"""Numbers of the first answer that are told."""
+"""Numbers of the first output that are told."""
 _STATUS = Path("/proc/self/status")
 
 
@@ -58,7 +58,7 @@ class Job(Protocol):
         """What is timed; returns when the device is done."""
 
     def answer(self, output: Any) -> np.ndarray:
-        """What a call answered: logits, NHWC, or loss and norm of the gradients."""
+        """What a call computed: logits, NHWC, or loss and norm of the gradients."""
 
     def settle(self) -> None:
         """Give back what is not needed between two turns."""
@@ -98,7 +98,7 @@ class Worker:
         return self.side.describe()
 
     def prepare(self) -> dict[str, Any]:
-        """Build, compile and warm up; a part of the first answer is told, so that candidates can be compared."""
+        """Build, compile and warm up; a part of the first output is told, so that candidates can be compared."""
         before = self._used()
         self.job = self.side.Job(self.setup)
         inputs = self._inputs(0, 1 + WARM_UP)

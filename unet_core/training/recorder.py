@@ -9,7 +9,7 @@ from typing import Self
 
 from unet_core.checkpoints.safetensors_file import read
 from unet_core.errors import CheckpointError, RunError
-from unet_core.prediction.evaluation import Evaluation
+from unet_core.prediction.evaluation import Bands, Evaluation, Share, evaluate
 from unet_core.progress import Progress
 from unet_core.training.history import History, read_history
 from unet_core.training.run import BEST, BOARD, HISTORY, Run
@@ -44,14 +44,30 @@ class TrainingPlan(ABC):
         recipe = self.run.recipe
         return step % recipe.save_every == 0 or step == recipe.steps or stop
 
+    def validate(self, step: int, bands: Bands, share: Share) -> bool:
+        """Validate; True where the network is better than the one that is kept, and this process keeps it.
+
+        Args:
+            step: updates made.
+            bands: the network.
+            share: the processes that validate together.
+
+        Raises:
+            RunError: its loss is no number.
+        """
+        run = self.run
+        found = evaluate(bands, run.validation, loss=run.recipe.loss, output=run.output, samples=4, share=share)
+        if not math.isfinite(found.loss):
+            raise self._diverged(f"the validation loss after step {step} is {found.loss}")
+        return self._better(step, found)
+
+    @abstractmethod
+    def _better(self, step: int, found: Evaluation) -> bool: ...
+
     def _check(self, last: int, found: Sequence[Sequence[float]]) -> None:
         for step, (loss, norm) in enumerate(found, last - len(found) + 1):
             if not math.isfinite(loss + norm):
                 raise self._diverged(f"the loss of step {step} is {loss}, the norm of its gradients {norm}")
-
-    def _check_validation(self, step: int, found: Evaluation) -> None:
-        if not math.isfinite(found.loss):
-            raise self._diverged(f"the validation loss after step {step} is {found.loss}")
 
     def _diverged(self, what: str) -> RunError:
         return RunError(f"{self.run.path}: {what}; train into a new folder with a smaller --rate, or with --clip 1")
@@ -88,13 +104,8 @@ class Follower(TrainingPlan):
         """
         self._check(last, found)
 
-    def evaluation(self, step: int, found: Evaluation) -> bool:
-        """Note the loss of a validation; False, for the first process keeps the best network.
-
-        Raises:
-            RunError: its loss is no number.
-        """
-        self._check_validation(step, found)
+    def _better(self, step: int, found: Evaluation) -> bool:  # noqa: ARG002
+        """False, for the first process keeps the best network."""
         self._losses.append(found.loss)
         return False
 
@@ -115,7 +126,7 @@ class Recorder(TrainingPlan):
         run: whose.
         step: updates that are behind it.
         progress: is told where the training is.
-        tell: is told in a line what has gone wrong and does not end the training.
+        tell: is told in a line what a validation finds, and what has gone wrong and does not end the training.
 
     Raises:
         RunError: the run is beyond the recipe's last step, or its history is damaged.
@@ -166,13 +177,8 @@ class Recorder(TrainingPlan):
         left = _clock((recipe.steps - last) * images / speed)
         self.progress(f"step {last}, loss {found[-1][0]:.4f}, {speed:.3g} images/s, {left} left", last / recipe.steps)
 
-    def evaluation(self, step: int, found: Evaluation) -> bool:
-        """Write down a validation; True where the network is better than the one that is kept.
-
-        Raises:
-            RunError: its loss is no number.
-        """
-        self._check_validation(step, found)
+    def _better(self, step: int, found: Evaluation) -> bool:
+        self.tell(f"step {step}: {found}")
         self.history.validation(step, found.to_dict())
         self._board.scalars(step, {f"validation/{name}": value for name, value in found.scalars().items()})
         for name, picture in found.samples.items():

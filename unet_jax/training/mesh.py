@@ -90,7 +90,7 @@ def _parsed(sizes: str) -> dict[Axis, int]:
     return found
 
 
-def check_rows(mesh: AnyMesh, recipe: TrainConfig, config: Description) -> None:
+def check_rows(mesh: AnyMesh, train_config: TrainConfig, config: Description) -> None:
     """Raise ConfigError where some level of the network has rows that `space` does not divide.
 
     XLA would pad them, and a device without a row of its own computes in vain. Of a network that was read from code
@@ -104,10 +104,10 @@ def check_rows(mesh: AnyMesh, recipe: TrainConfig, config: Description) -> None:
             )
         return
     least = 2**config.depth
-    if space > 1 and recipe.crop % (space * least):
+    if space > 1 and train_config.crop % (space * least):
         raise ConfigError(
-            f"crop {recipe.crop}: the {space} devices of space cannot share its rows evenly at all {config.depth + 1} "
-            f"levels; give a multiple of {space * least}"
+            f"crop {train_config.crop}: the {space} devices of space cannot share its rows evenly at all "
+            f"{config.depth + 1} levels; give a multiple of {space * least}"
         )
 
 

@@ -17,7 +17,8 @@ from unet_core.training.script_file import Script, TrainingFile
 from unet_core.training.state import MOMENTS, OptimizerState, TrainingState
 from unet_jax import checkpoint as orbax
 from unet_jax.canonical import translate
-from unet_jax.training.states import moments_of, training_item
+from unet_jax.training.state_folder import training_item
+from unet_jax.training.states import moments_of
 
 
 def read(path: Path) -> TrainingFile:

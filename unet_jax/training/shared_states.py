@@ -1,7 +1,8 @@
 """Training states of several hosts: each writes and reads its own parts of the arrays. PyTorch has nothing to match.
 
-The directories are those of `unet_jax.training.states`, which any one process reads whole. Of an array that is split
-over the devices the sha256 of each part is stored, so that no host needs it whole, neither to write nor to check it.
+The directories are those of `unet_jax.training.state_folder`, which any one process reads whole. Of an array that is
+split over the devices the sha256 of each part is stored, so that no host needs it whole, neither to write nor to check
+it.
 """
 
 import functools
@@ -28,16 +29,9 @@ from unet_jax.earlier import is_earlier
 from unet_jax.network import name_of
 from unet_jax.training.hosts import Hosts
 from unet_jax.training.mesh import of_state
-from unet_jax.training.states import SPARE, States, training_item
-from unet_jax.training.step import (
-    TrainState,
-    abstract_model,
-    abstract_state,
-    named_network,
-    named_rest,
-    new_state,
-    state_of,
-)
+from unet_jax.training.state_folder import SPARE, States, training_item
+from unet_jax.training.step import abstract_model, abstract_state, new_state
+from unet_jax.training.train_state import TrainState, named_network, named_rest, state_of
 
 _BYTES = 32
 """Of a sha256."""
@@ -78,17 +72,17 @@ class SharedStates(States):
             raise self._unwritten(step, error) from error
 
     def restored(
-        self, start: Checkpoint, recipe: TrainConfig, mesh: Mesh, tell: Callable[[str], None]
+        self, start: Checkpoint, train_config: TrainConfig, mesh: Mesh, tell: Callable[[str], None]
     ) -> tuple[int, TrainState]:
         """As `States.restored`; a state that is damaged on one host is passed over by all."""
-        shapes = abstract_state(abstract_model(start, recipe), recipe)
+        shapes = abstract_state(abstract_model(start, train_config), train_config)
         steps, damaged = self.steps(), list[int]()
         for step in reversed(steps):
             path, problem, state = self.folder / str(step), "another host says why", None
             try:
                 state = _read(path, step, start, shapes, of_state(mesh, shapes))
                 if state is None:  # every host reads all of it
-                    state = new_state(orbax.read(path), recipe, mesh, training_item(path, step))
+                    state = new_state(orbax.read(path), train_config, mesh, training_item(path, step))
             except CheckpointError as error:
                 problem = str(error)
             if self._hosts.all(state is not None) and state is not None:
@@ -97,7 +91,7 @@ class SharedStates(States):
             tell(f"{path} is damaged and passed over: {problem}")
             damaged.append(step)
         self._none_is_sound(steps)
-        return 0, new_state(start, recipe, mesh)
+        return 0, new_state(start, train_config, mesh)
 
     def _digests(self, arrays: Mapping[str, Array], stored: Callable[[str, np.ndarray], np.ndarray]) -> dict[str, Any]:
         """As `unet_core.checkpoints.checkpoint.is_intact` takes them; every host computes those of the parts that it

@@ -2,12 +2,11 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 from jax import Array
 from jax.sharding import Mesh
@@ -25,60 +24,48 @@ from unet_jax.compilation import compiler_options
 from unet_jax.network import Network, name_of
 from unet_jax.training.losses import loss_value
 from unet_jax.training.mesh import everywhere, gathered, of_batch, of_state, scattered, share, strips
-from unet_jax.training.optimizer_state import placeless
 from unet_jax.training.optimizers import averaged, clipped, optimizer_of
+from unet_jax.training.train_state import TrainState, Tree, flat, named_rest, subtree
 
 Arrays = dict[str, np.ndarray]
-Tree = dict[str, Any]
-"""Nested dicts of arrays, as `nnx.to_pure_dict` gives them."""
 
 _AHEAD = 2
 """Batches that are on their way to the devices while an update runs."""
 
 
-class TrainState(NamedTuple):
-    """What an update changes."""
-
-    params: Tree
-    """What the optimiser updates."""
-    stats: Tree
-    """The rest of the network: running statistics, counters, and parameters on which its logits do not depend."""
-    slots: optax.OptState
-    average: tuple[Tree, Tree] | None
-    """The moving average of parameters and statistics."""
-
-
-def abstract_model(checkpoint: Checkpoint, recipe: TrainConfig, *, rewrites: bool = True) -> Network:
+def abstract_model(checkpoint: Checkpoint, train_config: TrainConfig, *, rewrites: bool = True) -> Network:
     """The network in training mode, with shapes in place of arrays."""
     kinds: dict[str, Any] = {"float64": {"param_dtype": jnp.float64}, "bfloat16": {"dtype": jnp.bfloat16}}
-    options = kinds.get(recipe.precision, {})
-    return abstract(checkpoint, norm_parts=recipe.norm_parts, remat=recipe.remat, rewrites=rewrites, **options)
+    options = kinds.get(train_config.precision, {})
+    return abstract(
+        checkpoint, norm_parts=train_config.norm_parts, remat=train_config.remat, rewrites=rewrites, **options
+    )
 
 
-def new_state(checkpoint: Checkpoint, recipe: TrainConfig, mesh: Mesh, saved: Arrays | None = None) -> TrainState:
+def new_state(checkpoint: Checkpoint, train_config: TrainConfig, mesh: Mesh, saved: Arrays | None = None) -> TrainState:
     """The state before the first update, or a saved one, split over the devices; made there, inside `jit`.
 
     Args:
         checkpoint: the network to start from, or the saved one.
-        recipe: gives optimiser, precision, and whether there is an average.
+        train_config: gives optimiser, precision, and whether there is an average.
         mesh: the devices.
         saved: what `host_arrays` gave for the rest of a saved state.
 
     Raises:
         CheckpointError: `saved` is of another network, optimiser or precision.
     """
-    model = abstract_model(checkpoint, recipe)
+    model = abstract_model(checkpoint, train_config)
 
     def create(tensors: Tree) -> TrainState:
-        return fresh_state(tensors, model, recipe)
+        return fresh_state(tensors, model, train_config)
 
     def restore(tensors: Tree, leaves: list[Array]) -> TrainState:
         fresh = create(tensors)
-        rest = jax.tree.unflatten(jax.tree.structure(_rest(fresh)), leaves)
+        rest = jax.tree.unflatten(jax.tree.structure(fresh.rest), leaves)
         return TrainState(fresh.params, fresh.stats, **rest)
 
     tensors = nest(translate(checkpoint.tensors, "jax", checkpoint.config))
-    shapes = abstract_state(model, recipe)
+    shapes = abstract_state(model, train_config)
     places = of_state(mesh, shapes)
     if saved is None:
         made: TrainState = jax.jit(create, out_shardings=places)(tensors)
@@ -91,21 +78,21 @@ def new_state(checkpoint: Checkpoint, recipe: TrainConfig, mesh: Mesh, saved: Ar
     return restored
 
 
-def abstract_state(model: Network, recipe: TrainConfig) -> TrainState:
+def abstract_state(model: Network, train_config: TrainConfig) -> TrainState:
     """The state before the first update of an abstract model, with shapes in place of arrays."""
     tensors = nnx.to_pure_dict(nnx.state(model))
-    shapes: TrainState = jax.eval_shape(lambda tensors: fresh_state(tensors, model, recipe), tensors)
+    shapes: TrainState = jax.eval_shape(lambda tensors: fresh_state(tensors, model, train_config), tensors)
     return shapes
 
 
-def fresh_state(tensors: Tree, model: Network, recipe: TrainConfig) -> TrainState:
+def fresh_state(tensors: Tree, model: Network, train_config: TrainConfig) -> TrainState:
     """The state before the first update, of the tensors of a network; to be traced."""
     trees = map(nnx.to_pure_dict, nnx.state(model, _updated(model.graph), ...))
     params, stats = (
         jax.tree.map(lambda array, like: array.astype(like.dtype), subtree(tensors, tree), tree) for tree in trees
     )
-    slots = optimizer_of(recipe.optimizer).init(params)
-    return TrainState(params, stats, slots, (params, stats) if recipe.ema else None)
+    slots = optimizer_of(train_config.optimizer).init(params)
+    return TrainState(params, stats, slots, (params, stats) if train_config.ema else None)
 
 
 def _updated(graph: Graph) -> Any:
@@ -121,8 +108,8 @@ def host_arrays(state: TrainState) -> Arrays:
 def host_network(params: Tree, stats: Tree, checkpoint: Checkpoint) -> Checkpoint:
     """A copy of the network on the host, with the config, origin and evidence of `checkpoint`."""
     config = checkpoint.config
-    flat = {name: np.array(value) for name, value in _flat(params, stats).items()}
-    tensors = translate(flat, "torch", config)
+    copies = {name: np.array(value) for name, value in flat(params, stats).items()}
+    tensors = translate(copies, "torch", config)
     check_tensors(tensors, config, "the model")
     return Checkpoint(config, in_forward_order(tensors, config), checkpoint.origin, evidence=checkpoint.evidence)
 
@@ -142,19 +129,17 @@ def _same(tree: Any) -> Any:
 Controls = tuple[Float[Array, ""], Float[Array, ""], UInt32[Array, ""]]
 """The learning rate of an update, the part of the average that it renews, and the updates before it."""
 Update = Callable[[TrainState, Array, Array, Controls], tuple[TrainState, Float[Array, "2"]]]
-
-
 Differentiate = Callable[..., tuple[Tree, Tree, Array]]
 
 
-def differentiator(recipe: TrainConfig, model: Network, mesh: Mesh | None = None) -> Differentiate:
+def differentiator(train_config: TrainConfig, model: Network, mesh: Mesh | None = None) -> Differentiate:
     """The function that takes parameters, statistics, `accumulate` batches as in `placed`, and the updates before.
 
     It returns the gradients of the loss, the new statistics, and the loss; batches come one after the other. Dropout
     draws by the seed and the number of updates, whatever was drawn before: a resumed training draws the same.
 
     Args:
-        recipe: how to train.
+        train_config: how to train.
         model: what to train; its arrays are not used.
         mesh: over whose devices parameters and gradients are split; None: over none.
     """
@@ -163,7 +148,7 @@ def differentiator(recipe: TrainConfig, model: Network, mesh: Mesh | None = None
     def loss_of(params: Tree, stats: Tree, image: Array, labels: Array, key: Array) -> tuple[Array, Tree]:
         model = nnx.merge(graphdef, params, stats, copy=True)
         logits = model.logits(image, rngs=key)
-        loss = loss_value(recipe.loss, logits, labels) / recipe.accumulate
+        loss = loss_value(train_config.loss, logits, labels) / train_config.accumulate
         return loss, nnx.to_pure_dict(nnx.state(model, _updated(model.graph), ...)[1])
 
     def gradient(params: Tree, stats: Tree, image: Array, labels: Array, key: Array) -> tuple[Tree, Tree, Array]:
@@ -178,10 +163,10 @@ def differentiator(recipe: TrainConfig, model: Network, mesh: Mesh | None = None
         labels: UInt8[Array, "a n h w"],
         step: UInt32[Array, ""] | int = 0,
     ) -> tuple[Tree, Tree, Array]:
-        key = jax.random.fold_in(jax.random.key(recipe.seed), step)
-        keys = [jax.random.fold_in(key, number) for number in range(recipe.accumulate)]
+        key = jax.random.fold_in(jax.random.key(train_config.seed), step)
+        keys = [jax.random.fold_in(key, number) for number in range(train_config.accumulate)]
         gradients, stats, loss = gradient(params, stats, image[0], labels[0], keys[0])
-        for number in range(1, recipe.accumulate):
+        for number in range(1, train_config.accumulate):
             more, stats, part = gradient(params, stats, image[number], labels[number], keys[number])
             gradients, loss = jax.tree.map(jnp.add, gradients, more), loss + part
         return gradients, stats, loss
@@ -189,19 +174,19 @@ def differentiator(recipe: TrainConfig, model: Network, mesh: Mesh | None = None
     return differentiate
 
 
-def updater(recipe: TrainConfig, model: Network, mesh: Mesh | None = None) -> Update:
+def updater(train_config: TrainConfig, model: Network, mesh: Mesh | None = None) -> Update:
     """The function that makes one update; to be compiled with its first argument donated.
 
     It takes the state, `accumulate` batches as in `placed`, and the controls; it returns the new state, and loss and
     norm of the gradients before clipping.
 
     Args:
-        recipe: how to train.
+        train_config: how to train.
         model: what to train; its arrays are not used.
         mesh: as in `differentiator`.
     """
-    differentiate = differentiator(recipe, model, mesh)
-    optimizer = optimizer_of(recipe.optimizer)
+    differentiate = differentiator(train_config, model, mesh)
+    optimizer = optimizer_of(train_config.optimizer)
 
     def update(
         state: TrainState,
@@ -211,7 +196,7 @@ def updater(recipe: TrainConfig, model: Network, mesh: Mesh | None = None) -> Up
     ) -> tuple[TrainState, Float[Array, "2"]]:
         rate, renewal, step = controls
         gradients, stats, loss = differentiate(state.params, state.stats, image, labels, step)
-        gradients, norm = clipped(gradients, recipe.optimizer.clip)
+        gradients, norm = clipped(gradients, train_config.optimizer.clip)
         ways, slots = optimizer.update(gradients, state.slots, state.params)
         params = jax.tree.map(lambda param, way: param - rate.astype(param.dtype) * way, state.params, ways)
         average = None if state.average is None else averaged(state.average, (params, stats), renewal)
@@ -220,22 +205,22 @@ def updater(recipe: TrainConfig, model: Network, mesh: Mesh | None = None) -> Up
     return update
 
 
-def compiled(update: Update, state: TrainState, recipe: TrainConfig, mesh: Mesh, channels: int) -> Update:
+def compiled(update: Update, state: TrainState, train_config: TrainConfig, mesh: Mesh, channels: int) -> Update:
     """`update` for these devices, compiled once and for all; it takes no other shapes, and donates the state.
 
     Args:
         update: what `updater` gave.
         state: of the shapes and places that it is to take.
-        recipe: how large the batches are.
+        train_config: how large the batches are.
         mesh: the devices.
         channels: of the pictures.
     """
-    shape = (recipe.accumulate, recipe.batch, recipe.crop, recipe.crop)
+    shape = (train_config.accumulate, train_config.batch, train_config.crop, train_config.crop)
     split, whole = of_batch(mesh), everywhere(mesh)
     number = jax.ShapeDtypeStruct((), jnp.result_type(float), sharding=whole)
     image = jax.ShapeDtypeStruct((*shape, channels), jnp.result_type(float), sharding=split)
     labels = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=split)
-    options = compiler_options(mesh.devices.flat[0].platform, wide=recipe.precision == "float64")
+    options = compiler_options(mesh.devices.flat[0].platform, wide=train_config.precision == "float64")
     places = of_state(mesh, state), whole
     program = jax.jit(update, donate_argnums=0, out_shardings=places, compiler_options=options)
     step = jax.ShapeDtypeStruct((), jnp.uint32, sharding=whole)
@@ -243,26 +228,26 @@ def compiled(update: Update, state: TrainState, recipe: TrainConfig, mesh: Mesh,
     return made
 
 
-def placed(batches: Iterator[Batch], recipe: TrainConfig, mesh: Mesh) -> Iterator[tuple[Array, Array]]:
+def placed(batches: Iterator[Batch], train_config: TrainConfig, mesh: Mesh) -> Iterator[tuple[Array, Array]]:
     """The batches on the devices, [accumulate, batch, ...], the next ones on their way while one is used.
 
     Args:
         batches: of every batch the part that `unet_jax.training.mesh.share` says.
-        recipe: how large they are.
+        train_config: how large they are.
         mesh: the devices.
     """
     sharding = of_batch(mesh)
     kind = jnp.result_type(float)
-    number, count = share(mesh, recipe.batch)
-    first = number * recipe.batch // count
+    number, count = share(mesh, train_config.batch)
+    first = number * train_config.batch // count
 
     def put(part: np.ndarray) -> Array:
-        part = part.reshape(recipe.accumulate, -1, *part.shape[1:])
-        shape = (recipe.accumulate, recipe.batch, *part.shape[2:])
+        part = part.reshape(train_config.accumulate, -1, *part.shape[1:])
+        shape = (train_config.accumulate, train_config.batch, *part.shape[2:])
 
         def piece(index: tuple[slice, ...] | None) -> np.ndarray:
             every, examples, *rest = index or ()
-            start, stop, _ = examples.indices(recipe.batch)
+            start, stop, _ = examples.indices(train_config.batch)
             return part[(every, slice(start - first, stop - first), *rest)]
 
         return jax.make_array_from_callback(shape, sharding, piece)
@@ -285,44 +270,5 @@ def controls_of(rate: float, renewal: float, mesh: Mesh, step: int = 0) -> Contr
     return rates, renewals, steps
 
 
-def named_network(state: TrainState) -> dict[str, Any]:
-    """Parameters and statistics of a state, by dotted names, in the order of its leaves."""
-    return _flat(state.params, state.stats)
-
-
-def _flat(*trees: Tree) -> dict[str, Any]:
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): value
-        for tree in trees
-        for path, value in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def named_rest(state: TrainState) -> dict[str, Any]:
-    """What a state has besides the network, by dotted names; a slot's does not tell its place in the chain."""
-    return {
-        placeless(jax.tree_util.keystr(path, simple=True, separator=".")): value
-        for path, value in jax.tree_util.tree_leaves_with_path(_rest(state))
-    }
-
-
-def state_of(shapes: TrainState, network: dict[str, Any], rest: dict[str, Any]) -> TrainState:
-    """The inverse of `named_network` and `named_rest`, whose order the names have; `shapes` gives the structure."""
-    count = len(jax.tree.leaves(shapes.params))
-    leaves = list(network.values())
-    params = jax.tree.unflatten(jax.tree.structure(shapes.params), leaves[:count])
-    stats = jax.tree.unflatten(jax.tree.structure(shapes.stats), leaves[count:])
-    return TrainState(params, stats, **jax.tree.unflatten(jax.tree.structure(_rest(shapes)), list(rest.values())))
-
-
-def _rest(state: TrainState) -> dict[str, Any]:
-    return {"slots": state.slots, "average": state.average}
-
-
 def _kind(array: Any) -> Any:
     return None if array is None else (tuple(array.shape), np.dtype(array.dtype))
-
-
-def subtree(tree: Tree, like: Tree) -> Tree:
-    """The part of a tree that another one has."""
-    return {key: subtree(tree[key], value) if isinstance(value, dict) else tree[key] for key, value in like.items()}

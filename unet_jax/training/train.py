@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from unet_core.checkpoints.safetensors_file import write
 from unet_core.files import atomic
-from unet_core.prediction.evaluation import Evaluation, Share, evaluate
+from unet_core.prediction.evaluation import Share
 from unet_core.prediction.tile_geometry import shared_tile, tiling
 from unet_core.progress import Progress, silent
 from unet_core.training.recorder import Follower, Outcome, Recorder
@@ -24,17 +24,9 @@ from unet_jax.predict import Predictor
 from unet_jax.training.hosts import Hosts
 from unet_jax.training.mesh import check_rows, device_mesh, share
 from unet_jax.training.shared_states import SharedStates
-from unet_jax.training.states import States
-from unet_jax.training.step import (
-    Tree,
-    abstract_model,
-    compiled,
-    controls_of,
-    host_network,
-    on_one_device,
-    placed,
-    updater,
-)
+from unet_jax.training.state_folder import States
+from unet_jax.training.step import abstract_model, compiled, controls_of, host_network, on_one_device, placed, updater
+from unet_jax.training.train_state import Tree
 
 
 def train(
@@ -69,29 +61,33 @@ def train(
 def _train(
     run: Run, mesh: Mesh, hosts: Hosts, request: Request, progress: Progress, tell: Callable[[str], None]
 ) -> Outcome:
-    recipe, start = run.recipe, run.start
-    check_rows(mesh, recipe, start.config)
-    model = abstract_model(start, recipe)
+    train_config, start = run.recipe, run.start
+    check_rows(mesh, train_config, start.config)
+    model = abstract_model(start, train_config)
     if mesh.size > 1:
         among = f" of {hosts.count} hosts" if hosts.count > 1 else ""
         tell(f"on {mesh.size} devices{among}: {', '.join(f'{axis}={size}' for axis, size in mesh.shape.items())}")
     predictor = _predictor(run, model, mesh)
-    folder = run.path / STATES
+    folder, validators = run.path / STATES, Share(hosts.index, hosts.count, hosts.gathered)
 
-    with States(folder, recipe.keep) if hosts.count == 1 else SharedStates(folder, recipe.keep, hosts) as states:
-        step, state = states.restored(start, recipe, mesh, tell)
+    with (
+        States(folder, train_config.keep)
+        if hosts.count == 1
+        else SharedStates(folder, train_config.keep, hosts) as states
+    ):
+        step, state = states.restored(start, train_config, mesh, tell)
         progress(f"compiling for {mesh.size} x {mesh.devices.flat[0].device_kind}", 0)
-        update = compiled(updater(recipe, model, mesh), state, recipe, mesh, start.config.in_channels)
+        update = compiled(updater(train_config, model, mesh), state, train_config, mesh, start.config.in_channels)
         recorder = Recorder(run, step, progress, tell) if hosts.first else Follower(run, step)
         pending: list[Array] = []  # losses and norms that are still on the devices
         rates: list[float] = []
-        with recorder, run.batches(step, share(mesh, recipe.batch)) as batches:
-            ahead = placed(batches, recipe, mesh)
+        with recorder, run.batches(step, share(mesh, train_config.batch)) as batches:
+            ahead = placed(batches, train_config, mesh)
             stop = False
             while step < run.last and not stop:
                 rates.append(recorder.rate(step))
                 image, labels = next(ahead)
-                controls = controls_of(rates[-1], recipe.renewal(step), mesh, step)
+                controls = controls_of(rates[-1], train_config.renewal(step), mesh, step)
                 with jax.transfer_guard("disallow"):
                     state, values = update(state, image, labels, controls)
                 pending.append(values)
@@ -105,9 +101,7 @@ def _train(
                     rates.clear()
                 if recorder.validates(step):
                     judged: tuple[Tree, Tree] = on_one_device(state.average or (state.params, state.stats), mesh)
-                    found = _evaluation(run, judged, predictor, hosts)
-                    tell(f"step {step}: {found}")
-                    if recorder.evaluation(step, found):
+                    if recorder.validate(step, functools.partial(predictor.bands, variables=judged), validators):
                         with atomic(run.path / BEST, force=True) as partial:
                             write(partial, host_network(*judged, start))
                 if recorder.saves(step, stop):
@@ -122,15 +116,3 @@ def _predictor(run: Run, model: Network, mesh: Mesh) -> Predictor:
     tile = shared_tile(config, sizes)
     devices = mesh.local_devices[: max(len(tiling(config, size, tile)) for size in sizes)]
     return Predictor(model, tile=tile, devices=devices if len(devices) > 1 else None)
-
-
-def _evaluation(run: Run, judged: tuple[Tree, Tree], predictor: Predictor, hosts: Hosts) -> Evaluation:
-    """A validation, which all hosts make together."""
-    return evaluate(
-        functools.partial(predictor.bands, variables=judged),
-        run.validation,
-        loss=run.recipe.loss,
-        output=run.output,
-        samples=4,
-        share=Share(hosts.index, hosts.count, hosts.gathered),
-    )

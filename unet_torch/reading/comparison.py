@@ -10,13 +10,13 @@ from torch import Tensor
 from unet_core.errors import UNetError, first_line, some
 from unet_core.graph import Graph
 from unet_torch.execution import Executed, execute
+from unet_torch.reading.code import Code, Trace, float64, place_of, quiet, tensors_of
 from unet_torch.reading.draws import Drawn, Draws
-from unet_torch.reading.tracing import Code, Trace, float64, place_of, quiet, tensors_of
 
 EVAL_BUDGET = 1e-10
-"""Relative to the largest value of the answer; both are computed by the same operations, and agree to 1e-14."""
+"""Relative to the largest value of the output; both are computed by the same operations, and agree to 1e-14."""
 TRAINING_BUDGET = 1e-9
-"""Of answers, gradients and running statistics, relative to the largest value of each."""
+"""Of outputs, gradients and running statistics, relative to the largest value of each."""
 
 _PART = 8_000_000
 """Parameters whose gradients are compared at once: all of them would take as much memory as the network, twice."""
@@ -60,7 +60,7 @@ class Comparison:
         self._answers: dict[tuple[tuple[int, ...], int, bool], dict[str, Tensor] | str] = {}
 
     def enliven(self, size: Sequence[int]) -> None:
-        """From now on with tensors that let every part count, unless the code then answers no numbers at this size."""
+        """From now on with tensors that let every part count, unless the code then returns no numbers at this size."""
         self.code.enliven()
         self._answers.clear()
         if not all(bool(answer.isfinite().all()) for answer in self.own(size).values()):
@@ -77,7 +77,7 @@ class Comparison:
         return torch.randn(batch, self.channels, *size, generator=generator, dtype=torch.float64)
 
     def own(self, size: Sequence[int], batch: int = 1, *, random: bool = False) -> dict[str, Tensor]:
-        """What the code answers in eval mode: all its tensors, by their places.
+        """What the code returns in eval mode: all its tensors, by their places.
 
         Raises:
             CodeError: it fails.
@@ -121,17 +121,17 @@ class Comparison:
     def check_training(
         self, graph: Graph, trace: Trace, out: int | str | None, size: Sequence[int], batch: int
     ) -> tuple[Check, tuple[str, ...]]:
-        """Both in training mode: answers, the gradients of every parameter, and running statistics after a step.
+        """Both in training mode: outputs, the gradients of every parameter, and running statistics after a step.
 
         Args:
             graph: what was read.
             trace: of its training mode; or of its eval mode, where it is held to be the same.
-            out: which of the answers is meant.
+            out: which of the outputs is meant.
             size: of the picture.
             batch: how many pictures.
 
         Returns:
-            What was found, and the places of all tensors that the code answers.
+            What was found, and the places of all tensors that the code returns.
 
         Raises:
             CodeError: the code fails, or has no gradient.

@@ -10,10 +10,11 @@ from torch import nn
 from unet_core.errors import ConfigError, UNetError, shown, some
 from unet_core.graph import Graph, Sizes
 from unet_core.progress import Progress
+from unet_torch.reading.code import Code, Trace
 from unet_torch.reading.comparison import EVAL_BUDGET, Check, CodeError, Comparison
 from unet_torch.reading.probing import Size, sizes_taken
 from unet_torch.reading.program import UnreadableError
-from unet_torch.reading.tracing import Code, Trace, traced
+from unet_torch.reading.tracing import traced
 
 _SIZES: Mapping[int, tuple[Size, ...]] = {2: ((95, 63), (64, 96)), 3: ((47, 31, 63), (32, 64, 32))}
 """Where code is traced: odd on every level, then multiples of 32."""
@@ -51,7 +52,7 @@ class Reader:
         code: the module.
         channels: of the picture; None: those of the first convolution.
         wanted: sizes that the network must take.
-        out: which of its answers is meant.
+        out: which of its outputs is meant.
         progress: is told what comes next.
 
     Raises:
@@ -193,7 +194,7 @@ class Reader:
         raise UNetError(f"what its code does depends on the size ({where}): name the sizes that you need (--size)")
 
     def _in_training(self, followed: _Followed) -> tuple[Graph, list[Check], tuple[str, ...]]:
-        """The graph with what it computes in training mode, how that was checked, and all that the code answers."""
+        """The graph with what it computes in training mode, how that was checked, and all that the code returns."""
         graph, trace = followed.graph, followed.trace
         try:
             return self._trained(graph, trace, followed)  # most networks do the same, but for dropout and norms

@@ -26,7 +26,7 @@ class UnreadableError(UNetError):
 
 @dataclass(frozen=True)
 class Map:
-    """The answer of a node, or the picture."""
+    """The output of a node, or the picture."""
 
     node: str
     shape: Shape
@@ -112,7 +112,7 @@ class Program:
         base: str | None = None,
         **attributes: Any,
     ) -> Map:
-        """One more node: its answer, with the dtype of its first input."""
+        """One more node: its output, with the dtype of its first input."""
         maps = [self.map(value) for value in inputs]
         held = {role: tensor for role, tensor in (tensors or {}).items() if tensor is not None}
         path, leaf = self.scope
@@ -146,7 +146,7 @@ class Program:
         return isinstance(value, Map) and value.node in self._trained
 
     def map(self, value: Any) -> Map:
-        """The same as the answer of a node."""
+        """The same as the output of a node."""
         if isinstance(value, Map):
             return value
         if isinstance(value, Held):
@@ -205,7 +205,7 @@ class Program:
         """The nodes that are kept, under their final names; the output is the last.
 
         Raises:
-            UnreadableError: what is computed from the answer renews statistics.
+            UnreadableError: what is computed from the output renews statistics.
         """
         names = {INPUT: INPUT}
         taken: Counter[str] = Counter()

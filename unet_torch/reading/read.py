@@ -11,10 +11,10 @@ from unet_core.errors import UNetError, some
 from unet_core.graph import Graph
 from unet_core.progress import Progress, silent
 from unet_torch.canonical import unwrapped
+from unet_torch.reading.code import Code, place_of, tensors_of
 from unet_torch.reading.comparison import Check
 from unet_torch.reading.export import Reader
 from unet_torch.reading.probing import Size
-from unet_torch.reading.tracing import Code, place_of, tensors_of
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Reading:
     source: str
     """What the module is called."""
     outputs: tuple[str, ...]
-    """The places of all tensors that the module answers; of a single one, nothing."""
+    """The places of all tensors that the module returns; of a single one, nothing."""
     output: int
-    """Which of them the graph answers."""
+    """Which of them the graph computes."""
     checks: tuple[Check, ...]
     """In eval mode, then in training mode, unless `graph.untrained` says why not."""
     notes: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class Reading:
 
 
 def picked(answer: Any, out: int | str | None = None) -> Tensor:
-    """Of what a module answers, the tensor that is meant.
+    """Of what a module returns, the tensor that is meant.
 
     Args:
         answer: a tensor, or tuples, lists and dicts of them.
@@ -75,19 +75,19 @@ def read(
     The module is left as it is; a copy of it in float64 is run.
 
     Args:
-        module: takes one picture, [n, c, h, w] or [n, c, d, h, w], and answers one map or several.
+        module: takes one picture, [n, c, h, w] or [n, c, d, h, w], and returns one map or several.
         example: a picture, or its height and width, depth first where it has one, which the network must take; left
             out, sizes that networks usually take are tried.
         channels: of the picture, where there is no example; left out, those of the first convolution.
         sizes: more that the network must take. Where no one graph is the code at these and at sizes in general, the
             network takes these alone.
-        out: which of several answers is meant, counted flat or by key; by default the first.
+        out: which of several outputs is meant, counted flat or by key; by default the first.
         name: of the code, for messages; by default that of the class.
         progress: is told what comes next.
 
     Raises:
-        UNetError: torch cannot export it, an operation has no row in the table, or the graph does not answer as the
-            code does.
+        UNetError: torch cannot export it, an operation has no row in the table, or the graph does not compute what
+            the code does.
     """
     module = unwrapped(module)
     source = name or type(module).__name__

@@ -51,7 +51,7 @@ _CHECKS = frozenset({"_assert_scalar", "_assert_tensor_metadata", "_assert_async
 
 @dataclasses.dataclass(frozen=True)
 class _Broken:
-    """What no graph says; an error only where the answer depends on it."""
+    """What no graph says; an error only where the output depends on it."""
 
     why: str
 
@@ -94,14 +94,14 @@ class Translation:
         self.without_row: set[str] = set()
 
     def run(self) -> list[Any]:
-        """What the module answers, flat: maps, and whatever else."""
+        """What the module returns, flat: maps, and whatever else."""
         specs = {spec.arg.name: spec for spec in self.exported.graph_signature.input_specs}
         graph = self.exported.graph
         given = [self._given(specs[node.name]) for node in graph.nodes if node.op == "placeholder"]
         return self._run(self.exported.graph_module, [_Cell(value) for value in given])
 
     def require(self, value: Any) -> Map:
-        """One of its answers, for which every operation must be known.
+        """One of its outputs, for which every operation must be known.
 
         Raises:
             UnreadableError: code that no graph says.
@@ -209,7 +209,7 @@ class Translation:
         return fx.node.map_arg(item, self._now)
 
     def _computed(self, node: fx.Node, first: Any = None) -> Any:
-        """What a node of the code answers; with another first argument."""
+        """What a node of the code computes; with another first argument."""
         args = [self._resolved(item) for item in node.args]
         kwargs = {name: self._resolved(item) for name, item in node.kwargs.items()}
         if first is not None:
@@ -250,7 +250,7 @@ class Translation:
         return bound
 
     def _checked(self, node: fx.Node, value: Any) -> Any:
-        """The answer with torch's dtype; its sizes must be torch's own where the code was traced."""
+        """The output with torch's dtype; its sizes must be torch's own where the code was traced."""
         found = node.meta.get("val")
         if isinstance(value, tuple) and isinstance(found, list | tuple):
             return tuple(_typed(self.p, *pair) for pair in zip(value, found, strict=True))

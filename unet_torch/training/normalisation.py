@@ -91,15 +91,15 @@ class GlobalBatchNorm(_Replacing):
         self.get_buffer("num_batches_tracked").add_(1)
 
 
-def prepared(model: Model, recipe: TrainConfig, processes: Processes) -> Model:
-    """`model`, in which every BatchNorm takes the statistics that `recipe` names; changed in place.
+def prepared(model: Model, train_config: TrainConfig, processes: Processes) -> Model:
+    """`model`, in which every BatchNorm takes the statistics that `train_config` names; changed in place.
 
     Args:
         model: the network, in one process or, the same, in each of several.
-        recipe: gives the parts of the batch.
+        train_config: gives the parts of the batch.
         processes: those that share the batch.
     """
-    parts = recipe.norm_parts // processes.size
+    parts = train_config.norm_parts // processes.size
     if isinstance(model, Network):
         model.norm_parts = max(parts, 1)
         return model
@@ -108,8 +108,8 @@ def prepared(model: Model, recipe: TrainConfig, processes: Processes) -> Model:
             continue
         if parts > 1:
             model.set_submodule(name, PartedBatchNorm(layer, parts))
-        elif recipe.norm_parts == 1 and processes.size > 1 and processes.device.type == "cpu":
+        elif train_config.norm_parts == 1 and processes.size > 1 and processes.device.type == "cpu":
             model.set_submodule(name, GlobalBatchNorm(layer))
-    if recipe.norm_parts == 1 and processes.size > 1 and processes.device.type != "cpu":
+    if train_config.norm_parts == 1 and processes.size > 1 and processes.device.type != "cpu":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model

@@ -12,15 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unet_core.checkpoints.contents import INNER, WRAPPERS
 from unet_core.errors import CheckpointError, shown, some
 from unet_core.graph.canonical import FLOATS, contiguous
 from unet_core.training.script_file import is_plain
 from unet_core.training.settings import OptimizerName
 from unet_core.training.state import MOMENTS, MOST_UPDATES, OptimizerState
 from unet_torch.canonical import as_numpy, as_torch
-
-Shapes = Mapping[str, tuple[int, ...]]
+from unet_torch.training.parameter_groups import Shapes, named_parameters
 
 _SETTINGS: Mapping[OptimizerName, frozenset[str]] = {
     "adam": frozenset({"betas", "eps", "amsgrad"}),
@@ -33,7 +31,7 @@ _COMMON = {
     *("params", "param_names", "lr", "weight_decay", "maximize", "foreach", "capturable", "differentiable", "fused"),
     *("decoupled_weight_decay", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr"),
 }
-"""RunConfig that any of them has, or that torch's schedulers add."""
+"""Settings that any of them has, or that torch's schedulers add."""
 
 _OFF: Mapping[str, tuple[Any, str]] = {
     "amsgrad": (False, "the running maximum of exp_avg_sq, which optax has otherwise"),
@@ -41,12 +39,9 @@ _OFF: Mapping[str, tuple[Any, str]] = {
     "dampening": (0, "SGD's damping of every gradient but the first"),
     "maximize": (False, "steps up the gradient"),
 }
-"""RunConfig that change what is remembered or how, their value where they are off, and what they are."""
+"""Settings that change what is remembered or how, their value where they are off, and what they are."""
 
 _STEP_KINDS = {torch.float32: "float32", torch.float64: "float64", torch.int64: "int64"}
-
-_MOST_WAYS = 2_000
-"""Ways of sharing parameters out among groups that are followed at a time."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +80,7 @@ def read(saved: Any, keys: Mapping[str, str], shapes: Shapes, source: str, *, id
         for index, entry in entries.items()
     }
     seen = {index: _shape_in(found) for index, found in tensors.items()}
-    parameters = _parameters(groups, seen, keys, shapes, source)
+    parameters = named_parameters(groups, seen, keys, shapes, source)
     left = {name: what for name, (off, what) in _OFF.items() if any(group.get(name, off) != off for group in groups)}
     known = _COMMON | _SETTINGS["adam" if optimizer == "adamw" else optimizer]
     unknown = [name for group in groups for name in group if name not in known and not isinstance(group[name], str)]
@@ -174,104 +169,6 @@ def _shape_in(found: Mapping[str, Tensor]) -> tuple[int, ...] | None:
     return next((tuple(value.shape) for value in found.values()), None)
 
 
-def _parameters(
-    groups: Sequence[Mapping[str, Any]],
-    seen: Mapping[int, tuple[int, ...] | None],
-    keys: Mapping[str, str],
-    shapes: Shapes,
-    source: str,
-) -> tuple[str, ...]:
-    """The canonical name of every index: by name where the groups have names, otherwise by the module's order."""
-    sizes = [len(group["params"]) for group in groups]
-    if all("param_names" in group for group in groups):
-        named = _by_name([str(name) for group in groups for name in group["param_names"]], keys, source)
-        if len(named) != sum(sizes):
-            raise CheckpointError(f"{source}: has {len(named)} param_names for {sum(sizes)} parameters")
-    else:
-        if sum(sizes) != len(keys):
-            raise CheckpointError(
-                f"{source}: the optimiser has {sum(sizes)} parameters, the network {len(keys)}; nothing tells which is "
-                "which: make the optimiser of model.named_parameters(), so that it stores their names"
-            )
-        order = list(keys.values())
-        named = tuple(order) if len(groups) == 1 or not seen else _shared_out(order, sizes, seen, shapes, source)
-    wrong = [
-        f"parameter {index} is {_text(shape)}, {named[index]} is {_text(shapes[named[index]])}"
-        for index, shape in seen.items()
-        if shape is not None and shape != shapes[named[index]]
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"{source}: the optimiser's parameters are not those of the network, in order: {some(wrong)}"
-        )
-    return named
-
-
-def _by_name(names: Sequence[str], keys: Mapping[str, str], source: str) -> tuple[str, ...]:
-    bare = {_unwrapped(name): key for name, key in keys.items()}
-    unknown = [name for name in names if name not in keys and _unwrapped(name) not in bare]
-    if unknown:
-        raise CheckpointError(f"{source}: the optimiser has parameters that the network has not: {some(unknown)}")
-    return tuple(keys[name] if name in keys else bare[_unwrapped(name)] for name in names)
-
-
-def _unwrapped(name: str) -> str:
-    """A name without what wrappers put before it, which the optimiser's names and the file's may have or not."""
-    parts = [part for part in name.split(".") if part not in INNER]
-    while len(parts) > 2 and parts[0] in WRAPPERS:
-        del parts[0]
-    return ".".join(parts)
-
-
-def _shared_out(
-    order: Sequence[str],
-    sizes: Sequence[int],
-    seen: Mapping[int, tuple[int, ...] | None],
-    shapes: Shapes,
-    source: str,
-) -> tuple[str, ...]:
-    """The only way in which the groups, each in the module's order, have the shapes of their moments.
-
-    Raises:
-        CheckpointError: there is none, or several.
-    """
-    starts = [sum(sizes[:number]) for number in range(len(sizes))]
-
-    def fits(index: int, key: str) -> bool:
-        return seen.get(index) in (None, shapes[key])
-
-    frontier: dict[tuple[int, ...], int] = {(0,) * len(sizes): 1}  # how far each group is: in how many ways
-    levels: list[dict[tuple[int, ...], int]] = []
-    for key in order:
-        levels.append(frontier)
-        further: dict[tuple[int, ...], int] = {}
-        for taken, ways in frontier.items():
-            for number, start in enumerate(starts):
-                if taken[number] < sizes[number] and fits(start + taken[number], key):
-                    step = (*taken[:number], taken[number] + 1, *taken[number + 1 :])
-                    further[step] = min(further.get(step, 0) + ways, 2)
-        frontier = further
-        if len(frontier) > _MOST_WAYS:
-            break
-    ways = frontier.get(tuple(sizes), 0)
-    if ways != 1 or len(levels) != len(order):
-        why = "leaves open which parameter is which" if frontier else "fits the network in no order"
-        raise CheckpointError(
-            f"{source}: the optimiser has {len(sizes)} parameter groups and no names; what it remembers {why}: make "
-            "the optimiser of model.named_parameters(), so that it stores their names"
-        )
-    named: dict[int, str] = {}
-    taken = tuple(sizes)
-    for key, level in zip(reversed(order), reversed(levels), strict=True):
-        for number, start in enumerate(starts):
-            step = (*taken[:number], taken[number] - 1, *taken[number + 1 :])
-            if step in level and fits(start + step[number], key):
-                named[start + step[number]] = key
-                taken = step
-                break
-    return tuple(named[index] for index in range(len(order)))
-
-
 def _values(value: Tensor, source: str) -> np.ndarray:
     if value.layout != torch.strided or value.numel() * value.itemsize > value.untyped_storage().nbytes():
         raise CheckpointError(f"{source}: the optimiser's state is no dense tensor of its own")
@@ -306,7 +203,3 @@ def _step_kind(entries: Mapping[int, Mapping[str, Any]]) -> str:
     if step is None:
         return "float32"
     return _STEP_KINDS.get(step.dtype, "float32") if isinstance(step, Tensor) else "int"
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "a number"

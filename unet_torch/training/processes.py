@@ -32,20 +32,21 @@ class Processes:
     rank: int = 0
     size: int = 1
 
-    def check(self, recipe: TrainConfig, config: Description) -> None:
+    def check(self, train_config: TrainConfig, config: Description) -> None:
         """Raise ConfigError where they cannot share this training of the network of `config`."""
-        if recipe.batch % self.size:
+        if train_config.batch % self.size:
             raise ConfigError(
-                f"batch {recipe.batch}: is not divided by the {self.size} processes; give a multiple of {self.size}"
+                f"batch {train_config.batch}: is not divided by the {self.size} processes; give a multiple of "
+                f"{self.size}"
             )
-        if recipe.norm_parts > 1 and recipe.norm_parts % self.size:
+        if train_config.norm_parts > 1 and train_config.norm_parts % self.size:
             raise ConfigError(
-                f"norm_parts {recipe.norm_parts}: the {self.size} processes do not divide them; give 1, or a multiple "
-                f"of {self.size}"
+                f"norm_parts {train_config.norm_parts}: the {self.size} processes do not divide them; give 1, or a "
+                f"multiple of {self.size}"
             )
-        if recipe.compile and self.size > 1:
+        if train_config.compile and self.size > 1:
             raise ConfigError("--compile: is for one process; leave it out")
-        if self.size > 1 and recipe.norm_parts == 1 and isinstance(config, Graph) and config.averages_batches:
+        if self.size > 1 and train_config.norm_parts == 1 and isinstance(config, Graph) and config.averages_batches:
             raise ConfigError(
                 "norm_parts 1: several processes have no statistics of the whole batch of a network that was read from "
                 f"its code; give --norm-parts {self.size}, for those of each process, or train by --backend jax"

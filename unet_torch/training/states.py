@@ -99,14 +99,14 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"{step:06}.pt"
 
 
-def read(folder: Path, step: int, start: Checkpoint, recipe: TrainConfig) -> TrainingState:
+def read(folder: Path, step: int, start: Checkpoint, train_config: TrainConfig) -> TrainingState:
     """A state of a run, in canonical form.
 
     Args:
         folder: of the run's states.
         step: which.
         start: the network that the run started from, for its config.
-        recipe: how it trains.
+        train_config: how it trains.
 
     Raises:
         CheckpointError: it is damaged, or of another network or optimiser.
@@ -118,22 +118,22 @@ def read(folder: Path, step: int, start: Checkpoint, recipe: TrainConfig) -> Tra
         raise
     except Exception as error:  # whatever torch meets in a damaged file
         raise CheckpointError(f"{path}: not a sound state: {first_line(error)}") from error
-    return canonical_form(saved, start, recipe, str(path))
+    return canonical_form(saved, start, train_config, str(path))
 
 
-def canonical_form(saved: dict[str, Any], start: Checkpoint, recipe: TrainConfig, source: str) -> TrainingState:
+def canonical_form(saved: dict[str, Any], start: Checkpoint, train_config: TrainConfig, source: str) -> TrainingState:
     """What `TrainState.state_dict` gave, in canonical form; shares its memory where it can.
 
     Args:
         saved: that.
         start: the network that its run started from, for its config.
-        recipe: how its run trains.
+        train_config: how its run trains.
         source: for messages.
 
     Raises:
         CheckpointError: it is of another network or optimiser.
     """
-    names = ("model", "average") if recipe.ema is not None else ("model",)
+    names = ("model", "average") if train_config.ema is not None else ("model",)
     networks: list[dict[str, np.ndarray]] = []
     for name in names:
         if not isinstance(saved.get(name), Mapping):
@@ -144,28 +144,28 @@ def canonical_form(saved: dict[str, Any], start: Checkpoint, recipe: TrainConfig
         networks.append(in_forward_order(tensors, start.config))
     shapes = updated_shapes(start.config)
     found = optimizer_state.read(saved.get("optimizer"), {key: key for key in shapes}, shapes, source)
-    if found.left or MOMENTS[found.state.optimizer] != MOMENTS[recipe.optimizer.optimizer]:
+    if found.left or MOMENTS[found.state.optimizer] != MOMENTS[train_config.optimizer.optimizer]:
         raise CheckpointError(f"{source}: holds the optimiser of another training")
     if found.state.step not in (None, saved["step"]):
         raise CheckpointError(f"{source}: its optimiser has made {found.state.step} updates, its run {saved['step']}")
-    optimizer = dataclasses.replace(found.state, optimizer=recipe.optimizer.optimizer, step=saved["step"])
+    optimizer = dataclasses.replace(found.state, optimizer=train_config.optimizer.optimizer, step=saved["step"])
     network = Checkpoint(start.config, networks[0], start.origin, evidence=start.evidence)
     optimizer.check(network, source)
-    return TrainingState(saved["step"], network, optimizer, networks[1] if recipe.ema is not None else None)
+    return TrainingState(saved["step"], network, optimizer, networks[1] if train_config.ema is not None else None)
 
 
-def saved_form(state: TrainingState, recipe: TrainConfig, rate: float) -> dict[str, Any]:
+def saved_form(state: TrainingState, train_config: TrainConfig, rate: float) -> dict[str, Any]:
     """A state in canonical form as `TrainState.load_state_dict` takes it, in memory of its own.
 
     Args:
         state: the state.
-        recipe: how its run trains.
+        train_config: how its run trains.
         rate: the learning rate of its last update.
     """
     config = state.network.config
     shapes = updated_shapes(config)
     like = [nn.Parameter(torch.empty(shape, device="meta")) for shape in shapes.values()]
-    groups = optimizer_of(recipe.optimizer, like).state_dict()["param_groups"]
+    groups = optimizer_of(train_config.optimizer, like).state_dict()["param_groups"]
     groups = [{**group, "lr": rate} for group in groups]
     model, average = (
         None if tensors is None else {key: as_torch(value) for key, value in under_all_names(tensors, config).items()}
@@ -179,14 +179,14 @@ def saved_form(state: TrainingState, recipe: TrainConfig, rate: float) -> dict[s
     }
 
 
-def write(folder: Path, state: TrainingState, recipe: TrainConfig, rate: float) -> None:
+def write(folder: Path, state: TrainingState, train_config: TrainConfig, rate: float) -> None:
     """Write a state in canonical form as the only one of a run; the arguments are those of `saved_form`.
 
     Raises:
         RunError: it cannot be written.
     """
     with States(folder, 1) as states:
-        states.save(state.step, saved_form(state, recipe, rate))
+        states.save(state.step, saved_form(state, train_config, rate))
 
 
 def _saved(path: Path, step: int) -> dict[str, Any]:

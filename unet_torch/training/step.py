@@ -53,31 +53,31 @@ class TrainState:
 
 
 def new_state(
-    checkpoint: Checkpoint, recipe: TrainConfig, device: torch.device, processes: Processes | None = None
+    checkpoint: Checkpoint, train_config: TrainConfig, device: torch.device, processes: Processes | None = None
 ) -> TrainState:
     """The state before the first update, on the device, in the memory format of `memory_format`.
 
     Args:
         checkpoint: the network to start from.
-        recipe: gives optimiser, precision, and whether there is an average.
+        train_config: gives optimiser, precision, and whether there is an average.
         device: where to.
         processes: those that train together; None: this one alone.
     """
-    model = prepared(from_checkpoint(checkpoint), recipe, processes or Processes(device))
-    model = model.to(device, dtype_of(recipe)).train()
+    model = prepared(from_checkpoint(checkpoint), train_config, processes or Processes(device))
+    model = model.to(device, dtype_of(train_config)).train()
     model = model.to(memory_format=memory_format(device))  # type: ignore[call-overload]  # of nn.Module, as documented
-    average = copy.deepcopy(model).eval() if recipe.ema else None
+    average = copy.deepcopy(model).eval() if train_config.ema else None
     if isinstance(model, Network):
         model.generator = torch.Generator(device)
     named = dict(model.named_parameters())
     updated = updated_shapes(checkpoint.config)
     for name, parameter in named.items():
         parameter.requires_grad_(name in updated)
-    return TrainState(model, optimizer_of(recipe.optimizer, [named[name] for name in updated]), average)
+    return TrainState(model, optimizer_of(train_config.optimizer, [named[name] for name in updated]), average)
 
 
 def updater(
-    recipe: TrainConfig, state: TrainState, processes: Processes | None = None
+    train_config: TrainConfig, state: TrainState, processes: Processes | None = None
 ) -> Callable[..., Float[Tensor, "2"]]:
     """The function that makes one update of `state`, in place.
 
@@ -86,13 +86,13 @@ def updater(
     before clipping, without waiting for them.
 
     Args:
-        recipe: how to train.
+        train_config: how to train.
         state: what to train.
         processes: those that train together, each on its part of the batches; None: this one alone.
     """
     together = processes or Processes(next(state.model.parameters()).device)
-    logits = torch.compile(state.model.logits) if recipe.compile else together.parallel(state.model)
-    batch = recipe.batch // together.size
+    logits = torch.compile(state.model.logits) if train_config.compile else together.parallel(state.model)
+    batch = train_config.batch // together.size
     names = tensor_specs(state.model.config)
     generator = state.model.generator if isinstance(state.model, Network) else None
 
@@ -106,15 +106,18 @@ def updater(
         parts = zip(image.split(batch), labels.split(batch), strict=True)
         for number, (part_image, part_labels) in enumerate(parts):
             if generator is not None:
-                generator.manual_seed(_seed(recipe.seed, step, number, together.rank))
-            with torch.autocast(image.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                answer = logits(part_image)
-            answer = answer.to(torch.promote_types(answer.dtype, torch.float32))
+                generator.manual_seed(_seed(train_config.seed, step, number, together.rank))
+            with torch.autocast(image.device.type, torch.bfloat16, enabled=train_config.precision == "bfloat16"):
+                output = logits(part_image)
+            output = output.to(torch.promote_types(output.dtype, torch.float32))
             # Of the whole batch: what weighs classes, or is a Dice coefficient, is no mean over its parts.
-            part = loss_value(recipe.loss, together.of_all(answer), together.of_all(part_labels)) / recipe.accumulate
+            part = (
+                loss_value(train_config.loss, together.of_all(output), together.of_all(part_labels))
+                / train_config.accumulate
+            )
             (part * together.size).backward()  # of which the mean over the processes is taken
             loss = loss + part.detach()
-        norm = clipped(state.model.parameters(), recipe.optimizer.clip)
+        norm = clipped(state.model.parameters(), train_config.optimizer.clip)
         state.optimizer.step()
         if state.average is not None:
             average, current = (
@@ -127,19 +130,19 @@ def updater(
     return update
 
 
-def placed(batch: Batch, recipe: TrainConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+def placed(batch: Batch, train_config: TrainConfig, device: torch.device) -> tuple[Tensor, Tensor]:
     """A batch on the device, NCHW; from pinned memory, and without waiting, where that is a GPU."""
     image, labels = torch.from_numpy(batch.image).permute(0, 3, 1, 2), torch.from_numpy(batch.labels)
     if device.type == "cuda":
         image, labels = image.pin_memory(), labels.pin_memory()
-    image = image.to(device, dtype_of(recipe), non_blocking=True, memory_format=memory_format(device))
+    image = image.to(device, dtype_of(train_config), non_blocking=True, memory_format=memory_format(device))
     return image, labels.to(device, non_blocking=True)
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
     """How maps lie in memory: channels_last, which is fastest, but on a CPU as torch has them by itself.
 
-    There torch sums up a channels_last map's mean and variance in float32, point after point: BatchNorm's answer to
+    There torch sums up a channels_last map's mean and variance in float32, point after point: BatchNorm's output for
     pictures of a flat background is 0.6 % off at 512x512, and 5e-8 otherwise. An update takes 5 to 7 % longer.
     """
     return torch.contiguous_format if device.type == "cpu" else torch.channels_last
@@ -150,6 +153,6 @@ def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence((_DROPOUT, *numbers)).generate_state(1, np.uint64)[0])
 
 
-def dtype_of(recipe: TrainConfig) -> torch.dtype:
+def dtype_of(train_config: TrainConfig) -> torch.dtype:
     """Of weights and images."""
-    return torch.float64 if recipe.precision == "float64" else torch.float32
+    return torch.float64 if train_config.precision == "float64" else torch.float32

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from unet_core.prediction.evaluation import Share, evaluate
+from unet_core.prediction.evaluation import Share
 from unet_core.prediction.tile_geometry import shared_tile
 from unet_core.progress import Progress, silent
 from unet_core.training.recorder import Follower, Outcome, Recorder
@@ -39,18 +39,18 @@ def train(
     Raises:
         unet_core.UNetError: a loss that is no number, or a state that cannot be written or read; in one line.
     """
-    recipe, start = run.recipe, run.start
+    train_config, start = run.recipe, run.start
     together = processes or alone()
-    together.check(recipe, start.config)
+    together.check(train_config, start.config)
     device = together.device
-    state = new_state(start, recipe, device, together)
-    update = updater(recipe, state, together)
+    state = new_state(start, train_config, device, together)
+    update = updater(train_config, state, together)
     judged = state.average or state.model
     tile = shared_tile(start.config, run.validation.sizes)
-    predictor = Predictor(judged, tile=tile, bfloat16=recipe.precision == "bfloat16")
+    predictor = Predictor(judged, tile=tile, bfloat16=train_config.precision == "bfloat16")
     share = Share(together.rank, together.size, together.gathered)
 
-    with stop_requests() as request, States(run.path / STATES, recipe.keep) as states:
+    with stop_requests() as request, States(run.path / STATES, train_config.keep) as states:
         step = states.newest(state.load_state_dict, tell)
         recorder = Recorder(run, step, progress, tell) if together.rank == 0 else Follower(run, step)
         pending: list[Tensor] = []  # losses and norms that are still on the device
@@ -59,8 +59,8 @@ def train(
             stop = False
             while step < run.last and not stop:
                 rates.append(recorder.rate(step))
-                image, labels = placed(next(batches), recipe, device)
-                pending.append(update(image, labels, rates[-1], recipe.renewal(step), step))
+                image, labels = placed(next(batches), train_config, device)
+                pending.append(update(image, labels, rates[-1], train_config.renewal(step), step))
                 step += 1
                 # Asked once: what is saved below is what was fetched.
                 stop = together.total(float(request.signal is not None)) > 0 or step == run.last
@@ -71,16 +71,7 @@ def train(
                     rates.clear()
                 if recorder.validates(step):
                     together.align(judged)
-                    found = evaluate(
-                        predictor.bands,
-                        run.validation,
-                        loss=recipe.loss,
-                        output=run.output,
-                        samples=4,
-                        share=share,
-                    )
-                    tell(f"step {step}: {found}")
-                    if recorder.evaluation(step, found):
+                    if recorder.validate(step, predictor.bands, share):
                         save(judged, run.path / BEST, force=True)
                 if recorder.saves(step, stop) and together.rank == 0:
                     recorder.flush()

@@ -1,10 +1,9 @@
 """Convolutions, linear layers, attention and normalisation."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from unet_core.graph.operations import Pairs
-from unet_torch.reading.aten.rows import Number, row
+from unet_torch.reading.aten.rows import Number, of_rank, row
 from unet_torch.reading.program import Array, Constant, Held, Map, Program, UnreadableError
 
 
@@ -22,12 +21,6 @@ def held(p: Program, value: Array | None, what: str) -> Held | None:
         f"{p.place}: {what} is computed, as by weight_norm or spectral_norm; make it a plain one first, by "
         "torch.nn.utils.parametrize.remove_parametrizations or torch.nn.utils.remove_weight_norm"
     )
-
-
-def of_rank(values: Any, rank: int) -> tuple[Any, ...]:
-    """One for each spatial axis."""
-    values = tuple(values) if isinstance(values, list | tuple) else (values,)
-    return values * rank if len(values) == 1 else values
 
 
 @row("conv1d", "conv2d", "conv3d", "convolution")
@@ -147,7 +140,7 @@ def addmm(
 
 @row("einsum")
 def einsum(p: Program, equation: str, xs: Sequence[Array]) -> Map:
-    """With the axes of the answer as letters, which code may leave out."""
+    """With the axes of the output as letters, which code may leave out."""
     equation = equation.replace(" ", "")
     if "->" not in equation:
         letters = sorted(letter for letter in set(equation) - {","} if equation.count(letter) == 1)

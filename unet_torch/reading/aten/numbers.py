@@ -144,7 +144,7 @@ def known(function: Any) -> bool:
 
 
 def computed(function: Any, arguments: tuple[Any, ...]) -> Any:
-    """What a function that code calls with sizes answers.
+    """What a function that code calls with sizes returns.
 
     Raises:
         ValueError: it is no expression of whole numbers.

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from unet_core.graph.sizes import Dim
-from unet_torch.reading.aten.layers import of_rank
-from unet_torch.reading.aten.rows import row
+from unet_torch.reading.aten.rows import of_rank, row
 from unet_torch.reading.program import Array, Map, Program, UnreadableError
 
 

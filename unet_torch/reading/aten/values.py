@@ -19,7 +19,7 @@ def same(p: Program, x: Array) -> Array:
 
 @row("detach")
 def detach(p: Program, x: Array) -> Array:
-    """Nothing for the answer; the gradient ends there."""
+    """Nothing for the output; the gradient ends there."""
     if p.training and p.is_trained(x):
         raise UnreadableError(f"{p.place}: it detaches a map from its gradient")
     return x

@@ -1,10 +1,10 @@
-"""PyTorch's side of the comparison. `unet_compare/jax_backend.py` is the twin."""
+"""PyTorch's side of the comparison. `unet_compare/backends/jax_backend.py` is the twin."""
 
 import numpy as np
 import torch
 
 from conversion.backends.torch_backend import parity
-from unet_compare.backends import Pictures, Precision, in_dtype
+from unet_compare.backends.backend import Pictures, Precision, in_dtype
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.data.batches import Batch
 from unet_core.training.train_config import TrainConfig
@@ -18,22 +18,22 @@ _TF32 = (8, 0)
 
 
 class Trainer:
-    """See `unet_compare.backends.Trainer`; torch has nothing to compile."""
+    """See `unet_compare.backends.backend.Trainer`; torch has nothing to compile."""
 
-    def __init__(self, recipe: TrainConfig) -> None:
-        self._recipe = recipe
+    def __init__(self, train_config: TrainConfig) -> None:
+        self._recipe = train_config
 
     def start(self, checkpoint: Checkpoint) -> "Training":
         return Training(checkpoint, self._recipe)
 
 
 class Training:
-    """See `unet_compare.backends.Training`."""
+    """See `unet_compare.backends.backend.Training`."""
 
-    def __init__(self, checkpoint: Checkpoint, recipe: TrainConfig) -> None:
-        self._recipe, self._device = recipe, _device()
-        self._state = new_state(checkpoint, recipe, self._device)
-        self._update = updater(recipe, self._state)
+    def __init__(self, checkpoint: Checkpoint, train_config: TrainConfig) -> None:
+        self._recipe, self._device = train_config, _device()
+        self._state = new_state(checkpoint, train_config, self._device)
+        self._update = updater(train_config, self._state)
         self._made = 0
 
     def step(self, batch: Batch, rate: float) -> tuple[float, float]:
@@ -53,7 +53,7 @@ class Training:
 
 
 def lacks_tf32() -> str | None:
-    """See `unet_compare.backends.Side`."""
+    """See `unet_compare.backends.backend.Backend`."""
     if not torch.cuda.is_available():
         return "PyTorch runs on a CPU"
     if torch.cuda.get_device_capability() < _TF32:
@@ -62,7 +62,7 @@ def lacks_tf32() -> str | None:
 
 
 def predict(checkpoint: Checkpoint, precision: Precision, pictures: Pictures) -> list[np.ndarray]:
-    """See `unet_compare.backends.Side`."""
+    """See `unet_compare.backends.backend.Backend`."""
     wide = precision == "float64"
     device, dtype = _device(), torch.float64 if wide else torch.float32
     model = from_checkpoint(in_dtype(checkpoint, "float64" if wide else "float32")).to(device)

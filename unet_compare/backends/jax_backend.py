@@ -1,4 +1,4 @@
-"""JAX's side of the comparison, on one device. `unet_compare/torch_backend.py` is the twin."""
+"""JAX's side of the comparison, on one device. `unet_compare/backends/torch_backend.py` is the twin."""
 
 import functools
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import AxisType
 
 from conversion.backends.jax_backend import parity
-from unet_compare.backends import Pictures, Precision, in_dtype
+from unet_compare.backends.backend import Pictures, Precision, in_dtype
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.data.batches import Batch
 from unet_core.graph.canonical import Description
@@ -19,17 +19,18 @@ from unet_jax.canonical import translate
 from unet_jax.checkpoint import from_checkpoint
 from unet_jax.compilation import compiler_options
 from unet_jax.predict import Predictor
-from unet_jax.training.step import TrainState, Update, abstract_model, compiled, controls_of, new_state, placed, updater
+from unet_jax.training.step import Update, abstract_model, compiled, controls_of, new_state, placed, updater
+from unet_jax.training.train_state import TrainState, named_network
 
 _TF32 = 8.0
 """The compute capability that has it."""
 
 
 class Trainer:
-    """See `unet_compare.backends.Trainer`; the programs are compiled for the first network."""
+    """See `unet_compare.backends.backend.Trainer`; the programs are compiled for the first network."""
 
-    def __init__(self, recipe: TrainConfig) -> None:
-        self.recipe = recipe
+    def __init__(self, train_config: TrainConfig) -> None:
+        self.recipe = train_config
         self.mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1], axis_types=(AxisType.Auto,))
         self._programs: tuple[Update, Predictor] | None = None
 
@@ -45,7 +46,7 @@ class Trainer:
 
 
 class Training:
-    """See `unet_compare.backends.Training`."""
+    """See `unet_compare.backends.backend.Training`."""
 
     def __init__(
         self, trainer: Trainer, config: Description, state: TrainState, update: Update, predictor: Predictor
@@ -64,20 +65,16 @@ class Training:
         return loss, norm
 
     def tensors(self) -> dict[str, np.ndarray]:
-        return translate({name: np.asarray(value) for name, value in self._leaves()}, "torch", self._config)
+        arrays = {name: np.asarray(value) for name, value in named_network(self._state).items()}
+        return translate(arrays, "torch", self._config)
 
     def logits(self, pictures: Pictures) -> list[np.ndarray]:
         with parity("float32"):
             return [self._predictor.logits(picture, (self._state.params, self._state.stats)) for picture in pictures]
 
-    def _leaves(self) -> Any:
-        for tree in (self._state.params, self._state.stats):
-            for path, value in jax.tree_util.tree_leaves_with_path(tree):
-                yield jax.tree_util.keystr(path, simple=True, separator="."), value
-
 
 def lacks_tf32() -> str | None:
-    """See `unet_compare.backends.Side`."""
+    """See `unet_compare.backends.backend.Backend`."""
     device = jax.devices()[0]
     if device.platform != "gpu":
         return f"JAX runs on a {device.platform.upper()}"
@@ -87,7 +84,7 @@ def lacks_tf32() -> str | None:
 
 
 def predict(checkpoint: Checkpoint, precision: Precision, pictures: Pictures) -> list[np.ndarray]:
-    """See `unet_compare.backends.Side`."""
+    """See `unet_compare.backends.backend.Backend`."""
     kind: Literal["float64", "float32"] = "float64" if precision == "float64" else "float32"
     platform = jax.devices()[0].platform
     options = compiler_options(platform, wide=kind == "float64")

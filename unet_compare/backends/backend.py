@@ -50,7 +50,7 @@ class Training(Protocol):
         """Parameters and statistics as they are now. They may be views, to be let go of before the next step."""
 
     def logits(self, pictures: Pictures) -> list[Float[np.ndarray, "h w k"]]:
-        """What the network answers in eval mode."""
+        """What the network computes in eval mode."""
 
 
 class Trainer(Protocol):
@@ -61,12 +61,12 @@ class Trainer(Protocol):
 
 
 class Backend(Protocol):
-    """A framework: `unet_compare.torch_backend` and `unet_compare.jax_backend`. Products are full float32, unless
-    they are to
-    be TF32.
+    """A framework: `unet_compare.backends.torch_backend` and `unet_compare.backends.jax_backend`.
+
+    Products are full float32, unless they are to be TF32.
     """
 
-    def Trainer(self, recipe: TrainConfig) -> Trainer:  # noqa: N802  (a class)
+    def Trainer(self, train_config: TrainConfig) -> Trainer:  # noqa: N802  (a class)
         """Trains by this recipe."""
 
     def lacks_tf32(self) -> str | None:
@@ -84,7 +84,7 @@ def side(framework: Framework) -> Backend:
     Raises:
         MissingFrameworkError: it is not installed.
     """
-    module: Any = needed(f"unet_compare.{framework}_backend")
+    module: Any = needed(f"unet_compare.backends.{framework}_backend")
     found: Backend = module
     return found
 

@@ -1,0 +1,1 @@
+"""The frameworks that are compared, each behind one face."""
