@@ -24,7 +24,7 @@ from unet_jax.compilation import compiler_options
 from unet_jax.network import Network, name_of
 from unet_jax.training.losses import loss_value
 from unet_jax.training.mesh import everywhere, gathered, of_batch, of_state, scattered, share, strips
-from unet_jax.training.optimizers import averaged, clipped, optimizer_of
+from unet_jax.training.optimizers import averaged, clipped, in_place, optimizer_of
 from unet_jax.training.train_state import TrainState, Tree, flat, named_rest, subtree
 
 Arrays = dict[str, np.ndarray]
@@ -196,7 +196,7 @@ def updater(train_config: TrainConfig, model: Network, mesh: Mesh | None = None)
     ) -> tuple[TrainState, Float[Array, "2"]]:
         rate, renewal, step = controls
         gradients, stats, loss = differentiate(state.params, state.stats, image, labels, step)
-        gradients, norm = clipped(gradients, train_config.optimizer.clip)
+        gradients, norm = clipped(in_place(gradients), train_config.optimizer.clip)
         ways, slots = optimizer.update(gradients, state.slots, state.params)
         params = jax.tree.map(lambda param, way: param - rate.astype(param.dtype) * way, state.params, ways)
         average = None if state.average is None else averaged(state.average, (params, stats), renewal)
