@@ -26,10 +26,10 @@ test: $(READY)
 	$(BIN)/pytest -n $(WORKERS) -m 'not slow and not long'
 
 test-slow: $(READY)
-	XLA_FLAGS=--xla_backend_optimization_level=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'slow and not long'
+	SHAPES=1 XLA_FLAGS=--xla_backend_optimization_level=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile -m 'slow and not long'
 
 test-long: $(READY)
-	XLA_FLAGS=--xla_backend_optimization_level=1 $(BIN)/pytest -m long
+	SHAPES=1 XLA_FLAGS=--xla_backend_optimization_level=1 $(BIN)/pytest -m long
 
 fuzz: $(READY)
 	FUZZ=$(FUZZ) $(BIN)/pytest -n $(WORKERS) tests/test_fuzz.py

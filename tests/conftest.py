@@ -1,4 +1,4 @@
-"""Tiny networks with statistics that training left behind, and shape checks on every annotated signature."""
+"""Tiny networks with statistics that training left behind; where SHAPES is set, all annotated shapes are checked."""
 
 import gc
 import os
@@ -26,7 +26,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 import jaxtyping
 from jaxtyping import install_import_hook
 
-install_import_hook(["unet_core.graph.resampling", "unet_torch", "unet_jax", "conversion"], "beartype.beartype")
+if os.environ.get("SHAPES"):  # a tenth of the tests' time
+    install_import_hook(["unet_core.graph.resampling", "unet_torch", "unet_jax", "conversion"], "beartype.beartype")
 
 import numpy as np
 import pytest

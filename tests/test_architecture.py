@@ -1,4 +1,4 @@
-"""The rooms: no arrow points up, nothing imports itself, and docs/architecture.md points at what it names."""
+"""The rooms: no arrow points up, none goes round, files are short; docs/architecture.md points at what it names."""
 
 import ast
 import functools
@@ -71,6 +71,31 @@ def test_no_module_imports_itself_round_a_corner():
 
     for module in at_once:
         visit(module, ())
+
+
+def test_a_folders_modules_stand_on_few_floors():
+    """A chain of imports among the modules of one folder has six at most."""
+    at_once = {module: targets for (module, late), targets in imports().items() if not late}
+    parents = {module.rpartition(".")[0] for module in at_once}
+    folder = {module: module if module in parents else module.rpartition(".")[0] for module in at_once}
+
+    @functools.cache
+    def chain(module, place):
+        longest = max((chain(target, place) for target in at_once[module]), key=len, default=())
+        return (module, *longest) if folder[module] == place else longest
+
+    for module, place in folder.items():
+        assert len(chain(module, place)) <= 6, " > ".join(chain(module, place))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_files_and_functions_are_read_at_one_go(package):
+    for path in (ROOT / package).rglob("*.py"):
+        text = path.read_text()
+        assert text.count("\n") <= 300, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
 
 
 @pytest.mark.parametrize(("name", "path", "line"), LINK.findall((ROOT / "docs/architecture.md").read_text()))

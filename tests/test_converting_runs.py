@@ -359,6 +359,7 @@ def test_a_run_is_proven_before_it_gets_its_name(run, tmp_path, small_proof, cap
     assert inputs == ["random 3x4x4", "update 7, pictures", "update 7, labels"]
 
 
+@pytest.mark.slow
 def test_a_moved_run_is_the_same_training(runs, small_proof, capsys):
     assert main(["verify", str(runs / "torch"), str(runs / "jax")]) == 0
     assert "SAME: the trainings are the same" in capsys.readouterr().out
@@ -418,6 +419,7 @@ def test_a_best_network_from_after_the_state_is_left_out(better, run, tmp_path, 
     assert ("may be from after step 4 and is left out" in capsys.readouterr().out) == better
 
 
+@pytest.mark.slow
 def test_what_only_one_framework_has_may_be_set_after_a_move(run, tmp_path, cells):
     convert(run, tmp_path / "new", to="jax", verify=False)
     recipe = dataclasses.replace(read_run_config(tmp_path / "new").recipe, remat=True, steps=6)

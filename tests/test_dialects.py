@@ -113,6 +113,7 @@ def test_the_projects_networks_at_full_size(tmp_path, name):
     assert np.abs(ours - exact).max() <= 1.25 * np.abs(own - exact).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", few(["milesial bilinear with biases", "mateuszbuda", "flat names"], "flat names"))
 def test_a_live_module_crosses_over_in_training_mode(name, x64):
     make, _, _, size = FOREIGN[name]
@@ -447,6 +448,7 @@ def test_blocks_of_equal_widths_are_asked_for(tmp_path, capsys):
     assert torch.equal(unet_torch.load(tmp_path / "b.safetensors").up1.conv[0].weight, model.up1.conv[0].weight)
 
 
+@pytest.mark.slow
 def test_the_proof_sees_what_a_projects_code_makes_of_its_logits(tmp_path):
     model, read = by_names(tmp_path, lambda: Milesial2019(3, 1, width=2), Hints(output="logits"), "b.pt")
     proof = conversion.verify(model, read, size=(64, 64))

@@ -272,6 +272,7 @@ def test_a_node_that_b_lacks_is_passed_by():
     assert result.cause == "an odd size is resized instead of padded with zeros"
 
 
+@pytest.mark.slow
 def test_a_program_that_is_no_graphs_is_seen(monkeypatch):
     """Where a rewrite is at fault, every node by itself is right."""
     monkeypatch.setattr("unet_jax.network.rewritten", lambda graph, tensors: (graph, _scaled(tensors)))

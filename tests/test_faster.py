@@ -91,7 +91,7 @@ def inputs(config, size, seed=0):
 @pytest.mark.parametrize(
     "config", [FAMILY[0], *(pytest.param(config, marks=pytest.mark.slow) for config in FAMILY[1:])]
 )
-@pytest.mark.parametrize("fewer", [False, True])
+@pytest.mark.parametrize("fewer", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_faster_network_trains_as_the_plain_one(x64, monkeypatch, config, fewer):
     """On a size that is odd at one level for the rows, at the other for the columns; one of the maps is wide.
 

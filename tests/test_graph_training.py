@@ -448,6 +448,7 @@ def test_the_next_update_is_compared_without_chance(changed):
     assert all(check.ok for check in checks) == (changed is None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_a_run_is_moved_and_goes_on(backend, whole, cells, start, tmp_path):
     from conversion import convert

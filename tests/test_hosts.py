@@ -146,6 +146,7 @@ def test_two_hosts_train_as_one_does(two, whole):
     assert distance(two, whole) < BOUND
 
 
+@pytest.mark.slow
 def test_another_batch_would_be_seen(cells, whole, tmp_path):
     """The control."""
     run = tmp_path / "run"

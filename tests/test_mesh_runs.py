@@ -92,6 +92,7 @@ def test_a_state_of_eight_devices_goes_on_on_one(split, whole, tmp_path):
     assert distance(tmp_path / "run", whole) < BOUND
 
 
+@pytest.mark.slow
 def test_a_state_of_eight_devices_converts_without_them(split, tmp_path):
     """To a .pt file, bit for bit; and the run to PyTorch. Every array has the digest that was stored for it."""
     pytest.importorskip("torch")

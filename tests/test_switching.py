@@ -320,6 +320,7 @@ def test_a_count_of_updates_that_is_off_by_one_would_be_seen(optimizer, off, fir
     assert apart((optimizer, "constant"), first, second, off=off) > SEEN
 
 
+@pytest.mark.slow
 @EITHER
 @pytest.mark.parametrize(
     "schedule", ["cosine", *(pytest.param(name, marks=pytest.mark.slow) for name in SCHEDULES if name not in FLAT)]

@@ -70,6 +70,7 @@ def test_another_learning_rate_leaves_the_band(monkeypatch):
     assert "its weights part from A's by 0.5 of the way" in found.verdict
 
 
+@pytest.mark.slow
 def test_a_rate_that_is_one_percent_off_is_seen_in_the_length_of_the_first_step(monkeypatch):
     from unet_compare.backends import jax_backend
 
