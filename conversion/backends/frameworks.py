@@ -1,9 +1,7 @@
 """Imports of the two frameworks, made when a job needs them and not before."""
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
 
 from unet_core.errors import MissingFrameworkError
 
@@ -39,9 +37,3 @@ def importing() -> Iterator[None]:
         raise MissingFrameworkError(
             f"this needs {name}, which is not installed: pip install -e '.[{extra}]' -c constraints.txt", name=package
         ) from error
-
-
-def needed(module: str) -> ModuleType:
-    """Import a module by its name, as `importing` does."""
-    with importing():
-        return importlib.import_module(module)

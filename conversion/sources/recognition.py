@@ -4,10 +4,11 @@ import io
 import pickletools
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from conversion.backends.frameworks import needed
+from conversion.backends.frameworks import importing
 from conversion.sources.configs import read_run_config
 from conversion.sources.named import NamedCode
 from unet_core.checkpoints.containers import LEGACY_MAGIC
@@ -50,8 +51,13 @@ def named_code(path: Path, *, trust: bool = False, fold: int | str | None = None
         options |= {"trust": trust}
     if kind == "nnunet":
         options |= {"fold": fold}
-    named: NamedCode = needed(f"conversion.sources.{kind}").read(options.pop("folder", path), **options)
-    return named
+    with importing():
+        from conversion.sources import bundle, exported, nnunet, pickled, scripted, segmentation_models
+    readers: dict[str, Callable[..., NamedCode]] = {
+        module.__name__.rpartition(".")[2]: module.read
+        for module in (bundle, exported, nnunet, pickled, scripted, segmentation_models)
+    }
+    return readers[kind](options.pop("folder", path), **options)
 
 
 _RUNS = {

@@ -1,13 +1,13 @@
 """What the comparison asks of either framework, in NHWC and under canonical names, in torch's layouts."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
 from conversion.backends.backend import Framework
-from conversion.backends.frameworks import needed
+from conversion.backends.frameworks import importing
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.data.batches import Batch
 from unet_core.errors import UNetError
@@ -84,9 +84,14 @@ def side(framework: Framework) -> Backend:
     Raises:
         MissingFrameworkError: it is not installed.
     """
-    module: Any = needed(f"unet_compare.backends.{framework}_backend")
-    found: Backend = module
-    return found
+    with importing():
+        if framework == "torch":
+            from unet_compare.backends import torch_backend
+
+            return torch_backend
+        from unet_compare.backends import jax_backend
+
+        return jax_backend
 
 
 def in_dtype(checkpoint: Checkpoint, dtype: str) -> Checkpoint:
