@@ -92,6 +92,7 @@ def file_module_of(container: Container) -> FileModule | None:
         return None
     if container is Container.SAFETENSORS:
         return safetensors_file
+    assert container is Container.TORCH
     with importing():
         import unet_torch.checkpoint
     return unet_torch.checkpoint

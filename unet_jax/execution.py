@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Shaped
 
 from unet_core.graph import INPUT, Graph, Node
-from unet_jax.operations import OPERATIONS, Layout
+from unet_jax.operations import OPERATIONS, Layout, norms
 
 Tensors = Mapping[str, Array]
 Uniform = Callable[[tuple[int, ...]], Array]
@@ -25,7 +25,7 @@ KEPT = "kept"
 KERNELS = ("convolution", "transposed_convolution", "upsampled_convolution")
 """The operations whose kernel XLA likes spatial axes first."""
 _COSTLY = (*KERNELS, "linear", "matmul", "attention")
-_NORMS = ("batch_norm", "instance_norm", "group_norm", "layer_norm")
+_NORMS = frozenset(norms.ROWS)
 """Their tensors stay in float32 at least, whatever the maps are in."""
 _WEIGHTS = ("rows", "columns")
 """And those of an interpolation."""
