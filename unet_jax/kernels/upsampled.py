@@ -85,10 +85,9 @@ def by_products(
     together = group(2 * len(columns), kernel.shape[3]) if packs else 1
     if kernel.shape[3] <= _FEW:
         kernel = packed_kernel(kernel, together)
-        each = [wide[1][column::together] for column in range(together)]
-        raised = jnp.concatenate(
-            [jnp.einsum("Ww,nhwc->nhWc", part, x, precision=lax.Precision.HIGHEST) for part in each], 3
-        )
+        columns = wide[1].reshape(-1, together, x.shape[2])
+        raised = jnp.einsum("pqw,nhwc->nhpqc", columns, x, precision=lax.Precision.HIGHEST)
+        raised = raised.reshape(*raised.shape[:3], -1)
         along = kernel.transpose(1, 2, 0, 3).reshape(1, 3, kernel.shape[2], -1)
         across = lax.conv_general_dilated(raised, along, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         across = across.reshape(*across.shape[:3], 3, -1)
