@@ -81,10 +81,8 @@ def convert_by(
         if options.verify or source.state is not None:
             progress(f"reading {dst.name} back", 0.1)
             back = job.read_back(partial)
-            changed = difference(source.state, back.state) if source.state and back.state else []
-            if changed:  # a bug of ours, or a disk that does not keep what is written
-                arrays = f"{len(changed)} arrays came back otherwise, {changed[0]} among them"
-                raise CheckpointError(f"{dst}: not written: {arrays}")
+            if source.state is not None:
+                _require_same(source.state, back, dst)
         if options.verify:
             proof = job.prove(back, lambda text, done: progress(text, 0.15 + 0.85 * done))
             if not proof.equal:
@@ -100,6 +98,16 @@ def convert_by(
                 job.embed(partial, issued)
             issued = _write_certificate(issued, partial, job.digested(partial))
     return Conversion(src, dst, source.checkpoint, proof, source.state, certificate=issued)
+
+
+def _require_same(state: TrainingState, back: Content, dst: Path) -> None:
+    """Raise CheckpointError where a training came back otherwise: a bug of ours, or a disk that keeps nothing."""
+    if back.state is None:
+        raise CheckpointError(f"{dst}: not written: its training did not come back")
+    changed = difference(state, back.state)
+    if changed:
+        arrays = f"{len(changed)} arrays came back otherwise, {changed[0]} among them"
+        raise CheckpointError(f"{dst}: not written: {arrays}")
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The convolution and its gradients; on a CPU with fewer multiplications. PyTorch has oneDNN for this."""
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -9,7 +8,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from unet_jax.kernels import winograd
-from unet_jax.kernels.general import Form, by_platform
+from unet_jax.kernels.general import Form, by_platform, pulled
 from unet_jax.kernels.packing import group, packed, packed_kernel, unpacked
 
 _WIDE = 32
@@ -94,18 +93,18 @@ def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
 
 
 def _backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    x, kernel = saved
-    plain, forms = _pulled(convolve_plain), _forms(x, kernel)
-    by_kernel, by_x = ({"default": form} for form in plain)
-    if "tpu" in forms:
-        by_kernel["tpu"], by_x["tpu"] = _pulled(forms["tpu"])
+    gradients = {platform: partial(pulled, form) for platform, form in _forms(*saved).items()}
+    of_both: tuple[Array, Array] = lax.platform_dependent(*saved, gradient, **gradients | {"cpu": _gradients_on_cpu})
+    return of_both
+
+
+def _gradients_on_cpu(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
+    of_x, of_kernel = pulled(convolve_plain, x, kernel, gradient)
     on_cpu = _on_cpu(gradient, x.shape[-1])
     if on_cpu is not None:
-        by_x["cpu"] = lambda _, kernel, gradient: _input_gradient(on_cpu, gradient, kernel)
+        of_x = _input_gradient(on_cpu, gradient, kernel)
     if winograd.is_exact(x.dtype) and x.shape[2] >= _WIDE:
-        by_kernel["cpu"] = lambda x, _, gradient: winograd.kernel_gradient(x, gradient)
-    of_x: Array = lax.platform_dependent(x, kernel, gradient, **by_x)
-    of_kernel: Array = lax.platform_dependent(x, kernel, gradient, **by_kernel)
+        of_kernel = winograd.kernel_gradient(x, gradient)
     return of_x, of_kernel
 
 
@@ -114,20 +113,3 @@ _convolve.defvjp(_forward, _backward)
 
 def _input_gradient(convolve: Form, gradient: Array, kernel: Array) -> Array:
     return convolve(gradient, kernel[::-1, ::-1].swapaxes(2, 3))
-
-
-_Pulled = Callable[[Array, Array, Array], Array]
-
-
-def _pulled(convolve: Form) -> tuple[_Pulled, _Pulled]:
-    """The gradients by the kernel and by the map, given map, kernel and the gradient by what is made of them."""
-
-    def by_kernel(x: Array, kernel: Array, gradient: Array) -> Array:
-        (of_kernel,) = jax.linear_transpose(partial(convolve, x), kernel)(gradient)
-        return of_kernel
-
-    def by_x(x: Array, kernel: Array, gradient: Array) -> Array:
-        (of_x,) = jax.linear_transpose(lambda x: convolve(x, kernel), x)(gradient)
-        return of_x
-
-    return by_kernel, by_x
