@@ -23,6 +23,7 @@ from flax import nnx
 
 from unet_jax.operations import OPERATIONS
 from unet_jax.training import step as in_jax
+from unet_jax.training.layout import in_torchs_layout
 from unet_jax.training.mesh import device_mesh
 from unet_torch.canonical import to_canonical
 from unet_torch.training import step as in_torch
@@ -268,7 +269,7 @@ def test_a_biased_variance_would_be_seen(monkeypatch):
 
         @jax.jit
         def forward(params, stats, image):
-            model = nnx.merge(graphdef, params, stats, copy=True)
+            model = nnx.merge(graphdef, *in_torchs_layout((params, stats)), copy=True)
             model.logits(image)
             return nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 

@@ -19,6 +19,7 @@ from unet_jax.canonical import translate
 from unet_jax.checkpoint import from_checkpoint
 from unet_jax.compilation import compiler_options
 from unet_jax.predict import Predictor
+from unet_jax.training.layout import in_torchs_layout
 from unet_jax.training.step import Update, abstract_model, compiled, controls_of, new_state, placed, updater
 from unet_jax.training.train_state import TrainState, named_network
 
@@ -65,12 +66,13 @@ class Training:
         return loss, norm
 
     def tensors(self) -> dict[str, np.ndarray]:
-        arrays = {name: np.asarray(value) for name, value in named_network(self._state).items()}
+        arrays = in_torchs_layout({name: np.asarray(value) for name, value in named_network(self._state).items()})
         return translate(arrays, "torch", self._config)
 
     def logits(self, pictures: Pictures) -> list[np.ndarray]:
         with parity("float32"):
-            return [self._predictor.logits(picture, (self._state.params, self._state.stats)) for picture in pictures]
+            variables = jax.jit(in_torchs_layout)((self._state.params, self._state.stats))
+            return [self._predictor.logits(picture, variables) for picture in pictures]
 
 
 def lacks_tf32() -> str | None:

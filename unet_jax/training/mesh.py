@@ -24,6 +24,7 @@ from unet_core.errors import ConfigError
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.training.train_config import TrainConfig
+from unet_jax.training.layout import KERNEL
 
 Axis = Literal["data", "fsdp", "space"]
 AnyMesh = Mesh | AbstractMesh
@@ -31,8 +32,6 @@ AnyMesh = Mesh | AbstractMesh
 AXES: tuple[Axis, ...] = get_args(Axis)
 _EXAMPLES: tuple[Axis, ...] = ("data", "fsdp")
 """The axes over which a batch is split."""
-_KERNEL = 4
-"""Dimensions of a kernel, or more, and of hardly another array of a state."""
 
 
 def device_mesh(batch: int, sizes: str | None = None) -> Mesh:
@@ -159,7 +158,7 @@ def scattered(mesh: AnyMesh | None, gradients: Any) -> Any:
 
 def _of_array(mesh: AnyMesh, shape: tuple[int, ...]) -> NamedSharding:
     divided = [axis for axis, length in enumerate(shape) if length % _size(mesh) == 0]
-    if _size(mesh) == 1 or len(shape) < _KERNEL or not divided:
+    if _size(mesh) == 1 or len(shape) < KERNEL or not divided:
         return everywhere(mesh)
     return NamedSharding(mesh, PartitionSpec(*(None,) * divided[-1], "fsdp"))
 

@@ -3,14 +3,12 @@ hold.
 """
 
 import math
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array, lax
-from jax.experimental.layout import Layout, with_layout_constraint
+from jax import Array
 from jaxtyping import Float
 
 from unet_core.training.settings import Optimizer
@@ -37,23 +35,6 @@ def optimizer_of(settings: Optimizer) -> optax.GradientTransformation:
             trace = [optax.trace(settings.momentum)] if settings.momentum else []
             scale = optax.scale_by_rms(settings.alpha, settings.epsilon, eps_in_sqrt=False)
             return optax.chain(*decayed, scale, *trace)
-
-
-def in_place(gradients: Any) -> Any:
-    """The gradients; a TPU lays those of kernels, [a, b, *window], out as the kernels lie there.
-
-    At every update it would else copy kernel and moments into the layout of the gradient, and back.
-    """
-
-    def placed(gradient: Array) -> Array:
-        if gradient.ndim < 4:
-            return gradient
-        layout = Layout(major_to_minor=(*range(2, gradient.ndim), 0, 1))
-        on_tpu = partial(with_layout_constraint, layouts=layout)
-        chosen: Array = lax.platform_dependent(gradient, tpu=on_tpu, default=lambda gradient: gradient)
-        return chosen
-
-    return jax.tree.map(placed, gradients)
 
 
 def clipped(gradients: Any, most: float | None) -> tuple[Any, Float[Array, ""]]:

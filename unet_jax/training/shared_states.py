@@ -28,6 +28,7 @@ from unet_jax.canonical import nest, translate
 from unet_jax.earlier import is_earlier
 from unet_jax.network import name_of
 from unet_jax.training.hosts import Hosts
+from unet_jax.training.layout import in_torchs_layout, kernels_first
 from unet_jax.training.mesh import of_state
 from unet_jax.training.state_folder import SPARE, States, training_item
 from unet_jax.training.step import abstract_model, abstract_state, new_state
@@ -57,6 +58,7 @@ class SharedStates(States):
             RunError: the last one, or this one, cannot be written; the earlier ones are as they were.
         """
         self._settle()
+        state = _laid_out(state, in_torchs_layout)
         network, training = named_network(state), named_rest(state)
         record = {}
         stored = functools.partial(_canonical, config=start.config)
@@ -76,12 +78,15 @@ class SharedStates(States):
     ) -> tuple[int, TrainState]:
         """As `States.restored`; a state that is damaged on one host is passed over by all."""
         shapes = abstract_state(abstract_model(start, train_config), train_config)
+        stored = jax.eval_shape(in_torchs_layout, shapes)
         steps, damaged = self.steps(), list[int]()
         for step in reversed(steps):
             path, problem, state = self.folder / str(step), "another host says why", None
             try:
-                state = _read(path, step, start, shapes, of_state(mesh, shapes))
-                if state is None:  # every host reads all of it
+                state = _read(path, step, start, stored, of_state(mesh, stored))
+                if state is not None:
+                    state = _laid_out(state, kernels_first)
+                else:  # every host reads all of it
                     state = new_state(orbax.read(path), train_config, mesh, training_item(path, step))
             except CheckpointError as error:
                 problem = str(error)
@@ -117,6 +122,13 @@ class SharedStates(States):
             parts = [whole[name, number].tobytes().hex() for number in range(count)]
             found[name] = parts[0] if count == 1 else {"axis": axis, "sha256": parts}
         return found
+
+
+def _laid_out(state: TrainState, layout: Callable[[TrainState], TrainState]) -> TrainState:
+    """The state on its devices with its kernels laid out otherwise, and split as such kernels are."""
+    mesh = jax.tree.leaves(state.params)[0].sharding.mesh
+    made: TrainState = jax.jit(layout, out_shardings=of_state(mesh, jax.eval_shape(layout, state)))(state)
+    return made
 
 
 def _split(sharding: Sharding, shape: tuple[int, ...]) -> tuple[int, int]:

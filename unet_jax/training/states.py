@@ -16,9 +16,10 @@ from unet_core.training.train_config import TrainConfig
 from unet_jax import checkpoint as orbax
 from unet_jax.canonical import nest, translate
 from unet_jax.training import optimizer_state
+from unet_jax.training.layout import in_torchs_layout
 from unet_jax.training.state_folder import States, training_item
-from unet_jax.training.step import Arrays, abstract_model, abstract_state, host_arrays
-from unet_jax.training.train_state import subtree
+from unet_jax.training.step import Arrays, abstract_model, abstract_state
+from unet_jax.training.train_state import named_rest, subtree
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -120,6 +121,7 @@ def saved_form(state: TrainingState, train_config: TrainConfig) -> Arrays:
     with jax.enable_x64(True):  # else the shapes of float64 arrays would be those of float32 ones
         config = state.network.config
         fresh = abstract_state(abstract_model(state.network, train_config), train_config)
+        fresh = jax.eval_shape(in_torchs_layout, fresh)
         slots, missing = optimizer_state.fill(fresh.slots, state.optimizer, config)
         if missing:
             raise CheckpointError(f"the state of a run has no moments of {some(missing)}")
@@ -128,7 +130,7 @@ def saved_form(state: TrainingState, train_config: TrainConfig) -> Arrays:
             tree = nest(translate(state.average, "jax", config))
             average = subtree(tree, fresh.params), subtree(tree, fresh.stats)
         filled = fresh._replace(slots=jax.tree.map(_array, slots), average=average)
-    return host_arrays(filled)
+    return {name: np.array(value) for name, value in named_rest(filled).items()}
 
 
 def write(folder: Path, state: TrainingState, train_config: TrainConfig, rate: float) -> None:  # noqa: ARG001

@@ -22,9 +22,10 @@ from unet_jax.canonical import nest, translate
 from unet_jax.checkpoint import abstract
 from unet_jax.compilation import compiler_options
 from unet_jax.network import Network, name_of
+from unet_jax.training.layout import in_torchs_layout, kernels_first
 from unet_jax.training.losses import loss_value
 from unet_jax.training.mesh import everywhere, gathered, of_batch, of_state, scattered, share, strips
-from unet_jax.training.optimizers import averaged, clipped, in_place, optimizer_of
+from unet_jax.training.optimizers import averaged, clipped, optimizer_of
 from unet_jax.training.train_state import TrainState, Tree, flat, named_rest, subtree
 
 Arrays = dict[str, np.ndarray]
@@ -61,7 +62,7 @@ def new_state(checkpoint: Checkpoint, train_config: TrainConfig, mesh: Mesh, sav
 
     def restore(tensors: Tree, leaves: list[Array]) -> TrainState:
         fresh = create(tensors)
-        rest = jax.tree.unflatten(jax.tree.structure(fresh.rest), leaves)
+        rest = jax.tree.unflatten(jax.tree.structure(fresh.rest), kernels_first(leaves))
         return TrainState(fresh.params, fresh.stats, **rest)
 
     tensors = nest(translate(checkpoint.tensors, "jax", checkpoint.config))
@@ -70,7 +71,7 @@ def new_state(checkpoint: Checkpoint, train_config: TrainConfig, mesh: Mesh, sav
     if saved is None:
         made: TrainState = jax.jit(create, out_shardings=places)(tensors)
         return made
-    like = named_rest(shapes)
+    like = named_rest(jax.eval_shape(in_torchs_layout, shapes))
     wrong = [name for name in {**like, **saved} if _kind(like.get(name)) != _kind(saved.get(name))]
     if wrong:
         raise CheckpointError(f"holds the optimiser of another training: {', '.join(sorted(wrong)[:3])} ...")
@@ -89,7 +90,8 @@ def fresh_state(tensors: Tree, model: Network, train_config: TrainConfig) -> Tra
     """The state before the first update, of the tensors of a network; to be traced."""
     trees = map(nnx.to_pure_dict, nnx.state(model, _updated(model.graph), ...))
     params, stats = (
-        jax.tree.map(lambda array, like: array.astype(like.dtype), subtree(tensors, tree), tree) for tree in trees
+        kernels_first(jax.tree.map(lambda array, like: array.astype(like.dtype), subtree(tensors, tree), tree))
+        for tree in trees
     )
     slots = optimizer_of(train_config.optimizer).init(params)
     return TrainState(params, stats, slots, (params, stats) if train_config.ema else None)
@@ -101,17 +103,20 @@ def _updated(graph: Graph) -> Any:
 
 
 def host_arrays(state: TrainState) -> Arrays:
-    """Copies of slots and average on the host, by dotted names."""
-    return {name: np.array(value) for name, value in named_rest(state).items()}
+    """Copies of slots and average on the host, by dotted names, in torch's layouts."""
+    return _copied(named_rest(state))
 
 
 def host_network(params: Tree, stats: Tree, checkpoint: Checkpoint) -> Checkpoint:
-    """A copy of the network on the host, with the config, origin and evidence of `checkpoint`."""
+    """A copy of the network of a state on the host, with the config, origin and evidence of `checkpoint`."""
     config = checkpoint.config
-    copies = {name: np.array(value) for name, value in flat(params, stats).items()}
-    tensors = translate(copies, "torch", config)
+    tensors = translate(_copied(flat(params, stats)), "torch", config)
     check_tensors(tensors, config, "the model")
     return Checkpoint(config, in_forward_order(tensors, config), checkpoint.origin, evidence=checkpoint.evidence)
+
+
+def _copied(arrays: dict[str, Any]) -> Arrays:
+    return {name: np.array(in_torchs_layout(np.asarray(value)), order="C") for name, value in arrays.items()}
 
 
 def on_one_device(tree: Any, mesh: Mesh) -> Any:
@@ -135,8 +140,9 @@ Differentiate = Callable[..., tuple[Tree, Tree, Array]]
 def differentiator(train_config: TrainConfig, model: Network, mesh: Mesh | None = None) -> Differentiate:
     """The function that takes parameters, statistics, `accumulate` batches as in `placed`, and the updates before.
 
-    It returns the gradients of the loss, the new statistics, and the loss; batches come one after the other. Dropout
-    draws by the seed and the number of updates, whatever was drawn before: a resumed training draws the same.
+    It returns the gradients of the loss, the new statistics, and the loss; all that is of the network is laid out as in
+    `TrainState`. Batches come one after the other. Dropout draws by the seed and the number of updates, whatever was
+    drawn before: a resumed training draws the same.
 
     Args:
         train_config: how to train.
@@ -146,10 +152,10 @@ def differentiator(train_config: TrainConfig, model: Network, mesh: Mesh | None 
     graphdef = nnx.graphdef(model.executed(strips=strips(mesh)))
 
     def loss_of(params: Tree, stats: Tree, image: Array, labels: Array, key: Array) -> tuple[Array, Tree]:
-        model = nnx.merge(graphdef, params, stats, copy=True)
+        model = nnx.merge(graphdef, *in_torchs_layout((params, stats)), copy=True)
         logits = model.logits(image, rngs=key)
         loss = loss_value(train_config.loss, logits, labels) / train_config.accumulate
-        return loss, nnx.to_pure_dict(nnx.state(model, _updated(model.graph), ...)[1])
+        return loss, kernels_first(nnx.to_pure_dict(nnx.state(model, _updated(model.graph), ...)[1]))
 
     def gradient(params: Tree, stats: Tree, image: Array, labels: Array, key: Array) -> tuple[Tree, Tree, Array]:
         params = gathered(mesh, params)
@@ -196,7 +202,7 @@ def updater(train_config: TrainConfig, model: Network, mesh: Mesh | None = None)
     ) -> tuple[TrainState, Float[Array, "2"]]:
         rate, renewal, step = controls
         gradients, stats, loss = differentiate(state.params, state.stats, image, labels, step)
-        gradients, norm = clipped(in_place(gradients), train_config.optimizer.clip)
+        gradients, norm = clipped(gradients, train_config.optimizer.clip)
         ways, slots = optimizer.update(gradients, state.slots, state.params)
         params = jax.tree.map(lambda param, way: param - rate.astype(param.dtype) * way, state.params, ways)
         average = None if state.average is None else averaged(state.average, (params, stats), renewal)

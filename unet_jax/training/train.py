@@ -22,6 +22,7 @@ from unet_core.training.signals import Request, stop_requests
 from unet_jax.network import Network
 from unet_jax.predict import Predictor
 from unet_jax.training.hosts import Hosts
+from unet_jax.training.layout import in_torchs_layout
 from unet_jax.training.mesh import check_rows, device_mesh, share
 from unet_jax.training.shared_states import SharedStates
 from unet_jax.training.state_folder import States
@@ -101,7 +102,11 @@ def _train(
                     rates.clear()
                 if recorder.validates(step):
                     judged: tuple[Tree, Tree] = on_one_device(state.average or (state.params, state.stats), mesh)
-                    if recorder.validate(step, functools.partial(predictor.bands, variables=judged), validators):
+                    if recorder.validate(
+                        step,
+                        functools.partial(predictor.bands, variables=jax.jit(in_torchs_layout)(judged)),
+                        validators,
+                    ):
                         with atomic(run.path / BEST, force=True) as partial:
                             write(partial, host_network(*judged, start))
                 if recorder.saves(step, stop):

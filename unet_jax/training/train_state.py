@@ -12,7 +12,7 @@ Tree = dict[str, Any]
 
 
 class TrainState(NamedTuple):
-    """What an update changes."""
+    """What an update changes; kernels spatial axes first (`unet_jax.training.layout`)."""
 
     params: Tree
     """What the optimiser updates."""
