@@ -5,6 +5,7 @@ RUN/history.jsonl   every step and every validation
 RUN/states/         the latest training states, each with all that is needed to go on
 RUN/best.safetensors   the network with the best validation so far, for either framework
 RUN/tensorboard/    the same in curves, and sample predictions
+RUN/profile/        where it was asked for, what the devices did in a few updates
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ from unet_core.training.train_config import TrainConfig
 
 Backend = Literal["jax", "torch"]
 
-CONFIG, HISTORY, STATES, BOARD = "config.json", "history.jsonl", "states", "tensorboard"
+CONFIG, HISTORY, STATES, BOARD, PROFILE = "config.json", "history.jsonl", "states", "tensorboard", "profile"
 BEST, START = "best.safetensors", "start.safetensors"
 _LOCK = ".lock"
 _VERSION = 2
@@ -121,6 +122,8 @@ class Run:
     """The network before the first step."""
     until: int | None = None
     """The step after which to leave for now, before the recipe's last one."""
+    profile: int | None = None
+    """How many updates to profile (`unet_core.training.profiling`)."""
 
     @property
     def last(self) -> int:
