@@ -27,6 +27,8 @@ from unet_core.errors import ConfigError, RunError
 from unet_core.files import atomic
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
+from unet_core.graph.family import graph_of
+from unet_core.graph.summary import operations
 from unet_core.training.train_config import TrainConfig
 
 Backend = Literal["jax", "torch"]
@@ -139,6 +141,12 @@ class Run:
     def output(self) -> Output:
         """What the logits of its network are."""
         return trained_output(self.start.config)
+
+    @property
+    def operations(self) -> int:
+        """Of one update of the plain network (`unet_core.graph.summary.operations`)."""
+        size = (self.recipe.crop,) * 2
+        return operations(graph_of(self.start.config), self.recipe.batch * self.recipe.accumulate, size, training=True)
 
     def __str__(self) -> str:
         network, values = self.start.config, ", ".join(map(str, self.settings.values))

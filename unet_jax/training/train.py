@@ -23,7 +23,7 @@ from unet_core.training.signals import Request, stop_requests
 from unet_jax.network import Network
 from unet_jax.predict import Predictor
 from unet_jax.training.hosts import Hosts
-from unet_jax.training.mesh import check_rows, device_mesh, share
+from unet_jax.training.mesh import check_rows, device_mesh, peak_of, share
 from unet_jax.training.profiler import Profiler
 from unet_jax.training.shared_states import SharedStates
 from unet_jax.training.state_folder import States
@@ -80,7 +80,8 @@ def _train(
         step, state = states.restored(start, train_config, mesh, tell)
         progress(f"compiling for {mesh.size} x {mesh.devices.flat[0].device_kind}", 0)
         update = compiled(updater(train_config, model, mesh), state, train_config, mesh, start.config.in_channels)
-        recorder = Recorder(run, step, progress, tell) if hosts.first else Follower(run, step)
+        peak = peak_of(mesh, train_config.precision)
+        recorder = Recorder(run, step, progress, tell, peak) if hosts.first else Follower(run, step)
         pending: list[Array] = []  # losses and norms that are still on the devices
         rates: list[float] = []
         profile = Profile(run.profile if hosts.first else None, run.path / PROFILE, Profiler(pending), tell)

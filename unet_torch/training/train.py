@@ -54,8 +54,8 @@ def train(
 
     with stop_requests() as request, States(run.path / STATES, train_config.keep) as states:
         step = states.newest(state.load_state_dict, tell)
-        first = together.rank == 0
-        recorder = Recorder(run, step, progress, tell) if first else Follower(run, step)
+        peak, first = together.peak(train_config.precision), together.rank == 0
+        recorder = Recorder(run, step, progress, tell, peak) if first else Follower(run, step)
         pending: list[Tensor] = []  # losses and norms that are still on the device
         rates: list[float] = []
         profile = Profile(run.profile if first else None, run.path / PROFILE, Profiler(device), tell)
