@@ -24,6 +24,7 @@ def train(
     recipe: TrainConfig | None = None,
     resume: bool = False,
     until: int | None = None,
+    profile: int | None = None,
     mesh: str | None = None,
     cluster: Cluster = AS_STARTED,
     hints: Hints = NO_HINTS,
@@ -39,6 +40,7 @@ def train(
         recipe: how to train; None: as `TrainConfig()` says.
         resume: go on with the run in `out`, where there is one.
         until: leave after this step, before the recipe's last one, which decides the schedule; go on by `resume`.
+        profile: record what the devices do in so many updates, after the first three, into `out`/profile.
         mesh: how JAX's devices share the work, as "data=4,fsdp=2,space=1" (`unet_jax.training.mesh`); whatever it was
             before. None: all of them split the batch.
         cluster: the hosts on which JAX trains, where neither SLURM nor a TPU says so. Of several, only the first one
@@ -61,7 +63,7 @@ def train(
         start = None if recipe.start is None or begun else _start(Path(recipe.start), hints)
         if recipe.start is not None:
             recipe = dataclasses.replace(recipe, start=str(Path(recipe.start).resolve()))
-        job = Job(backend, recipe, str(data), start, resume=resume, until=until)
+        job = Job(backend, recipe, str(data), start, resume=resume, until=until, profile=profile)
         with open_run(out, job, machine=machine, progress=progress, tell=tell) as run:
             tell(str(run))
             return trained(run, progress=progress, tell=tell)

@@ -59,6 +59,8 @@ def test_a_new_run_needs_a_backend_and_data(tmp_path, capsys):
         (["--out", "{run}", "--resume", "--no-flips", "--crop", "32"], "started with another --crop, --flips"),
         (["--out", "{run}", "--resume", "--backend", "jax"], "was trained with --backend torch"),
         (["--out", "{new}", "--batch", "0"], "batch 0: give a whole number from 1 up"),
+        (["--out", "{new}", "--profile", "0"], "profile 0: give a whole number from 1 up"),
+        (["--out", "{run}", "--resume", "--profile", "-2"], "profile -2: give a whole number from 1 up"),
         (["--out", "{new}", "--crop", "1"], "crop 1: is too small"),
         (["--out", "{new}", "--class-weights", "1", "2", "3"], "the masks have 2 classes; give 2"),
         (["--out", "{new}", "--class-weights", "1", "2", "--loss", "dice"], "weigh the cross-entropy"),

@@ -39,7 +39,8 @@ class History:
 
     A line of a step holds `step` (updates made), `loss` and `norm` (of the gradients, before clipping) of the update
     that led there, and its `rate`; a line of a validation holds `step` and `validation`. Times are not in it: two runs
-    of one recipe have the same history, bit for bit, on the same machine.
+    of one recipe have the same history, bit for bit, on the same machine. What alone comes of them is `mfu`, the
+    utilisation of devices whose peak is known, in the line of the last step of those that it is of.
 
     Args:
         path: the file.
@@ -69,9 +70,10 @@ class History:
         """The largest mean IoU of the validations so far; minus infinity before the first."""
         return max((entry["validation"]["mean_iou"] for entry in self.validations), default=float("-inf"))
 
-    def step(self, step: int, *, loss: float, norm: float, rate: float) -> None:
+    def step(self, step: int, *, loss: float, norm: float, rate: float, mfu: float | None = None) -> None:
         """Add a step's line."""
-        self._write({"step": step, "loss": loss, "norm": norm, "rate": rate})
+        known = {} if mfu is None else {"mfu": mfu}
+        self._write({"step": step, "loss": loss, "norm": norm, "rate": rate, **known})
 
     def validation(self, step: int, found: dict[str, Any]) -> None:
         """Add a validation's line."""

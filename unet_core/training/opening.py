@@ -50,7 +50,7 @@ class Job:
     """The training that is asked for.
 
     Raises:
-        ConfigError: no step to leave after.
+        ConfigError: no step to leave after, or none to profile.
     """
 
     backend: Backend
@@ -63,10 +63,13 @@ class Job:
     """Go on with the run in the folder where there is one."""
     until: int | None = None
     """Leave after this step, before the recipe's last one; the schedule is that of the whole recipe."""
+    profile: int | None = None
+    """How many updates to profile; it changes nothing of the run."""
 
     def __post_init__(self) -> None:
-        if self.until is not None and self.until < 1:
-            raise ConfigError(f"until {self.until}: give a whole number from 1 up")
+        for name, value in (("until", self.until), ("profile", self.profile)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} {value}: give a whole number from 1 up")
 
 
 @contextmanager
@@ -141,7 +144,7 @@ def _checked(path: Path, job: Job, old: RunConfig | None, progress: Progress, te
     if old is not None:
         _check_same(path, old, settings)
     network = start_network(start, recipe, source.channels, len(source.values))
-    return Run(path, settings, training, validation, network, job.until)
+    return Run(path, settings, training, validation, network, job.until, job.profile)
 
 
 def _check_folder(path: Path, *, resume: bool) -> RunConfig | None:

@@ -127,6 +127,7 @@ class Recorder(TrainingPlan):
         step: updates that are behind it.
         progress: is told where the training is.
         tell: is told in a line what a validation finds, and what has gone wrong and does not end the training.
+        peak: FLOP/s of all devices together (`unet_core.training.peaks`); None where nobody knows.
 
     Raises:
         RunError: the run is beyond the recipe's last step, or its history is damaged.
@@ -136,6 +137,7 @@ class Recorder(TrainingPlan):
     step: int
     progress: Progress
     tell: Callable[[str], None]
+    peak: float | None = None
 
     def __post_init__(self) -> None:
         if self.step > self.run.recipe.steps:
@@ -145,6 +147,7 @@ class Recorder(TrainingPlan):
         self.history = History(self.run.path / HISTORY, self.step)
         self._kept = self._best_that_is_kept()
         self._board = TensorBoard(self.run.path / BOARD, self.step, self.tell)
+        self._part = None if self.peak is None else self.run.operations / self.peak
         self._since = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -166,16 +169,22 @@ class Recorder(TrainingPlan):
             RunError: a loss that is no number; no state of it has been saved.
         """
         first, recipe = last - len(found) + 1, self.run.recipe
+        now = time.monotonic()
+        pace = len(found) / max(now - self._since, 1e-9)
+        self._since = now
+        mfu = None if self._part is None else self._part * pace
         for step, (loss, norm), rate in zip(range(first, last + 1), found, rates, strict=True):
             self._check(step, [(loss, norm)])
-            self.history.step(step, loss=loss, norm=norm, rate=rate)
+            self.history.step(step, loss=loss, norm=norm, rate=rate, mfu=mfu if step == last else None)
             self._board.scalars(step, {"training/loss": loss, "training/norm": norm, "training/rate": rate})
-        now, images = time.monotonic(), recipe.batch * recipe.accumulate
-        speed = len(found) * images / max(now - self._since, 1e-9)
-        self._since = now
-        self._board.scalars(last, {"training/images per second": speed})
-        left = _clock((recipe.steps - last) * images / speed)
-        self.progress(f"step {last}, loss {found[-1][0]:.4f}, {speed:.3g} images/s, {left} left", last / recipe.steps)
+        speed = pace * recipe.batch * recipe.accumulate
+        self._board.scalars(
+            last, {"training/images per second": speed} | ({} if mfu is None else {"training/MFU": mfu})
+        )
+        used = "" if mfu is None else f", MFU {mfu:.1%}"
+        left = _clock((recipe.steps - last) / pace)
+        told = f"step {last}, loss {found[-1][0]:.4f}, {speed:.3g} images/s{used}, {left} left"
+        self.progress(told, last / recipe.steps)
 
     def _better(self, step: int, found: Evaluation) -> bool:
         self.tell(f"step {step}: {found}")

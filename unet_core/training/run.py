@@ -5,6 +5,7 @@ RUN/history.jsonl   every step and every validation
 RUN/states/         the latest training states, each with all that is needed to go on
 RUN/best.safetensors   the network with the best validation so far, for either framework
 RUN/tensorboard/    the same in curves, and sample predictions
+RUN/profile/        where it was asked for, what the devices did in a few updates
 """
 
 import dataclasses
@@ -26,11 +27,13 @@ from unet_core.errors import ConfigError, RunError
 from unet_core.files import atomic
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
+from unet_core.graph.family import graph_of
+from unet_core.graph.summary import operations
 from unet_core.training.train_config import TrainConfig
 
 Backend = Literal["jax", "torch"]
 
-CONFIG, HISTORY, STATES, BOARD = "config.json", "history.jsonl", "states", "tensorboard"
+CONFIG, HISTORY, STATES, BOARD, PROFILE = "config.json", "history.jsonl", "states", "tensorboard", "profile"
 BEST, START = "best.safetensors", "start.safetensors"
 _LOCK = ".lock"
 _VERSION = 2
@@ -121,6 +124,8 @@ class Run:
     """The network before the first step."""
     until: int | None = None
     """The step after which to leave for now, before the recipe's last one."""
+    profile: int | None = None
+    """How many updates to profile (`unet_core.training.profiling`)."""
 
     @property
     def last(self) -> int:
@@ -136,6 +141,12 @@ class Run:
     def output(self) -> Output:
         """What the logits of its network are."""
         return trained_output(self.start.config)
+
+    @property
+    def operations(self) -> int:
+        """Of one update of the plain network (`unet_core.graph.summary.operations`)."""
+        size = (self.recipe.crop,) * 2
+        return operations(graph_of(self.start.config), self.recipe.batch * self.recipe.accumulate, size, training=True)
 
     def __str__(self) -> str:
         network, values = self.start.config, ", ".join(map(str, self.settings.values))

@@ -23,8 +23,13 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from unet_core.errors import ConfigError
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
+<<<<<<< HEAD
 from unet_core.training.train_config import TrainConfig
 from unet_jax.training.layout import KERNEL
+=======
+from unet_core.training.peaks import peak
+from unet_core.training.train_config import Precision, TrainConfig
+>>>>>>> h-prof
 
 Axis = Literal["data", "fsdp", "space"]
 AnyMesh = Mesh | AbstractMesh
@@ -108,6 +113,13 @@ def check_rows(mesh: AnyMesh, train_config: TrainConfig, config: Description) ->
             f"crop {train_config.crop}: the {space} devices of space cannot share its rows evenly at all "
             f"{config.depth + 1} levels; give a multiple of {space * least}"
         )
+
+
+def peak_of(mesh: Mesh, precision: Precision) -> float | None:
+    """FLOP/s of all devices together; None where nobody knows. On a GPU JAX takes TF32 unless it is told otherwise."""
+    tf32 = getattr(jax.config, "jax_default_matmul_precision", None) not in ("highest", "float32")
+    one = peak(mesh.devices.flat[0].device_kind, precision, tf32=tf32)
+    return None if one is None else one * mesh.size
 
 
 def of_batch(mesh: AnyMesh) -> NamedSharding:

@@ -16,14 +16,16 @@ from unet_core.files import atomic
 from unet_core.prediction.evaluation import Share
 from unet_core.prediction.tile_geometry import shared_tile, tiling
 from unet_core.progress import Progress, silent
+from unet_core.training.profiling import Profile
 from unet_core.training.recorder import Follower, Outcome, Recorder
-from unet_core.training.run import BEST, STATES, Run
+from unet_core.training.run import BEST, PROFILE, STATES, Run
 from unet_core.training.signals import Request, stop_requests
 from unet_jax.network import Network
 from unet_jax.predict import Predictor
 from unet_jax.training.hosts import Hosts
 from unet_jax.training.layout import in_torchs_layout
-from unet_jax.training.mesh import check_rows, device_mesh, share
+from unet_jax.training.mesh import check_rows, device_mesh, peak_of, share
+from unet_jax.training.profiler import Profiler
 from unet_jax.training.shared_states import SharedStates
 from unet_jax.training.state_folder import States
 from unet_jax.training.step import abstract_model, compiled, controls_of, host_network, on_one_device, placed, updater
@@ -79,19 +81,22 @@ def _train(
         step, state = states.restored(start, train_config, mesh, tell)
         progress(f"compiling for {mesh.size} x {mesh.devices.flat[0].device_kind}", 0)
         update = compiled(updater(train_config, model, mesh), state, train_config, mesh, start.config.in_channels)
-        recorder = Recorder(run, step, progress, tell) if hosts.first else Follower(run, step)
+        peak = peak_of(mesh, train_config.precision)
+        recorder = Recorder(run, step, progress, tell, peak) if hosts.first else Follower(run, step)
         pending: list[Array] = []  # losses and norms that are still on the devices
         rates: list[float] = []
-        with recorder, run.batches(step, share(mesh, train_config.batch)) as batches:
+        profile = Profile(run.profile if hosts.first else None, run.path / PROFILE, Profiler(pending), tell)
+        with recorder, run.batches(step, share(mesh, train_config.batch)) as batches, profile:
             ahead = placed(batches, train_config, mesh)
             stop = False
             while step < run.last and not stop:
                 rates.append(recorder.rate(step))
-                image, labels = next(ahead)
-                controls = controls_of(rates[-1], train_config.renewal(step), mesh, step)
-                with jax.transfer_guard("disallow"):
-                    state, values = update(state, image, labels, controls)
-                pending.append(values)
+                with profile.update(step):
+                    image, labels = next(ahead)
+                    controls = controls_of(rates[-1], train_config.renewal(step), mesh, step)
+                    with jax.transfer_guard("disallow"):
+                        state, values = update(state, image, labels, controls)
+                    pending.append(values)
                 step += 1
                 # Asked once: what is saved below is what was fetched.
                 stop = hosts.stops(step, request) or step == run.last

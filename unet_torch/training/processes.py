@@ -16,7 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from unet_core.errors import ConfigError, RunError
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
-from unet_core.training.train_config import TrainConfig
+from unet_core.training.peaks import peak
+from unet_core.training.train_config import Precision, TrainConfig
 from unet_torch.model import UNet
 from unet_torch.network import Network
 
@@ -51,6 +52,12 @@ class Processes:
                 "norm_parts 1: several processes have no statistics of the whole batch of a network that was read from "
                 f"its code; give --norm-parts {self.size}, for those of each process, or train by --backend jax"
             )
+
+    def peak(self, precision: Precision) -> float | None:
+        """FLOP/s of the devices of all together; None where nobody knows. Convolutions decide whether it is TF32's."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        one = peak(name, precision, tf32=torch.backends.cudnn.allow_tf32)
+        return None if one is None else one * self.size
 
     def wait(self) -> None:
         """For the others.

@@ -10,12 +10,14 @@ from torch import Tensor
 from unet_core.prediction.evaluation import Share
 from unet_core.prediction.tile_geometry import shared_tile
 from unet_core.progress import Progress, silent
+from unet_core.training.profiling import Profile
 from unet_core.training.recorder import Follower, Outcome, Recorder
-from unet_core.training.run import BEST, STATES, Run
+from unet_core.training.run import BEST, PROFILE, STATES, Run
 from unet_core.training.signals import stop_requests
 from unet_torch.checkpoint import save
 from unet_torch.predict import Predictor
 from unet_torch.training.processes import Processes, alone
+from unet_torch.training.profiler import Profiler
 from unet_torch.training.states import States
 from unet_torch.training.step import new_state, placed, updater
 
@@ -52,15 +54,18 @@ def train(
 
     with stop_requests() as request, States(run.path / STATES, train_config.keep) as states:
         step = states.newest(state.load_state_dict, tell)
-        recorder = Recorder(run, step, progress, tell) if together.rank == 0 else Follower(run, step)
+        peak, first = together.peak(train_config.precision), together.rank == 0
+        recorder = Recorder(run, step, progress, tell, peak) if first else Follower(run, step)
         pending: list[Tensor] = []  # losses and norms that are still on the device
         rates: list[float] = []
-        with recorder, run.batches(step, (together.rank, together.size)) as batches:
+        profile = Profile(run.profile if first else None, run.path / PROFILE, Profiler(device), tell)
+        with recorder, run.batches(step, (together.rank, together.size)) as batches, profile:
             stop = False
             while step < run.last and not stop:
                 rates.append(recorder.rate(step))
-                image, labels = placed(next(batches), train_config, device)
-                pending.append(update(image, labels, rates[-1], train_config.renewal(step), step))
+                with profile.update(step):
+                    image, labels = placed(next(batches), train_config, device)
+                    pending.append(update(image, labels, rates[-1], train_config.renewal(step), step))
                 step += 1
                 # Asked once: what is saved below is what was fetched.
                 stop = together.total(float(request.signal is not None)) > 0 or step == run.last
@@ -73,7 +78,7 @@ def train(
                     together.align(judged)
                     if recorder.validate(step, predictor.bands, share):
                         save(judged, run.path / BEST, force=True)
-                if recorder.saves(step, stop) and together.rank == 0:
+                if recorder.saves(step, stop) and first:
                     recorder.flush()
                     states.save(step, state.state_dict(step))
     return recorder.outcome(step, request)
