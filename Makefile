@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
 FUZZ ?= 3000
+BUDGET ?= 450
 
-.PHONY: install demo example test test-slow test-long fuzz lint bench clean
+.PHONY: install demo example test test-slow test-long fuzz lint bench bench-gpu clean
 
 install: $(READY)
 
@@ -45,6 +46,11 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.input --backend torch
 	$(BIN)/python -m benchmarks.input --backend jax
 
+# On one NVIDIA GPU, under 8 minutes; BUDGET=1800 leaves nothing out. Without a GPU, small networks on the CPU.
+bench-gpu: $(READY)
+	@! command -v nvidia-smi >/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check -e '.[cuda]' -c constraints.txt
+	$(BIN)/python -m benchmarks.gpu_speed --budget $(BUDGET)
+
 clean:
-	rm -rf $(VENV) demo example build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo example bench-gpu.* build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from unet_compare.speed import bench as speed
 from unet_compare.speed import table
 from unet_compare.speed.arguments import parsed
 from unet_compare.speed.plan import BY_NAME, CANDIDATES, Candidate, Case, Plan, Setup
-from unet_compare.speed.process import Worker, WorkerError
+from unet_compare.speed.process import OutOfTimeError, Worker, WorkerError
 from unet_compare.speed.report import Environment, Found, Memory, judged
 from unet_compare.speed.subject import Subject, stored
 from unet_compare.speed.worker import batches, reason, resident
@@ -161,6 +163,89 @@ def test_growth_adds_cases_once_and_stops_earlier_on_a_cpu():
     assert set(plan.cases("gpu")) - set(plan.cases("cpu")) == {("training", 2, 1024, 1024)}
 
 
+def test_tf32_is_refused_where_no_gpu_has_it(fake, capsys):
+    fake()
+    arguments = [*TINY, "--inference", "1x8x8", "--training", "--candidates", "jax:ours"]
+    assert speed.main([*arguments, "--precision", "tf32"]) == 2
+    assert capsys.readouterr().err == "bench: --precision tf32: a GPU has it; jax runs on cpu\n"
+    assert speed.main([*arguments, "--precision", "float32"]) == 0
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("float32", False), ("tf32", True), ("bfloat16", True)])
+def test_on_a_gpu_both_frameworks_take_tf32_or_neither_does(monkeypatch, precision, allowed):
+    jax, torch = pytest.importorskip("jax"), pytest.importorskip("torch")
+    from unet_compare.speed import jax_backend, torch_backend
+
+    gpu = SimpleNamespace(
+        platform="gpu",
+        device_kind="A100",
+        compute_capability="8.0",
+        client=jax.devices()[0].client,
+    )
+    monkeypatch.setattr(jax_backend, "DEVICE", gpu)
+    monkeypatch.setattr(torch_backend, "ON_GPU", True)
+    before = jax.config.jax_default_matmul_precision
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    settings = cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32
+    try:
+        jax_backend.use(precision)
+        torch_backend.use(precision)
+        assert jax_backend.describe()["tf32"] == allowed
+        assert products.allow_tf32 == cudnn.allow_tf32 == allowed
+        assert cudnn.benchmark
+        product = jax.jit(jax.numpy.matmul).lower(*[jax.ShapeDtypeStruct((2, 2), "float32")] * 2).as_text()
+        assert ("HIGHEST" in product) != allowed
+    finally:
+        jax.config.update("jax_default_matmul_precision", before)
+        cudnn.benchmark, cudnn.allow_tf32, products.allow_tf32 = settings
+
+
+@pytest.mark.parametrize(
+    ("capability", "platform", "has"),
+    [
+        ("8.0", "gpu", True),
+        ("12.0", "gpu", True),
+        ("7.5", "gpu", False),
+        ("gfx942", "gpu", False),
+        (None, "cpu", False),
+    ],
+)
+def test_which_devices_have_tf32(capability, platform, has):
+    pytest.importorskip("jax")
+    from unet_jax.compilation import has_tf32
+
+    assert has_tf32(SimpleNamespace(platform=platform, compute_capability=capability)) == has
+
+
+@pytest.mark.parametrize(("precision", "weights"), [("tf32", "float32"), ("bfloat16", "bfloat16")])
+def test_an_update_is_in_the_precision_of_the_trainer(precision, weights):
+    assert Setup(EAGER, CASE, SMALL, precision, 1).recipe.precision == weights
+
+
+def test_the_peak_in_jax_is_what_lies_there_and_the_programs_temporaries(monkeypatch):
+    pytest.importorskip("jax")
+    from unet_compare.speed import jax_backend
+
+    job = jax_backend.Job(Setup(OURS, CASE, SMALL, "float32", 1))
+    job.call(job.placed(next(batches(CASE, job.channels, 0, 1))))
+    assert job.memory_peak() is None
+    monkeypatch.setattr(jax_backend, "memory_used", lambda: 1000)
+    assert job.memory_peak() == 1000 + job.program.memory_analysis().temp_size_in_bytes > 1000
+
+
+def test_a_network_is_read_without_a_gpu_which_those_that_are_timed_see(monkeypatch):
+    pytest.importorskip("torch")
+    from conversion import modules
+    from unet_compare.speed.subject import opened
+
+    names = ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS")
+    monkeypatch.setattr(modules, "read_module", lambda *_: [os.environ.get(name) for name in names])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    assert opened(None, FOREIGN, ()) == ["", "cpu"]
+    assert [os.environ.get(name) for name in names] == ["3", None]
+
+
 @pytest.mark.parametrize("case", [CASE, Case("training", 2, 16, 16)])
 def test_a_setup_goes_through_json(case):
     setup = Setup(EAGER, case, SMALL, "bfloat16", 3)
@@ -228,7 +313,7 @@ def test_the_table(capsys, monkeypatch, rich):
 def test_different_devices_and_other_work_are_told(capsys):
     devices = {"jax": {"platform": "gpu", "device": "a GPU", "tf32": True}, "torch": {"platform": "cpu", "tf32": False}}
     environment = Environment({"cpu": "a CPU", "cores": 2, "load": 1.5}, {"jax": "1.2"}, devices)
-    table.print_environment(environment, "float32")
+    table.print_environment(environment, "tf32")
     out = capsys.readouterr().out
     assert "jax 1.2 on a GPU, TF32\n" in out
     assert "DIFFERENT devices" in out
@@ -334,7 +419,7 @@ import unet_compare.speed.worker
 def describe():
     print("a library's greetings")
     return {"platform": "cpu"}
-sys.modules["unet_compare.speed.torch_backend"] = types.SimpleNamespace(describe=describe)
+sys.modules["unet_compare.speed.torch_backend"] = types.SimpleNamespace(describe=describe, use=print)
 sys.argv[1:] = sys.argv[-1:]
 unet_compare.speed.worker.main()
 """
@@ -347,6 +432,19 @@ def test_candidates_run_the_code_of_their_caller(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with Worker(Setup(EAGER, CASE, SMALL, "float32", 1)) as worker:
         assert worker.ask("describe") == {"code": str(ROOT / "unet_compare")}
+
+
+@pytest.mark.parametrize(("seconds", "answers"), [(0, False), (60, True)])
+def test_after_the_deadline_no_answer_is_waited_for(monkeypatch, seconds, answers):
+    told = "import json, time; input(); time.sleep(0.2); print(json.dumps({'done': True}), flush=True); time.sleep(60)"
+    monkeypatch.setattr(Worker, "command", lambda *_: [sys.executable, "-S", "-c", told])
+    with Worker(Setup(EAGER, CASE, SMALL, "float32", 1), time.monotonic() + seconds) as worker:
+        if answers:
+            assert worker.ask("describe") == {"done": True}
+        else:
+            with pytest.raises(OutOfTimeError):
+                worker.ask("describe")
+    assert worker._process.returncode is not None
 
 
 def test_what_libraries_print_is_no_answer(monkeypatch):

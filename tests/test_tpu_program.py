@@ -1,4 +1,4 @@
-"""Both programs lower for a TPU; and what `benchmarks.tpu_aot` reads in a compiled one, and says without a compiler."""
+"""Both programs lower for a TPU and for CUDA; what `benchmarks.tpu_aot` reads in compiled ones, and says without."""
 
 import json
 import math
@@ -26,10 +26,10 @@ from unet_jax.training.step import abstract_state, updater
 RECIPE = TrainConfig(features=(4, 6, 8), batch=2, crop=16, precision="bfloat16")
 
 
-def lowered(function, *arguments):
-    """The text of a program for TPUs; no TPU and no libtpu are needed for it."""
+def lowered(function, *arguments, platform="tpu"):
+    """The text of a program for a platform, of which nothing is needed for it."""
     layouts = export.DisabledSafetyCheck.custom_call("LayoutConstraint")
-    return export.export(jax.jit(function), platforms=("tpu",), disabled_checks=[layouts])(*arguments).mlir_module()
+    return export.export(jax.jit(function), platforms=(platform,), disabled_checks=[layouts])(*arguments).mlir_module()
 
 
 def indexing(text):
@@ -43,21 +43,25 @@ def network(variant):
 
 @pytest.mark.parametrize("variant", ["ours", "plain"])
 @pytest.mark.parametrize("size", [(16, 16), (13, 18)])
-def test_inference_lowers_for_a_tpu_without_indexing(variant, size):
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_inference_lowers_without_indexing(variant, size, platform):
     forward, variables = tpu_aot.forward_of(network(variant))
-    text = lowered(forward, variables, jax.ShapeDtypeStruct((2, *size, 3), jnp.float32))
+    text = lowered(forward, variables, jax.ShapeDtypeStruct((2, *size, 3), jnp.float32), platform=platform)
     assert "stablehlo.convolution" in text
     assert not indexing(text)
 
 
 @pytest.mark.parametrize("variant", ["ours", "plain"])
-def test_training_lowers_for_a_tpu_without_indexing(variant):
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_training_lowers_without_indexing_and_lays_kernels_out_for_a_tpu_alone(variant, platform):
     model = network(variant)
     shape, number = (1, RECIPE.batch, RECIPE.crop, RECIPE.crop), jax.ShapeDtypeStruct((), jnp.float32)
     image, labels = jax.ShapeDtypeStruct((*shape, 3), jnp.float32), jax.ShapeDtypeStruct(shape, jnp.uint8)
     state = abstract_state(model, RECIPE)
-    text = lowered(updater(RECIPE, model), state, image, labels, (number, number, jax.ShapeDtypeStruct((), jnp.uint32)))
+    controls = (number, number, jax.ShapeDtypeStruct((), jnp.uint32))
+    text = lowered(updater(RECIPE, model), state, image, labels, controls, platform=platform)
     assert "stablehlo.convolution" in text
+    assert ("LayoutConstraint" in text) == (platform == "tpu")
     assert not indexing(text)
 
 

@@ -1,6 +1,7 @@
 """How the network's programs are compiled on a platform."""
 
 import functools
+import re
 
 import jax
 from jax.errors import JaxRuntimeError
@@ -8,6 +9,15 @@ from jax.errors import JaxRuntimeError
 _CPU = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 """XLA's newer library for CPUs (YNNPACK) takes the sums, not the convolutions: of these, the gradients above all are
 faster as XLA has them itself (docs/performance.md)."""
+
+_TF32 = 8.0
+"""The compute capability that has it."""
+
+
+def has_tf32(device: jax.Device) -> bool:
+    """Whether it is a GPU whose float32 products may be taken in TF32; AMD's have no such number."""
+    capability = re.fullmatch(r"\d+\.\d+", str(getattr(device, "compute_capability", "")))
+    return device.platform == "gpu" and capability is not None and float(capability[0]) >= _TF32
 
 
 @functools.cache

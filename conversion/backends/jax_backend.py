@@ -296,5 +296,5 @@ def _flags() -> dict[str, bool | str]:
 @contextmanager
 def parity(precision: Precision, *, tf32: bool = False) -> Iterator[None]:
     """No TF32 and no bfloat16 passes inside the products, or TF32 in all of them; float64 where that is asked for."""
-    with jax.default_matmul_precision("tensorfloat32" if tf32 else "highest"), jax.enable_x64(precision == "float64"):
+    with jax.default_matmul_precision("default" if tf32 else "highest"), jax.enable_x64(precision == "float64"):
         yield

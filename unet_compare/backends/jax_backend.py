@@ -17,14 +17,11 @@ from unet_core.graph.canonical import Description
 from unet_core.training.train_config import TrainConfig
 from unet_jax.canonical import translate
 from unet_jax.checkpoint import from_checkpoint
-from unet_jax.compilation import compiler_options
+from unet_jax.compilation import compiler_options, has_tf32
 from unet_jax.predict import Predictor
 from unet_jax.training.layout import in_torchs_layout
 from unet_jax.training.step import Update, abstract_model, compiled, controls_of, new_state, placed, updater
 from unet_jax.training.train_state import TrainState, named_network
-
-_TF32 = 8.0
-"""The compute capability that has it."""
 
 
 class Trainer:
@@ -80,9 +77,7 @@ def lacks_tf32() -> str | None:
     device = jax.devices()[0]
     if device.platform != "gpu":
         return f"JAX runs on a {device.platform.upper()}"
-    if float(getattr(device, "compute_capability", None) or 0) < _TF32:
-        return f"{device.device_kind} has none"
-    return None
+    return None if has_tf32(device) else f"{device.device_kind} has none"
 
 
 def predict(checkpoint: Checkpoint, precision: Precision, pictures: Pictures) -> list[np.ndarray]:

@@ -9,8 +9,9 @@ import importlib.util
 import os
 import platform
 import re
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,13 @@ from unet_compare.speed.process import Worker, WorkerError
 from unet_compare.speed.report import CaseReport, Environment, Found, Memory, judged, to_json
 from unet_compare.speed.subject import Subject, opened, stored
 from unet_compare.speed.table import EXPLANATION, print_case, print_environment, say, status_line
-from unet_core.errors import MissingFrameworkError, UNetError, of_system
+from unet_core.errors import ConfigError, MissingFrameworkError, UNetError, of_system
 from unet_core.files import atomic, check_target
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.progress import Progress, silent
 
-PACKAGES = ("torch", "jax", "jaxlib", "flax", "optax", "numpy")
+PACKAGES = ("torch", "triton", "jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "flax", "optax", "numpy")
 
 
 def bench(plan: Plan) -> int:
@@ -49,6 +50,9 @@ def bench(plan: Plan) -> int:
         config = subject.config
         plan.check_network(config)
         environment, missing = look_around(plan, subject)
+        for framework, device in environment.devices.items():
+            if plan.precision == "tf32" and not device["tf32"]:
+                raise ConfigError(f"--precision tf32: a GPU has it; {framework} runs on {device['device']}")
         print_environment(environment, plan.precision)
         if subject.file is not None:
             graph = "its graph, for want of --module" if isinstance(config, Graph) else "unet_torch.UNet"
@@ -113,6 +117,7 @@ def measured(
     environment: Environment,
     missing: Mapping[Framework, str],
     progress: Progress = silent,
+    deadline: float | None = None,
 ) -> CaseReport:
     """One case: every candidate in a process of its own, the rounds in turn.
 
@@ -124,6 +129,10 @@ def measured(
         environment: the devices.
         missing: frameworks whose candidates do not run, and why.
         progress: is told how far it is.
+        deadline: when to give up, by `time.monotonic`.
+
+    Raises:
+        OutOfTimeError: the deadline came first.
     """
     failed = {one.name: missing[one.framework] for one in plan.chosen if one.framework in missing}
     devices = environment.devices
@@ -134,7 +143,7 @@ def measured(
     ]
     replies: dict[Candidate, list[dict[str, Any]]] = {one: [] for one in candidates}
     with contextlib.ExitStack() as stack:
-        workers = {one: stack.enter_context(Worker(plan.setup(one, case, subject))) for one in candidates}
+        workers = {one: stack.enter_context(Worker(plan.setup(one, case, subject), deadline)) for one in candidates}
 
         def ask_all(text: str, done: float, what: str, **more: Any) -> None:
             """Those that cannot, or die, are out."""
@@ -179,13 +188,28 @@ def machine() -> dict[str, Any]:
         "all_cores": os.cpu_count(),
         "load": os.getloadavg()[0],
         "platform": platform.platform(),
+        "gpus": _gpus(),
     }
 
 
-def versions() -> dict[str, str]:
-    """Of Python, and of the packages that are installed."""
+def _gpus() -> list[str]:
+    """Name, memory and driver of each GPU, as NVIDIA's tool says; none where that is not installed or fails."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return []
+    return done.stdout.splitlines() if done.returncode == 0 else []
+
+
+def versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Of Python, and of those of the packages that are installed."""
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
@@ -197,8 +221,13 @@ def _part(progress: Progress, number: int, count: int) -> Progress:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    return exit_code(lambda: bench(parsed(Plan, "python -m unet_compare.speed", arguments)))
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """What the command returns, or what its failure is worth, which is told in one line."""
     try:
-        return bench(parsed(Plan, "python -m unet_compare.speed", arguments))
+        return command()
     except (UNetError, OSError) as error:
         sys.stderr.write(f"bench: {of_system(error) if isinstance(error, OSError) else error}\n")
         return 2

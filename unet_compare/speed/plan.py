@@ -14,7 +14,7 @@ from unet_core.training.train_config import TrainConfig
 
 Framework = Literal["jax", "torch"]
 Kind = Literal["inference", "training"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 
 class Case(NamedTuple):
@@ -102,7 +102,7 @@ class Setup(NamedTuple):
         return TrainConfig(
             batch=self.case.batch,
             crop=self.case.height,
-            precision=self.precision,
+            precision="bfloat16" if self.precision == "bfloat16" else "float32",
             compile="compile" in self.candidate.words and "max-autotune" not in self.candidate.words,
         )
 
@@ -137,7 +137,8 @@ class Plan:
     kwargs: tuple[str, ...] = ()
     """What --module is called with, as NAME=VALUE, e.g. n_channels=3 n_classes=2."""
     precision: Precision = "float32"
-    """What the network computes in; bfloat16 is autocast in torch, and in both the weights stay float32."""
+    """What the network computes in; tf32 is float32 whose products a GPU may take in TF32, float32 is without; bfloat16
+    is autocast in torch, and in both the weights stay float32."""
     candidates: tuple[str, ...] = ()
     """By name, e.g. jax:ours torch:compile+channels_last; or jax or torch for all of one; left out: all of both."""
     rounds: int = 5

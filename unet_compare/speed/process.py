@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,10 +20,20 @@ class WorkerError(Exception):
     """A candidate cannot run; the message says why, in one line."""
 
 
-class Worker:
-    """A process for one candidate, and its end with those that it started."""
+class OutOfTimeError(Exception):
+    """The deadline is over."""
 
-    def __init__(self, setup: Setup) -> None:
+
+class Worker:
+    """A process for one candidate, and its end with those that it started.
+
+    Args:
+        setup: what it is told.
+        deadline: when to wait for it no longer, by `time.monotonic`; None: never.
+    """
+
+    def __init__(self, setup: Setup, deadline: float | None = None) -> None:
+        self._deadline = deadline
         self._folder = tempfile.TemporaryDirectory(prefix="unet-bench-")
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `close`)
         self._process = subprocess.Popen(
@@ -54,12 +66,16 @@ class Worker:
 
         Raises:
             WorkerError: it cannot, or it died.
+            OutOfTimeError: it has not answered by the deadline.
         """
         assert self._process.stdin
         assert self._process.stdout
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps({"do": what, **more}) + "\n")
             self._process.stdin.flush()
+        rest = None if self._deadline is None else max(self._deadline - time.monotonic(), 0)
+        if not select.select([self._process.stdout], [], [], rest)[0]:
+            raise OutOfTimeError
         line = self._process.stdout.readline()
         if not line:
             raise WorkerError(self._last_words())

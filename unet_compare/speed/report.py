@@ -25,7 +25,7 @@ class Memory(NamedTuple):
     rest: int | None
     """Between two calls: weights, the optimiser's state, and on a CPU what compiling left behind."""
     peak: int | None
-    """At most, during the calls; in JAX on a GPU since the process began."""
+    """At most, during a call."""
 
 
 @dataclass(frozen=True)

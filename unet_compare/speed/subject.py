@@ -4,6 +4,7 @@ What reads files is imported where it is needed: this is a part of the command l
 """
 
 import dataclasses
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,8 @@ def stored(network: "Checkpoint", module: str | None = None, kwargs: tuple[str, 
 def opened(path: Path | None, module: str | None, kwargs: tuple[str, ...]) -> "Checkpoint":
     """The network of a checkpoint or of a run, or, without one, that of the code with the parameters that it draws.
 
+    Reading runs networks, on the CPU: the memory of a GPU is for those that are timed.
+
     Raises:
         UNetError: the checkpoint cannot be read, or is not of the code, or the code cannot be read.
     """
@@ -83,6 +86,23 @@ def opened(path: Path | None, module: str | None, kwargs: tuple[str, ...]) -> "C
     from unet_core.training.run import BEST, is_run
 
     known = Known(module=module, kwargs=values_of(kwargs), where_needed=True)
-    if path is None:
-        return read_module(build(known), known.title)
-    return containers.opened(path / BEST if is_run(path) else path, known).checkpoint
+    with _without_gpu():
+        if path is None:
+            return read_module(build(known), known.title)
+        return containers.opened(path / BEST if is_run(path) else path, known).checkpoint
+
+
+@contextmanager
+def _without_gpu() -> Iterator[None]:
+    """A framework that looks for its devices first in here finds no GPU in this process; those of others do."""
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+    before = {name: os.environ.get(name) for name in hidden}
+    os.environ.update(hidden)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

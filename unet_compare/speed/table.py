@@ -8,7 +8,7 @@ from unet_compare.speed.plan import Precision
 from unet_compare.speed.report import CaseReport, Environment, Figures
 from unet_core.progress import Progress, silent
 
-TOLERANCES: dict[Precision, float] = {"float32": 1e-2, "bfloat16": 0.2}
+TOLERANCES: dict[Precision, float] = {"float32": 1e-2, "tf32": 1e-2, "bfloat16": 0.2}
 """How far a first output may be from the reference's, relative, before it is told (with TF32 it is about 1e-3)."""
 
 HEADINGS = ("", "time", "ratio", "range", "speed", "of matmul", "memory", "compile")
@@ -18,15 +18,15 @@ speed: the operations of the network as it is defined over the time; of matmul: 
 memory: what a call takes beside what lies there between two calls; compile: the first call less a later one"""
 
 
-def print_environment(environment: Environment, precision: Precision) -> None:
-    """Where it runs, and with what."""
+def print_environment(environment: Environment, precision: Precision | None) -> None:
+    """Where it runs, and with what; None: in several precisions, one after the other."""
     machine = environment.machine
-    say(f"{machine['cpu']}, {machine['cores']} cores; {precision}")
+    say(f"{machine['cpu']}, {machine['cores']} cores{f'; {precision}' if precision else ''}")
     if machine["load"] > machine["cores"] / 4:
         say(f"OTHERS COMPUTE HERE, TOO (load {machine['load']:.1f}): they slow the frameworks down, not all alike.")
     for framework, device in environment.devices.items():
         where = "the CPU" if device["platform"] == "cpu" else device["device"]
-        rounded = ", TF32" if device["tf32"] and precision == "float32" else ""
+        rounded = ", TF32" if device["tf32"] and precision == "tf32" else ""
         say(f"{framework} {environment.versions.get(framework, '')} on {where}{rounded}")
     if len({device["platform"] for device in environment.devices.values()}) > 1:
         say("The frameworks run on DIFFERENT devices: the ratios compare those, and not the programs.")

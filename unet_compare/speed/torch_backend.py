@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unet_compare.speed.plan import Setup
+from unet_compare.speed.plan import Precision, Setup
 from unet_core.data.batches import Batch
 from unet_core.errors import UNetError
 from unet_core.graph.canonical import Description
@@ -20,19 +20,24 @@ from unet_torch.training.step import TrainState, new_state, placed, updater
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ON_GPU = DEVICE.type == "cuda"
 
-if ON_GPU:
-    torch.backends.cudnn.benchmark = True
-    torch.set_float32_matmul_precision("high")  # TF32, which JAX takes by default, too
+
+def use(precision: Precision) -> None:
+    """See `unet_compare.speed.worker.SpeedBackend`."""
+    if ON_GPU:
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
 
 
 def describe() -> dict[str, Any]:
     """Platform, device, and settings."""
-    matmul, convolution = torch.get_float32_matmul_precision() != "highest", torch.backends.cudnn.allow_tf32
+    matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     return {
         "platform": "gpu" if ON_GPU else "cpu",
         "device": torch.cuda.get_device_name() if ON_GPU else "cpu",
         "threads": torch.get_num_threads(),
         "tf32": ON_GPU and torch.cuda.get_device_capability() >= (8, 0) and matmul and convolution,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "fused_optimizer": True,
     }
@@ -100,6 +105,9 @@ class Job:
         if ON_GPU:
             torch.cuda.empty_cache()  # the other candidates wait on the same device
 
+    def memory_peak(self) -> int | None:
+        return torch.cuda.max_memory_allocated() if ON_GPU else None
+
     def _inference(self) -> Callable[[Tensor, Tensor], Tensor]:
         own = self.setup.subject.own_code(self.checkpoint)
         model: Any = from_checkpoint(self.checkpoint) if own is None else Theirs(own, self.checkpoint.config).eval()
@@ -143,11 +151,6 @@ def memory_used() -> int | None:
     return torch.cuda.memory_allocated() if ON_GPU else None
 
 
-def memory_peak() -> int | None:
-    """The most since `reset_peak`."""
-    return torch.cuda.max_memory_allocated() if ON_GPU else None
-
-
 def reset_peak() -> None:
     """Begin anew."""
     if ON_GPU:
@@ -156,7 +159,7 @@ def reset_peak() -> None:
 
 def matmul(precision: str) -> tuple[int, Callable[[], None]]:
     """A product of large matrices, in this precision; several in flight on a GPU, where one is short."""
-    size, times = (8192, 10) if ON_GPU else (2048, 1)
+    size, times = (8192, 2) if ON_GPU else (2048, 1)
     kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
     a, b = (torch.randn(size, size, device=DEVICE).to(kind) for _ in range(2))
 

@@ -27,7 +27,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from unet_compare.speed.plan import Case, Setup
+from unet_compare.speed.plan import Case, Precision, Setup
 from unet_core.data.batches import Batch
 from unet_core.errors import first_line
 
@@ -63,9 +63,15 @@ class Job(Protocol):
     def settle(self) -> None:
         """Give back what is not needed between two turns."""
 
+    def memory_peak(self) -> int | None:
+        """The most bytes that the framework had on its device in the last call; None as of `memory_used`."""
+
 
 class SpeedBackend(Protocol):
     """A framework: `unet_compare.speed.jax_backend` and `unet_compare.speed.torch_backend`."""
+
+    def use(self, precision: Precision) -> None:
+        """Let a GPU take TF32 in float32's products, or not, before anything is compiled."""
 
     def describe(self) -> dict[str, Any]:
         """Its platform ("cpu", "gpu" or "tpu"), device, and settings that matter here."""
@@ -75,9 +81,6 @@ class SpeedBackend(Protocol):
 
     def memory_used(self) -> int | None:
         """Bytes that the framework has on its device; None on the CPU, where the process's are asked for."""
-
-    def memory_peak(self) -> int | None:
-        """The most that it had."""
 
     def reset_peak(self) -> None:
         """Begin to look for it anew, where that is possible."""
@@ -92,6 +95,7 @@ class Worker:
     def __init__(self, side: SpeedBackend, setup: Setup) -> None:
         self.side, self.setup = side, setup
         self.job: Job
+        side.use(setup.precision)
 
     def describe(self) -> dict[str, Any]:
         """The framework's device, and how it is set."""
@@ -159,7 +163,7 @@ class Worker:
         return resident("VmRSS") if own is None else own
 
     def _peak(self) -> int | None:
-        own = self.side.memory_peak()
+        own = self.job.memory_peak()
         return resident("VmHWM") if own is None else own
 
     def _reset_peak(self) -> None:

@@ -23,13 +23,9 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from unet_core.errors import ConfigError
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
-<<<<<<< HEAD
-from unet_core.training.train_config import TrainConfig
-from unet_jax.training.layout import KERNEL
-=======
 from unet_core.training.peaks import peak
 from unet_core.training.train_config import Precision, TrainConfig
->>>>>>> h-prof
+from unet_jax.training.layout import KERNEL
 
 Axis = Literal["data", "fsdp", "space"]
 AnyMesh = Mesh | AbstractMesh
