@@ -1,7 +1,9 @@
-"""The narrow convolution is the convolution: in float64, with a smaller error than XLA's in float32, with a control."""
+"""What a CPU does in place of XLA's convolutions is the same in float64, gradients too; with controls."""
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_faster import apart
 from test_winograd import derivatives, drawn
 
@@ -9,7 +11,11 @@ jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp
 
+from unet_jax.kernels import convolution as convolution_kernels
 from unet_jax.kernels.convolution import convolve, convolve_narrow, convolve_plain
+from unet_jax.kernels.products import Geometry
+from unet_jax.operations import convolutions
+from unet_jax.operations.convolutions import convolution
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7), (1, 1), (2, 13), (6, 3)])
@@ -51,3 +57,75 @@ def test_a_cpu_alone_takes_it_of_few_channels(platform, channels, dtype, narrow)
     given = jnp.zeros((1, 8, 8, channels[0]), dtype), jnp.zeros((3, 3, *channels), dtype)
     text = jax.jit(convolve).trace(*given).lower(lowering_platforms=(platform,)).as_text()
     assert (f"tensor<1x3x{channels[0]}x{3 * channels[1]}x" in text) == narrow
+
+
+def by_xla(x, kernel, plan):
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        plan.stride,
+        plan.padding,
+        rhs_dilation=plan.dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=plan.groups,
+    )
+
+
+def both_ways(shape, kernel, plan):
+    """A convolution and its gradients, by this project and by XLA."""
+    x, weight = drawn(shape, kernel)
+    (gradient,) = drawn(by_xla(x, weight, plan).shape)
+    found = []
+    for function in (
+        lambda x, kernel: convolution(x, weight=kernel, **plan._asdict()),
+        lambda *both: by_xla(*both, plan),
+    ):
+        answer, pull = jax.vjp(function, x, weight)
+        found.append((answer, *pull(gradient)))
+    return found
+
+
+@st.composite
+def geometries(draw):
+    """A map, a kernel, and how it goes over it; maps of few pixels and of many, narrow ones and wide ones."""
+    window, stride, far = draw(
+        st.sampled_from([(3, 1, 1), (3, 2, 1), (3, 1, 2), (3, 1, 5), (5, 1, 1), (7, 2, 1), (2, 2, 1)])
+    )
+    groups = draw(st.sampled_from([1, 1, 1, 2]))
+    channels, out = (groups * draw(st.sampled_from([1, 3, 20, 70])) for _ in range(2))
+    ends = window // 2 * far, window // 2 * far + draw(st.integers(0, 1))
+    least = max(far * (window - 1) + 1 - sum(ends), 1)
+    size = draw(st.integers(least, 20)), draw(st.integers(least, 34))
+    plan = Geometry((stride,) * 2, (ends,) * 2, (far,) * 2, groups)
+    return (draw(st.integers(1, 2)), *size, channels), (window, window, channels // groups, out), plan
+
+
+@settings(deadline=None, max_examples=25)
+@given(geometries())
+def test_a_convolution_of_any_kind_and_its_gradients_are_xlas(given):
+    with jax.enable_x64(True):
+        ours, theirs = both_ways(*given)
+        for name, found, expected in zip(("answer", "by the map", "by the kernel"), ours, theirs, strict=True):
+            assert apart(found, expected) < 1e-12, name
+
+
+STRIDED = (2, 5, 4, 3), (3, 3, 3, 70), Geometry((2, 2), ((1, 1), (1, 1)), (1, 1), 1)
+
+
+@pytest.mark.parametrize(("which", "part"), [(1, "input_gradient"), (2, "kernel_gradient")])
+def test_a_gradient_with_another_border_would_be_seen(x64, monkeypatch, which, part):
+    right = getattr(convolutions, part)
+
+    def shifted(*given):
+        return right(*(one._replace(padding=((0, 2), (1, 1))) if isinstance(one, Geometry) else one for one in given))
+
+    monkeypatch.setattr(convolutions, part, shifted)
+    ours, theirs = both_ways(*STRIDED)
+    assert apart(ours[which], theirs[which]) > 1e-2
+
+
+def test_the_next_row_of_a_dilated_convolution_would_be_seen(x64, monkeypatch):
+    right = convolution_kernels._every
+    monkeypatch.setattr(convolution_kernels, "_every", lambda x, far: jnp.roll(right(x, far), 1, 0))
+    ours, theirs = both_ways((1, 12, 12, 3), (3, 3, 3, 4), Geometry((1, 1), ((2, 2), (2, 2)), (2, 2), 1))
+    assert apart(ours[0], theirs[0]) > 1e-2

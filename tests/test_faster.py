@@ -227,7 +227,7 @@ def test_neither_the_upsampled_map_nor_the_concatenation_is_made():
 
 @pytest.mark.parametrize(("platform", "by_rows"), [("cpu", True), ("tpu", False), ("cuda", False)])
 def test_each_platform_takes_its_own_kernel_gradient(platform, by_rows):
-    x, kernel = jnp.zeros((1, 8, 64, 2)), jnp.zeros((3, 3, 2, 2))
+    x, kernel = jnp.zeros((1, 8, 64, 8)), jnp.zeros((3, 3, 8, 8))
     program = jax.jit(jax.grad(lambda kernel: convolve(x, kernel).sum()))
     text = program.trace(kernel).lower(lowering_platforms=(platform,)).as_text()
     assert ("stablehlo.while" in text) == by_rows

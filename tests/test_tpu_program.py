@@ -28,8 +28,7 @@ RECIPE = TrainConfig(features=(4, 6, 8), batch=2, crop=16, precision="bfloat16")
 
 def lowered(function, *arguments, platform="tpu"):
     """The text of a program for a platform, of which nothing is needed for it."""
-    layouts = export.DisabledSafetyCheck.custom_call("LayoutConstraint")
-    return export.export(jax.jit(function), platforms=(platform,), disabled_checks=[layouts])(*arguments).mlir_module()
+    return export.export(jax.jit(function), platforms=(platform,))(*arguments).mlir_module()
 
 
 def indexing(text):
@@ -53,7 +52,7 @@ def test_inference_lowers_without_indexing(variant, size, platform):
 
 @pytest.mark.parametrize("variant", ["ours", "plain"])
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
-def test_training_lowers_without_indexing_and_lays_kernels_out_for_a_tpu_alone(variant, platform):
+def test_training_lowers_without_indexing(variant, platform):
     model = network(variant)
     shape, number = (1, RECIPE.batch, RECIPE.crop, RECIPE.crop), jax.ShapeDtypeStruct((), jnp.float32)
     image, labels = jax.ShapeDtypeStruct((*shape, 3), jnp.float32), jax.ShapeDtypeStruct(shape, jnp.uint8)
@@ -61,7 +60,6 @@ def test_training_lowers_without_indexing_and_lays_kernels_out_for_a_tpu_alone(v
     controls = (number, number, jax.ShapeDtypeStruct((), jnp.uint32))
     text = lowered(updater(RECIPE, model), state, image, labels, controls, platform=platform)
     assert "stablehlo.convolution" in text
-    assert ("LayoutConstraint" in text) == (platform == "tpu")
     assert not indexing(text)
 
 

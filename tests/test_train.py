@@ -524,8 +524,7 @@ def test_the_step_lowers_for_a_tpu():
     update = step.updater(recipe, step.abstract_model(network, recipe))
     shape, number = (1, recipe.batch, recipe.crop, recipe.crop), jnp.zeros(())
     batch = jnp.zeros((*shape, 1)), jnp.zeros(shape, jnp.uint8)
-    layouts = jax.export.DisabledSafetyCheck.custom_call("LayoutConstraint")
-    exported = jax.export.export(jax.jit(update), platforms=("tpu",), disabled_checks=[layouts])(
+    exported = jax.export.export(jax.jit(update), platforms=("tpu",))(
         state, *batch, (number, number, jnp.zeros((), jnp.uint32))
     )
     assert exported.platforms == ("tpu",)

@@ -28,7 +28,8 @@ def wide(monkeypatch):
     """Even convolutions of one channel take fewer multiplications, on maps of any size."""
     for name in ("_LEAST", "_WIDER", "_PIXELS"):
         monkeypatch.setattr(winograd, name, 1)
-    monkeypatch.setattr(convolution, "_WIDE", 1)
+    monkeypatch.setattr(winograd, "_COLUMNS", 1)
+    monkeypatch.setattr(winograd, "_BESIDE", 0)
 
 
 def summed(model):

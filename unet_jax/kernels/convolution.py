@@ -1,5 +1,6 @@
 """The convolution and its gradients; on a CPU with fewer multiplications. PyTorch has oneDNN for this."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -7,12 +8,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from unet_jax.kernels import winograd
+from unet_jax.kernels import products, winograd
 from unet_jax.kernels.general import Form, by_platform, pulled
 from unet_jax.kernels.packing import group, packed, packed_kernel, unpacked
 
-_WIDE = 32
-"""Maps of fewer columns are left to XLA, which is as fast on them."""
+_SAME = products.Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
 _NARROW = 16
 """Channels out, at most, that a CPU convolves by `convolve_narrow`."""
 
@@ -48,11 +48,8 @@ def _packed(convolve: Form, x: Array, kernel: Array) -> Array:
 
 @jax.custom_vjp
 def _convolve(x: Array, kernel: Array) -> Array:
-    """3x3. A CPU computes wide convolutions, and the gradients of all kernels, as `winograd` does, and narrow ones row
-    by row.
-
-    XLA's own gradient of a kernel is a convolution with a window as large as the image, at a half to a third of the
-    speed on large ones.
+    """3x3. A CPU computes wide convolutions, and the gradients of their kernels, as `winograd` does, narrow ones row by
+    row, and those of few pixels, and gradients, as `products`.
     """
     return lax.platform_dependent(x, kernel, **_forms(x, kernel))
 
@@ -72,6 +69,8 @@ def _on_cpu(x: Array, out_channels: int) -> Form | None:
     """What a CPU does in place of `convolve_plain`."""
     if winograd.saves_unprepared(x.shape, out_channels, x.dtype):
         return winograd.convolve
+    if products.are_tiny(x):
+        return partial(products.convolved_as_product, plan=_SAME)
     return convolve_narrow if out_channels <= _NARROW and winograd.is_exact(x.dtype) else None
 
 
@@ -88,6 +87,26 @@ def convolve_narrow(x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"])
     return y[:, :height, :, 0] + y[:, 1:-1, :, 1] + y[:, 2:, :, 2]
 
 
+def dilated(x: Float[Array, "n h w c"], convolved: Callable[[Array], Array], far: int) -> Float[Array, "n h w d"]:
+    """A 3x3 convolution whose taps lie so far apart: the usual one, `convolved`, of every so many rows and columns."""
+    return _together(convolved(_every(x, far)), far, x.shape) if far > 1 else convolved(x)
+
+
+def _every(x: Array, far: int) -> Array:
+    """Maps of every so many rows and columns of some maps, one for each first row and column."""
+    n, height, width, channels = x.shape
+    x = jnp.pad(x, ((0, 0), (0, -height % far), (0, -width % far), (0, 0)))
+    x = x.reshape(n, -(-height // far), far, -(-width // far), far, channels).transpose(2, 4, 0, 1, 3, 5)
+    return x.reshape(far * far * n, *x.shape[3:])
+
+
+def _together(y: Array, far: int, shape: tuple[int, ...]) -> Array:
+    """The inverse, of maps of this shape but for their channels."""
+    n, height, width, _ = shape
+    y = y.reshape(far, far, n, *y.shape[1:]).transpose(2, 3, 0, 4, 1, 5)
+    return y.reshape(n, y.shape[1] * far, -1, y.shape[-1])[:, :height, :width]
+
+
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
     return _convolve(x, kernel), (x, kernel)
 
@@ -100,12 +119,16 @@ def _backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array
 
 def _gradients_on_cpu(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
     of_x, of_kernel = pulled(convolve_plain, x, kernel, gradient)
+    if not winograd.is_exact(x.dtype):
+        return of_x, of_kernel
     on_cpu = _on_cpu(gradient, x.shape[-1])
     if on_cpu is not None:
         of_x = _input_gradient(on_cpu, gradient, kernel)
-    if winograd.is_exact(x.dtype) and x.shape[2] >= _WIDE:
-        of_kernel = winograd.kernel_gradient(x, gradient)
-    return of_x, of_kernel
+    elif products.has_few_pixels(gradient):
+        of_x = products.input_gradient(gradient, kernel, _SAME, x.shape[1:3])
+    if winograd.saves_in_gradient(x.shape, gradient.shape[-1]):
+        return of_x, winograd.kernel_gradient(x, gradient)
+    return of_x, products.kernel_gradient(x, gradient, (3, 3), _SAME)
 
 
 _convolve.defvjp(_forward, _backward)

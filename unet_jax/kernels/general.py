@@ -1,30 +1,19 @@
 """The convolution and its transpose, channels last, kernels spatial axes first: as XLA has them, and in other ways.
 
-XLA's own are many times slower on a CPU than need be: convolutions in groups, transposed ones in three dimensions, and
-the gradients of kernels in three dimensions or of an even size.
+XLA's own are many times slower on a CPU than need be: convolutions in groups, transposed ones in three dimensions.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import product
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from unet_core.graph.operations import Ints, Pairs
+from unet_core.graph.operations import Ints
+from unet_jax.kernels.products import Geometry, taps_of
 
 _AXES = "DHW"
-
-
-class Geometry(NamedTuple):
-    """How a kernel goes over a map."""
-
-    stride: Ints
-    padding: Pairs
-    dilation: Ints
-    groups: int
 
 
 def convolved(x: Array, kernel: Array, plan: Geometry, apart: Ints | None = None) -> Array:
@@ -51,7 +40,7 @@ def convolved_on_cpu(x: Array, kernel: Array, plan: Geometry, apart: Ints | None
     *window, each, out = kernel.shape
     y: Array | None = None
     parts = kernel.reshape(-1, each, plan.groups, out // plan.groups)
-    for tap, part in zip(_taps(x, window, plan, apart), parts, strict=True):
+    for tap, part in zip(taps_of(x, window, plan, apart), parts, strict=True):
         grouped = tap.reshape(*tap.shape[:-1], plan.groups, each)
         products = grouped * part[0] if each == 1 else jnp.einsum("...gi,igo->...go", grouped, part)
         y = products if y is None else y + products
@@ -110,37 +99,6 @@ def in_phases(x: Array, kernel: Array, plan: Geometry, size: Ints) -> Array:
     y = y.reshape(y.shape[0], *lengths, out)
     cut = [(-pad, want - (n - pad), 0) for (pad, _), want, n in zip(plan.padding, size, lengths, strict=True)]
     return lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), *cut, (0, 0, 0)])
-
-
-def kernel_gradient(x: Array, gradient: Array, window: Sequence[int], plan: Geometry) -> Array:
-    """As one product of matrices for each tap."""
-    grouped = gradient.reshape(-1, plan.groups, gradient.shape[-1] // plan.groups)
-    taps = [tap.reshape(-1, plan.groups, x.shape[-1] // plan.groups) for tap in _taps(x, window, plan)]
-    if taps[0].shape[-1] == grouped.shape[-1] == 1:
-        exact = jnp.promote_types(x.dtype, jnp.float32)
-        products = [(tap.astype(exact) * grouped.astype(exact)).sum(0)[None].astype(x.dtype) for tap in taps]
-    else:
-        products = [jnp.einsum("pgi,pgo->igo", tap, grouped) for tap in taps]
-    return jnp.stack(products).reshape(*window, taps[0].shape[-1], gradient.shape[-1])
-
-
-def _taps(x: Array, window: Sequence[int], plan: Geometry, apart: Ints | None = None) -> list[Array]:
-    """What each tap of the kernel is multiplied by."""
-    between = [step - 1 for step in apart or (1,) * len(window)]
-    amounts = [(*pad, zeros) for pad, zeros in zip(plan.padding, between, strict=True)]
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *amounts, (0, 0, 0)])
-    lengths = [
-        (n - far * (k - 1) - 1) // step + 1
-        for n, k, step, far in zip(x.shape[1:-1], window, plan.stride, plan.dilation, strict=True)
-    ]
-    stops = [(n - 1) * step + 1 for n, step in zip(lengths, plan.stride, strict=True)]
-
-    def part(place: Ints) -> Array:
-        firsts = [at * far for at, far in zip(place, plan.dilation, strict=True)]
-        ends = [first + stop for first, stop in zip(firsts, stops, strict=True)]
-        return lax.slice(x, (0, *firsts, 0), (len(x), *ends, x.shape[-1]), (1, *plan.stride, 1))
-
-    return [part(place) for place in product(*map(range, window))]
 
 
 Form = Callable[[Array, Array], Array]

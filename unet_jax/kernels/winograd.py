@@ -64,6 +64,10 @@ _WIDER = 128
 """Channels that it has on one side, at least, where its taps are summed at every call."""
 _PIXELS = 1024
 """Of the map, at least, for the same: the larger the kernel, the more they have to save."""
+_COLUMNS = 16
+"""Of a map, at least, for blocks of its rows to be worth taking one by one."""
+_BESIDE = 64
+"""Channels of all nine taps of a map together, that are better laid side by side (`unet_jax.kernels.products`)."""
 _BLOCK = 2048
 """Pixels of a block, so that its shifted views lie in a core's cache."""
 
@@ -78,6 +82,13 @@ def saves_unprepared(shape: tuple[int, ...], out_channels: int, dtype: DTypeLike
     *points, channels = shape
     wide = saves(channels, out_channels) and max(channels, out_channels) >= _WIDER
     return wide and math.prod(points) >= _PIXELS and is_exact(dtype)
+
+
+def saves_in_gradient(shape: tuple[int, ...], out_channels: int) -> bool:
+    """Whether the gradient of a kernel that convolves a map of this shape (NHWC) is faster by `kernel_gradient`."""
+    *points, width, channels = shape
+    narrow = 9 * min(channels, out_channels) <= _BESIDE
+    return not narrow and width >= _COLUMNS and math.prod(points) * width > 2 * max(channels, out_channels)
 
 
 def is_exact(dtype: DTypeLike) -> bool:

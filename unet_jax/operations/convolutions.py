@@ -1,7 +1,7 @@
 """Convolutions, channels last, kernels spatial axes first. What XLA is slow at on a CPU is done there in other ways."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -9,16 +9,23 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from unet_core.graph.operations import Ints, Pairs
-from unet_jax.kernels.convolution import convolve
+from unet_jax.kernels.convolution import convolve, dilated
 from unet_jax.kernels.general import (
-    Geometry,
+    by_platform,
     convolved,
     convolved_on_cpu,
     in_phases,
-    kernel_gradient,
     pulled,
     spread,
     spread_on_cpu,
+)
+from unet_jax.kernels.products import (
+    Geometry,
+    are_tiny,
+    convolved_as_product,
+    has_few_pixels,
+    input_gradient,
+    kernel_gradient,
 )
 from unet_jax.operations.rows import of_maps
 
@@ -39,9 +46,19 @@ def convolution(
     elif window == (3, 3) and groups == 1 and {*stride, *dilation} == {1} and padding == ((1, 1), (1, 1)):
         y = convolve(x, weight)
     else:
-        plan = Geometry(stride, padding, dilation, groups)
-        y = (_slow_convolved if _is_slow(window, plan) else convolved)(x, weight, plan)
+        y = _of_any_kind(x, weight, Geometry(stride, padding, dilation, groups))
     return y if bias is None else y + bias
+
+
+def _of_any_kind(x: Array, kernel: Array, plan: Geometry) -> Array:
+    window, far = kernel.shape[:-2], plan.dilation[0]
+    if plan.groups > 1 and math.prod(window) > _MOST_TAPS:
+        return convolved(x, kernel, plan)
+    apart = Geometry((1, 1), ((far, far),) * 2, (far, far), 1)
+    if window == (3, 3) and plan == apart and min(x.shape[1:3]) >= 2 * far:
+        forms = {"cpu": partial(_dilated, far=far), "default": partial(convolved, plan=plan)}
+        return by_platform(forms, x, kernel)
+    return _convolved(x, kernel, plan)
 
 
 def transposed_convolution(
@@ -68,27 +85,31 @@ def transposed_convolution(
     return y if bias is None else y + bias
 
 
-def _is_slow(window: Sequence[int], plan: Geometry) -> bool:
-    """Whether XLA takes on a CPU many times as long as it need, forward or backward."""
-    if plan.groups > 1:
-        return math.prod(window) <= _MOST_TAPS
-    return len(window) == 3 or any(size % 2 == 0 for size in window)
+def _dilated(x: Array, kernel: Array, far: int) -> Array:
+    return dilated(x, lambda x: convolve(x, kernel), far)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _slow_convolved(x: Array, kernel: Array, plan: Geometry) -> Array:
-    """`convolved`, for kernels that `_is_slow` names. Has no forward-mode derivative."""
-    plain, on_cpu = (partial(function, plan=plan) for function in (convolved, convolved_on_cpu))
-    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
+def _convolved(x: Array, kernel: Array, plan: Geometry) -> Array:
+    """`convolved`. Has no forward-mode derivative."""
+    plain = partial(convolved, plan=plan)
+    on_cpu: Callable[..., Array] = convolved_on_cpu
+    if plan.groups == 1:
+        on_cpu = convolved_as_product if are_tiny(x) else convolved
+    return lax.platform_dependent(x, kernel, cpu=partial(on_cpu, plan=plan), default=plain)
 
 
 def _forward(x: Array, kernel: Array, plan: Geometry) -> tuple[Array, _Saved]:
-    return _slow_convolved(x, kernel, plan), (x, kernel)
+    return _convolved(x, kernel, plan), (x, kernel)
 
 
 def _backward(plan: Geometry, saved: _Saved, gradient: Array) -> _Saved:
     def on_cpu(x: Array, kernel: Array, gradient: Array) -> _Saved:
-        of_x = spread_on_cpu(gradient, kernel, plan, x.shape[1:-1])
+        size = x.shape[1:-1]
+        if plan.groups == 1 and has_few_pixels(gradient):
+            of_x = input_gradient(gradient, kernel, plan, size)
+        else:
+            of_x = spread_on_cpu(gradient, kernel, plan, size)
         return of_x, kernel_gradient(x, gradient, kernel.shape[:-2], plan)
 
     plain = partial(pulled, partial(convolved, plan=plan))
@@ -96,7 +117,7 @@ def _backward(plan: Geometry, saved: _Saved, gradient: Array) -> _Saved:
     return of_both
 
 
-_slow_convolved.defvjp(_forward, _backward)
+_convolved.defvjp(_forward, _backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

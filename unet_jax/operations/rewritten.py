@@ -21,6 +21,7 @@ from unet_core.graph.operations import (
 from unet_core.graph.resampled import interpolated
 from unet_core.graph.resampling import Resampling
 from unet_core.graph.sizes import Shape
+from unet_jax.kernels.convolution import dilated
 from unet_jax.kernels.upsampled import convolve_upsampled
 from unet_jax.kernels.winograd import by_rows
 from unet_jax.operations.convolutions import convolution
@@ -61,8 +62,11 @@ def _shape_of_summed(
     taps4: Role,
     taps5: Role,
     bias: Role | None = None,
+    far: int = 1,
 ) -> Shape:
-    """A 3x3 convolution, zero beyond the ends, whose taps are summed as `unet_jax.kernels.winograd` does."""
+    """A 3x3 convolution, zero beyond the ends, whose taps lie so far apart, and are summed as
+    `unet_jax.kernels.winograd` does.
+    """
     return (x[0], taps0[3], *x[2:])
 
 
@@ -103,8 +107,8 @@ def upsampled_convolution(
     return y if bias is None else y + bias
 
 
-def summed_convolution(x: Array, *, bias: Array | None = None, **taps: Array) -> Array:
-    y = by_rows(x.astype(taps["taps0"].dtype), *taps.values())
+def summed_convolution(x: Array, *, bias: Array | None = None, far: int = 1, **taps: Array) -> Array:
+    y = dilated(x.astype(taps["taps0"].dtype), lambda x: by_rows(x, *taps.values()), far)
     return y if bias is None else y + bias
 
 

@@ -8,12 +8,11 @@ from jax import Array
 from unet_core.graph import Graph, Node, Tensor
 from unet_jax.execution import Tensors
 
-_STILL = {"stride": (1, 1), "padding": ((1, 1),) * 2, "dilation": (1, 1), "groups": 1}
 
-
-def is_3x3(graph: Graph, node: Node) -> bool:
-    """Whether a node is a 3x3 convolution that keeps height and width."""
-    if node.operation != "convolution" or dict(node.attributes) != _STILL:
+def is_3x3(graph: Graph, node: Node, far: int = 1) -> bool:
+    """Whether a node is a 3x3 convolution that keeps height and width, with taps so far apart."""
+    still = {"stride": (1, 1), "padding": ((far, far),) * 2, "dilation": (far, far), "groups": 1}
+    if node.operation != "convolution" or dict(node.attributes) != still:
         return False
     return graph.tensors[node.tensors["weight"]].shape[2:] == (3, 3)
 

@@ -13,13 +13,14 @@ def with_summed_taps(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, A
     specs, found = dict(graph.tensors), dict(tensors)
     nodes = []
     for node in graph.nodes:
-        if is_3x3(graph, node) and saves(*specs[node.tensors["weight"]].shape[:2]):
+        far = node.attributes.get("dilation", (1,))[0]
+        if is_3x3(graph, node, far) and saves(*specs[node.tensors["weight"]].shape[:2]):
             weight = graph.first_names(node)["weight"]
             sums = summed_taps(spatial_first(node, found[weight]))
             roles = {f"taps{number}": f"{weight}+{number}" for number in range(len(sums))}
             for name, array in zip(roles.values(), sums, strict=True):
                 specs[name], found[name] = Tensor(array.shape, "parameter"), array
             roles |= {"bias": node.tensors["bias"]} if "bias" in node.tensors else {}
-            node = Node(node.name, "summed_convolution", node.inputs, roles)
+            node = Node(node.name, "summed_convolution", node.inputs, roles, {"far": far} if far > 1 else {})
         nodes.append(node)
     return rewritten_as(graph, nodes, specs, found)

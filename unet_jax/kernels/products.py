@@ -1,0 +1,111 @@
+"""Convolutions and their gradients as products of matrices, channels last; a CPU is faster at them than at XLA's own.
+
+XLA's gradient of a kernel is a convolution with a window as large as the map; that of the map multiplies zeros where
+there is a stride. Where the kernel is larger than the map, reading it takes the time: a product reads it once.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from unet_core.graph.operations import Ints, Pairs
+
+_FEW = 64
+"""Channels of all taps together, at most, that are laid side by side whatever the map's size."""
+_FEWEST = 16
+"""Pixels of a batch's maps, up to which XLA's convolution of them is slow as well."""
+
+
+class Geometry(NamedTuple):
+    """How a kernel goes over a map."""
+
+    stride: Ints
+    padding: Pairs
+    dilation: Ints
+    groups: int
+
+
+def has_few_pixels(y: Array) -> bool:
+    """Whether maps have no more pixels than channels: a kernel that makes them is larger than they and all its taps."""
+    return math.prod(y.shape[:-1]) <= y.shape[-1]
+
+
+def are_tiny(x: Array) -> bool:
+    """Whether XLA takes many times as long as need be to convolve these maps."""
+    return math.prod(x.shape[:-1]) <= _FEWEST
+
+
+def convolved_as_product(x: Array, kernel: Array, plan: Geometry) -> Array:
+    """The convolution of a map of few pixels, not in groups: a product of its taps, side by side, with the kernel."""
+    taps = taps_of(x, kernel.shape[:-2], plan)
+    return jnp.matmul(jnp.concatenate(taps, -1), kernel.reshape(-1, kernel.shape[-1]))
+
+
+def input_gradient(gradient: Array, kernel: Array, plan: Geometry, size: Ints) -> Array:
+    """The gradient by a map of this size, not in groups: one product, whose parts go where their taps lie."""
+    *window, channels, out = kernel.shape
+    # Without the barriers XLA reads the kernel, the larger one by far, column by column.
+    flat = lax.optimization_barrier(gradient.reshape(-1, out).T)
+    parts = lax.optimization_barrier(kernel.reshape(-1, out) @ flat)
+    parts = parts.reshape(-1, channels, *gradient.shape[:-1])
+    zero = jnp.zeros((), gradient.dtype)
+    total = jnp.zeros((len(gradient), *size, channels), gradient.dtype)
+    for part, place in zip(parts, product(*map(range, window)), strict=True):
+        amounts = [(0, 0, 0)]
+        for at, n, length, step, (pad, _), far in zip(
+            place, gradient.shape[1:-1], size, plan.stride, plan.padding, plan.dilation, strict=True
+        ):
+            before = at * far - pad
+            amounts.append((before, length - before - (n - 1) * step - 1, step - 1))
+        total += lax.pad(jnp.moveaxis(part, 0, -1), zero, [*amounts, (0, 0, 0)])
+    return total
+
+
+def kernel_gradient(x: Array, gradient: Array, window: Sequence[int], plan: Geometry) -> Array:
+    """The gradient by the kernel: one product for each tap; or, of a small or narrow map, one for all."""
+    channels, out = x.shape[-1], gradient.shape[-1]
+    still = plan.groups == 1 and set(plan.stride) == set(plan.dilation) == {1}
+    if still and out * math.prod(window) <= _FEW < channels * math.prod(window):  # each tap of the narrower map
+        amounts = tuple(
+            (k - 1 - before, k - 1 - after) for k, (before, after) in zip(window, plan.padding, strict=True)
+        )
+        mirrored = kernel_gradient(gradient, x, window, plan._replace(padding=amounts))
+        return jnp.flip(mirrored, range(len(window))).mT
+    flat = gradient.reshape(-1, out)
+    taps = taps_of(x, window, plan)
+    if plan.groups == 1:
+        together = has_few_pixels(gradient) or channels * len(taps) <= _FEW
+        rows = [jnp.concatenate(taps, -1)] if together else taps
+        columns = (lax.optimization_barrier(each.reshape(-1, each.shape[-1]).T) for each in rows)
+        return jnp.concatenate([each @ flat for each in columns]).reshape(*window, channels, out)
+    grouped = flat.reshape(len(flat), plan.groups, -1)
+    parts = [tap.reshape(len(flat), plan.groups, -1) for tap in taps]
+    if parts[0].shape[-1] == grouped.shape[-1] == 1:
+        exact = jnp.promote_types(x.dtype, jnp.float32)
+        products = [(part.astype(exact) * grouped.astype(exact)).sum(0)[None].astype(x.dtype) for part in parts]
+    else:
+        products = [jnp.einsum("pgi,pgo->igo", part, grouped) for part in parts]
+    return jnp.stack(products).reshape(*window, -1, out)
+
+
+def taps_of(x: Array, window: Sequence[int], plan: Geometry, apart: Ints | None = None) -> list[Array]:
+    """What each tap of a kernel is multiplied by; `x` has zeros between its elements, which lie so far `apart`."""
+    between = [step - 1 for step in apart or (1,) * len(window)]
+    amounts = [(*pad, zeros) for pad, zeros in zip(plan.padding, between, strict=True)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *amounts, (0, 0, 0)])
+    lengths = [
+        (n - far * (k - 1) - 1) // step + 1
+        for n, k, step, far in zip(x.shape[1:-1], window, plan.stride, plan.dilation, strict=True)
+    ]
+    stops = [(n - 1) * step + 1 for n, step in zip(lengths, plan.stride, strict=True)]
+
+    def part(place: Ints) -> Array:
+        firsts = [at * far for at, far in zip(place, plan.dilation, strict=True)]
+        ends = [first + stop for first, stop in zip(firsts, stops, strict=True)]
+        return lax.slice(x, (0, *firsts, 0), (len(x), *ends, x.shape[-1]), (1, *plan.stride, 1))
+
+    return [part(place) for place in product(*map(range, window))]
