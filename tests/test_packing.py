@@ -22,7 +22,7 @@ from unet_jax.kernels import (
     upsampled,
 )
 from unet_jax.kernels.convolution import convolve_plain
-from unet_jax.kernels.general import Geometry, convolved, in_phases
+from unet_jax.kernels.general import Geometry, convolved, in_phases, spread
 from unet_jax.kernels.packed_convolutions import columns_of, convolved_packed, raised_packed
 from unet_jax.kernels.packing import group, packed, packed_kernel, unpacked
 from unet_jax.operations.convolutions import convolution as convolve
@@ -128,9 +128,11 @@ def test_packed_columns_are_raised_as_they_are(shape, window, out):
     n, half, width, channels = shape
     given = (n, half, width, channels), (*window, out, channels)
     plan = Geometry(window, ((0, 0), (0, 0)), (1, 1), 1)
-    plain = partial(in_phases, plan=plan, size=(half * window[0], width * window[1]))
+    size = half * window[0], width * window[1]
+    plain = partial(in_phases, plan=plan, size=size)
     with jax.enable_x64(True):
-        assert same(raised_packed, plain, *drawn(*given))
+        for on_tpu in (raised_packed, partial(spread, plan=plan, size=size)):
+            assert same(on_tpu, plain, *drawn(*given))
 
 
 @given(shape=SHAPES, kinds=st.sampled_from([(True, True), (True, False), (False, True)]))
