@@ -3,6 +3,7 @@
     pip install -e '.[jax,tpu]' -c constraints.txt
     python -m benchmarks.tpu_aot [--topology v5e:2x4 v5e:8x16] [--mesh data=4,fsdp=2 space=8] [--program training]
                                  [--top 20] [--out FILE.json]
+                                 [--module benchmarks.public_networks:wide --kwargs name=nnunet.PlainConvUNet]
 
 Inference and the training step are compiled ahead of time, for chips that need not be there, by the compiler that TPUs
 have; nothing runs. The step is the one of `unet train --backend jax`; batch, state and rows are split over the chips as
@@ -42,10 +43,12 @@ from rich.table import Table
 
 from benchmarks.tpu_program import Collective, Move, collectives, moves, parse, source_lines
 from unet_cli.main import in_one_line
+from unet_compare.speed.subject import opened
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.config import UNetConfig
 from unet_core.errors import ConfigError, MissingFrameworkError, UNetError, first_line, of_system
 from unet_core.files import atomic, check_target
+from unet_core.graph.canonical import Description
 from unet_core.training.train_config import TrainConfig
 
 Program = Literal["inference", "training"]
@@ -182,6 +185,10 @@ class TpuAot:
     """Training keeps only each block's input for the backward pass, and computes the rest again."""
     features: tuple[int, ...] = UNetConfig.features
     """Channels of each level of the network."""
+    module: Annotated[str | None, tyro.conf.arg(metavar="FILE.py:NAME | PACKAGE:NAME")] = None
+    """Another network, by its code: a torch class or function."""
+    kwargs: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
+    """What the code is called with."""
     variant: Variant = "ours"
     """This project's network, or the same one written down plainly."""
     top: int = 0
@@ -198,9 +205,9 @@ class TpuAot:
     def run(self) -> int:
         """Compile, print and write; returns the exit code."""
         load("jax")
-        config, layouts = self._checked()
+        subject, layouts = self._checked()
         load("libtpu")
-        done = [self._figures(config, *one) for one in itertools.product(layouts, self._programs)]
+        done = [self._figures(subject, *one) for one in itertools.product(layouts, self._programs)]
         for table in (time_table(done), memory_table(done)):
             (print_markdown if self.markdown else print_table)(*table)
         for note in self._notes(done):
@@ -227,15 +234,20 @@ class TpuAot:
         batch = self.batch * layout.groups
         return TrainConfig(self.features, batch=batch, crop=self._shape[0], precision=self.precision, remat=self.remat)
 
-    def _checked(self) -> tuple[UNetConfig, list[Layout]]:
+    def _checked(self) -> tuple[Checkpoint, list[Layout]]:
         for name, value, least in (("batch", self.batch, 1), ("top", self.top, 0)):
             if value < least:
                 raise ConfigError(f"--{name} {value}: give a whole number from {least} up")
         if not self.topology:
             raise ConfigError("--topology: give one or more, for example v5e:2x4")
-        config, topologies = UNetConfig(features=self.features), [Topology.parsed(name) for name in self.topology]
+        topologies = [Topology.parsed(name) for name in self.topology]
         layouts = [Layout.parsed(*one) for one in itertools.product(topologies, self.mesh or (None,))]
         height, width = self._shape
+        if self.module is None:
+            subject = Checkpoint(UNetConfig(features=self.features), {})
+        else:
+            subject = opened(None, self.module, self.kwargs)
+        config = subject.config
         try:
             config.check_input(height, width, config.in_channels)
         except ValueError as error:
@@ -244,16 +256,16 @@ class TpuAot:
             if height != width:
                 raise ConfigError(f"--size {self.size}: training takes squares; give NxN, or --program inference")
             for layout in layouts:
-                self._recipe(layout).check(config, 2)
+                self._recipe(layout).check(config, max(2, config.out_channels))
         for layout in layouts:
             self._check_rows(layout, config)
         if self.out is not None:
             check_target(self.out, force=self.out.suffix == ".json")
         if self.text is not None:
             check_target(self.text)
-        return config, layouts
+        return subject, layouts
 
-    def _check_rows(self, layout: Layout, config: UNetConfig) -> None:
+    def _check_rows(self, layout: Layout, config: Description) -> None:
         from jax.sharding import AbstractMesh
 
         from unet_jax.training.mesh import check_rows
@@ -263,16 +275,16 @@ class TpuAot:
         except ConfigError as error:
             raise ConfigError(f"--size {self.size} on {layout.name}: {error}") from error
 
-    def _figures(self, config: UNetConfig, layout: Layout, program: Program) -> "Figures":
+    def _figures(self, subject: Checkpoint, layout: Layout, program: Program) -> "Figures":
         mesh, recipe = layout.mesh, self._recipe(layout)
-        model = network(self.variant, Checkpoint(config, {}), recipe)
+        model = network(self.variant, subject, recipe)
         started = time.monotonic()
         try:
             with Console(stderr=True).status(f"compiling {program} for {layout.name}, which takes minutes"):
                 if program == "training":
                     made = training(model, recipe, mesh)
                 else:
-                    made = inference(model, (recipe.batch, *self._shape, config.in_channels), mesh)
+                    made = inference(model, (recipe.batch, *self._shape, subject.config.in_channels), mesh)
         except RuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise UNetError(f"{program} on {layout.name}: {first_line(error)}") from error
@@ -296,7 +308,7 @@ class TpuAot:
                     name = f"{figures.program}-{re.sub('[:, ]', '-', figures.layout.name)}.txt"
                     (folder / name).write_text(figures.text, encoding="utf-8")
         if self.out is not None:
-            settings = ("batch", "size", "precision", "remat", "features", "variant")
+            settings = ("batch", "size", "precision", "remat", "features", "module", "kwargs", "variant")
             report = {
                 "settings": {name: getattr(self, name) for name in settings},
                 "versions": {name: version(name) for name in ("jax", "jaxlib", "flax", "libtpu")},

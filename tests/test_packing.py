@@ -1,5 +1,6 @@
 """Columns packed into channels compute what the map does; a CPU tries here what a TPU runs."""
 
+import re
 from functools import partial
 
 import jax
@@ -10,9 +11,23 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from unet_core.graph.resampling import Resampling
-from unet_jax.kernels import convolution, normalisation, packing, pooling, upsampled
+from unet_jax.kernels import (
+    affine,
+    convolution,
+    group_normalisation,
+    normalisation,
+    packed_convolutions,
+    packing,
+    pooling,
+    upsampled,
+)
 from unet_jax.kernels.convolution import convolve_plain
+from unet_jax.kernels.general import Geometry, convolved, in_phases, spread
+from unet_jax.kernels.packed_convolutions import columns_of, convolved_packed, raised_packed
 from unet_jax.kernels.packing import group, packed, packed_kernel, unpacked
+from unet_jax.operations.convolutions import convolution as convolve
+from unet_jax.operations.convolutions import transposed_convolution
+from unet_jax.operations.norms import instance_norm
 from unet_jax.operations.rewritten import _taps
 
 SHAPES = st.tuples(
@@ -63,7 +78,92 @@ def test_a_packed_convolution_is_the_convolution(shape, out, size):
     with jax.enable_x64(True):
         n, half, width, channels = shape
         given = drawn((n, 2 * half, width, channels), (size, size, channels, out))
-        assert same(partial(convolution._packed, convolve_plain), convolve_plain, *given)
+        plan = Geometry((1, 1), ((size // 2,) * 2,) * 2, (1, 1), 1)
+        if columns_of(width, given[1].shape, plan):
+            assert same(partial(convolved_packed, plan=plan), convolve_plain, *given)
+
+
+@given(
+    shape=SHAPES,
+    window=st.tuples(st.integers(1, 5), st.integers(1, 7)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 4)),
+    before=st.integers(0, 3),
+    spare=st.integers(1, 4),
+    out=st.sampled_from([3, 16, 64]),
+)
+@settings(max_examples=12)
+def test_a_packed_convolution_with_a_stride_is_the_convolution(shape, window, stride, before, spare, out):
+    n, half, width, channels = shape
+    wide, step = window[1], stride[1]
+    beside = before, wide - before - min(spare, step)  # as many columns as the stride divides
+    plan = Geometry(stride, ((2, 1), beside), (2, 1), 1)
+    given = (n, 2 * half + 6, step * width, channels), (*window, channels, out)
+    assume(columns_of(step * width, given[1], plan))
+    with jax.enable_x64(True):
+        assert same(partial(convolved_packed, plan=plan), partial(convolved, plan=plan), *drawn(*given))
+
+
+@pytest.mark.parametrize(
+    ("width", "window", "channels", "out", "stride", "columns"),
+    [
+        (256, 3, 32, 64, 2, 2),
+        (128, 3, 64, 128, 2, 1),
+        (256, 7, 3, 64, 2, 2),
+        (64, 1, 64, 128, 2, 1),
+        (255, 3, 32, 64, 2, 0),
+        (64, 3, 128, 256, 2, 0),
+        (254, 3, 32, 64, 2, 1),
+        (255, 3, 32, 32, 1, 0),
+    ],
+)
+def test_what_a_convolution_packs(width, window, channels, out, stride, columns):
+    plan = Geometry((stride,) * 2, ((window // 2,) * 2,) * 2, (1, 1), 1)
+    assert columns_of(width, (window, window, channels, out), plan) == columns
+    assert not columns_of(width, (window, window, channels, out), plan._replace(groups=2))
+
+
+@given(shape=SHAPES, window=st.tuples(st.integers(1, 3), st.sampled_from([1, 2, 4])), out=st.sampled_from([3, 16, 32]))
+@settings(max_examples=6)
+def test_packed_columns_are_raised_as_they_are(shape, window, out):
+    n, half, width, channels = shape
+    given = (n, half, width, channels), (*window, out, channels)
+    plan = Geometry(window, ((0, 0), (0, 0)), (1, 1), 1)
+    size = half * window[0], width * window[1]
+    plain = partial(in_phases, plan=plan, size=size)
+    with jax.enable_x64(True):
+        for on_tpu in (raised_packed, partial(spread, plan=plan, size=size)):
+            assert same(on_tpu, plain, *drawn(*given))
+
+
+@given(shape=SHAPES, kinds=st.sampled_from([(True, True), (True, False), (False, True)]))
+@settings(max_examples=4)
+def test_a_packed_affine_is_the_affine(shape, kinds):
+    with jax.enable_x64(True):
+        n, half, width, channels = shape
+        x, *vectors = drawn((n, half, width, channels), *[(channels,)] * 2)
+        vectors = [vector if kind else None for vector, kind in zip(vectors, kinds, strict=True)]
+        columns = group(width, channels)
+        assert same(partial(affine._packed, columns), affine.affine_plain, x, *vectors)
+        gradient = jnp.cos(x)
+        found = affine._gradients(columns, x, *vectors, gradient)
+        assert apart(found, affine._gradients_plain(x, *vectors, gradient)) <= 1e-11
+
+
+@given(shape=SHAPES, parts=st.sampled_from([1, 2, 0]), offset=st.sampled_from([0.0, 100.0]))
+@settings(max_examples=6)
+def test_packed_groups_are_normalised_as_they_are(shape, parts, offset):
+    with jax.enable_x64(True):
+        n, half, width, channels = shape
+        groups = parts if parts and channels % parts == 0 else channels
+        x, gradient = drawn((n, 2 * half, width, channels), (n, 2 * half, width, channels))
+        x = x + offset
+        columns = group(width, channels)
+        found = group_normalisation._normalised_packed(columns, groups, 1e-5, x)
+        expected = group_normalisation._normalised(groups, 1e-5, x)
+        assert apart(found, expected) <= 1e-12 * (1 + offset)
+        _, mean, _, inverse = expected
+        given = groups, x, mean, inverse, gradient
+        assert apart(group_normalisation._gradient(columns, *given), group_normalisation._gradient(0, *given)) <= 1e-11
 
 
 def test_a_column_in_the_wrong_place_would_be_seen(x64):
@@ -117,16 +217,25 @@ def test_columns_raised_into_packed_ones_are_the_upsampled(half, width, channels
 
 def test_channels_in_the_wrong_place_would_be_seen(x64, monkeypatch):
     """The controls of the other forms: each packs channels that are moved by one."""
-    x, gradient, vector, kernel = drawn((2, 4, 8, 16), (2, 2, 4, 16), (16,), (3, 3, 16, 16))
+    x, gradient, vector, kernel, slope = drawn((2, 4, 8, 16), (2, 2, 4, 16), (16,), (3, 3, 16, 16), (2, 4, 8, 16))
+    moments, strided = vector[None].repeat(2, 0), Geometry((2, 2), ((1, 1), (1, 1)), (1, 1), 1)
     taps = [_taps(Resampling("linear", size, 2 * size, None, True, double=True), (0, 0)) for size in (4, 8)]
     forms = [
         lambda: normalisation._normalised(normalisation.one_pass, 4, 1e-5, x, vector, vector, vector),
         lambda: pooling._largest(x),
         lambda: pooling._to_the_largest_of_packed(x, gradient),
         lambda: upsampled.by_products(x, kernel, *taps, packs=True),
+        lambda: convolved_packed(x, kernel, strided),
+        lambda: raised_packed(x, kernel[:2, :2]),
+        lambda: affine._packed(8, x, vector, vector),
+        lambda: affine._gradients(8, x, vector, vector, slope)[0],
+        lambda: affine._gradients(8, x, vector, vector, slope)[1],
+        lambda: affine._gradients(8, x, vector, vector, slope)[2],
+        lambda: group_normalisation._normalised_packed(8, 16, 1e-5, x)[0],
+        lambda: group_normalisation._gradient(8, 16, x, moments, moments, slope),
     ]
     expected = [form() for form in forms]
-    for module in (normalisation, pooling):
+    for module in (normalisation, pooling, packed_convolutions, affine, group_normalisation):
         monkeypatch.setattr(module, "packed", lambda x, columns: jnp.roll(packed(x, columns), 1, -1))
     monkeypatch.setattr(upsampled, "packed_kernel", lambda *given: jnp.roll(packed_kernel(*given), 1, -1))
     assert all(apart(form(), known) > 1e-2 for form, known in zip(forms, expected, strict=True))
@@ -145,6 +254,27 @@ def test_a_tpu_alone_packs(platform, columns):
     assert convolved
     assert all(f"x{columns}x{1024 // columns}xf32>" in line for line in convolved)
     assert ("select_and_scatter" in exported.mlir_module()) == (platform != "tpu")
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_a_tpu_packs_what_other_networks_have(platform):
+    """InstanceNorm, biases, strides and transposed convolutions: forward and backward all maps fill the lanes."""
+
+    def network(x, down, up, vector):
+        y = instance_norm(x, weight=vector, bias=vector, epsilon=1e-5, run=None)
+        y = convolve(y, weight=down, bias=vector, stride=(2, 2), padding=((1, 1), (1, 1)), dilation=(1, 1), groups=1)
+        whole = {"padding": (0, 0), "output_padding": (0, 0), "dilation": (1, 1), "groups": 1}
+        return transposed_convolution(y, weight=up, bias=vector, stride=(2, 2), **whole).sum()
+
+    shapes = [
+        jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 8, 64, 32), (3, 3, 32, 32), (2, 2, 32, 32), (32,))
+    ]
+    exported = jax.export.export(jax.jit(jax.grad(network, (0, 1, 2, 3))), platforms=[platform])(*shapes)
+    text = exported.mlir_module()
+    work = [line for line in text.splitlines() if re.search(r"stablehlo\.(convolution|dot_general|reduce)\b", line)]
+    maps = {shape for line in work for shape in re.findall(r"tensor<2x(\d+x\d+x\d+)xf32>", line)}
+    assert maps
+    assert all(shape.endswith(("x64", "x128")) for shape in maps) == (platform == "tpu")
 
 
 def test_packing_is_undone_by_unpacking():

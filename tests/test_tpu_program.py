@@ -312,6 +312,20 @@ def on_cpu(monkeypatch):
 SMALL = ("--features", "2", "3", "--size", "8x8", "--batch", "2", "--topology", "v5e:1x1")
 
 
+def test_a_network_is_read_from_its_code(tmp_path, on_cpu):
+    """And more channels make more operations."""
+    pytest.importorskip("torch")
+    found = []
+    for out in (2, 6):
+        kwargs = ("in_channels=5", f"out_channels={out}", "kernel_size=3", "padding=1")
+        file = tmp_path / f"{out}.json"
+        assert tpu_aot.main((*SMALL, "--module", "torch.nn:Conv2d", "--kwargs", *kwargs, "--out", str(file))) == 0
+        report = json.loads(file.read_text())
+        assert report["settings"]["module"] == "torch.nn:Conv2d"
+        found.append([program["operations"] for program in report["programs"]])
+    assert all(more > 2 * less for less, more in zip(*found, strict=True))
+
+
 def test_a_run_prints_and_writes_its_figures(capsys, tmp_path, on_cpu):
     options = ("--top", "2", "--out", str(tmp_path / "a.json"), "--text", str(tmp_path / "text"))
     assert tpu_aot.main((*SMALL, "--markdown", *options)) == 0

@@ -10,9 +10,10 @@ from jaxtyping import Float
 
 from unet_jax.kernels import products, winograd
 from unet_jax.kernels.general import Form, by_platform, pulled
-from unet_jax.kernels.packing import group, packed, packed_kernel, unpacked
+from unet_jax.kernels.packed_convolutions import columns_of, convolved_packed
+from unet_jax.kernels.products import Geometry
 
-_SAME = products.Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+_SAME = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
 _NARROW = 16
 """Channels out, at most, that a CPU convolves by `convolve_narrow`."""
 
@@ -29,9 +30,8 @@ def convolve(x: Float[Array, "n h w c"], kernel: Float[Array, "k k c d"]) -> Flo
     """
     if kernel.shape[0] == 3:
         return _convolve(x, kernel)
-    if group(x.shape[2], *kernel.shape[2:]) == 1:
-        return _of_points(x, kernel)
-    return by_platform({"tpu": partial(_packed, convolve_plain), "default": _of_points}, x, kernel)
+    packs = _packs(x, kernel)
+    return by_platform({"tpu": packs, "default": _of_points}, x, kernel) if packs else _of_points(x, kernel)
 
 
 def _of_points(x: Array, kernel: Array) -> Array:
@@ -40,10 +40,11 @@ def _of_points(x: Array, kernel: Array) -> Array:
     return jnp.einsum("nhwc,cd->nhwd", x, kernel[0, 0])
 
 
-def _packed(convolve: Form, x: Array, kernel: Array) -> Array:
-    """The same by another form, with columns packed into channels, as many as fit."""
-    columns = group(x.shape[2], *kernel.shape[2:])
-    return unpacked(convolve(packed(x, columns), packed_kernel(kernel, columns)), columns)
+def _packs(x: Array, kernel: Array) -> Form | None:
+    """What a TPU computes the convolution by, with columns packed into channels, where any are."""
+    half = kernel.shape[0] // 2
+    plan = Geometry((1, 1), ((half, half),) * 2, (1, 1), 1)
+    return partial(convolved_packed, plan=plan) if columns_of(x.shape[2], kernel.shape, plan) else None
 
 
 @jax.custom_vjp
@@ -60,8 +61,9 @@ def _forms(x: Array, kernel: Array) -> dict[str, Form]:
     on_cpu = _on_cpu(x, kernel.shape[-1])
     if on_cpu is not None:
         forms["cpu"] = on_cpu
-    if group(x.shape[2], *kernel.shape[2:]) > 1:
-        forms["tpu"] = partial(_packed, convolve_plain)
+    packs = _packs(x, kernel)
+    if packs is not None:
+        forms["tpu"] = packs
     return forms
 
 

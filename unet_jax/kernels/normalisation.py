@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from unet_jax.kernels.packing import group, packed, unpacked
+from unet_jax.kernels.packing import by_channel, each, group, packed, unpacked
 
 _FAR = 1.0
 """How many variances the square of a guess's distance from the mean may be."""
@@ -76,7 +76,7 @@ def _normalised(
     x = packed(x, columns)
     mean, variance = moments(x, guess)
     factor = scale * inverse_deviation(variance, epsilon)
-    y = (x.astype(scale.dtype) - _each(mean, columns)) * _each(factor, columns) + _each(bias, columns)
+    y = (x.astype(scale.dtype) - each(mean, columns)) * each(factor, columns) + each(bias, columns)
     return Normalised(unpacked(y, columns), mean, variance)
 
 
@@ -101,29 +101,19 @@ def _gradients(columns: int, epsilon: float, saved: _Saved, gradient: Normalised
     """By `x`, `scale` and `bias`, with so many columns packed into the channels."""
     x, scale, mean, variance = saved
     count = x.size // x.shape[-1]
-    residual = packed(x, columns).astype(scale.dtype) - _each(mean, columns)
+    residual = packed(x, columns).astype(scale.dtype) - each(mean, columns)
     of_y = packed(gradient.y, columns)
     of_bias, product = (by_channel(values.sum((0, 1, 2)), scale).sum(0) for values in (of_y, of_y * residual))
     inverse = inverse_deviation(variance, epsilon)
     of_mean = gradient.mean - of_bias * scale * inverse
     of_variance = gradient.variance - product * scale * inverse**3 / 2
     parts = (scale * inverse, of_mean / count, 2 * of_variance / count)
-    factor, offset, slope = (_each(part, columns) for part in parts)
+    factor, offset, slope = (each(part, columns) for part in parts)
     of_x = of_y * factor + offset + residual * slope
     return unpacked(of_x, columns).astype(x.dtype), product * inverse, of_bias
 
 
 normalise.defvjp(_forward, _backward)
-
-
-def _each(values: Array, columns: int) -> Array:
-    """What is of a channel, for each of the columns that are packed."""
-    return jnp.tile(values, columns)
-
-
-def by_channel(values: Float[Array, " gc"], like: Float[Array, " c"]) -> Float[Array, "g c"]:
-    """The inverse."""
-    return values.reshape(-1, *like.shape)
 
 
 def inverse_deviation(variance: Array, epsilon: float) -> Array:
@@ -163,7 +153,7 @@ def one_pass(x: Float[Array, "n h w gc"], guess: Float[Array, " c"]) -> Moments:
 
     A running mean is as near as that after the first steps of a training.
     """
-    residual = x.astype(guess.dtype) - _each(guess, x.shape[-1] // guess.size)
+    residual = x.astype(guess.dtype) - each(guess, x.shape[-1] // guess.size)
     offset = by_channel(residual.mean((0, 1, 2)), guess).mean(0)
     square = jnp.square(offset)
     variance = by_channel(jnp.square(residual).mean((0, 1, 2)), guess).mean(0) - square

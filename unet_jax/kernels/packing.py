@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-_LANES = 128
+LANES = 128
 
 
 def group(width: int, *channels: int) -> int:
@@ -19,7 +19,7 @@ def group(width: int, *channels: int) -> int:
         channels: of the map, or of all maps that have to be packed alike.
     """
     columns = 1
-    while 2 * columns * max(channels) <= _LANES and width % (2 * columns) == 0:
+    while 2 * columns * max(channels) <= LANES and width % (2 * columns) == 0:
         columns *= 2
     return columns
 
@@ -34,14 +34,45 @@ def unpacked(x: Float[Array, "n h p gc"], columns: int) -> Float[Array, "n h w c
     return x.reshape(*x.shape[:2], -1, x.shape[3] // columns)
 
 
-def packed_kernel(kernel: Float[Array, "k l c d"], columns: int) -> Float[Array, "k m gc gd"]:
-    """The kernel that makes of a packed map what `kernel`, of odd width, makes of the map; much of it is zeros."""
+def each(values: Float[Array, " c"], columns: int) -> Float[Array, " gc"]:
+    """What is of a channel, for each of the columns that are packed."""
+    return jnp.tile(values, columns)
+
+
+def by_channel(values: Float[Array, " gc"], like: Float[Array, " c"]) -> Float[Array, "g c"]:
+    """The inverse."""
+    return values.reshape(-1, *like.shape)
+
+
+def reach(width: int, before: int, columns: int, stride: int = 1) -> tuple[int, int]:
+    """How many groups of columns, left and right of its own, a group of a convolution's answer draws on.
+
+    Args:
+        width: of the kernel.
+        before: columns of padding on the left.
+        columns: in a group of the answer; in one of the map there are `stride` times as many.
+        stride: of the convolution.
+    """
+    return -(-before // (stride * columns)), (stride * (columns - 1) + width - 1 - before) // (stride * columns)
+
+
+def packed_kernel(
+    kernel: Float[Array, "k l c d"], columns: int, stride: int = 1, before: int | None = None
+) -> Float[Array, "k m sgc gd"]:
+    """The kernel that makes of a packed map what `kernel` makes of the map; much of it is zeros.
+
+    Args:
+        kernel: of the convolution.
+        columns, stride, before: as in `reach`; with the half of the kernel's width before, the map keeps its own.
+    """
     height, width, channels, out = kernel.shape
-    far = -(-(width // 2) // columns)  # groups of columns on either side
-    length = (2 * far + 1) * columns
+    before = width // 2 if before is None else before
+    near, far = reach(width, before, columns, stride)
+    size = stride * columns
+    length = (near + 1 + far) * size
     parts = []
     for column in range(columns):
-        before = far * columns + column - width // 2
-        amounts = [(0, 0, 0), (before, length - width - before, 0), (0, 0, 0), (0, 0, 0)]
+        first = near * size + stride * column - before
+        amounts = [(0, 0, 0), (first, length - width - first, 0), (0, 0, 0), (0, 0, 0)]
         parts.append(lax.pad(kernel, jnp.zeros((), kernel.dtype), amounts))
-    return jnp.stack(parts, 3).reshape(height, 2 * far + 1, columns * channels, columns * out)
+    return jnp.stack(parts, 3).reshape(height, near + 1 + far, size * channels, columns * out)

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from unet_core.graph.operations import Ints, Pairs
+from unet_jax.kernels.affine import affine
 from unet_jax.kernels.convolution import convolve, dilated
 from unet_jax.kernels.general import (
+    Form,
     by_platform,
     convolved,
     convolved_on_cpu,
@@ -19,6 +21,8 @@ from unet_jax.kernels.general import (
     spread,
     spread_on_cpu,
 )
+from unet_jax.kernels.packed_convolutions import columns_of, convolved_packed, raised_packed
+from unet_jax.kernels.packing import group
 from unet_jax.kernels.products import (
     Geometry,
     are_tiny,
@@ -39,15 +43,30 @@ def convolution(
     x: Array, *, weight: Array, bias: Array | None = None, stride: Ints, padding: Pairs, dilation: Ints, groups: int
 ) -> Array:
     x = x.astype(weight.dtype)  # a network may compute in another dtype now and then
-    window = weight.shape[:-2]
-    if set(window) == {1} and not any(map(any, padding)) and groups == 1:
-        x = x[(slice(None), *(slice(None, None, step) for step in stride))]
-        y = convolve(x, weight) if x.ndim == 4 else jnp.matmul(x, weight.reshape(weight.shape[-2:]))
-    elif window == (3, 3) and groups == 1 and {*stride, *dilation} == {1} and padding == ((1, 1), (1, 1)):
-        y = convolve(x, weight)
+    plan = Geometry(stride, padding, dilation, groups)
+    form = _form(weight.shape[:-2], plan)
+    if form is not convolve and x.ndim == 4 and columns_of(x.shape[2], weight.shape, plan):
+        y = by_platform({"tpu": partial(convolved_packed, plan=plan), "default": form}, x, weight)
     else:
-        y = _of_any_kind(x, weight, Geometry(stride, padding, dilation, groups))
-    return y if bias is None else y + bias
+        y = form(x, weight)
+    return affine(y, None, bias)
+
+
+def _form(window: Ints, plan: Geometry) -> Form:
+    """What a convolution with such a kernel is computed by."""
+    points = set(window) == {1} and not any(map(any, plan.padding)) and plan.groups == 1
+    still = set(plan.stride) == set(plan.dilation) == {1} and plan.groups == 1
+    if still and ((points and len(window) == 2) or (window == (3, 3) and plan.padding == ((1, 1), (1, 1)))):
+        return convolve
+    if points:
+        return partial(_of_points, stride=plan.stride)
+    return partial(_of_any_kind, plan=plan)
+
+
+def _of_points(x: Array, kernel: Array, stride: Ints) -> Array:
+    """By a kernel of one point."""
+    x = x[(slice(None), *(slice(None, None, step) for step in stride))]
+    return convolve(x, kernel) if x.ndim == 4 else jnp.matmul(x, kernel.reshape(kernel.shape[-2:]))
 
 
 def _of_any_kind(x: Array, kernel: Array, plan: Geometry) -> Array:
@@ -79,10 +98,23 @@ def transposed_convolution(
     size = tuple((n - 1) * step - 2 * pad + far * (k - 1) + more + 1 for n, k, step, pad, more, far in sizes)
     kernel = weight.mT  # of the convolution that it is the transpose of
     if window == stride and not any((*padding, *output_padding)) and set(dilation) == {1} and groups == 1:
-        y = in_phases(x, kernel, plan, size)  # no two windows overlap: one product for each pixel
+        y = _apart(x, kernel, plan, size)
     else:
         y = _transposed(x, kernel, plan, size)
-    return y if bias is None else y + bias
+    return affine(y, None, bias)
+
+
+def _apart(x: Array, kernel: Array, plan: Geometry, size: Ints) -> Array:
+    """The transpose of a convolution no two windows of which overlap: one product for each pixel, which a TPU does
+    as XLA has it: it would copy the answers to where they belong.
+    """
+    form = partial(in_phases, plan=plan, size=size)
+    if x.ndim != 4:
+        return form(x, kernel)
+    _, wide, out, channels = kernel.shape
+    packs = group(x.shape[2], channels, wide * out) > 1
+    on_tpu = raised_packed if packs else partial(spread, plan=plan, size=size)
+    return by_platform({"tpu": on_tpu, "default": form}, x, kernel)
 
 
 def _dilated(x: Array, kernel: Array, far: int) -> Array:

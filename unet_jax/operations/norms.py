@@ -1,11 +1,10 @@
 """Normalisation, channels last, in float32 at least."""
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
 from jax import Array
 
+from unet_jax.kernels.affine import affine, affine_plain
+from unet_jax.kernels.group_normalisation import normalise_groups
 from unet_jax.kernels.normalisation import inverse_deviation, normalise
 from unet_jax.operations.rows import Run, in_torchs, of_maps
 
@@ -61,18 +60,19 @@ def instance_norm(
         return _predicted(x, weight, bias, mean, variance, epsilon)
     number = x.size // (x.shape[0] * x.shape[-1])
     _check_number(number, x)
-    y, of_each, biased = _normalised(x, x.shape[-1], epsilon)
+    y, of_each, biased = normalise_groups(x, x.shape[-1], epsilon)
     if mean is not None and variance is not None:  # torch does not count these batches
         run.track("mean", _moved(mean, of_each.mean(0), momentum or 0.0))
         run.track("variance", _moved(variance, biased.mean(0) * (number / (number - 1)), momentum or 0.0))
-    return _affine(y, weight, bias).astype(x.dtype)
+    return affine(y, *_in_dtype_of(y, weight, bias)).astype(x.dtype)
 
 
 def group_norm(
     x: Array, *, weight: Array | None = None, bias: Array | None = None, groups: int, epsilon: float
 ) -> Array:
     _check_number(x.size // groups, x)
-    return _affine(_normalised(x, groups, epsilon)[0], weight, bias).astype(x.dtype)
+    y, _, _ = normalise_groups(x, groups, epsilon)
+    return affine(y, *_in_dtype_of(y, weight, bias)).astype(x.dtype)
 
 
 def layer_norm(x: Array, *, weight: Array | None = None, bias: Array | None = None, axes: int, epsilon: float) -> Array:
@@ -80,7 +80,7 @@ def layer_norm(x: Array, *, weight: Array | None = None, bias: Array | None = No
     exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     residual = exact - exact.mean(last, keepdims=True)
     y = residual * inverse_deviation(jnp.square(residual).mean(last, keepdims=True), epsilon)
-    return _affine(y, weight, bias).astype(x.dtype)
+    return affine_plain(y, *_in_dtype_of(y, weight, bias)).astype(x.dtype)
 
 
 def _check_number(number: int, x: Array) -> None:
@@ -94,12 +94,12 @@ def _predicted(
     exact = jnp.promote_types(x.dtype, jnp.float32)
     scale = inverse_deviation(variance.astype(exact), epsilon)
     scale = scale if weight is None else weight.astype(exact) * scale
-    return _affine(x.astype(exact) - mean.astype(exact), scale, bias).astype(x.dtype)
+    residual = affine(x.astype(exact), None, -mean.astype(exact))
+    return affine(residual, *_in_dtype_of(residual, scale, bias)).astype(x.dtype)
 
 
-def _affine(y: Array, weight: Array | None, bias: Array | None) -> Array:
-    y = y if weight is None else y * weight.astype(y.dtype)
-    return y if bias is None else y + bias.astype(y.dtype)
+def _in_dtype_of(y: Array, *tensors: Array | None) -> list[Array | None]:
+    return [None if tensor is None else tensor.astype(y.dtype) for tensor in tensors]
 
 
 def _moved(old: Array, new: Array, share: float | Array) -> Array:
@@ -107,51 +107,6 @@ def _moved(old: Array, new: Array, share: float | Array) -> Array:
     new = new.astype(old.dtype)
     step = new - old
     return jnp.where(share < 0.5, old + share * step, new - (1 - share) * step).astype(old.dtype)
-
-
-_Moments = tuple[Array, Array, Array]
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _normalised(x: Array, groups: int, epsilon: float) -> _Moments:
-    """What is normalised, and each example's mean and biased variance by channel; the moments have no gradient.
-
-    Has no forward-mode derivative.
-    """
-    return _forward(x, groups, epsilon)[0]
-
-
-def _forward(x: Array, groups: int, epsilon: float) -> tuple[_Moments, tuple[Array, Array, Array]]:
-    exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = _mean(exact, groups)
-    residual = exact - mean
-    correction = _mean(residual, groups)  # the mean's own rounding error, as in `two_pass`
-    mean, residual = mean + correction, residual - correction
-    variance = _mean(jnp.square(residual), groups)
-    inverse = inverse_deviation(variance, epsilon)
-    n, channels = x.shape[0], x.shape[-1]
-    made = residual * inverse, mean.reshape(n, channels), variance.reshape(n, channels)
-    return made, (x, mean, inverse)
-
-
-def _backward(groups: int, epsilon: float, saved: tuple[Array, Array, Array], gradients: _Moments) -> tuple[Array]:
-    x, mean, inverse = saved
-    gradient = gradients[0]
-    y = (x.astype(gradient.dtype) - mean) * inverse
-    of_x = gradient - _mean(gradient, groups) - y * _mean(gradient * y, groups)
-    return ((of_x * inverse).astype(x.dtype),)
-
-
-_normalised.defvjp(_forward, _backward)
-
-
-def _mean(x: Array, groups: int) -> Array:
-    """Of each example's groups of channels, for each channel: first of each map, as one long axis (see `two_pass`)."""
-    mean = x.reshape(x.shape[0], -1, x.shape[-1]).mean(1).reshape(x.shape[0], *(1,) * (x.ndim - 2), -1)
-    if groups == x.shape[-1]:
-        return mean
-    grouped = mean.reshape(*mean.shape[:-1], groups, -1)
-    return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(mean.shape)
 
 
 ROWS = of_maps(batch_norm=batch_norm, instance_norm=instance_norm, group_norm=group_norm) | in_torchs(

@@ -21,6 +21,7 @@ from unet_core.graph.operations import (
 from unet_core.graph.resampled import interpolated
 from unet_core.graph.resampling import Resampling
 from unet_core.graph.sizes import Shape
+from unet_jax.kernels.affine import affine
 from unet_jax.kernels.convolution import dilated
 from unet_jax.kernels.upsampled import convolve_upsampled
 from unet_jax.kernels.winograd import by_rows
@@ -104,12 +105,12 @@ def upsampled_convolution(
         return convolution(y, weight=weight, bias=bias, stride=once, padding=((1, 1),) * 2, dilation=once, groups=1)
     height, width = (target + sum(ends) for target, ends in zip(size, border, strict=True))
     y = convolve_upsampled(x.astype(weight.dtype), weight, high, wide, run.strips)[:, :height, :width]
-    return y if bias is None else y + bias
+    return affine(y, None, bias)
 
 
 def summed_convolution(x: Array, *, bias: Array | None = None, far: int = 1, **taps: Array) -> Array:
     y = dilated(x.astype(taps["taps0"].dtype), lambda x: by_rows(x, *taps.values()), far)
-    return y if bias is None else y + bias
+    return affine(y, None, bias)
 
 
 @lru_cache(256)
