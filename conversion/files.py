@@ -1,7 +1,8 @@
 """A checkpoint from one file or directory into another, of the same kind or not."""
 
+import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Unpack
 
@@ -24,6 +25,8 @@ from unet_core.errors import CheckpointError, MissingFrameworkError
 from unet_core.progress import Progress, silent
 from unet_core.training.run import BEST, is_run
 
+logger = logging.getLogger(__name__)
+
 
 def convert(
     src: str | Path,
@@ -37,7 +40,6 @@ def convert(
     verify: bool = True,
     certificate: bool = True,
     progress: Progress = silent,
-    tell: Callable[[str], None] = print,
     **told: Unpack[Told],
 ) -> Conversion:
     """Write the network of `src` to `dst`, every tensor bit for bit, with config and digests; or a whole training.
@@ -60,7 +62,6 @@ def convert(
         certificate: write what was proven next to `dst`, as `DST.certificate.json`, and into its metadata where it is a
             `.safetensors` file. A certificate that is there already goes with what `dst` was before.
         progress: called before each stage with a few words and the fraction that is done.
-        tell: is told in a line what else there is to know.
         told: the network's own code and the like: `module`, `kwargs`, `out`, `sizes`, `example` and `unchecked`, see
             `conversion.code.Known`.
 
@@ -75,9 +76,9 @@ def convert(
     options = Options(force, verify, certificate and verify, progress)
     earlier = certificate_path(dst)
     stale = os.path.lexists(earlier)
-    done = _convert(src, dst, to, hints, dialect, drop, options, tell)
+    done = _convert(src, dst, to, hints, dialect, drop, options)
     if stale and done.certificate is None:
-        tell(f"{earlier}: removed, for it was of what {dst.name} was before")
+        logger.warning("%s: removed, for it was of what %s was before", earlier, dst.name)
     return done
 
 
@@ -89,7 +90,6 @@ def _convert(
     dialect: str,
     drop: Collection[str],
     options: Options,
-    tell: Callable[[str], None],
 ) -> Conversion:
     run = is_run(src)
     if drop and (to is None or run):
@@ -103,7 +103,7 @@ def _convert(
     if run:
         if hints != Known() or dialect != OWN.name:
             raise CheckpointError(f"{src}: is a run, which tells all of its network; leave dialects and the like out")
-        return convert_run(src, dst, to, options, tell)
+        return convert_run(src, dst, to, options)
     if dialect != OWN.name:
         raise CheckpointError(f"{dst}: a training file goes back under its own names; leave --dialect out")
     return convert_training(src, dst, to, hints, drop, options)

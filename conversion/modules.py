@@ -73,7 +73,7 @@ def _in_jax(checkpoint: Checkpoint, live: Live, source: str, sizes: Sequence[tup
         UNetError: JAX answers otherwise.
     """
     try:
-        ours = runner_of_checkpoint(checkpoint, "jax", source).answering_whole()
+        ours = runner_of_checkpoint(checkpoint, "jax", source).as_called()
     except MissingFrameworkError:
         return checkpoint
     theirs = runner_of_code(live, checkpoint, source)

@@ -2,10 +2,10 @@
 
 import dataclasses
 import json
+import logging
 import math
 import os
 import shutil
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,8 @@ from unet_core.training.run import (
 )
 from unet_core.training.state import TrainingState, difference
 from unet_core.training.train_config import TrainConfig
+
+logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -103,12 +105,8 @@ class OpenRun:
         return runner_of_checkpoint(self.state.network, self.settings.backend, str(self.path))
 
 
-def read_run(path: Path, tell: Callable[[str], None] = print) -> OpenRun:
-    """Read a run's newest sound state and what led there; nothing is changed.
-
-    Args:
-        path: the run's folder.
-        tell: is told of every state that is damaged and passed over.
+def read_run(path: Path) -> OpenRun:
+    """Read a run's newest sound state and what led there; nothing is changed. A damaged state is passed over.
 
     Raises:
         RunError: there is no run, or no sound state in it, or its history does not reach there; or it trains.
@@ -118,7 +116,7 @@ def read_run(path: Path, tell: Callable[[str], None] = print) -> OpenRun:
     states = states_of(settings.backend)
     with locked(path, shared=True):
         start = _start(path, settings)
-        state = _newest(path, settings, start, states, tell)
+        state = _newest(path, settings, start, states)
         history = read_history(path / HISTORY)
         entries = [entry for entry in history if entry["step"] <= state.step]
     if [entry["step"] for entry in entries if "loss" in entry] != list(range(1, state.step + 1)):
@@ -126,7 +124,7 @@ def read_run(path: Path, tell: Callable[[str], None] = print) -> OpenRun:
     return OpenRun(path, settings, start, state, entries, _best(history) > _best(entries))
 
 
-def convert_run(src: Path, dst: Path, to: Framework, options: Options, tell: Callable[[str], None]) -> Conversion:
+def convert_run(src: Path, dst: Path, to: Framework, options: Options) -> Conversion:
     """Write a run that goes on in the framework `to` where the one in `src` stands; see `conversion.convert`."""
     if read_run_config(src).backend == to:
         raise RunError(f"{src}: trains in {to} already; to have it twice, copy the folder")
@@ -141,7 +139,7 @@ def convert_run(src: Path, dst: Path, to: Framework, options: Options, tell: Cal
         for path in (src, dst):
             if path.exists():
                 locks.enter_context(locked(path, shared=True))
-        run = read_run(src, tell)
+        run = read_run(src)
         settings, step = _settings_in(to, run), run.state.step
 
         def read_back(partial: Path) -> Content:
@@ -154,7 +152,7 @@ def convert_run(src: Path, dst: Path, to: Framework, options: Options, tell: Cal
 
         return Job(
             Content(run.state.network, RUN, run.state, sha256_of(state_path(src, run.settings, step))),
-            lambda partial: _write_run(run, partial, settings, tell),
+            lambda partial: _write_run(run, partial, settings),
             read_back,
             prove,
             digested=lambda partial: state_path(partial, settings, step),
@@ -193,20 +191,22 @@ def _settings_in(to: Framework, run: OpenRun) -> RunConfig:
     )
 
 
-def _write_run(run: OpenRun, folder: Path, settings: RunConfig, tell: Callable[[str], None]) -> None:
-    """Write a run's new folder, and say in a line what is left out."""
+def _write_run(run: OpenRun, folder: Path, settings: RunConfig) -> None:
+    """Write a run's new folder, and log what is left out."""
     old = run.settings
     for name in ("compile", "remat"):
         if getattr(old.recipe, name):
-            tell(f"--{name} is left out: it is for {old.backend} alone")
+            logger.warning("--%s is left out: it is for %s alone", name, old.backend)
     folder.mkdir()
     rate = next(entry["rate"] for entry in reversed(run.entries) if "rate" in entry)
     states_of(settings.backend).write(folder / STATES, run.state, settings.recipe, rate)
     lines = "".join(json.dumps(entry) + "\n" for entry in run.entries)
     (folder / HISTORY).write_text(lines, encoding="utf-8")
     if run.ahead:
-        tell(
-            f"{run.path / BEST} may be from after step {run.state.step} and is left out; the next validation writes one"
+        logger.warning(
+            "%s may be from after step %s and is left out; the next validation writes one",
+            run.path / BEST,
+            run.state.step,
         )
     for name in (START,) if run.ahead else (BEST, START):
         if (run.path / name).exists():
@@ -257,16 +257,14 @@ def _best(entries: list[dict[str, Any]]) -> float:
     return max((entry["validation"]["mean_iou"] for entry in entries if "validation" in entry), default=-math.inf)
 
 
-def _newest(
-    path: Path, settings: RunConfig, start: Checkpoint, states: States, tell: Callable[[str], None]
-) -> TrainingState:
+def _newest(path: Path, settings: RunConfig, start: Checkpoint, states: States) -> TrainingState:
     folder = path / STATES
     steps = states.steps_in(folder)
     for step in reversed(steps):
         try:
             state = states.read(folder, step, start, settings.recipe)
         except CheckpointError as error:
-            tell(f"{states.path_of(folder, step)} is damaged and passed over: {error}")
+            logger.warning("%s is damaged and passed over: %s", states.path_of(folder, step), error)
         else:
             return state
     why = f"no state of {len(steps)} is sound" if steps else "has no saved state yet; train until the first one"

@@ -1,7 +1,6 @@
 """A training in either framework, from one call."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 from conversion.backends.machines import AS_STARTED, Cluster, machine_of
@@ -29,7 +28,6 @@ def train(
     cluster: Cluster = AS_STARTED,
     hints: Hints = NO_HINTS,
     progress: Progress = silent,
-    tell: Callable[[str], None] = print,
 ) -> Outcome:
     """Train into the folder `out`; `unet_core.training.run` says what is then in it.
 
@@ -44,10 +42,9 @@ def train(
         mesh: how JAX's devices share the work, as "data=4,fsdp=2,space=1" (`unet_jax.training.mesh`); whatever it was
             before. None: all of them split the batch.
         cluster: the hosts on which JAX trains, where neither SLURM nor a TPU says so. Of several, only the first one
-            writes the history and tells; all need the same folder.
+            writes the history and logs; all need the same folder.
         hints: what nothing in `recipe.start` tells, where that is a checkpoint of another project.
         progress: is told where it is.
-        tell: is told in a line what happens.
 
     Raises:
         unet_core.UNetError: bad data, a recipe that does not fit it or the devices, a folder that holds something else,
@@ -58,15 +55,14 @@ def train(
         raise ConfigError("--compile is for --backend torch, --remat for --backend jax")
     with machine_of(backend, recipe, mesh, cluster) as (machine, trained):
         if machine.rank:
-            progress, tell = silent, lambda _: None
+            progress = silent
         begun = resume and has_begun(out)  # such a run keeps what it started from
         start = None if recipe.start is None or begun else _start(Path(recipe.start), hints)
         if recipe.start is not None:
             recipe = dataclasses.replace(recipe, start=str(Path(recipe.start).resolve()))
         job = Job(backend, recipe, str(data), start, resume=resume, until=until, profile=profile)
-        with open_run(out, job, machine=machine, progress=progress, tell=tell) as run:
-            tell(str(run))
-            return trained(run, progress=progress, tell=tell)
+        with open_run(out, job, machine=machine, progress=progress) as run:
+            return trained(run, progress=progress)
 
 
 def _start(path: Path, hints: Hints) -> Checkpoint:

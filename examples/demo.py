@@ -25,6 +25,7 @@ from conversion.proof.certificate import certificate_path
 from conversion.runs import read_run
 from conversion.training import train
 from examples.stories import run_story
+from unet_cli.messages import printed
 from unet_cli.tables import print_conversion, progress_bar
 from unet_compare.page.picture import Answers, draw
 from unet_core import ConfigError, UNetConfig, UNetError
@@ -67,6 +68,7 @@ class Demo:
             schedule=Schedule("cosine", warmup=10),
         )
 
+    @printed()
     def run(self) -> None:
         """Do it all; prints as it goes.
 

@@ -26,6 +26,7 @@ from conversion.proof.certificate import certificate_path
 from conversion.runs import read_run
 from conversion.training import train
 from examples.stories import run_story
+from unet_cli.messages import printed
 from unet_cli.tables import progress_bar
 from unet_compare.curves import LOOKS, TITLES, Look, draw_pieces, mark_switches, pieces_of, smooth
 from unet_core import ConfigError
@@ -128,7 +129,6 @@ class Switching:
                 resume=start > 0,
                 until=end,
                 progress=progress,
-                tell=lambda _: None,
             )
         if done.stopped_by is not None:
             raise RunError(f"{path}: was stopped after step {done.step}")
@@ -141,7 +141,7 @@ class Switching:
     def _move(self, src: Path, dst: Path, to: Backend) -> None:
         begun = time.monotonic()
         print(f"\n$ unet convert {src} {dst} --to {to}")
-        with progress_bar() as progress:
+        with printed(), progress_bar() as progress:
             proof = convert(src, dst, to=to, progress=progress).proof
         if proof is not None:
             print(f"{proof.identical} of {proof.tensors} arrays are the same in every bit")

@@ -69,7 +69,7 @@ def shared(state, start, recipe, mesh):
     with tempfile.TemporaryDirectory() as folder, SharedStates(Path(folder), 1, Hosts()) as states:
         states.keep(1, state, start)
         states._settle()
-        found, state = states.restored(start, recipe, mesh, print)
+        found, state = states.restored(start, recipe, mesh)
     assert found == 1
     return state
 

@@ -678,10 +678,10 @@ def moved(cells, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("moved")
     recipe = dataclasses.replace(RECIPE, steps=2, ema=None)
-    train(folder / "run", backend="torch", data=cells, recipe=recipe, tell=lambda line: None)
+    train(folder / "run", backend="torch", data=cells, recipe=recipe)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("conversion.runs.verify_runs", lambda a, b, **more: a_proof(a.start.config, subject="trainings"))
-        conversion.convert(folder / "run", folder / "new", to="jax", tell=lambda line: None)
+        conversion.convert(folder / "run", folder / "new", to="jax")
     return folder
 
 

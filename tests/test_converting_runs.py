@@ -48,12 +48,12 @@ KINDS = {"torch": "jax", "jax": "torch"}
 def runs(cells, tmp_path_factory):
     """A run in torch and where it was moved to JAX, both with the states of steps 4 and 6."""
     folder = tmp_path_factory.mktemp("runs")
-    train(folder / "torch", backend="torch", data=cells, recipe=RECIPE, tell=lambda line: None)
+    train(folder / "torch", backend="torch", data=cells, recipe=RECIPE)
     for name, states in (("jax", 2), ("earlier", 1)):
         run = shutil.copytree(folder / "torch", folder / "copy")
         for state in states_of(run)[states:]:
             remove(state)
-        convert(run, folder / name, to="jax", verify=False, tell=lambda line: None)
+        convert(run, folder / name, to="jax", verify=False)
         shutil.rmtree(run)
     (folder / "earlier/states/4").rename(folder / "jax/states/4")
     return folder
@@ -180,19 +180,19 @@ def test_without_any_sound_state_nothing_is_written(framework, runs, tmp_path, r
 
 
 @pytest.mark.parametrize(("framework", "how"), DAMAGES, ids=lambda value: getattr(value, "__name__", value))
-def test_a_damaged_state_is_passed_over_and_said(framework, how, runs, tmp_path):
+def test_a_damaged_state_is_passed_over_and_said(framework, how, runs, tmp_path, caplog):
     run = shutil.copytree(runs / framework, tmp_path / "run")
     how(states_of(run)[-1])
-    before, said = contents(run), []
-    done = convert(run, tmp_path / "new", to=KINDS[framework], verify=False, tell=said.append)
+    before = contents(run)
+    done = convert(run, tmp_path / "new", to=KINDS[framework], verify=False)
     assert done.state.step == 4
-    assert [f"{states_of(run)[-1]} is damaged and passed over: " in line for line in said] == [True]
+    assert [f"{states_of(run)[-1]} is damaged and passed over: " in line for line in caplog.messages] == [True]
     assert contents(run) == before
 
 
 def test_what_came_after_the_state_that_is_taken_is_left_behind(run, tmp_path):
     cut(states_of(run)[-1])
-    convert(run, tmp_path / "new", to="jax", verify=False, tell=lambda line: None)
+    convert(run, tmp_path / "new", to="jax", verify=False)
     assert read_run_config(tmp_path / "new").switches == ((4, "torch"),)
     lines = (run / "history.jsonl").read_text().splitlines(keepends=True)
     kept = [line for line in lines if json.loads(line)["step"] <= 4]
@@ -423,7 +423,7 @@ def test_a_best_network_from_after_the_state_is_left_out(better, run, tmp_path, 
 def test_what_only_one_framework_has_may_be_set_after_a_move(run, tmp_path, cells):
     convert(run, tmp_path / "new", to="jax", verify=False)
     recipe = dataclasses.replace(read_run_config(tmp_path / "new").recipe, remat=True, steps=6)
-    train(tmp_path / "new", backend="jax", data=cells, recipe=recipe, resume=True, tell=lambda line: None)
+    train(tmp_path / "new", backend="jax", data=cells, recipe=recipe, resume=True)
     assert read_run_config(tmp_path / "new").recipe.remat
 
 

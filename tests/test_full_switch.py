@@ -21,7 +21,7 @@ def runs(tmp_path_factory):
     for package in OTHER:
         pytest.importorskip(package)
     folder = tmp_path_factory.mktemp("runs")
-    options = {"data": "synthetic", "recipe": RECIPE, "tell": lambda line: None}
+    options = {"data": "synthetic", "recipe": RECIPE}
     for framework, other in OTHER.items():
         train(folder / framework, backend=framework, **options)
         train(folder / f"{framework} half", backend=framework, until=RECIPE.steps // 2, **options)

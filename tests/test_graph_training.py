@@ -238,9 +238,7 @@ def train(backend, path, data, recipe, start=None, **options):
     from conversion.training import train
 
     pytest.importorskip("grain")
-    said = []
-    train(path, backend=backend, data=data, recipe=recipe, tell=said.append, **options)
-    return said
+    train(path, backend=backend, data=data, recipe=recipe, **options)
 
 
 @pytest.fixture(scope="module")
@@ -259,13 +257,14 @@ def started(path, **changes):
 
 @pytest.fixture(scope="module")
 def whole(cells, start, tmp_path_factory):
-    """An uninterrupted run in each framework, made once, and what it said."""
+    """An uninterrupted run in each framework, made once."""
     made = {}
 
     def get(backend):
         if backend not in made:
             path = tmp_path_factory.mktemp("whole") / backend
-            made[backend] = path, train(backend, path, cells, started(start))
+            train(backend, path, cells, started(start))
+            made[backend] = path
         return made[backend]
 
     return get
@@ -276,9 +275,8 @@ def states_of(run):
 
 
 @mostly_torch
-def test_a_run_says_what_it_trains_and_keeps_its_graph(backend, whole, start):
-    run, said = whole(backend)
-    assert said[0].endswith(f"; {read(start).config.title}")
+def test_a_run_keeps_its_graph(backend, whole, start):
+    run = whole(backend)
     best = read(run / "best.safetensors")
     assert best.config == read(start).config
     assert best.evidence == read(start).evidence
@@ -292,10 +290,12 @@ def test_a_run_says_what_it_trains_and_keeps_its_graph(backend, whole, start):
 
 @mostly_torch
 @pytest.mark.parametrize("until", [3, pytest.param(4, marks=pytest.mark.slow)])
-def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not(backend, until, whole, cells, start, tmp_path):
-    run, _ = whole(backend)
+def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not(backend, until, whole, cells, start, tmp_path, caplog):
+    run = whole(backend)
     path = tmp_path / "run"
+    caplog.set_level("INFO", "unet_core")
     train(backend, path, cells, started(start), until=until)
+    assert caplog.messages[0].endswith(f"; {read(start).config.title}")
     train(backend, path, cells, started(start), resume=True)
     assert (path / "history.jsonl").read_bytes() == (run / "history.jsonl").read_bytes()
     one, other = (read(folder / "best.safetensors").tensors for folder in (path, run))
@@ -456,11 +456,11 @@ def test_a_run_is_moved_and_goes_on(backend, whole, cells, start, tmp_path):
 
     for name in ("torch", "jax"):
         pytest.importorskip(name)
-    source, _ = whole(backend)
+    source = whole(backend)
     path = shutil.copytree(source, tmp_path / "run")
     remove(states_of(path)[-1])
     other = {"torch": "jax", "jax": "torch"}[backend]
-    convert(path, tmp_path / "moved", to=other, verify=False, tell=lambda _: None)
+    convert(path, tmp_path / "moved", to=other, verify=False)
     assert not difference(read_run(tmp_path / "moved").state, read_run(path).state)
     assert read_run_config(tmp_path / "moved").switches == ((4, backend),)
     train(other, tmp_path / "moved", cells, started(start), resume=True)

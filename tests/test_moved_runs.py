@@ -160,10 +160,6 @@ def test_a_count_that_is_not_the_runs_is_refused(way):
         way(wrong, SMALL)
 
 
-def quiet(_):
-    """What is told is not looked at."""
-
-
 @pytest.fixture(scope="session")
 def classes(cells, tmp_path_factory):
     """Masks of four classes."""
@@ -189,7 +185,7 @@ def trained(cells, classes, tmp_path_factory):
             recipe = RECIPES[name]
             data = classes if "dice" in recipe.loss.parts else cells
             made[framework, name] = path
-            train(path, backend=framework, data=data, recipe=recipe, tell=quiet)
+            train(path, backend=framework, data=data, recipe=recipe)
         return made[framework, name]
 
     return get
@@ -201,7 +197,7 @@ def contents(folder):
 
 
 def move(run, target, to):
-    return convert(run, target, to=to, verify=False, tell=quiet)
+    return convert(run, target, to=to, verify=False)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +221,7 @@ def test_there_and_back_no_bit_of_a_run_is_lost(framework, name, trained, tmp_pa
 
 def test_a_run_keeps_the_network_that_it_started_from(cells, trained, tmp_path):
     recipe = dataclasses.replace(SMALL, start=str(trained("torch", "adam") / "best.safetensors"))
-    train(tmp_path / "run", backend="torch", data=cells, recipe=recipe, tell=quiet)
+    train(tmp_path / "run", backend="torch", data=cells, recipe=recipe)
     move(tmp_path / "run", tmp_path / "there", "jax")
     one, other = ((tmp_path / name / "start.safetensors").read_bytes() for name in ("run", "there"))
     assert one == other
@@ -235,7 +231,7 @@ def test_a_run_keeps_the_network_that_it_started_from(cells, trained, tmp_path):
 @pytest.mark.usefixtures("small_proof")
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_next_update_is_proven(name, trained, tmp_path):
-    assert convert(trained("torch", name), tmp_path / "there", to="jax", tell=quiet).proof.equal
+    assert convert(trained("torch", name), tmp_path / "there", to="jax").proof.equal
 
 
 @pytest.mark.slow
@@ -244,10 +240,8 @@ def test_the_next_update_of_biases_before_a_batch_norm_is_proven(cells, tmp_path
     config = UNetConfig(1, 1, SMALL.features, conv_bias=True)
     start = tmp_path / "start.safetensors"
     safetensors_file.write(start, Checkpoint(config, trained_tensors(config)))
-    train(
-        tmp_path / "run", backend="torch", data=cells, recipe=dataclasses.replace(SMALL, start=str(start)), tell=quiet
-    )
-    assert convert(tmp_path / "run", tmp_path / "there", to="jax", tell=quiet).proof.equal
+    train(tmp_path / "run", backend="torch", data=cells, recipe=dataclasses.replace(SMALL, start=str(start)))
+    assert convert(tmp_path / "run", tmp_path / "there", to="jax").proof.equal
 
 
 def with_value(state, change):
@@ -312,7 +306,7 @@ def in_pieces(cells, tmp_path_factory):
             with pytest.MonkeyPatch.context() as patch:
                 if end < PLATEAU.steps:
                     interrupt(patch, after=end)
-                outcome = train(made[pieces], backend=framework, data=cells, recipe=PLATEAU, resume=True, tell=quiet)
+                outcome = train(made[pieces], backend=framework, data=cells, recipe=PLATEAU, resume=True)
             assert outcome.step == end
         return made[pieces]
 
@@ -365,7 +359,7 @@ def test_a_plateau_that_forgot_the_validations_would_be_seen(in_pieces, cells, t
     move(in_pieces(("jax", 3)), tmp_path / "run", "torch")
     path = tmp_path / "run/history.jsonl"
     path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if "validation" not in line))
-    train(tmp_path / "run", backend="torch", data=cells, recipe=PLATEAU, resume=True, tell=quiet)
+    train(tmp_path / "run", backend="torch", data=cells, recipe=PLATEAU, resume=True)
     found, expected = (numbers_in(run)[-2] for run in (tmp_path / "run", in_pieces(("torch", 8))))
     assert found[0] == expected[0] == 8
     assert found != pytest.approx(expected, rel=1e-4)

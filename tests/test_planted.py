@@ -79,7 +79,7 @@ def test_its_code_is_read_right(folder, read, fork):
     assert checkpoint.evidence.by == "code"
     assert isinstance(checkpoint.config, UNetConfig if fork in (*OF_THE_FAMILY, "nearest") else Graph)
     x, expected = answers(built(files(folder, fork)[0]), (50, 61))
-    found = runner_of_checkpoint(checkpoint, "jax", "it").answering_whole().predict(x, "float64")
+    found = runner_of_checkpoint(checkpoint, "jax", "it").as_called().predict(x, "float64")
     assert np.abs(found - expected).max() <= 1e-12 * np.abs(expected).max()
 
 
@@ -99,7 +99,7 @@ def test_an_example_finds_what_is_of_the_family(folder, fork):
         **FOUND[fork],
     }
     x, expected = answers(built(files(folder, fork)[0]), (50, 61))
-    found = runner_of_checkpoint(checkpoint, "jax", "it").answering_whole().predict(x, "float64")
+    found = runner_of_checkpoint(checkpoint, "jax", "it").as_called().predict(x, "float64")
     assert np.abs(found - expected).max() <= 1e-12 * np.abs(expected).max()
 
 
@@ -142,7 +142,7 @@ WRONG = {
 def test_the_proof_against_the_code_fails_where_jax_is_given_something_else(read, fork):
     found = read(fork)
     operation, attributes, cause = WRONG[fork]
-    wrong = runner_of_checkpoint(other(found.checkpoint, operation, **attributes), "jax", "B").answering_whole()
+    wrong = runner_of_checkpoint(other(found.checkpoint, operation, **attributes), "jax", "B").as_called()
     proof = verify_runners(runner_of_code(found.live, found.checkpoint, "A"), wrong, size=(32, 41))
     assert not proof.equal
     first = next(node.name for node in found.checkpoint.config.nodes if node.operation == operation)

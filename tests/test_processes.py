@@ -98,7 +98,7 @@ def trained(cells, tmp_path_factory):
                 assert done.stdout.count("20 steps; best mean IoU") == 1, "one of the two tells"
             else:
                 recipe = dataclasses.replace(RECIPE, norm_parts=parts)
-                train(path, backend=how, data=cells, recipe=recipe, tell=lambda line: None)
+                train(path, backend=how, data=cells, recipe=recipe)
         return made[how, parts]
 
     return get
@@ -137,7 +137,7 @@ def test_two_processes_stop_together_and_one_goes_on(cells, trained, tmp_path):
     last = max(int(state.stem) for state in (run / "states").glob("*.pt"))
     assert f"after step {last} of 4000" in said
     recipe = dataclasses.replace(RECIPE, steps=last + 1, save_every=5)
-    train(run, backend="torch", data=cells, recipe=recipe, resume=True, tell=lambda line: None)
+    train(run, backend="torch", data=cells, recipe=recipe, resume=True)
     found, expected = (np.array([entry["loss"] for entry in steps(path)]) for path in (run, trained("torch")))
     common = min(len(found), len(expected))
     assert len(found) == last + 1

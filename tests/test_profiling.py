@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import logging
 import re
 from contextlib import contextmanager
 
@@ -20,10 +21,25 @@ pytest.importorskip("tensorboardX")
 RECIPE = TrainConfig(features=(3, 4), steps=7, batch=2, crop=16, validate_every=7, save_every=7, log_every=3)
 
 
+@contextmanager
+def messages():
+    """What is logged of profiles."""
+    said, logger = [], logging.getLogger("unet_core.training.profiling")
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logger.addHandler(handler)
+    logger.setLevel("INFO")
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+
+
 def trained(backend, path, data, recipe=RECIPE, **options):
-    said = []
-    train(path, backend=backend, data=data, recipe=recipe, tell=said.append, **options)
-    return [line for line in said if "profile" in line]
+    with messages() as said:
+        train(path, backend=backend, data=data, recipe=recipe, **options)
+    return said
 
 
 def made(path):
@@ -111,8 +127,7 @@ class Recorded:
 
 
 def profiled(folder, steps, start, end, profiler):
-    said = []
-    with Profile(steps, folder, profiler, said.append) as profile:
+    with messages() as said, Profile(steps, folder, profiler) as profile:
         for step in range(start, end):
             with profile.update(step):
                 pass
@@ -146,8 +161,8 @@ def test_a_profiler_that_fails_is_given_up(fails, asked, tmp_path):
 
 
 def test_a_profile_is_closed_where_the_training_fails(tmp_path):
-    profiler, said = Recorded(), []
-    profile = Profile(5, tmp_path / "profile", profiler, said.append)
+    profiler = Recorded()
+    profile = Profile(5, tmp_path / "profile", profiler)
 
     def fail():
         with profile:
@@ -156,7 +171,7 @@ def test_a_profile_is_closed_where_the_training_fails(tmp_path):
                     if step == 3:
                         raise ValueError("the training's")
 
-    with pytest.raises(ValueError, match="the training's"):
+    with messages() as said, pytest.raises(ValueError, match="the training's"):
         fail()
     assert profiler.asked == ["start", 4, "stop"]
     assert said == [f"the profile of no whole update is in {tmp_path / 'profile'}"]

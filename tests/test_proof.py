@@ -410,7 +410,7 @@ def test_networks_that_share_a_program_answer_each_by_its_own_weights():
     exact = fresh.predict(x, "float64"), fresh.step(x, cotangent, "float64").logits
     np.testing.assert_array_equal(found, exact)
     assert not np.array_equal(found, before)
-    assert not np.array_equal(first.answering_whole().predict(x, "float64"), before[0]), "a sigmoid more"
+    assert not np.array_equal(first.as_called().predict(x, "float64"), before[0]), "a sigmoid more"
 
 
 @pytest.mark.parametrize(("moved", "most"), [(0.0, 1.25), (1.0, 1.75), (0.1, 1.25)])

@@ -40,11 +40,13 @@ SMALL = TrainConfig(
 
 def train(backend, path, data, recipe=SMALL, *, resume=False, until=None, **options):
     module = importlib.import_module(f"unet_{backend}.training.train")
-    said = []
-    job = Job(backend, recipe, str(data), resume=resume, until=until)
-    with open_run(path, job, tell=said.append) as run:
-        outcome = module.train(run, **options, tell=said.append)
-    return outcome, said
+    with open_run(path, Job(backend, recipe, str(data), resume=resume, until=until)) as run:
+        return module.train(run, **options)
+
+
+def warnings(caplog, words):
+    """What was logged as a warning with these words in it."""
+    return [record for record in caplog.records if record.levelname == "WARNING" and words in record.getMessage()]
 
 
 def history(path):
@@ -129,14 +131,15 @@ RESUMED = [(backend, name, end) for backend in BACKENDS for name in RECIPES for 
 @pytest.mark.parametrize(
     ("backend", "name", "end"), few(RESUMED, ("torch", "everything", 3), ("jax", "adam", 3)), indirect=["backend"]
 )
-def test_resumption_is_exact(backend, name, end, cells, whole, tmp_path, monkeypatch):
+def test_resumption_is_exact(backend, name, end, cells, whole, tmp_path, monkeypatch, caplog):
     """A signal after any step: state, history and best network go on as if there had been none."""
     interrupt(monkeypatch, after=end)
-    outcome, _ = train(backend, tmp_path / "run", cells, RECIPES[name])
+    outcome = train(backend, tmp_path / "run", cells, RECIPES[name])
     assert (outcome.step, outcome.stopped_by) == (end, signal.SIGTERM)
     monkeypatch.undo()
-    outcome, said = train(backend, tmp_path / "run", cells, RECIPES[name], resume=True)
-    assert f"going on after step {end} of 8" in said
+    caplog.set_level("INFO", "unet_core")
+    train(backend, tmp_path / "run", cells, RECIPES[name], resume=True)
+    assert f"going on after step {end} of 8" in caplog.messages
     assert history(tmp_path / "run") == history(whole(backend, name))
     ours, theirs = (load_file(path / "best.safetensors") for path in (tmp_path / "run", whole(backend, name)))
     assert {key: value.tobytes() for key, value in ours.items()} == {
@@ -147,7 +150,7 @@ def test_resumption_is_exact(backend, name, end, cells, whole, tmp_path, monkeyp
 @mostly_torch
 def test_a_training_leaves_where_it_is_told_to(backend, cells, whole, tmp_path):
     """With its state saved; the schedule stays that of all the steps."""
-    outcome, _ = train(backend, tmp_path / "run", cells, until=3)
+    outcome = train(backend, tmp_path / "run", cells, until=3)
     assert (outcome.step, outcome.steps, outcome.stopped_by) == (3, 8, None)
     assert states(tmp_path / "run")[-1].stem.lstrip("0") == "3"
     for until in (5, 99):  # beyond a validation, beyond the last step
@@ -188,7 +191,7 @@ def test_a_signal_between_fetching_and_saving_loses_no_line(backend, cells, whol
         return validates(self, step)
 
     monkeypatch.setattr(recorder, "validates", validates_and_signal)
-    outcome, _ = train(backend, tmp_path / "run", cells)
+    outcome = train(backend, tmp_path / "run", cells)
     assert outcome.step == 2
     monkeypatch.undo()
     train(backend, tmp_path / "run", cells, resume=True)
@@ -224,7 +227,7 @@ def test_a_run_that_was_killed_before_its_config_was_written_starts(cells, tmp_p
     pytest.importorskip("torch")
     (tmp_path / "run/.config.json.abc.partial").mkdir(parents=True)
     (tmp_path / "run/.lock").touch()
-    outcome, _ = train("torch", tmp_path / "run", cells, resume=True)
+    outcome = train("torch", tmp_path / "run", cells, resume=True)
     assert outcome.step == 8
 
 
@@ -239,7 +242,7 @@ def test_slots_that_are_named_by_their_place_are_read(whole, tmp_path):
     state = read(folder, 8, start, recipe)
     found = []
     with States(folder, 3) as old:
-        old.newest(lambda network, training: found.append((network, training)), print)
+        old.newest(lambda network, training: found.append((network, training)))
     ((network, training),) = found
     placed = {name.replace("slots.", "slots.0.", 1): value for name, value in training.items()}
     with States(tmp_path / "states", 1) as older:
@@ -266,17 +269,18 @@ def damage(state, how):
 
 @mostly_torch
 @pytest.mark.parametrize("how", few(["flipped", "cut", "empty"], "cut"))
-def test_a_damaged_state_is_passed_over(backend, how, cells, whole, tmp_path):
+def test_a_damaged_state_is_passed_over(backend, how, cells, whole, tmp_path, caplog):
     shutil.copytree(whole(backend), tmp_path / "run")
     damage(states(tmp_path / "run")[-1], how)
-    _, said = train(backend, tmp_path / "run", cells, resume=True)
-    assert [line for line in said if "is damaged and passed over" in line]
-    assert "going on after step 6 of 8" in said
+    caplog.set_level("INFO", "unet_core")
+    train(backend, tmp_path / "run", cells, resume=True)
+    assert warnings(caplog, "is damaged and passed over")
+    assert "going on after step 6 of 8" in caplog.messages
     assert history(tmp_path / "run") == history(whole(backend))
     assert [int(state.stem) for state in states(tmp_path / "run")] == [4, 6, 8]
 
 
-def test_a_bit_of_the_optimisers_slots_that_flipped_is_seen(tmp_path):
+def test_a_bit_of_the_optimisers_slots_that_flipped_is_seen(tmp_path, caplog):
     """Within the packed values, where nothing but our digests of the item `training` tells."""
     pytest.importorskip("jax")
     import tensorstore
@@ -295,10 +299,10 @@ def test_a_bit_of_the_optimisers_slots_that_flipped_is_seen(tmp_path):
     data = bytearray(file.read_bytes())
     data[data.index(values) + len(values) // 2] ^= 1
     file.write_bytes(data)
-    taken, said = [], []
+    taken = []
     with States(tmp_path / "states", keep=3) as found:
-        assert found.newest(lambda model, slots: taken.append(slots["slots.mu"]), said.append) == 2
-    assert "the sha256 of slots.mu is not the stored one" in said[0]
+        assert found.newest(lambda model, slots: taken.append(slots["slots.mu"])) == 2
+    assert warnings(caplog, "the sha256 of slots.mu is not the stored one")
     assert (taken[0] == training["slots.mu"]).all()
 
 
@@ -314,7 +318,7 @@ def test_without_any_sound_state_nothing_is_lost(backend, cells, whole, tmp_path
 
 
 @mostly_torch
-def test_a_full_disk_is_said_and_earlier_states_stay_sound(backend, cells, whole, tmp_path):
+def test_a_full_disk_is_said_and_earlier_states_stay_sound(backend, cells, whole, tmp_path, caplog):
     """A limit on file sizes stands in for the full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     shutil.copytree(whole(backend), tmp_path / "run")
@@ -324,12 +328,13 @@ def test_a_full_disk_is_said_and_earlier_states_stay_sound(backend, cells, whole
             train(backend, tmp_path / "run", cells, dataclasses.replace(SMALL, steps=12), resume=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    _, said = train(backend, tmp_path / "run", cells, dataclasses.replace(SMALL, steps=12), resume=True)
-    assert [line for line in said if line.startswith("going on after step 8")]
+    caplog.set_level("INFO", "unet_core")
+    train(backend, tmp_path / "run", cells, dataclasses.replace(SMALL, steps=12), resume=True)
+    assert "going on after step 8 of 12" in caplog.messages
 
 
 @mostly_torch
-def test_tensorboard_on_a_full_disk_does_not_end_the_training(backend, cells, whole, tmp_path, monkeypatch):
+def test_tensorboard_on_a_full_disk_does_not_end_the_training(backend, cells, whole, tmp_path, monkeypatch, caplog):
     event_file_writer = pytest.importorskip("tensorboardX.event_file_writer")
 
     write = event_file_writer.EventsWriter.write_event
@@ -340,19 +345,19 @@ def test_tensorboard_on_a_full_disk_does_not_end_the_training(backend, cells, wh
         write(self, event)
 
     monkeypatch.setattr(event_file_writer.EventsWriter, "write_event", full)
-    _, said = train(backend, tmp_path / "run", cells)
-    assert [line for line in said if "no more TensorBoard files: no space left on device" in line]
+    train(backend, tmp_path / "run", cells)
+    assert warnings(caplog, "no more TensorBoard files: no space left on device")
     assert history(tmp_path / "run") == history(whole(backend))
 
 
 @mostly_torch
-def test_a_lost_best_network_is_said_and_made_anew(backend, cells, whole, tmp_path):
+def test_a_lost_best_network_is_said_and_made_anew(backend, cells, whole, tmp_path, caplog):
     shutil.copytree(whole(backend), tmp_path / "run")
     for state in states(tmp_path / "run")[1:]:
         shutil.rmtree(state) if state.is_dir() else state.unlink()
     (tmp_path / "run/best.safetensors").write_bytes(b"damaged")
-    _, said = train(backend, tmp_path / "run", cells, resume=True)
-    assert [line for line in said if line.startswith("the best network is lost")]
+    train(backend, tmp_path / "run", cells, resume=True)
+    assert warnings(caplog, "the best network is lost")
     assert load_file(tmp_path / "run/best.safetensors")
     assert history(tmp_path / "run") == history(whole(backend))
 
@@ -363,7 +368,7 @@ def test_a_training_that_was_refused_can_be_started_anew(cells, tmp_path, monkey
     with pytest.raises(ConfigError, match="not divided by the 3 devices"):
         train("jax", tmp_path / "run", cells)
     monkeypatch.undo()
-    outcome, _ = train("jax", tmp_path / "run", cells, dataclasses.replace(SMALL, batch=3))
+    outcome = train("jax", tmp_path / "run", cells, dataclasses.replace(SMALL, batch=3))
     assert outcome.step == 8
 
 
@@ -414,7 +419,7 @@ def test_a_run_keeps_what_it_started_from(backend, cells, whole, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     shutil.copy(whole(backend) / "best.safetensors", "start.safetensors")
     recipe = dataclasses.replace(SMALL, start="start.safetensors", steps=2)
-    given = {"backend": backend, "data": cells, "tell": lambda line: None}
+    given = {"backend": backend, "data": cells}
     train_anywhere("run", **given, recipe=recipe)
     shutil.rmtree("run/states")
     before = history(tmp_path / "run")
@@ -464,7 +469,7 @@ def test_a_checkpoint_to_start_from(backend, cells, whole, tmp_path):
 
     start = str(whole(backend) / "best.safetensors")
     recipe = dataclasses.replace(SMALL, start=start, steps=2, validate_every=2)
-    train_anywhere(tmp_path / "run", backend=backend, data=str(cells), recipe=recipe, tell=lambda line: None)
+    train_anywhere(tmp_path / "run", backend=backend, data=str(cells), recipe=recipe)
     assert losses(tmp_path / "run")[0] < losses(whole(backend))[0]
 
 

@@ -45,7 +45,6 @@ def trained(backend, path, data, **options):
         backend=backend,
         data=data,
         recipe=RECIPE,
-        tell=lambda _: None,
         progress=lambda line, _: told.append(line),
         **options,
     )
@@ -65,7 +64,7 @@ def test_the_figure_is_operations_over_time_and_peak(backend, cells, tmp_path, m
     trained(backend, tmp_path / "none", cells)
     plant(monkeypatch, 1e-6)
     told = trained(backend, tmp_path / "run", cells)
-    with open_run(tmp_path / "run", Job(backend, RECIPE, str(cells), resume=True), tell=lambda _: None) as run:
+    with open_run(tmp_path / "run", Job(backend, RECIPE, str(cells), resume=True)) as run:
         network = graph(run.start.config)
     update = 2 * 2 * operations(network, 1, (16, 16), training=True)
     assert 2 < update / (2 * 2 * operations(network, 1, (16, 16))) < 3  # the picture has no gradient

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def trained(cells, tmp_path_factory):
     path = tmp_path_factory.mktemp("trained") / "run"
-    train(path, backend="torch", data=cells, recipe=RECIPE, tell=lambda line: None)
+    train(path, backend="torch", data=cells, recipe=RECIPE)
     return path
 
 
@@ -105,7 +105,7 @@ def test_runs_of_different_recipes_are_told_apart(twin, different):
 def test_runs_of_different_networks_are_told_apart(twin, cells, different):
     shutil.rmtree(twin)
     recipe = dataclasses.replace(RECIPE, features=(4, 8), steps=2)
-    train(twin, backend="torch", data=cells, recipe=recipe, tell=lambda line: None)
+    train(twin, backend="torch", data=cells, recipe=recipe)
     assert "DIFFERENT: the trainings differ: the networks are not of one config" in different()
 
 

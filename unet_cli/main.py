@@ -17,6 +17,7 @@ import tyro
 from unet_cli.bench import Bench
 from unet_cli.commands import Convert, Inspect, Verify
 from unet_cli.compare import Compare
+from unet_cli.messages import printed
 from unet_cli.predict import Eval, Predict
 from unet_cli.train import Plot, Train
 from unet_core.errors import UNetError, of_system
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _keep_programs()
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax's and grain's notes to their own developers
     try:
-        with _ended_by_sigterm():
+        with _ended_by_sigterm(), printed():
             command = _parse(sys.argv[1:] if arguments is None else arguments)
             return command if isinstance(command, int) else command.run()
     except UNetError as error:

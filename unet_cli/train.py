@@ -1,8 +1,6 @@
 """`unet train` and `unet plot`."""
 
-import os
 import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 import tyro
 
+from unet_cli.messages import say
 from unet_cli.options import SourceOptions
 from unet_core.errors import UNetError
 from unet_core.training.train_config import TrainConfig
@@ -83,29 +82,20 @@ class Train(SourceOptions):
                 cluster=Cluster(self.hosts, self.host, self.coordinator),
                 hints=self.hints(None),
                 progress=progress,
-                tell=_say,
             )
         if not done.first:  # of several processes, the first one tells
             return 0
         if done.stopped_by is not None:
             name = signal.Signals(done.stopped_by).name
-            _say(f"stopped by {name} after step {done.step} of {done.steps}; the state is saved: go on with --resume")
+            say(f"stopped by {name} after step {done.step} of {done.steps}; the state is saved: go on with --resume")
             return 130 if done.stopped_by == signal.SIGINT else 0
         if done.step < done.steps:
-            _say(f"left after step {done.step} of {done.steps}; the state is saved: go on with --resume")
+            say(f"left after step {done.step} of {done.steps}; the state is saved: go on with --resume")
             return 0
         best = self.out / BEST
         kept = str(best) if best.exists() else f"but {best} is lost"
-        _say(f"{done.steps} steps; best mean IoU {done.best:.3f} after step {done.best_step}: {kept}")
+        say(f"{done.steps} steps; best mean IoU {done.best:.3f} after step {done.best_step}: {kept}")
         return 0
-
-
-def _say(line: str) -> None:
-    """Print a line at once; whoever read along and left does not end the training."""
-    try:
-        print(line, flush=True)
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (for the rest of the process)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,7 +123,7 @@ class Runner(Protocol):
     def with_tensors(self, tensors: Tensors) -> "Runner":
         """The same network with other parameters and statistics."""
 
-    def answering_whole(self) -> "Runner":
+    def as_called(self) -> "Runner":
         """The same network, which returns what calling it does."""
 
     def predict(self, x: Float[np.ndarray, "n *size c"], precision: Precision) -> Float[np.ndarray, "n *out k"]:

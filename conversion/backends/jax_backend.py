@@ -92,7 +92,7 @@ class JaxRunner:
             other.whole, other._programs = self.whole, self._programs
             return other
 
-    def answering_whole(self) -> "JaxRunner":
+    def as_called(self) -> "JaxRunner":
         other = copy.copy(self)
         other.whole = True
         return other

@@ -1,6 +1,6 @@
 """What a training runs on: devices, and this process among those that share the run; asked of the framework."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from unet_core.training.train_config import TrainConfig
 class Trainer(Protocol):
     """`training.train.train` of either twin, which has its devices already."""
 
-    def __call__(self, run: Run, /, *, progress: Progress, tell: Callable[[str], None]) -> Outcome: ...
+    def __call__(self, run: Run, /, *, progress: Progress) -> Outcome: ...
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def together(a: Runner, b: Runner) -> tuple[Runner, Runner]:
     was read from its code, the other is a graph, too, whose tensors go by the names that they came with.
     """
     if a.whole or b.whole:
-        a, b = a.answering_whole(), b.answering_whole()
+        a, b = a.as_called(), b.as_called()
     by_code = [isinstance(runner.config, Graph) for runner in (a, b)]
     if by_code[0] == by_code[1]:
         return a, b
@@ -103,8 +103,8 @@ class _Renamed:
         canonical = {name: key for key, name in self._names.items()}
         return _Renamed(self._runner.with_tensors({canonical[name]: value for name, value in tensors.items()}))
 
-    def answering_whole(self) -> "_Renamed":
-        return _Renamed(self._runner.answering_whole())
+    def as_called(self) -> "_Renamed":
+        return _Renamed(self._runner.as_called())
 
     def step(self, x: np.ndarray, cotangent: np.ndarray, precision: Precision) -> Step:
         done = self._runner.step(x, cotangent, precision)

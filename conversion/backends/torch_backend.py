@@ -74,7 +74,7 @@ class TorchRunner:
         fill(model, {**self.tensors, **tensors})
         return self._like(model.to(self._device), tensors, whole=self.whole)
 
-    def answering_whole(self) -> "TorchRunner":
+    def as_called(self) -> "TorchRunner":
         return self._like(self._model, self.tensors, whole=True)
 
     def predict(self, x: np.ndarray, precision: Precision) -> np.ndarray:

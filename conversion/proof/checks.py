@@ -1,4 +1,4 @@
-"""Judges two networks' answers to one input, and finds the first layer where they part."""
+"""Judges what two networks compute from one input, and finds the first layer where they part."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,14 +35,14 @@ FLOAT32_FACTOR = 1.25
 """How much larger than torch's own float32 error the other's may be, both against the float64 reference."""
 
 FLOAT32_UNIT = UNITS["float32"]
-"""float32's unit roundoff: an error of torch's below it counts as this much, no answer need be better than rounded."""
+"""float32's unit roundoff: an error of torch's below it counts as this much, no result need be better than rounded."""
 
 FLOAT32_JUDGED = (EVAL, TRAINING, STATISTICS)
 """Gradients are shown, not judged, in float32: a ReLU or a max-pool that rounding tips over moves them by a jump, in
 either framework alike, so that the ratio of two such errors is a matter of chance. In float64 they are judged."""
 
-Answers = Mapping[str, Tensors]
-"""What one network answers to one input: for each quantity above, its tensors by name."""
+Results = Mapping[str, Tensors]
+"""What one network computes from one input: for each quantity above, its tensors by name."""
 
 
 class Float32Error(NamedTuple):
@@ -107,7 +107,7 @@ class Departure:
         return f"{self.layer} departs first ({self.quantity}{size}): {cause}"
 
 
-def answer(runner: Runner, sample: Sample, precision: Precision, *, seed: int) -> Answers:
+def results_of(runner: Runner, sample: Sample, precision: Precision, *, seed: int) -> Results:
     """Run one network on one input, in eval mode, and in training mode where that is known."""
     evaluated = {EVAL: {"": runner.predict(sample.x, precision)}}
     if isinstance(runner.config, Graph) and runner.config.untrained:
@@ -122,7 +122,7 @@ def answer(runner: Runner, sample: Sample, precision: Precision, *, seed: int) -
 
 
 def cotangent_of(config: Description, sample: Sample, seed: int) -> np.ndarray:
-    """By what each answer in training mode is multiplied in the loss of a proof."""
+    """By what each logit in training mode is multiplied in the loss of a proof."""
     batch, *size, _ = sample.x.shape
     channels = config.out_channels
     if isinstance(config, Graph):
@@ -131,7 +131,7 @@ def cotangent_of(config: Description, sample: Sample, seed: int) -> np.ndarray:
     return np.random.default_rng(seed + 1).standard_normal((batch, *size, channels), np.float32)
 
 
-def float64_checks(sample: str, a: Answers, b: Answers) -> Iterator[Check]:
+def float64_checks(sample: str, a: Results, b: Results) -> Iterator[Check]:
     """The two networks in float64, where rounding hides no difference."""
     measured = measures(a.get(GRADIENTS, {}))
     for quantity, budget in FLOAT64_BUDGETS.items():
@@ -142,11 +142,11 @@ def float64_checks(sample: str, a: Answers, b: Answers) -> Iterator[Check]:
         yield Check(sample, quantity, "float64", errors[tensor], budget, tensor, None)
 
 
-def float32_errors(reference: Answers, torch: Answers, other: Answers, moved: Answers | None = None) -> Float32Errors:
+def float32_errors(reference: Results, torch: Results, other: Results, moved: Results | None = None) -> Float32Errors:
     """How far torch, and the other, are in float32 from the float64 reference, quantity by quantity.
 
     Args:
-        reference: the answers in float64.
+        reference: the results in float64.
         torch, other: in float32.
         moved: in float64, with other weights; None: not known.
     """
@@ -161,8 +161,8 @@ def float32_errors(reference: Answers, torch: Answers, other: Answers, moved: An
 def float32_checks(sample: str, errors: Sequence[Float32Errors]) -> Iterator[Check]:
     """The other network may err little more than torch does, over all the inputs whose errors are given.
 
-    Where the answers are known of weights one unit in the last place off, their distance counts next to torch's error,
-    and so does one rounding of the answer: of a narrow network torch's error alone may be small by luck.
+    Where the results are known of weights one unit in the last place off, their distance counts next to torch's error,
+    and so does one rounding of the result: of a narrow network torch's error alone may be small by luck.
     """
     for quantity in errors[0]:
         torch, other, moved = np.sqrt(np.mean(np.square([found[quantity] for found in errors]), axis=0)).tolist()
@@ -172,7 +172,7 @@ def float32_checks(sample: str, errors: Sequence[Float32Errors]) -> Iterator[Che
 
 
 def misshaped(a: Runner, b: Runner) -> Departure | None:
-    """The first tensor whose shape differs, or the output function: such networks cannot answer alike."""
+    """The first tensor whose shape differs, or the output function: such networks cannot compute the same."""
     shapes = [{key: value.shape for key, value in runner.tensors.items()} for runner in (a, b)]
     for key in (*shapes[0], *shapes[1]):
         one, other = (side.get(key) for side in shapes)
@@ -187,15 +187,15 @@ def misshaped(a: Runner, b: Runner) -> Departure | None:
 
 
 def locate(
-    a: Runner, b: Runner, sample: Sample, failed: Check, answers: tuple[Answers, Answers], reference: Answers
+    a: Runner, b: Runner, sample: Sample, failed: Check, results: tuple[Results, Results], reference: Results
 ) -> Departure:
     """The first layer that departs in forward order; where only gradients depart, the first in backward order.
 
     Args:
         a, b: in float32, the network whose own error is the measure comes first.
         failed: the first check over its budget.
-        answers: of a and b, in the precision of that check.
-        reference: the float64 answers.
+        results: of a and b, in the precision of that check.
+        reference: the float64 results.
     """
     if failed.quantity in (EVAL, TRAINING):
         for training in (False, True) if failed.quantity == EVAL else (True,):
@@ -203,7 +203,7 @@ def locate(
             if found is not None:
                 return found
         return Departure(graph_of(a.config).nodes[-1].name, failed.quantity, failed.error, None)
-    ours, theirs, exact = (side[failed.quantity] for side in (*answers, reference))
+    ours, theirs, exact = (side[failed.quantity] for side in (*results, reference))
     if failed.precision == "float64":
         measured = measures(exact) if failed.quantity == GRADIENTS else {}
         errors = tensor_differences(theirs, ours, measured)
@@ -232,7 +232,7 @@ def _in_order(tensors: Tensors, config: Description) -> list[str]:
 def _owner_cause(
     key: str, a: Runner, b: Runner, sample: Sample, quantity: str, ours: Tensors, theirs: Tensors
 ) -> str | None:
-    """Why what belongs to a tensor departs while the answers agree, by the nodes that have it."""
+    """Why what belongs to a tensor departs while the logits agree, by the nodes that have it."""
     x = sample.x
     handed = a.tracer("float64", training=True)(x).outputs
     one, other = (network_of(runner, x, handed, training=True) for runner in (a, b))
@@ -256,16 +256,16 @@ def _first_layer(a: Runner, b: Runner, sample: Sample, precision: Precision, *, 
     ours = a.tracer(precision, training=training)(sample.x).outputs if precision == "float32" else {}
     quantity = TRAINING if training else EVAL
     for layer in [layer for layer in reference if layer in theirs]:
-        value, answer = reference[layer], theirs[layer]
+        value, output = reference[layer], theirs[layer]
         if precision == "float64":
-            error = largest_difference(answer, value) if answer.shape == value.shape else np.inf
+            error = largest_difference(output, value) if output.shape == value.shape else np.inf
             budget = FLOAT64_BUDGETS[quantity]
         else:
-            own, error = distance(ours[layer], value), distance(answer, value)
+            own, error = distance(ours[layer], value), distance(output, value)
             budget = FLOAT32_FACTOR * max(own, FLOAT32_UNIT)
         if not error <= budget:
             one, other = (network_of(side, sample.x, reference, training=training) for side in (a, b))
-            cause = forward_cause(Scene(one, other, layer, value, answer, precision, budget))
+            cause = forward_cause(Scene(one, other, layer, value, output, precision, budget))
             if precision == "float32":
                 return Departure(layer, f"{quantity} in float32", error, cause or precision_cause(error))
             return Departure(layer, quantity, error, cause)

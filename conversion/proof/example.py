@@ -1,4 +1,4 @@
-"""What a network's own code answered to an input, as a person recorded it: the network is held against that."""
+"""What a network's own code returned for an input, as a person recorded it: the network is held against that."""
 
 import dataclasses
 import itertools
@@ -23,7 +23,7 @@ from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 
 _FACTOR = 32.0
-"""How many times our own float32 error, against float64, the recorded answer's may be: as of a layer's in a report."""
+"""How many times our own float32 error, against float64, the recorded output's may be: as of a layer's in a report."""
 _EPSILONS = (1e-5, 1e-3, 1e-6, 1e-4, 1e-7, 1e-8, 1e-2)
 """Of BatchNorm, as projects have them; torch's own first."""
 _LARGEST = 2**28
@@ -47,10 +47,10 @@ class Example:
 
 @dataclass(frozen=True)
 class _Judged:
-    """How far the recorded answer is from a network's."""
+    """How far the recorded output is from a network's."""
 
     error: float
-    """Relative to the answer's norm, or to its largest value: whichever is further over, or nearer to, its budget."""
+    """Relative to the output's norm, or to its largest value: whichever is further over, or nearer to, its budget."""
     budget: float
     """What rounding makes of it, at most."""
 
@@ -106,13 +106,13 @@ def read_example(path: Path) -> Example:
 
 
 def held(example: Example, runner: Runner, source: str) -> str:
-    """What was found where a network answers as recorded, in a few words.
+    """What was found where a network's output is the recorded one, in a few words.
 
     Raises:
         CheckpointError: it does not.
     """
     _check_fit(example, runner.config, source)
-    whole = runner.answering_whole()
+    whole = runner.as_called()
     found = _judged(example, *(whole.predict(example.x, precision) for precision in get_args(Precision)))
     if not found.ok:
         raise CheckpointError(f"{source}: answers otherwise than {example.name} says: {found}")
@@ -120,16 +120,16 @@ def held(example: Example, runner: Runner, source: str) -> str:
 
 
 def settled(checkpoint: Checkpoint, example: Example, source: str, known: Known) -> Checkpoint:
-    """The network of a file that answers what was recorded; what its names and shapes do not tell is tried out.
+    """The network of a file whose output is the recorded one; what its names and shapes do not tell is tried out.
 
     Args:
         checkpoint: as they tell it.
-        example: what its code answered.
+        example: what its code returned.
         source: the file, for messages.
         known: what a person says; that is not tried otherwise.
 
     Raises:
-        CheckpointError: no network of the family with these tensors answers so; or several do.
+        CheckpointError: no network of the family with these tensors has that output; or several have.
     """
     config, reading = checkpoint.config, checkpoint.reading
     _check_fit(example, config, source)
@@ -153,7 +153,7 @@ def settled(checkpoint: Checkpoint, example: Example, source: str, known: Known)
     rule = dialect.rule if dialect else {}
     reading = dataclasses.replace(
         reading,
-        sure=f"certain: answers what {example.name} says",
+        sure=f"certain: its output is that of {example.name}",
         unknown=(),
         assumed=tuple(one for one in reading.assumed if one.startswith("norm_momentum") or one.endswith(" sizes)")),
         overruled=tuple(
@@ -175,7 +175,7 @@ class _Trial:
 def _tried(
     checkpoint: Checkpoint, config: UNetConfig, example: Example, source: str, known: Known
 ) -> tuple[list[_Trial], list[_Trial]]:
-    """The readings of the tensors that answer as recorded, and all that were tried; the likely ones come first."""
+    """The readings of the tensors with the recorded output, and all that were tried; the likely ones come first."""
     tried: list[_Trial] = []
     for epsilon in (config.norm_epsilon, *(one for one in _EPSILONS if one != config.norm_epsilon)):
         if known.norm_epsilon not in (None, epsilon):
@@ -229,7 +229,7 @@ def _runner(checkpoint: Checkpoint, config: Description, source: str) -> Runner:
 
 
 def _judged(example: Example, exact: np.ndarray, own: np.ndarray) -> _Judged:
-    """Hold the recorded answer, and our own in float32, against our answer in float64."""
+    """Hold the recorded output, and our own in float32, against our output in float64."""
     if exact.shape != example.y.shape:
         return _Judged(np.inf, 0.0)
     unit = UNITS[example.precision]

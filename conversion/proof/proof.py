@@ -13,16 +13,16 @@ import numpy as np
 
 from conversion.backends.backend import Framework, Precision, Runner
 from conversion.proof.checks import (
-    Answers,
     Check,
     Departure,
     Float32Errors,
-    answer,
+    Results,
     float32_checks,
     float32_errors,
     float64_checks,
     locate,
     misshaped,
+    results_of,
 )
 from conversion.proof.samples import Input, Sample, neighbour, repeated, samples
 from unet_core.checkpoints.evidence import OURS, By, Evidence
@@ -121,27 +121,27 @@ def verify_runners(
         begun = number / len(batches)
         inputs.append(Input.of(sample.name, sample.x))
         progress(f"float64 on {sample.name}", begun)
-        wide = _answers(a, b, sample, "float64", seed)
-        judges, answers = (a, b), wide
+        wide = _results(a, b, sample, "float64", seed)
+        judges, results = (a, b), wide
         found = list(float64_checks(sample.name, *wide))
         if all(check.ok for check in found):
             progress(f"float32 on {sample.name}", begun + 0.6 / len(batches))
-            judges, answers = by_torch, _answers(*by_torch, sample, "float32", seed)
-            errors = [float32_errors(wide[0], *answers)]
+            judges, results = by_torch, _results(*by_torch, sample, "float32", seed)
+            errors = [float32_errors(wide[0], *results)]
             narrow = list(float32_checks(sample.name, errors))
             if any(not check.ok for check in narrow) and all(check.in_doubt for check in narrow if not check.ok):
                 progress(f"float32 on {sample.name} is in doubt: {NEIGHBOURS} neighbours", begun + 0.8 / len(batches))
                 near = tuple(repeated(sample, NEIGHBOURS, seed=seed))
                 inputs += [Input.of(one.name, one.x) for one in near]
-                moved = answer(_moved(by_torch[0], NEIGHBOURS), sample, "float64", seed=seed)
-                errors = [float32_errors(wide[0], *answers, moved), *_neighbouring_errors(*by_torch, near, seed)]
+                moved = results_of(_moved(by_torch[0], NEIGHBOURS), sample, "float64", seed=seed)
+                errors = [float32_errors(wide[0], *results, moved), *_neighbouring_errors(*by_torch, near, seed)]
                 narrow = list(float32_checks(f"{sample.name} +{NEIGHBOURS}", errors))
             found += narrow
         checks += found
         failed = next((check for check in found if not check.ok), None)
         if failed is not None:
             progress("looking for the first layer that departs", (number + 1) / len(batches))
-            departure = locate(*judges, sample, failed, answers, wide[0])
+            departure = locate(*judges, sample, failed, results, wide[0])
             break
     return Proof(
         side_of(a),
@@ -157,21 +157,21 @@ def verify_runners(
     )
 
 
-def _answers(a: Runner, b: Runner, sample: Sample, precision: Precision, seed: int) -> tuple[Answers, Answers]:
-    return answer(a, sample, precision, seed=seed), answer(b, sample, precision, seed=seed)
+def _results(a: Runner, b: Runner, sample: Sample, precision: Precision, seed: int) -> tuple[Results, Results]:
+    return results_of(a, sample, precision, seed=seed), results_of(b, sample, precision, seed=seed)
 
 
 def _neighbouring_errors(a: Runner, b: Runner, near: Iterable[Sample], seed: int) -> Iterator[Float32Errors]:
     """The float32 errors on such inputs, of networks whose weights are moved by one unit in the last place.
 
     A rounding error is a matter of the last bits of inputs and weights; so is the ratio of two of them. Over neighbours
-    it averages out, while a real loss of precision stays. How far the weights' last place moves the answers is measured
+    it averages out, while a real loss of precision stays. How far the weights' last place moves the results is measured
     along with it.
     """
     for number, again in enumerate(near):
         first, second = (_moved(runner, number) for runner in (a, b))
-        reference, moved = (answer(one, again, "float64", seed=seed) for one in (first, a))
-        yield float32_errors(reference, *_answers(first, second, again, "float32", seed), moved)
+        reference, moved = (results_of(one, again, "float64", seed=seed) for one in (first, a))
+        yield float32_errors(reference, *_results(first, second, again, "float32", seed), moved)
 
 
 def _moved(runner: Runner, number: int) -> Runner:

@@ -1,6 +1,6 @@
 """Whether two checkpoints, models or training runs are the same: the public face of the proof."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -23,7 +23,6 @@ def verify(
     images: Sequence[str | Path] = (),
     seed: int = 0,
     progress: Progress = silent,
-    tell: Callable[[str], None] = print,
     **told: Unpack[Told],
 ) -> Proof:
     """Run two networks on the same inputs and compare logits, gradients and statistics against float64.
@@ -41,7 +40,6 @@ def verify(
         hints: what a file of another project does not tell. `key` and `dialect` are on `a`.
         size, images, seed: the inputs, see `conversion.proof.samples.samples`.
         progress: called before each stage with a few words and the fraction that is done.
-        tell: is told in a line of every state of a run that is damaged and passed over.
         told: of the file `a`, see `conversion.code.Known`; with its code, that is run and `b` is judged by it.
 
     Raises:
@@ -52,7 +50,7 @@ def verify(
     inputs: dict[str, Any] = {"size": size, "images": images, "seed": seed}
     runs = [isinstance(side, str | Path) and is_run(Path(side)) for side in (a, b)]
     if all(runs):
-        return verify_runs(read_run(Path(a), tell), read_run(Path(b), tell), progress=progress, **inputs)
+        return verify_runs(read_run(Path(a)), read_run(Path(b)), progress=progress, **inputs)
     if any(runs):
         run, other = (a, b) if runs[0] else (b, a)
         raise CheckpointError(

@@ -81,7 +81,7 @@ def as_module(
         raise
     except Exception as error:  # whatever torch meets in such a program
         raise CheckpointError(f"{source}: torch cannot run it: {first_line(error)}") from error
-    alike = f"recorded for a batch of {fixed}; other numbers of pictures were tried, and each is answered as if alone"
+    alike = f"recorded for a batch of {fixed}; other numbers of pictures were tried, and each is treated as if alone"
     return module, [] if fixed is None else [alike]
 
 

@@ -54,7 +54,7 @@ def read(folder: Path, *, fold: int | str | None = None, checkpoint: Path | None
     trainer = state.get("trainer_name")
     if isinstance(trainer, str) and trainer != _TRAINER:
         notes.append(f"trained by {shown(trainer)}; if that builds another network than its plans name, give --module")
-    notes.append("answers logits; nnU-Net's predictor puts softmax on them, or sigmoid where there are regions")
+    notes.append("returns logits; nnU-Net's predictor puts softmax on them, or sigmoid where there are regions")
     return NamedCode(
         module,
         name=f"{network.__module__}.{network.__name__}",
@@ -172,7 +172,7 @@ def _class(path: object, source: str) -> type[nn.Module]:
 
 
 def _channels(configuration: Mapping[str, Any], dataset: Mapping[str, Any], source: str) -> int:
-    """Channels of the input; in the second network of a cascade the first one's answer is among them."""
+    """Channels of the input; in the second network of a cascade the first one's output is among them."""
     names = dataset.get("channel_names", dataset.get("modality"))
     if not isinstance(names, dict) or not names:
         raise CheckpointError(f"{source}: lacks channel_names")

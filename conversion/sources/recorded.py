@@ -22,8 +22,9 @@ class _Steps:
     inputs: tuple[str | None, ...]
     """The tensor that each input of the graph is; None: the picture."""
     outputs: tuple[bool, ...]
-    """Whether each output of the graph is an answer, and not a tensor that was changed in place."""
-    answer: TreeSpec
+    """Whether each output of the graph is one of the program's, and not a tensor that was changed in place."""
+    structure: TreeSpec
+    """Of what the program returns."""
     guards: Callable[..., object] | None
     """Raises an AssertionError for a picture of another size than was recorded."""
 
@@ -59,13 +60,13 @@ class Recorded(nn.Module):
                 self._put(name, tensor, persistent=False)
         program.example_inputs = ((torch.zeros(()).expand(shape),), {})  # by it torch finds whose size each guard is of
         signature = program.graph_signature
-        answers = program.call_spec.out_spec
-        assert answers is not None
+        structure = program.call_spec.out_spec
+        assert structure is not None
         self.steps = _Steps(
             graph=program.graph_module,
             inputs=tuple(None if spec.kind is InputKind.USER_INPUT else spec.target for spec in signature.input_specs),
             outputs=tuple(spec.kind is OutputKind.USER_OUTPUT for spec in signature.output_specs),
-            answer=answers,
+            structure=structure,
             guards=getattr(program.module(), "_guards_fn", None),
         )
         self.batch = shape[0] if isinstance(_picture(program).shape[0], int) else None
@@ -79,11 +80,11 @@ class Recorded(nn.Module):
         tensors |= dict(self.named_buffers(remove_duplicate=False))
         given = [x if name is None else tensors[name] for name in self.steps.inputs]
         found = torch.fx.Interpreter(self.steps.graph).run(*given)
-        answers = [one for one, wanted in zip(found, self.steps.outputs, strict=True) if wanted]
-        return tree_unflatten(answers, self.steps.answer)
+        returned = [one for one, wanted in zip(found, self.steps.outputs, strict=True) if wanted]
+        return tree_unflatten(returned, self.steps.structure)
 
     def treats_pictures_alike(self, shape: tuple[int, ...]) -> bool:
-        """Whether a program that was recorded for one number of pictures answers each as if it were alone."""
+        """Whether a program that was recorded for one number of pictures treats each as if it were alone."""
         batch = shape[0]
         pictures = torch.randn(max(batch, 2), *shape[1:], generator=torch.Generator().manual_seed(0))
         try:

@@ -43,7 +43,7 @@ def read(path: Path) -> NamedCode:
         size=size,
         files=(path,),
         notes=(
-            "its program was followed by torch.export, and gave the same answers",
+            "its program was followed by torch.export, and gave the same outputs",
             "a traced program knows only the way that its example took",
         ),
     )
@@ -66,12 +66,12 @@ def _followed(script: torch.jit.ScriptModule, x: Tensor, state: dict[str, Tensor
 
 
 def _check(module: nn.Module, script: torch.jit.ScriptModule, x: Tensor, source: str) -> None:
-    """Refuse a module that answers otherwise than the program it comes from."""
+    """Refuse a module whose output differs from that of the program it comes from."""
     with torch.no_grad(), quiet():
         try:
-            answer, wanted = module(x), script(x)
+            output, wanted = module(x), script(x)
         except Exception as error:  # a program that takes other sizes only says so in its own words
             raise CheckpointError(f"{source}: does not run on {tuple(x.shape)}: {first_line(error)}") from error
-    same = isinstance(answer, Tensor) and isinstance(wanted, Tensor) and answer.shape == wanted.shape
-    if not same or (answer - wanted).abs().max() > _CLOSE * wanted.abs().max():
+    same = isinstance(output, Tensor) and isinstance(wanted, Tensor) and output.shape == wanted.shape
+    if not same or (output - wanted).abs().max() > _CLOSE * wanted.abs().max():
         raise CheckpointError(f"{source}: torch.export follows its TorchScript wrongly; name the code with --module")

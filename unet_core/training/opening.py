@@ -1,6 +1,7 @@
 """Start a run, or go on with one, once all that it needs has been checked."""
 
 import dataclasses
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ from unet_core.training.run import (
 )
 from unet_core.training.train_config import TrainConfig
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -40,7 +43,7 @@ class Machine:
     check: Callable[[Checkpoint], None] = lambda _: None
     """Raises ConfigError where it cannot train this network."""
     rank: int = 0
-    """Of this process; the first one, 0, writes and tells."""
+    """Of this process; the first one, 0, writes and logs."""
     wait: Callable[[], None] = lambda: None
     """Returns in all processes once each has called it."""
 
@@ -79,7 +82,6 @@ def open_run(
     *,
     machine: Machine = Machine(),
     progress: Progress = silent,
-    tell: Callable[[str], None] = print,
 ) -> Iterator[Run]:
     """Start a run, or go on with one; nothing is written before all the data has been checked.
 
@@ -88,7 +90,6 @@ def open_run(
         job: what is to be trained.
         machine: on what.
         progress: is told how far the check of the data is.
-        tell: is told in a line what is left out.
 
     Raises:
         RunError: the folder holds something else, or another training, or another process trains there.
@@ -99,7 +100,7 @@ def open_run(
         machine.wait()  # for the folder, which the first process has then checked and made
         job = dataclasses.replace(job, resume=True)
     old = _check_folder(path, resume=job.resume)
-    run = _checked(path, job, old, progress, tell)
+    run = _checked(path, job, machine, old, progress)
     machine.check(run.start)
     _check_sizes(job.data, run.start.config, run.validation)
     if machine.rank:
@@ -116,18 +117,19 @@ def open_run(
                 write(partial, job.start)
         write_run_config(path, run.settings)
         machine.wait()
+        logger.info("%s", run)
         yield run
 
 
-def _checked(path: Path, job: Job, old: RunConfig | None, progress: Progress, tell: Callable[[str], None]) -> Run:
+def _checked(path: Path, job: Job, machine: Machine, old: RunConfig | None, progress: Progress) -> Run:
     """The run, its data and settings held against those that it was started with, where it was."""
     start, recipe, data = job.start, job.recipe, job.data
     if start is None and old is not None and (path / START).exists():
         start = read(path / START)
     values = old.values if old else None
     source = open_dataset(data, channels=start.config.in_channels if start else None, values=values, progress=progress)
-    if source.skipped:
-        tell(f"left out, for they are no pictures: {some(source.skipped)}")
+    if source.skipped and not machine.rank:
+        logger.info("left out, for they are no pictures: %s", some(source.skipped))
     training, validation = split(source, recipe.validation)
     settings = RunConfig(
         job.backend,

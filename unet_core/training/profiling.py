@@ -1,11 +1,14 @@
 """A profile of a few updates of a training: which ones, where it lies, and what is said of it."""
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from unet_core.errors import first_line
+
+logger = logging.getLogger(__name__)
 
 WARM_UP = 3
 """Updates before the profile, in which programs are compiled and kernels are chosen."""
@@ -33,11 +36,10 @@ class Profile:
         steps: how many updates; None: none, and nothing is said.
         folder: where to.
         profiler: the framework's.
-        tell: is told in a line what was recorded, or why nothing was.
     """
 
-    def __init__(self, steps: int | None, folder: Path, profiler: Profiler, tell: Callable[[str], None]) -> None:
-        self._steps, self._folder, self._profiler, self._tell = steps, folder, profiler, tell
+    def __init__(self, steps: int | None, folder: Path, profiler: Profiler) -> None:
+        self._steps, self._folder, self._profiler = steps, folder, profiler
         self._made = 0
         self._recorded: list[int] = []
         self._recording, self._over = False, steps is None
@@ -49,7 +51,9 @@ class Profile:
         if self._recording:
             self._stop()
         elif not self._over:
-            self._tell(f"nothing was profiled: the first {WARM_UP} updates are left out, and {self._made} were made")
+            logger.warning(
+                "nothing was profiled: the first %s updates are left out, and %s were made", WARM_UP, self._made
+            )
 
     @contextmanager
     def update(self, step: int) -> Iterator[None]:
@@ -77,7 +81,7 @@ class Profile:
         with self._given_up_where_it_fails():
             self._profiler.stop()
             made = f"updates {self._recorded[0]} to {self._recorded[-1]}" if self._recorded else "no whole update"
-            self._tell(f"the profile of {made} is in {self._folder}")
+            logger.info("the profile of %s is in %s", made, self._folder)
 
     @contextmanager
     def _given_up_where_it_fails(self) -> Iterator[None]:
@@ -85,4 +89,4 @@ class Profile:
             yield
         except (OSError, RuntimeError) as error:  # those of both frameworks are RuntimeErrors
             self._recording, self._over = False, True
-            self._tell(f"{self._folder}: no profile: {first_line(error)}")
+            logger.warning("%s: no profile: %s", self._folder, first_line(error))

@@ -1,9 +1,10 @@
 """Writes down what happens to a run, and tells how far it is."""
 
+import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -15,6 +16,8 @@ from unet_core.training.history import History, read_history
 from unet_core.training.run import BEST, BOARD, HISTORY, Run
 from unet_core.training.signals import Request
 from unet_core.training.tensorboard import TensorBoard
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingPlan(ABC):
@@ -120,13 +123,12 @@ class Follower(TrainingPlan):
 
 @dataclass
 class Recorder(TrainingPlan):
-    """Writes down what happens to a run: history, TensorBoard, progress bar.
+    """Writes down what happens to a run: history, TensorBoard, progress bar, log.
 
     Args:
         run: whose.
         step: updates that are behind it.
         progress: is told where the training is.
-        tell: is told in a line what a validation finds, and what has gone wrong and does not end the training.
         peak: FLOP/s of all devices together (`unet_core.training.peaks`); None where nobody knows.
 
     Raises:
@@ -136,17 +138,16 @@ class Recorder(TrainingPlan):
     run: Run
     step: int
     progress: Progress
-    tell: Callable[[str], None]
     peak: float | None = None
 
     def __post_init__(self) -> None:
         if self.step > self.run.recipe.steps:
             raise RunError(f"{self.run.path}: has made {self.step} steps already; give more --steps than that")
         if self.step:
-            self.tell(f"going on after step {self.step} of {self.run.recipe.steps}")
+            logger.info("going on after step %s of %s", self.step, self.run.recipe.steps)
         self.history = History(self.run.path / HISTORY, self.step)
         self._kept = self._best_that_is_kept()
-        self._board = TensorBoard(self.run.path / BOARD, self.step, self.tell)
+        self._board = TensorBoard(self.run.path / BOARD, self.step)
         self._part = None if self.peak is None else self.run.operations / self.peak
         self._since = time.monotonic()
 
@@ -187,7 +188,7 @@ class Recorder(TrainingPlan):
         self.progress(told, last / recipe.steps)
 
     def _better(self, step: int, found: Evaluation) -> bool:
-        self.tell(f"step {step}: {found}")
+        logger.info("step %s: %s", step, found)
         self.history.validation(step, found.to_dict())
         self._board.scalars(step, {f"validation/{name}": value for name, value in found.scalars().items()})
         for name, picture in found.samples.items():
@@ -222,7 +223,7 @@ class Recorder(TrainingPlan):
         try:
             read(self.run.path / BEST)
         except (CheckpointError, FileNotFoundError) as error:  # a run that was moved may come without
-            self.tell(f"the best network is lost ({error}); the next validation writes one")
+            logger.warning("the best network is lost (%s); the next validation writes one", error)
             return -math.inf
         return self.history.best
 

@@ -1,8 +1,9 @@
 """TensorBoard files beside the history, which is the truth."""
 
 import contextlib
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from unet_core.errors import MissingFrameworkError, reason
+
+logger = logging.getLogger(__name__)
 
 
 class TensorBoard:
@@ -20,13 +23,12 @@ class TensorBoard:
     Args:
         folder: where to.
         step: where the training goes on; TensorBoard then drops what an interrupted process wrote of later ones.
-        tell: is told where the files are given up.
 
     Raises:
         MissingFrameworkError: tensorboardX is not installed.
     """
 
-    def __init__(self, folder: Path, step: int, tell: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, step: int) -> None:
         try:
             from tensorboardX import event_file_writer, summary
             from tensorboardX.proto import event_pb2
@@ -34,7 +36,7 @@ class TensorBoard:
             raise MissingFrameworkError(
                 "training needs tensorboardX: pip install -e '.[train]' -c constraints.txt"
             ) from error
-        self._summary, self._event, self._folder, self._tell = summary, event_pb2, folder, tell
+        self._summary, self._event, self._folder = summary, event_pb2, folder
         self._writer: Any = None
         try:
             folder.mkdir(exist_ok=True)
@@ -82,4 +84,4 @@ class TensorBoard:
 
     def _give_up(self, error: OSError) -> None:
         self._end()
-        self._tell(f"{self._folder}: no more TensorBoard files: {reason(error)}")
+        logger.warning("%s: no more TensorBoard files: %s", self._folder, reason(error))

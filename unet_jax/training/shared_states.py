@@ -7,6 +7,7 @@ it.
 
 import functools
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from unet_jax.training.state_folder import SPARE, States, training_item
 from unet_jax.training.step import abstract_model, abstract_state, new_state
 from unet_jax.training.train_state import TrainState, named_network, named_rest, state_of
 
+logger = logging.getLogger(__name__)
 _BYTES = 32
 """Of a sha256."""
 
@@ -73,10 +75,8 @@ class SharedStates(States):
         except (OSError, ValueError) as error:
             raise self._unwritten(step, error) from error
 
-    def restored(
-        self, start: Checkpoint, train_config: TrainConfig, mesh: Mesh, tell: Callable[[str], None]
-    ) -> tuple[int, TrainState]:
-        """As `States.restored`; a state that is damaged on one host is passed over by all."""
+    def restored(self, start: Checkpoint, train_config: TrainConfig, mesh: Mesh) -> tuple[int, TrainState]:
+        """As `States.restored`; a state that is damaged on one host is passed over by all, and the first logs it."""
         shapes = abstract_state(abstract_model(start, train_config), train_config)
         stored = jax.eval_shape(in_torchs_layout, shapes)
         steps, damaged = self.steps(), list[int]()
@@ -93,7 +93,8 @@ class SharedStates(States):
             if self._hosts.all(state is not None) and state is not None:
                 self._forget(damaged)
                 return step, state
-            tell(f"{path} is damaged and passed over: {problem}")
+            if self._hosts.first:
+                logger.warning("%s is damaged and passed over: %s", path, problem)
             damaged.append(step)
         self._none_is_sound(steps)
         return 0, new_state(start, train_config, mesh)

@@ -5,6 +5,7 @@ A directory is a checkpoint as `unet_jax.save` writes it, which `unet_jax.load` 
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,8 @@ from unet_jax.earlier import as_today, is_earlier
 from unet_jax.training.optimizer_state import placeless
 from unet_jax.training.step import Arrays, host_arrays, host_network, new_state
 from unet_jax.training.train_state import TrainState
+
+logger = logging.getLogger(__name__)
 
 SPARE = 4_000_000
 """Bytes that Orbax needs beside the arrays: a part that does not fit is reported by its threads, each in its way."""
@@ -112,30 +115,26 @@ class States:
         """
         self.save(step, host_network(state.params, state.stats, start), host_arrays(state))
 
-    def restored(
-        self, start: Checkpoint, train_config: TrainConfig, mesh: Mesh, tell: Callable[[str], None]
-    ) -> tuple[int, TrainState]:
+    def restored(self, start: Checkpoint, train_config: TrainConfig, mesh: Mesh) -> tuple[int, TrainState]:
         """The newest sound state on the devices, and its step; where there is none, that before the first update.
 
         Args:
             start: the network before the first update.
             train_config: how its run trains.
             mesh: the devices, whatever they were before.
-            tell: is told of every state that is damaged and passed over.
 
         Raises:
             RunError: there are states, and none is sound.
         """
         found: list[TrainState] = []
-        step = self.newest(lambda network, saved: found.append(new_state(network, train_config, mesh, saved)), tell)
+        step = self.newest(lambda network, saved: found.append(new_state(network, train_config, mesh, saved)))
         return step, found[-1] if found else new_state(start, train_config, mesh)
 
-    def newest(self, take: Callable[[Checkpoint, Arrays], None], tell: Callable[[str], None]) -> int:
+    def newest(self, take: Callable[[Checkpoint, Arrays], None]) -> int:
         """Give the newest sound state to `take`; returns its step, 0 where there is none.
 
         Args:
             take: raises CheckpointError where the state is not of this training.
-            tell: is told of every state that is damaged and passed over.
 
         Raises:
             RunError: there are states, and none is sound.
@@ -147,7 +146,7 @@ class States:
             try:
                 take(orbax.read(path), training_item(path, step))
             except CheckpointError as error:
-                tell(f"{path} is damaged and passed over: {error}")
+                logger.warning("%s is damaged and passed over: %s", path, error)
                 damaged.append(step)
             else:
                 self._forget(damaged)

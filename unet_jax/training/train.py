@@ -5,7 +5,7 @@ adds what has to be exchanged, the sums behind BatchNorm's statistics of the who
 """
 
 import functools
-from collections.abc import Callable
+import logging
 
 import jax
 from jax import Array
@@ -31,6 +31,8 @@ from unet_jax.training.state_folder import States
 from unet_jax.training.step import abstract_model, compiled, controls_of, host_network, on_one_device, placed, updater
 from unet_jax.training.train_state import Tree
 
+logger = logging.getLogger(__name__)
+
 
 def train(
     run: Run,
@@ -38,7 +40,6 @@ def train(
     mesh: Mesh | None = None,
     hosts: Hosts | None = None,
     progress: Progress = silent,
-    tell: Callable[[str], None] = print,
 ) -> Outcome:
     """Train until the run's last step, or until SIGTERM or Ctrl-C; either way of leaving saves the state first.
 
@@ -47,9 +48,8 @@ def train(
         mesh: the devices, as `unet_jax.training.mesh.device_mesh` gives them, whatever they were before; None: all
             that JAX has, for the batch to be split over.
         hosts: the processes that train together (`unet_jax.training.hosts.started`); None: this one alone. The first
-            one writes the history; all validate and write the states.
+            one writes the history and logs; all validate and write the states.
         progress: is told where the training is.
-        tell: is told in a line what happens besides.
 
     Raises:
         unet_core.UNetError: devices that do not divide the batch, a loss that is no number, or a state that cannot be
@@ -58,18 +58,17 @@ def train(
     hosts = hosts or Hosts()
     wide, together = run.recipe.precision == "float64", hosts.count > 1
     with jax.enable_x64(wide), stop_requests(together=together) as request:
-        return _train(run, mesh or device_mesh(run.recipe.batch), hosts, request, progress, tell)
+        return _train(run, mesh or device_mesh(run.recipe.batch), hosts, request, progress)
 
 
-def _train(
-    run: Run, mesh: Mesh, hosts: Hosts, request: Request, progress: Progress, tell: Callable[[str], None]
-) -> Outcome:
+def _train(run: Run, mesh: Mesh, hosts: Hosts, request: Request, progress: Progress) -> Outcome:
     train_config, start = run.recipe, run.start
     check_rows(mesh, train_config, start.config)
     model = abstract_model(start, train_config)
-    if mesh.size > 1:
+    if mesh.size > 1 and hosts.first:
         among = f" of {hosts.count} hosts" if hosts.count > 1 else ""
-        tell(f"on {mesh.size} devices{among}: {', '.join(f'{axis}={size}' for axis, size in mesh.shape.items())}")
+        split = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+        logger.info("on %s devices%s: %s", mesh.size, among, split)
     predictor = _predictor(run, model, mesh)
     folder, validators = run.path / STATES, Share(hosts.index, hosts.count, hosts.gathered)
 
@@ -78,14 +77,14 @@ def _train(
         if hosts.count == 1
         else SharedStates(folder, train_config.keep, hosts) as states
     ):
-        step, state = states.restored(start, train_config, mesh, tell)
+        step, state = states.restored(start, train_config, mesh)
         progress(f"compiling for {mesh.size} x {mesh.devices.flat[0].device_kind}", 0)
         update = compiled(updater(train_config, model, mesh), state, train_config, mesh, start.config.in_channels)
         peak = peak_of(mesh, train_config.precision)
-        recorder = Recorder(run, step, progress, tell, peak) if hosts.first else Follower(run, step)
+        recorder = Recorder(run, step, progress, peak) if hosts.first else Follower(run, step)
         pending: list[Array] = []  # losses and norms that are still on the devices
         rates: list[float] = []
-        profile = Profile(run.profile if hosts.first else None, run.path / PROFILE, Profiler(pending), tell)
+        profile = Profile(run.profile if hosts.first else None, run.path / PROFILE, Profiler(pending))
         with recorder, run.batches(step, share(mesh, train_config.batch)) as batches, profile:
             ahead = placed(batches, train_config, mesh)
             stop = False

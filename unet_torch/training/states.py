@@ -6,6 +6,7 @@ average, or None) and `step`.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,8 @@ from unet_torch.canonical import as_numpy, as_torch
 from unet_torch.training import optimizer_state
 from unet_torch.training.optimizers import optimizer_of
 
+logger = logging.getLogger(__name__)
+
 
 class States:
     """The latest states of a run, each written whole or not at all.
@@ -33,11 +36,12 @@ class States:
     Args:
         folder: where they are.
         keep: how many; older ones are removed once a newer one is written.
+        rank: of this process; the first one, 0, logs.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, keep: int, rank: int = 0) -> None:
         folder.mkdir(exist_ok=True)
-        self.folder, self.keep = folder, keep
+        self.folder, self.keep, self._rank = folder, keep, rank
 
     def __enter__(self) -> "States":
         return self
@@ -65,12 +69,11 @@ class States:
         for old in self.steps()[: -self.keep]:
             path_of(self.folder, old).unlink()
 
-    def newest(self, take: Callable[[dict[str, Any]], None], tell: Callable[[str], None]) -> int:
+    def newest(self, take: Callable[[dict[str, Any]], None]) -> int:
         """Give the newest sound state to `take`; returns its step, 0 where there is none.
 
         Args:
             take: raises CheckpointError, or what torch raises, where the state is not of this training.
-            tell: is told of every state that is damaged and passed over.
 
         Raises:
             RunError: there are states, and none is sound.
@@ -81,7 +84,8 @@ class States:
             try:
                 take(_saved(path, step))
             except Exception as error:  # whatever torch meets in a damaged file
-                tell(f"{path} is damaged and passed over: {first_line(error)}")
+                if self._rank == 0:
+                    logger.warning("%s is damaged and passed over: %s", path, first_line(error))
             else:
                 return step
         if steps:

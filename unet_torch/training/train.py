@@ -2,8 +2,6 @@
 twin.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -27,16 +25,14 @@ def train(
     *,
     processes: Processes | None = None,
     progress: Progress = silent,
-    tell: Callable[[str], None] = print,
 ) -> Outcome:
     """Train until the run's last step, or until SIGTERM or Ctrl-C; either way of leaving saves the state first.
 
     Args:
         run: what to train, on what, and where to write; where it has a saved state, that is gone on with.
         processes: those that train together (`unet_torch.training.processes.started`); None: this one alone, on the
-            first CUDA device where there is one, otherwise on the CPU. The first one writes; all validate.
+            first CUDA device where there is one, otherwise on the CPU. The first one writes and logs; all validate.
         progress: is told where the training is.
-        tell: is told in a line what happens besides.
 
     Raises:
         unet_core.UNetError: a loss that is no number, or a state that cannot be written or read; in one line.
@@ -52,13 +48,13 @@ def train(
     predictor = Predictor(judged, tile=tile, bfloat16=train_config.precision == "bfloat16")
     share = Share(together.rank, together.size, together.gathered)
 
-    with stop_requests() as request, States(run.path / STATES, train_config.keep) as states:
-        step = states.newest(state.load_state_dict, tell)
+    with stop_requests() as request, States(run.path / STATES, train_config.keep, together.rank) as states:
+        step = states.newest(state.load_state_dict)
         peak, first = together.peak(train_config.precision), together.rank == 0
-        recorder = Recorder(run, step, progress, tell, peak) if first else Follower(run, step)
+        recorder = Recorder(run, step, progress, peak) if first else Follower(run, step)
         pending: list[Tensor] = []  # losses and norms that are still on the device
         rates: list[float] = []
-        profile = Profile(run.profile if first else None, run.path / PROFILE, Profiler(device), tell)
+        profile = Profile(run.profile if first else None, run.path / PROFILE, Profiler(device))
         with recorder, run.batches(step, (together.rank, together.size)) as batches, profile:
             stop = False
             while step < run.last and not stop:
