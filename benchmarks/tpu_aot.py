@@ -499,12 +499,14 @@ def inference(model: Any, shape: tuple[int, ...], mesh: Any) -> Any:
 def forward_of(model: Any) -> tuple[Any, Any]:
     """A function of variables and images that answers logits in eval mode; and the variables, which may be shapes.
 
-    This project's network is folded first, as it is to predict.
+    It is frozen first, where it has rewrites, as it is to predict.
     """
     from flax import nnx
 
+    from unet_jax import frozen
+
     if model.execution.rewrites:
-        model = nnx.eval_shape(lambda model: model.fold(), model)
+        model = nnx.eval_shape(lambda model: frozen(model, "tpu"), model)
     else:
         model.eval()
     graphdef, *variables = nnx.split(model, nnx.Param, nnx.BatchStat)

@@ -26,6 +26,7 @@ from unet_jax.kernels.pooling import max_pool_of_two as max_pool
 from unet_jax.kernels.pooling import max_pool_of_two_plain as max_pool_plain
 from unet_jax.kernels.upsampled import by_products, by_shifts, convolve_upsampled
 from unet_jax.model import UNet
+from unet_jax.network import frozen
 from unet_jax.operations import OPERATIONS, rewritten
 from unet_jax.operations.interpolation import interpolate
 
@@ -246,7 +247,7 @@ def test_a_pools_gradient_is_xlas_on_odd_sizes(x64):
 def test_the_folded_network_predicts_the_same(x64, config):
     model, _ = both(config)
     x = inputs(config, (21, 38))[0]
-    folded = model.fold()
+    folded = frozen(model)
     assert not folded.training
     assert model.training, "the network itself stays as it is"
     model.eval()
@@ -255,7 +256,7 @@ def test_the_folded_network_predicts_the_same(x64, config):
 
 
 def test_a_folded_network_is_neither_saved_nor_trained(tmp_path):
-    folded = UNet(1, 1, features=(2, 3), rngs=0).fold()
+    folded = frozen(UNet(1, 1, features=(2, 3), rngs=0))
     with pytest.raises(CheckpointError):
         unet_jax.save(folded, tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from unet_jax import execution as execution_of_jax
-from unet_jax.network import Network, name_of, path_of
+from unet_jax.network import Network, frozen, name_of, path_of
 from unet_torch import execution as execution_of_torch
 from unet_torch.canonical import as_torch, fill
 from unet_torch.model import UNet
@@ -174,7 +174,7 @@ def test_remat_gives_the_same_gradients(pictures):
 
 def test_a_folded_copy_answers_as_the_network_in_eval_mode(network, pictures):
     network.eval()
-    folded = network.fold()
+    folded = frozen(network)
     assert not any(node.operation == "batch_norm" for node in folded.graph.nodes)
     np.testing.assert_allclose(answer(folded, pictures), answer(network, pictures), atol=2e-6)
 
@@ -319,4 +319,4 @@ def test_a_kernel_that_two_convolutions_have_under_two_names_is_not_folded():
         variable.set_value(jnp.asarray(rng.uniform(0.5, 1.5, variable.shape), jnp.float32))
     network.eval()
     x = jnp.asarray(rng.standard_normal((1, 4, 4, 2)), jnp.float32)
-    np.testing.assert_allclose(network.fold()(x), network(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(frozen(network)(x), network(x), rtol=1e-5, atol=1e-6)

@@ -3,6 +3,6 @@
 from unet_core import UNetConfig
 from unet_jax.checkpoint import load, save
 from unet_jax.model import UNet
-from unet_jax.network import Network
+from unet_jax.network import Network, frozen
 
-__all__ = ["Network", "UNet", "UNetConfig", "load", "save"]
+__all__ = ["Network", "UNet", "UNetConfig", "frozen", "load", "save"]

@@ -16,8 +16,8 @@ from unet_core.checkpoints.evidence import UNCHECKED, Evidence
 from unet_core.config import Output
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
+from unet_jax import rewrites
 from unet_jax.execution import KEPT, Execution, How, Tap, Uniform, draws, execute
-from unet_jax.rewrites import frozen, rewritten
 
 _KEEPING = jax.checkpoint_policies.save_only_these_names(KEPT)
 
@@ -102,7 +102,7 @@ class Network(nnx.Module):
             graph = self.graph.in_mode(training=self.training)
             until = graph.logits
             if self.execution.rewrites and tap is None:
-                graph, tensors = rewritten(graph, tensors)
+                graph, tensors = rewrites.rewritten(graph, tensors)
             return execute(graph, tensors, x, self.execution, training=self.training, draw=draw, until=until, tap=tap)
 
         run = jax.checkpoint(run, policy=_KEEPING) if self.execution.remat else run
@@ -127,25 +127,6 @@ class Network(nnx.Module):
                     part = getattr(part, step)
                 yield name, part
 
-    def fold(self, platform: str | None = None) -> "Network":
-        """A copy that only predicts, by a graph that is faster than its own: BatchNorm is a part of its convolutions.
-
-        Its logits are those of this network in eval mode, to rounding. It cannot be trained, saved or converted.
-
-        Args:
-            platform: where it will predict. On a "cpu" its wide convolutions take fewer multiplications, and their
-                kernels about twice the memory (`unet_jax.kernels.winograd`); None: anywhere.
-        """
-        tensors = {name: variable[...] for name, variable in self.variables()}
-        kind = jnp.dtype(self.execution.dtype or jnp.result_type(*tensors.values()))
-        graph, tensors = frozen(self.graph, tensors, platform, exact=kind in (jnp.float32, jnp.float64))
-        twin = nnx.eval_shape(lambda: Network(graph, evidence=self.evidence))
-        twin.execution = dataclasses.replace(self.execution, rewrites=False, prepared=True)
-        twin.eval()
-        for name, variable in twin.variables():
-            variable.set_value(tensors[name])
-        return twin
-
     def executed(self, **how: Unpack[How]) -> "Network":
         """This network, which shares its variables, run otherwise: see `Execution`."""
         twin = nnx.merge(*nnx.split(self))
@@ -162,6 +143,31 @@ class Network(nnx.Module):
         setattr(part, last, variable)
 
 
+def frozen(model: Network, platform: str | None = None) -> Network:
+    """A copy of a network that only predicts, by a graph that is faster: BatchNorm is a part of its convolutions.
+
+    Its logits are those of `model` in eval mode, to rounding; `model` stays as it is. The copy cannot be trained, saved
+    or converted.
+
+    Args:
+        model: a network, in either mode.
+        platform: where it will predict, "cpu", "gpu" or "tpu"; None: where its weights lie. On a CPU its wide
+            convolutions take fewer multiplications, and their kernels about twice the memory
+            (`unet_jax.kernels.winograd`).
+    """
+    tensors = {name: variable[...] for name, variable in model.variables()}
+    if platform is None:
+        platform = next(iter(next(iter(tensors.values())).devices())).platform
+    kind = jnp.dtype(model.execution.dtype or jnp.result_type(*tensors.values()))
+    graph, tensors = rewrites.frozen(model.graph, tensors, platform, exact=kind in (jnp.float32, jnp.float64))
+    twin = nnx.eval_shape(lambda: Network(graph, evidence=model.evidence))
+    twin.execution = dataclasses.replace(model.execution, rewrites=False, prepared=True)
+    twin.eval()
+    for name, variable in twin.variables():
+        variable.set_value(tensors[name])
+    return twin
+
+
 _TAKEN = frozenset(
     [
         "config",
@@ -169,7 +175,6 @@ _TAKEN = frozenset(
         "evidence",
         "executed",
         "execution",
-        "fold",
         "graph",
         "iter_children",
         "iter_modules",

@@ -18,6 +18,7 @@ from unet_core.training.train_config import TrainConfig
 from unet_jax.canonical import translate
 from unet_jax.checkpoint import from_checkpoint
 from unet_jax.compilation import compiler_options, has_tf32
+from unet_jax.network import frozen
 from unet_jax.predict import Predictor
 from unet_jax.training.layout import in_torchs_layout
 from unet_jax.training.step import Update, abstract_model, compiled, controls_of, new_state, placed, updater
@@ -87,7 +88,7 @@ def predict(checkpoint: Checkpoint, precision: Precision, pictures: Pictures) ->
     options = compiler_options(platform, wide=kind == "float64")
     with parity(kind, tf32=precision == "tf32"):
         model = from_checkpoint(in_dtype(checkpoint, kind), dtype=jnp.bfloat16 if precision == "bfloat16" else None)
-        graphdef, state = nnx.split(model.fold(platform))
+        graphdef, state = nnx.split(frozen(model, platform))
 
         @functools.partial(jax.jit, compiler_options=options)
         def logits(state: Any, x: Any) -> Any:

@@ -16,6 +16,7 @@ from unet_core.data.batches import Batch
 from unet_jax.canonical import fill
 from unet_jax.checkpoint import abstract
 from unet_jax.compilation import compiler_options, has_tf32
+from unet_jax.network import frozen
 from unet_jax.training.step import abstract_model, compiled, controls_of, new_state, placed, updater
 
 DEVICE = jax.devices()[0]
@@ -52,6 +53,7 @@ class Job:
         self.checkpoint = setup.subject.checkpoint()
         self.channels = self.checkpoint.config.in_channels
         self.plain = "plain" in setup.candidate.words
+        self.loaded = self.plain or "unfrozen" in setup.candidate.words  # as a user's own program has it
         self.mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,), devices=[DEVICE])
         self.training = setup.case.kind == "training"
         self.program: Any = None
@@ -85,8 +87,8 @@ class Job:
         model = abstract(self.checkpoint, rewrites=not self.plain, dtype=self._dtype)
         fill(model, self.checkpoint.tensors)
         model.eval()
-        graphdef, state = nnx.split(model if self.plain else model.fold(DEVICE.platform))
-        options = None if self.plain else compiler_options(DEVICE.platform)
+        graphdef, state = nnx.split(model if self.loaded else frozen(model, DEVICE.platform))
+        options = None if self.loaded else compiler_options(DEVICE.platform)
         answer = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x), compiler_options=options)
 
         def run(image: Array) -> Array:

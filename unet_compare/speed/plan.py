@@ -72,10 +72,12 @@ CANDIDATES = (
 )
 """In the order of their turns."""
 BY_NAME = (
+    Candidate("jax", ("ours", "unfrozen")),
     Candidate("torch", ("eager", "channels_last", "low-resolution")),
     Candidate("torch", ("compile", "channels_last", "frozen", "low-resolution")),
 )
-"""What a user of torch does not have: measured after the others where it is asked for by name, never the reference."""
+"""Measured after the others where asked for by name, never the reference: `jax.jit` of a network as it is loaded, and what
+a user of torch does not have."""
 
 SIZES, CPU_TRAINING = (128, 256, 512, 1024), 512
 """Heights and widths against which the growth is measured, and where training on a CPU stops."""
