@@ -1,7 +1,7 @@
-"""How long networks read from code take to predict, beside PyTorch: `python -m benchmarks.network_speed`.
+"""How long networks read from code take to predict and to train, beside PyTorch: `python -m benchmarks.network_speed`.
 
-Each is timed by `unet bench --module benchmarks.public_networks:wide --kwargs name=NAME`, at its usual widths, one
-picture of 256x256 in float32. It prints the table of docs/networks.md; names choose some of them.
+Each is timed by `unet bench --module benchmarks.public_networks:wide --kwargs name=NAME`, at its usual widths, in float32.
+It prints the tables of docs/networks.md; names choose some of them.
 """
 
 import json
@@ -12,45 +12,48 @@ from typing import Any
 
 from benchmarks.public_networks import WIDE
 from unet_compare.speed.bench import bench
-from unet_compare.speed.plan import CANDIDATES, Plan
+from unet_compare.speed.plan import Plan
 
-_OURS, _FORMATS = "jax:ours", ("", "+channels_last")
+_OURS, _EAGER = "jax:ours", "torch:eager+channels_last"
+_COMPILED = {
+    "inference 1x256x256": "torch:compile+channels_last+frozen",
+    "training 2x128x128": "torch:compile+channels_last",
+}
 
 
-def measured(name: str, file: Path, rounds: int) -> dict[str, Any]:
-    """What `unet bench` writes of one network."""
+def measured(name: str, file: Path, rounds: int) -> list[dict[str, Any]]:
+    """What `unet bench` writes of one network, case by case."""
     plan = Plan(
         inference=("1x256x256",),
-        training=(),
+        training=("2x128x128",),
         module="benchmarks.public_networks:wide",
         kwargs=(f"name={name}",),
-        candidates=tuple(one.name for one in CANDIDATES if one.name != "jax:plain"),
+        candidates=(_OURS, _EAGER, *_COMPILED.values()),
         rounds=rounds,
         out=file,
     )
     bench(plan)
-    (case,) = json.loads(file.read_text())["cases"]
-    return case
+    cases: list[dict[str, Any]] = json.loads(file.read_text())["cases"]
+    return cases
 
 
 def row(name: str, case: dict[str, Any]) -> str:
-    """In Markdown, milliseconds; of the two memory formats of PyTorch the faster one."""
+    """In Markdown, milliseconds."""
     found = {one["name"]: one for one in case["candidates"]}
     ours = found[_OURS]
     low, high = ours["spread"]
-    theirs = (
-        min(found[f"torch:{words}{last}"]["median"] for last in lasts)
-        for words, lasts in (("eager", _FORMATS), ("compile", _FORMATS), ("compile+channels_last+frozen", ("",)))
-    )
-    times = " | ".join(f"{1000 * seconds:.0f}" for seconds in theirs)
+    which = next(compiled for kind, compiled in _COMPILED.items() if kind.startswith(case["kind"]))
+    times = " | ".join(f"{1000 * found[theirs]['median']:.0f}" for theirs in (_EAGER, which))
     return f"| {name} | {1000 * ours['median']:.0f} | {ours['ratio']:.2f} ({low:.2f} to {high:.2f}) | {times} |"
 
 
 def main(names: list[str], rounds: int = 3) -> None:
-    """Measure, then print the table."""
+    """Measure, then print a table for each case."""
     with tempfile.TemporaryDirectory() as folder:
-        rows = [row(name, measured(name, Path(folder) / "speed.json", rounds)) for name in names or WIDE]
-    print("| network | JAX | ratio | eager | compile | compile, frozen |\n|---|---|---|---|---|---|", *rows, sep="\n")
+        found = {name: measured(name, Path(folder) / "speed.json", rounds) for name in names or WIDE}
+    for number, title in enumerate(_COMPILED):
+        rows = [row(name, cases[number]) for name, cases in found.items()]
+        print(f"\n{title}\n", "| network | JAX | ratio | eager | compile |\n|---|---|---|---|---|", *rows, sep="\n")
 
 
 if __name__ == "__main__":

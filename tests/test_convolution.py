@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from unet_jax.kernels import convolution as convolution_kernels
 from unet_jax.kernels.convolution import convolve, convolve_narrow, convolve_plain
-from unet_jax.kernels.products import Geometry
+from unet_jax.kernels.general import spread
+from unet_jax.kernels.products import Geometry, moved_apart
 from unet_jax.operations import convolutions
 from unet_jax.operations.convolutions import convolution
 
@@ -129,3 +130,22 @@ def test_the_next_row_of_a_dilated_convolution_would_be_seen(x64, monkeypatch):
     monkeypatch.setattr(convolution_kernels, "_every", lambda x, far: jnp.roll(right(x, far), 1, 0))
     ours, theirs = both_ways((1, 12, 12, 3), (3, 3, 3, 4), Geometry((1, 1), ((2, 2), (2, 2)), (2, 2), 1))
     assert apart(ours[0], theirs[0]) > 1e-2
+
+
+@pytest.mark.parametrize("size", [(3, 4), (1, 1), (9, 5), (2, 3, 2)])
+@pytest.mark.parametrize("channels", [(3, 5), (40, 70)])
+def test_a_transposed_convolution_of_windows_that_do_not_overlap_is_xlas(x64, size, channels):
+    window = (2, 3, 2)[: len(size)]
+    given = drawn((2, *size, channels[0]), (*window, *channels[::-1]))
+    plan = Geometry(window, ((0, 0),) * len(size), (1,) * len(size), 1)
+    whole = tuple(n * k for n, k in zip(size, window, strict=True))
+    (gradient,) = drawn((2, *whole, channels[1]))
+
+    def by_xla(x, kernel):
+        return spread(x, kernel, plan, whole)
+
+    assert apart(jax.jit(moved_apart)(*given), by_xla(*given)) < 1e-12
+    assert apart(derivatives(moved_apart, *given, gradient), derivatives(by_xla, *given, gradient)) < 1e-12
+    assert apart(moved_apart(given[0], given[1][::-1]), by_xla(*given)) > 1e-2, (
+        "the control: the rows the other way round"
+    )

@@ -76,8 +76,8 @@ BY_NAME = (
     Candidate("torch", ("eager", "channels_last", "low-resolution")),
     Candidate("torch", ("compile", "channels_last", "frozen", "low-resolution")),
 )
-"""Measured after the others where asked for by name, never the reference: `jax.jit` of a network as it is loaded, and what
-a user of torch does not have."""
+"""Measured after the others where it is asked for by name, never the reference: `jax.jit` of a network as it is loaded,
+and what a user of torch does not have."""
 
 SIZES, CPU_TRAINING = (128, 256, 512, 1024), 512
 """Heights and widths against which the growth is measured, and where training on a CPU stops."""

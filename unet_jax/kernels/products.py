@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -90,6 +91,49 @@ def kernel_gradient(x: Array, gradient: Array, window: Sequence[int], plan: Geom
     else:
         products = [jnp.einsum("pgi,pgo->igo", part, grouped) for part in parts]
     return jnp.stack(products).reshape(*window, -1, out)
+
+
+@jax.custom_vjp
+def moved_apart(x: Array, kernel: Array) -> Array:
+    """The transpose of a convolution no two windows of which overlap: one product for each pixel.
+
+    Has no forward-mode derivative.
+
+    Args:
+        x: a map, [n, *size, in].
+        kernel: [*window, out, in].
+    """
+    *window, out, channels = kernel.shape
+    columns, rows = x.reshape(-1, channels), kernel.reshape(-1, channels)
+    if len(columns) <= len(rows):  # the kernel is the larger one, and read in order
+        y = lax.optimization_barrier(rows @ lax.optimization_barrier(columns.T)).T
+    else:
+        y = columns @ rows.T
+    count = len(window)
+    y = y.reshape(*x.shape[:-1], *window, out).transpose(
+        0, *(axis for at in range(1, count + 1) for axis in (at, at + count)), 2 * count + 1
+    )
+    return y.reshape(len(x), *(n * k for n, k in zip(x.shape[1:-1], window, strict=True)), out)
+
+
+def _moved_apart_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return moved_apart(x, kernel), (x, kernel)
+
+
+def _moved_apart_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    *window, out, channels = kernel.shape
+    count = len(window)
+    pairs = [part for pair in zip(x.shape[1:-1], window, strict=True) for part in pair]
+    parts = gradient.reshape(len(x), *pairs, out)
+    parts = parts.transpose(0, *range(1, 2 * count, 2), *range(2, 2 * count + 1, 2), 2 * count + 1)
+    parts = parts.reshape(-1, len(kernel.reshape(-1, channels)))
+    of_x = parts @ kernel.reshape(-1, channels)
+    of_kernel = lax.optimization_barrier(parts.T) @ x.reshape(-1, channels)
+    return of_x.reshape(x.shape), of_kernel.reshape(kernel.shape)
+
+
+moved_apart.defvjp(_moved_apart_forward, _moved_apart_backward)
 
 
 def taps_of(x: Array, window: Sequence[int], plan: Geometry, apart: Ints | None = None) -> list[Array]:

@@ -30,6 +30,7 @@ from unet_jax.kernels.products import (
     has_few_pixels,
     input_gradient,
     kernel_gradient,
+    moved_apart,
 )
 from unet_jax.operations.rows import of_maps
 
@@ -105,16 +106,15 @@ def transposed_convolution(
 
 
 def _apart(x: Array, kernel: Array, plan: Geometry, size: Ints) -> Array:
-    """The transpose of a convolution no two windows of which overlap: one product for each pixel, which a TPU does
-    as XLA has it: it would copy the answers to where they belong.
+    """The transpose of a convolution no two windows of which overlap. A TPU does it as XLA has it: it would copy the
+    answers of products to where they belong.
     """
-    form = partial(in_phases, plan=plan, size=size)
-    if x.ndim != 4:
-        return form(x, kernel)
-    _, wide, out, channels = kernel.shape
-    packs = group(x.shape[2], channels, wide * out) > 1
-    on_tpu = raised_packed if packs else partial(spread, plan=plan, size=size)
-    return by_platform({"tpu": on_tpu, "default": form}, x, kernel)
+    forms: dict[str, Form] = {"cpu": moved_apart, "default": partial(in_phases, plan=plan, size=size)}
+    if x.ndim == 4:
+        _, wide, out, channels = kernel.shape
+        packs = group(x.shape[2], channels, wide * out) > 1
+        forms["tpu"] = raised_packed if packs else partial(spread, plan=plan, size=size)
+    return by_platform(forms, x, kernel)
 
 
 def _dilated(x: Array, kernel: Array, far: int) -> Array:
