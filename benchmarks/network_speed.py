@@ -1,7 +1,7 @@
 """How long networks read from code take to predict and to train, beside PyTorch: `python -m benchmarks.network_speed`.
 
-Each is timed by `unet bench --module benchmarks.public_networks:wide --kwargs name=NAME`, at its usual widths, in float32.
-It prints the tables of docs/networks.md; names choose some of them.
+Each is timed by `unet bench --module benchmarks.public_networks:wide --kwargs name=NAME`, at its usual widths, in
+float32. It prints the tables of docs/networks.md; names choose some of them.
 """
 
 import json
@@ -42,7 +42,7 @@ def row(name: str, case: dict[str, Any]) -> str:
     found = {one["name"]: one for one in case["candidates"]}
     ours = found[_OURS]
     low, high = ours["spread"]
-    which = next(compiled for kind, compiled in _COMPILED.items() if kind.startswith(case["kind"]))
+    which = next(compiled for kind, compiled in _COMPILED.items() if kind.startswith(case["case"]["kind"]))
     times = " | ".join(f"{1000 * found[theirs]['median']:.0f}" for theirs in (_EAGER, which))
     return f"| {name} | {1000 * ours['median']:.0f} | {ours['ratio']:.2f} ({low:.2f} to {high:.2f}) | {times} |"
 
