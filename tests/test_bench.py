@@ -674,3 +674,15 @@ def test_the_graph_that_a_checkpoint_stores_is_timed_whatever_its_code_answers_f
     write(tmp_path / "second.safetensors", network)
     code = FOREIGN.replace("Small", "Dictionary")
     assert opened(tmp_path / "second.safetensors", code, ()).config == network.config
+
+
+def test_a_candidate_stands_still_while_others_have_their_turn():
+    """And goes on: the threads of a framework would slow down the others."""
+    pytest.importorskip("jax")
+    case = Case("inference", 1, 16, 16)
+    setup = Plan(features=(2, 3)).setup(Candidate("jax", ("ours",)), case, Subject((2, 3)))
+    with Worker(setup) as worker:
+        for _ in range(2):
+            assert worker.ask("describe")["platform"]
+            state = Path(f"/proc/{worker._process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            assert state == "T"

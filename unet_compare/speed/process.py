@@ -27,6 +27,9 @@ class OutOfTimeError(Exception):
 class Worker:
     """A process for one candidate, and its end with those that it started.
 
+    It is stopped while it has nothing to do: the threads of some frameworks go on asking for work, and would slow down
+    the others.
+
     Args:
         setup: what it is told.
         deadline: when to wait for it no longer, by `time.monotonic`; None: never.
@@ -70,6 +73,7 @@ class Worker:
         """
         assert self._process.stdin
         assert self._process.stdout
+        self._process.send_signal(signal.SIGCONT)
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps({"do": what, **more}) + "\n")
             self._process.stdin.flush()
@@ -77,6 +81,7 @@ class Worker:
         if not select.select([self._process.stdout], [], [], rest)[0]:
             raise OutOfTimeError
         line = self._process.stdout.readline()
+        self._process.send_signal(signal.SIGSTOP)
         if not line:
             raise WorkerError(self._last_words())
         reply: dict[str, Any] = json.loads(line)
@@ -85,6 +90,7 @@ class Worker:
         return reply
 
     def _last_words(self) -> str:
+        self._process.send_signal(signal.SIGCONT)
         code = self._process.wait()
         if code < 0:
             why = ", perhaps for want of memory" if code == -signal.SIGKILL else ""

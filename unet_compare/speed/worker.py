@@ -18,6 +18,7 @@ import itertools
 import json
 import os
 import re
+import signal
 import statistics
 import sys
 import time
@@ -43,6 +44,7 @@ MATMULS = 3
 ANSWERS = 64
 """Numbers of the first output that are told."""
 _STATUS = Path("/proc/self/status")
+_PDEATHSIG = 1  # of prctl(2)
 
 
 class Job(Protocol):
@@ -202,6 +204,12 @@ def trim() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def _end_with_parent() -> None:
+    """Even while it is stopped, where the system can do that."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
+
+
 def reason(error: BaseException) -> str:
     """Why a candidate cannot run, in one line."""
     while isinstance(error.__cause__, Exception):
@@ -217,6 +225,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     setup = Setup.from_json(sys.argv[1])
+    _end_with_parent()
     worker: Worker | None = None
     for line in sys.stdin:
         message = json.loads(line)
