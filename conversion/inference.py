@@ -14,6 +14,7 @@ from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.config import Output
 from unet_core.data.dataset import Dataset, open_dataset
+from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.errors import DataError, MissingFrameworkError, some
 from unet_core.graph.canonical import Description
 from unet_core.prediction.evaluation import Bands
@@ -86,19 +87,23 @@ class OpenedNetwork:
             model, tile=tiles, overlap=overlap, flips=flips, bfloat16=bfloat16, devices=devices
         ).bands
 
-    def source(self, data: str, *, only: Part | None = None, progress: Progress = silent) -> Dataset:
+    def source(
+        self, data: str, *, only: Part | None = None, masks: Masks = AS_FOUND, progress: Progress = silent
+    ) -> Dataset:
         """Pictures with masks to hold the network against.
 
         Args:
             data: a data folder, or "synthetic".
             only: those that the network's run trained on, or validated on; None: all.
+            masks: how the masks are read; what it leaves open is as in the network's run.
             progress: is told how far the check of the data is.
 
         Raises:
             unet_core.DataError: the data cannot be used, has other classes, or lacks pictures of the run.
         """
         values = self.settings.values if self.settings else None
-        source = open_dataset(data, channels=self.config.in_channels, values=values, progress=progress)
+        masks = self.settings.recipe.masks.but(masks) if self.settings else masks
+        source = open_dataset(data, channels=self.config.in_channels, values=values, masks=masks, progress=progress)
         if len(source.values) != len(self.values):
             raise DataError(
                 f"{data}: the masks have {len(source.values)} classes ({some(source.values)}), the network tells "

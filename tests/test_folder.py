@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unet_core.errors import DataError
+from unet_core.errors import ConfigError, DataError
 
 pytest.importorskip("PIL")
 tifffile = pytest.importorskip("tifffile")
@@ -11,6 +11,8 @@ tifffile = pytest.importorskip("tifffile")
 from PIL import Image
 
 from unet_core.data.folder import open_folder
+from unet_core.data.labels import IGNORED
+from unet_core.data.masks import Masks
 
 RNG = np.random.default_rng(0)
 
@@ -124,7 +126,7 @@ def test_what_is_no_data_is_skipped_and_listed(folder):
         ((0, 1), (0, 1)),
         ((0, 1, 2, 3), (0, 1, 2, 3)),
         ((0, 128, 255), (0, 128, 255)),
-        ((0, 1, 255), (0, 1, 255)),
+        ((1, 2, 100, 255), (1, 2, 100, 255)),
         (tuple(range(64)), tuple(range(64))),
         ((300, 0, 65535), (0, 300, 65535)),
     ],
@@ -139,9 +141,9 @@ def test_classes_are_numbered_by_their_values(tmp_path, held, classes):
 
 
 def test_classes_are_those_of_all_masks_together(folder):
-    put(folder, "masks", "2.png", mask((0, 3)))
+    put(folder, "masks", "2.png", mask((0, 128)))
     data = open_folder(folder)
-    assert data.values == (0, 3, 255)
+    assert data.values == (0, 128, 255)
     assert data.pair(1).labels.max() == 1
 
 
@@ -267,6 +269,74 @@ def test_a_value_that_is_not_among_the_given_ones_is_refused(folder):
 def test_values_that_are_none_are_refused(folder, values):
     with pytest.raises(DataError, match="ascending"):
         open_folder(folder, values=values)
+
+
+def masks_of(folder, *held):
+    """The masks of as many pairs, with these values."""
+    for name, values in enumerate(held):
+        put(folder, "images", f"{name}.png", picture())
+        put(folder, "masks", f"{name}.png", mask(values))
+    return folder
+
+
+@pytest.mark.parametrize("held", [[(0, 1, 255)], [(0, 2), (0, 2, 255)], [tuple(range(21)), (0, 255)], [(1, 255)]])
+def test_255_beside_numbers_of_classes_is_asked_about(tmp_path, held):
+    said = refused(masks_of(tmp_path, *held), "holds 255, beside masks of ")
+    assert "--ignore 255" in said
+    assert "--classes 256" in said
+
+
+@pytest.mark.parametrize("held", [[(0, 255)], [(255,), (0,)], [(0, 128, 255)], [(0, 64, 255)], [(0, 1, 254)]])
+def test_levels_of_grey_are_not_asked_about(tmp_path, held):
+    """The control: black and white, and other levels, are classes as before."""
+    assert open_folder(masks_of(tmp_path, *held)).values == tuple(sorted({*sum(held, ())}))
+
+
+def test_what_is_ignored_is_no_class(tmp_path):
+    data = open_folder(masks_of(tmp_path, (0, 3, 255), (3, 7)), masks=Masks(ignore=255))
+    assert data.values == (0, 3, 7)
+    np.testing.assert_array_equal(data.pair(0).labels, np.resize((0, 1, IGNORED), (6, 8)))
+    np.testing.assert_array_equal(data.pair(1).labels, np.resize((1, 2), (6, 8)))
+    put(tmp_path, "masks", "0.png", mask((0, 254, 255)))
+    with pytest.raises(DataError, match=r"masks/0\.png: holds 254, which is no class here"):
+        data.pair(0)
+
+
+def test_another_number_may_be_ignored(tmp_path):
+    data = open_folder(masks_of(tmp_path, (0, 9, 255)), masks=Masks(ignore=9))
+    assert data.values == (0, 255)
+    np.testing.assert_array_equal(data.pair(0).labels, np.resize((0, IGNORED, 1), (6, 8)))
+
+
+def test_a_mask_of_which_all_is_ignored_is_left_out_and_told(tmp_path):
+    data = open_folder(masks_of(tmp_path, (0, 1), (255,), (0, 255)), masks=Masks(ignore=255))
+    assert data.names == ("0", "2")
+    assert data.remarks == ("left out, for they hold nothing but 255: masks/1.png",)
+    assert data.pair(1).labels.max() == IGNORED
+    refused(masks_of(tmp_path, (255,), (255,), (255,)), "no mask holds anything but what", masks=Masks(ignore=255))
+
+
+def test_the_number_of_classes_may_be_said(tmp_path):
+    masks_of(tmp_path, (0, 2, 255))
+    every = open_folder(tmp_path, masks=Masks(classes=256))
+    assert every.values == tuple(range(256))
+    np.testing.assert_array_equal(every.pair(0).labels, mask((0, 2, 255)))
+    assert open_folder(tmp_path, masks=Masks(classes=4, ignore=255)).values == (0, 1, 2, 3)
+    refused(
+        tmp_path, "holds 255 where masks of 0..20 are wanted; where nobody .* --ignore 255", masks=Masks(classes=21)
+    )
+    refused(tmp_path, r"holds 2 where masks of 0/1 are wanted$", masks=Masks(classes=2, ignore=255))
+
+
+def test_what_is_a_class_is_not_ignored(folder):
+    with pytest.raises(DataError, match="--ignore 255: stands for a class here, of 0/255"):
+        open_folder(folder, values=(0, 255), masks=Masks(ignore=255))
+
+
+@pytest.mark.parametrize("given", [{"ignore": -1}, {"ignore": 65536}, {"classes": 1}, {"classes": 257}])
+def test_numbers_that_no_mask_holds_are_refused(given):
+    with pytest.raises(ConfigError, match="give a number"):
+        Masks(**given)
 
 
 def test_the_caller_is_told_how_far_it_is(folder):

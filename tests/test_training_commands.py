@@ -247,6 +247,55 @@ def test_eval_prints_a_table(run, cells, capsys):
     assert all(word in out for word in ("IoU", "Dice", "precision", "recall", "6 pictures: mean IoU"))
 
 
+@pytest.fixture
+def uncertain(cells, tmp_path):
+    """A folder of masks with 0, 1, and 255 in their first ten rows, where nobody knows."""
+    folder = tmp_path / "uncertain"
+    shutil.copytree(cells, folder)
+    for path in (folder / "masks").iterdir():
+        mask = np.asarray(Image.open(path)) // 255
+        mask[:10] = 255
+        Image.fromarray(mask).save(path)
+    return folder
+
+
+@mostly_torch
+def test_what_is_ignored_is_in_no_training_and_no_metric(backend, uncertain, tmp_path, capsys):
+    asked = ["train", "--backend", backend, "--data", uncertain, "--out", tmp_path / "run", *RECIPE]
+    message = refused(asked, capsys)
+    assert "--ignore 255" in message
+    assert "--classes 256" in message
+    assert not (tmp_path / "run").exists()
+    assert main([*map(str, asked), "--ignore", "255"]) == 0
+    assert "masks hold 0/1, and 255, which is ignored" in capsys.readouterr().out
+    assert main(["eval", str(tmp_path / "run"), "--data", str(uncertain), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert sum(found["pixels"]) == 6 * 22 * 32
+    assert "started with another --ignore" in refused(
+        ["train", "--resume", "--out", tmp_path / "run", "--ignore", "254"], capsys
+    )
+    assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--steps", "5"]) == 0
+
+
+def test_other_networks_are_evaluated_without_what_is_ignored(checkpoint, uncertain, capsys):
+    given = ["eval", checkpoint, "--data", uncertain, "--json"]
+    assert "--ignore 255" in refused(given, capsys)
+    assert main([*map(str, given), "--ignore", "255"]) == 0
+    assert sum(json.loads(capsys.readouterr().out)["pixels"]) == 6 * 22 * 32
+
+
+def test_the_number_of_classes_decides_the_network(uncertain, tmp_path, capsys):
+    given = ["train", "--backend", "torch", "--data", uncertain, "--out", tmp_path / "run", *RECIPE]
+    assert main([*map(str, given), "--ignore", "255", "--classes", "3"]) == 0
+    assert main(["eval", str(tmp_path / "run"), "--data", str(uncertain), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["iou"]) == 3
+
+
+def test_the_built_in_pictures_take_no_options_on_masks(tmp_path, capsys):
+    given = ["train", "--backend", "torch", "--data", "synthetic", "--out", tmp_path / "run", "--ignore", "255"]
+    assert "the options on masks are for a data folder" in refused(given, capsys)
+
+
 def test_eval_refuses_masks_of_other_classes(run, cells, tmp_path, capsys):
     network = tmp_path / "three.safetensors"
     config = UNetConfig(1, 3, (3, 4), output="softmax")

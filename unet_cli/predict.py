@@ -3,13 +3,14 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from unet_cli.options import SourceOptions
+from unet_core.data.masks import Masks
 from unet_core.errors import DataError
 from unet_core.training.settings import Loss
 
@@ -121,6 +122,8 @@ class Eval(Computing):
     """Only those pictures that the run (CKPT) trained on, or validated on."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON instead of a table."""
+    masks: Masks = field(default_factory=Masks)
+    """What is left out here is as in the run."""
 
     def run(self) -> int:
         """Print the metrics."""
@@ -130,7 +133,7 @@ class Eval(Computing):
 
         network = open_network(self.checkpoint, backend=self.backend, hints=self.hints(None))
         with progress_bar() as progress:
-            source = network.source(self.data, only=self.only, progress=progress)
+            source = network.source(self.data, only=self.only, masks=self.masks, progress=progress)
             bands = self.bands(network, source.sizes)
             loss = network.settings.recipe.loss if network.settings else Loss()
             found = evaluate(bands, source, loss=loss, output=network.output, progress=progress)

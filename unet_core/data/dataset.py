@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from unet_core.data.folder import open_folder
+from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.synthetic import Synthetic
 from unet_core.errors import DataError
 from unet_core.progress import Progress, silent
@@ -37,13 +38,13 @@ class Dataset(Protocol):
         """Height and width of every picture, in pixels."""
 
     @property
-    def skipped(self) -> tuple[str, ...]:
-        """Files that are no data."""
+    def remarks(self) -> tuple[str, ...]:
+        """What a person who trains on it is to know, in lines: such as what is left out."""
 
     def __len__(self) -> int: ...
 
     def pair(self, index: int) -> tuple[Shaped[np.ndarray, "h w c"], UInt8[np.ndarray, "h w"]]:
-        """One picture and the class of each of its pixels."""
+        """One picture and the class of each of its pixels; a number beyond the classes counts nowhere."""
 
     def digest(self) -> str:
         """A sha256 of all of it: other data has another one."""
@@ -57,6 +58,7 @@ def open_dataset(
     *,
     channels: int | None = None,
     values: tuple[int, ...] | None = None,
+    masks: Masks = AS_FOUND,
     progress: Progress = silent,
 ) -> Dataset:
     """A data folder, every file of it checked; or the built-in data.
@@ -64,7 +66,8 @@ def open_dataset(
     Args:
         data: the folder with `images/` and `masks/`; or "synthetic", where no folder has that name.
         channels: that the pictures are to have; None: what they have.
-        values: what the masks' pixels may hold; None: what they hold.
+        values: what the masks' pixels may hold; None: what `masks` says.
+        masks: how the masks of a folder are read.
         progress: is told how far the check is.
 
     Raises:
@@ -72,7 +75,7 @@ def open_dataset(
     """
     if data == SYNTHETIC and not Path(data).exists():
         return Synthetic(channels=channels or 1)
-    return open_folder(Path(data), channels=channels, values=values, progress=progress)
+    return open_folder(Path(data), channels=channels, values=values, masks=masks, progress=progress)
 
 
 def split(source: Dataset, validation: float) -> tuple[Dataset, Dataset]:

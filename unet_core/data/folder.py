@@ -7,16 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from unet_core.data.inventory import MOST_CLASSES, Files, PairState, listed, look_at, value_problem, values_of
+from unet_core.data.inventory import Files, PairState, listed, look_at
+from unet_core.data.labels import Classes, strange_values, value_problem
+from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.pictures import Pair, read_mask, read_picture
 from unet_core.errors import DataError, shown, some
 from unet_core.files import sha256_of
 from unet_core.progress import Progress, silent
-
-_NONE = 255
-"""The class of a value that is none."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +27,28 @@ class Folder:
     masks: tuple[Path, ...]
     channels: int
     """Of every picture that `pair` returns: 1 for grey, 3 for RGB, or those of a TIFF."""
-    values: tuple[int, ...]
-    """What stands for each class in the masks, ascending."""
+    classes: Classes
+    """Of the masks."""
     sizes: tuple[tuple[int, int], ...]
     """Height and width of each picture, in pixels."""
     skipped: tuple[str, ...]
     """What else lies among the images and masks: hidden files, other suffixes, folders."""
+    blank: tuple[str, ...]
+    """Masks that hold nothing but what is ignored, whose pairs are none of these."""
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """What stands for each class in the masks, ascending."""
+        return self.classes.values
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is left out, a line for each reason."""
+        reasons = {
+            "they are no pictures": self.skipped,
+            f"they hold nothing but {self.classes.ignore}": self.blank,
+        }
+        return tuple(f"left out, for {why}: {some(names)}" for why, names in reasons.items() if names)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -50,13 +63,10 @@ class Folder:
         mask = read_mask(self.masks[index])
         if image.shape[:2] != self.sizes[index] or mask.shape != self.sizes[index]:
             raise DataError(f"{shown(self.images[index])}: it or its mask has another size than before; start anew")
-        table = np.full(65536, _NONE, np.uint8)
-        table[list(self.values)] = np.arange(len(self.values))
-        labels = table[mask]
-        if (labels == _NONE).any():
-            strange = sorted(values_of(mask) - set(self.values))
-            raise DataError(f"{shown(self.masks[index])}: holds {some(strange)}, which is no class here")
-        return Pair(image, labels)
+        try:
+            return Pair(image, self.classes.labels(mask))
+        except DataError as error:
+            raise DataError(f"{shown(self.masks[index])}: {error}") from error
 
     def digest(self) -> str:
         """A sha256 of all names and files."""
@@ -83,13 +93,15 @@ def open_folder(
     *,
     channels: int | None = None,
     values: tuple[int, ...] | None = None,
+    masks: Masks = AS_FOUND,
     progress: Progress = silent,
 ) -> Folder:
     """The pairs `path`/images/NAME and `path`/masks/NAME, once every file of them has been decoded.
 
     Args:
         channels: of every picture; 1 makes grey of RGB, 3 repeats grey; None: 1 if all are grey, 3 if any is RGB.
-        values: what stands for each class in the masks, ascending; None: the values that are found.
+        values: what stands for each class in the masks, ascending; None: what `masks` says.
+        masks: how the masks are read.
         progress: is told how many pairs are checked.
 
     Raises:
@@ -97,35 +109,28 @@ def open_folder(
         MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
     """
     path = Path(path)
-    if values is not None and not _ascending(values):
-        raise DataError(f"values {values}: must be up to {MOST_CLASSES} numbers from 0 to 65535, ascending")
+    wanted = masks.values if values is None else values
+    classes = None if wanted is None else Classes(wanted, masks.ignore)
     files = listed(path)
     found = _looked_at(files, channels, progress)
     problems = [*files.problems, *(problem for finding in found.values() for problem in finding.problems)]
+    held = {name: finding.values - {masks.ignore} for name, finding in found.items()}
     if not problems:  # of half the files these would tell too much or too little
-        problems = [*_channel_problems(found, channels), *_value_problems(files, found, values)]
+        problems = [*_channel_problems(found, channels), *_value_problems(files, held, wanted)]
     if problems:
         total = f"{len(problems)} problems: " if len(problems) > 1 else ""
         raise DataError(f"{shown(path)}: {total}{some(problems)}")
-    held = values or tuple(sorted(frozenset().union(*(finding.values for finding in found.values()))))
+    names = [name for name in found if held[name]]
     return Folder(
         path=path,
-        names=tuple(found),
-        images=tuple(files.images[name] for name in found),
-        masks=tuple(files.masks[name] for name in found),
+        names=tuple(names),
+        images=tuple(files.images[name] for name in names),
+        masks=tuple(files.masks[name] for name in names),
         channels=channels or max(finding.channels for finding in found.values()),
-        values=held,
-        sizes=tuple(finding.size for finding in found.values()),
+        classes=classes or Classes(tuple(sorted(frozenset().union(*held.values()))), masks.ignore),
+        sizes=tuple(found[name].size for name in names),
         skipped=files.skipped,
-    )
-
-
-def _ascending(values: tuple[int, ...]) -> bool:
-    return (
-        0 < len(values) <= MOST_CLASSES
-        and list(values) == sorted(set(values))
-        and values[0] >= 0
-        and values[-1] <= 65535
+        blank=tuple(f"masks/{files.masks[name].name}" for name in found if not held[name]),
     )
 
 
@@ -151,13 +156,12 @@ def _channel_problems(found: dict[str, PairState], channels: int | None) -> list
     return [f"the pictures have different numbers of channels: {counts}; save all in one way"]
 
 
-def _value_problems(files: Files, found: dict[str, PairState], values: tuple[int, ...] | None) -> list[str]:
-    held = {f"masks/{files.masks[name].name}": finding.values for name, finding in found.items()}
-    if values is None:
-        problem = value_problem(held)
-        return [problem] if problem else []
-    wanted = "/".join(map(str, values))
-    strange = {name: sorted(one - set(values)) for name, one in held.items()}
-    return [
-        f"{name} holds {some(odd, most=4)} where masks of {wanted} are wanted" for name, odd in strange.items() if odd
-    ]
+def _value_problems(files: Files, held: dict[str, frozenset[int]], wanted: tuple[int, ...] | None) -> list[str]:
+    """What is wrong with the values that the mask of each name holds, those that are ignored left out."""
+    by_file = {f"masks/{files.masks[name].name}": one for name, one in held.items()}
+    if not any(held.values()):
+        return ["no mask holds anything but what is ignored; there is nothing to learn"]
+    if wanted is not None:
+        return strange_values(by_file, wanted)
+    problem = value_problem(by_file)
+    return [problem] if problem else []

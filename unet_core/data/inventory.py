@@ -6,15 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from unet_core.data.labels import values_of
 from unet_core.data.pictures import SUFFIXES, read_mask, read_picture
 from unet_core.errors import DataError, reason, shown
-
-MOST_CLASSES = 64
-"""More values than that are those of a photograph or of numbered objects."""
-
-_STRETCH = 2**20
 
 
 @dataclass(frozen=True)
@@ -93,33 +87,6 @@ def look_at(image: Path, mask: Path, channels: int | None) -> PairState:
     if size != other:
         problems.append(f"{_short(image)} is {size[0]}x{size[1]}, but {_short(mask)} is {other[0]}x{other[1]}")
     return PairState(tuple(problems), picture.shape[2], (size[0], size[1]), values_of(labels))
-
-
-def values_of(mask: np.ndarray) -> frozenset[int]:
-    """The values that a mask holds."""
-    held = np.zeros(np.iinfo(mask.dtype).max + 1, bool)
-    flat = mask.ravel()
-    for begin in range(0, flat.size, _STRETCH):  # indexing copies its indices, eight bytes each
-        held[flat[begin : begin + _STRETCH]] = True
-    return frozenset(map(int, np.flatnonzero(held)))
-
-
-def value_problem(values: Mapping[str, frozenset[int]]) -> str | None:
-    """Why the values of these masks, by file, are no numbers of classes; None where they are."""
-    every = frozenset().union(*values.values())
-    if len(every) > MOST_CLASSES:
-        most = max(values, key=lambda name: len(values[name]))
-        return (
-            f"the masks hold {len(every)} different values, {most} alone {len(values[most])}: no numbers of at most "
-            f"{MOST_CLASSES} classes; save one value for each class"
-        )
-    ones = [name for name, held in values.items() if 1 in held]
-    whites = [name for name, held in values.items() if 255 in held]
-    if every - {0} == {1, 255} and not set(ones) & set(whites):
-        return f"some masks are of 0 and 1, as {ones[0]}, others of 0 and 255, as {whites[0]}; save all in one way"
-    if len(every) == 1:
-        return f"every mask holds {min(every)} and nothing else; there is nothing to learn"
-    return None
 
 
 def _by_stem(folder: Path) -> tuple[dict[str, Path], list[str], list[str]]:

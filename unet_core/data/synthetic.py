@@ -59,7 +59,7 @@ class Synthetic:
         return ((self.size, self.size),) * len(self)
 
     @property
-    def skipped(self) -> tuple[str, ...]:
+    def remarks(self) -> tuple[str, ...]:
         """Nothing."""
         return ()
 

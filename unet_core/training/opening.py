@@ -10,6 +10,8 @@ from pathlib import Path
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.safetensors_file import read, write
 from unet_core.data.dataset import Dataset, open_dataset, split
+from unet_core.data.masks import AS_FOUND
+from unet_core.data.synthetic import Synthetic
 from unet_core.errors import ConfigError, DataError, RunError, some
 from unet_core.files import atomic
 from unet_core.graph import Graph
@@ -122,12 +124,17 @@ def open_run(
 def _checked(path: Path, job: Job, old: RunConfig | None, progress: Progress, tell: Callable[[str], None]) -> Run:
     """The run, its data and settings held against those that it was started with, where it was."""
     start, recipe, data = job.start, job.recipe, job.data
+    if old is not None:
+        _check_same_training(path, old, job)
     if start is None and old is not None and (path / START).exists():
         start = read(path / START)
     values = old.values if old else None
-    source = open_dataset(data, channels=start.config.in_channels if start else None, values=values, progress=progress)
-    if source.skipped:
-        tell(f"left out, for they are no pictures: {some(source.skipped)}")
+    channels = start.config.in_channels if start else None
+    source = open_dataset(data, channels=channels, values=values, masks=recipe.masks, progress=progress)
+    if isinstance(source, Synthetic) and recipe.masks != AS_FOUND:
+        raise DataError(f"{data}: its masks are as they are; the options on masks are for a data folder")
+    for line in source.remarks:
+        tell(line)
     training, validation = split(source, recipe.validation)
     settings = RunConfig(
         job.backend,
@@ -142,7 +149,7 @@ def _checked(path: Path, job: Job, old: RunConfig | None, progress: Progress, te
         switches=old.switches if old else (),
     )
     if old is not None:
-        _check_same(path, old, settings)
+        _check_same_data(path, old, settings)
     network = start_network(start, recipe, source.channels, len(source.values))
     return Run(path, settings, training, validation, network, job.until, job.profile)
 
@@ -159,7 +166,7 @@ def _check_folder(path: Path, *, resume: bool) -> RunConfig | None:
     return None
 
 
-def _check_same(path: Path, old: RunConfig, new: RunConfig) -> None:
+def _check_same_training(path: Path, old: RunConfig, new: Job) -> None:
     if old.backend != new.backend:
         raise RunError(
             f"{path}: was trained with --backend {old.backend}; go on with that, or move the run: unet convert {path} "
@@ -170,6 +177,9 @@ def _check_same(path: Path, old: RunConfig, new: RunConfig) -> None:
         raise RunError(
             f"{path}: this run was started with another {some(changed)}; leave that out, or train into a new folder"
         )
+
+
+def _check_same_data(path: Path, old: RunConfig, new: RunConfig) -> None:
     for name in ("training", "validation", "channels", "values", "digest"):
         if getattr(old, name) != getattr(new, name):
             raise RunError(

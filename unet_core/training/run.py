@@ -23,6 +23,7 @@ from unet_core.codec import OPTIONAL, decoded, encoded
 from unet_core.config import Output
 from unet_core.data.batches import Examples, batches
 from unet_core.data.dataset import Dataset
+from unet_core.data.labels import in_words
 from unet_core.errors import ConfigError, RunError
 from unet_core.files import atomic
 from unet_core.graph import Graph
@@ -149,7 +150,8 @@ class Run:
         return operations(graph_of(self.start.config), self.recipe.batch * self.recipe.accumulate, size, training=True)
 
     def __str__(self) -> str:
-        network, values = self.start.config, ", ".join(map(str, self.settings.values))
+        network, ignored = self.start.config, self.recipe.masks.ignore
+        values = in_words(self.settings.values) + (f", and {ignored}, which is ignored" if ignored is not None else "")
         title = network.title if isinstance(network, Graph) else f"UNet {'-'.join(map(str, network.features))}"
         return (
             f"{len(self.training)} pictures to train on, {len(self.validation)} to validate on, {network.in_channels} "

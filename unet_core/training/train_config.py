@@ -6,6 +6,7 @@ from typing import Any, Literal
 from unet_core.codec import OPTIONAL, decoded, encoded
 from unet_core.config import UNetConfig, Upsampling
 from unet_core.data.augmentation import Augmentation
+from unet_core.data.masks import Masks
 from unet_core.errors import ConfigError
 from unet_core.graph import Graph
 from unet_core.graph.suitability import check_training
@@ -67,6 +68,7 @@ class TrainConfig:
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    masks: Masks = field(default_factory=Masks, metadata=OPTIONAL)
 
     def __post_init__(self) -> None:
         for name in (

@@ -1,0 +1,45 @@
+"""How the masks of a data folder are read. Plain data: the command reads it before NumPy is imported."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from unet_core.codec import OPTIONAL
+from unet_core.errors import ConfigError
+
+MOST_CLASSES = 256
+"""A label is a byte."""
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What the files of a data folder do not tell of its masks.
+
+    Raises:
+        ConfigError: numbers that no mask can hold.
+    """
+
+    ignore: int | None = field(default=None, metadata=OPTIONAL)
+    """Pixels of the masks that hold this number, e.g. 255, count nowhere: in no loss, gradient, metric or class."""
+    classes: int | None = field(default=None, metadata=OPTIONAL)
+    """The masks hold the numbers of so many classes, from 0 up, whether each occurs or not. Left out: the numbers that
+    occur are the classes."""
+
+    def __post_init__(self) -> None:
+        if self.ignore is not None and not 0 <= self.ignore <= 65535:
+            raise ConfigError(f"ignore {self.ignore}: give a number that masks can hold, from 0 to 65535")
+        if self.classes is not None and not 2 <= self.classes <= MOST_CLASSES:
+            raise ConfigError(f"classes {self.classes}: give a number from 2 to {MOST_CLASSES}")
+
+    @property
+    def values(self) -> tuple[int, ...] | None:
+        """What the masks' pixels hold, by class; None where the files are to tell."""
+        return None if self.classes is None else tuple(n for n in range(self.classes) if n != self.ignore)
+
+    def but(self, other: "Masks") -> "Masks":
+        """The same, with what `other` says in place of it."""
+        said: dict[str, Any] = {name: value for name, value in vars(other).items() if value != getattr(AS_FOUND, name)}
+        return Masks(**{**vars(self), **said})
+
+
+AS_FOUND = Masks()
+"""The files tell everything."""
