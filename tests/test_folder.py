@@ -271,6 +271,61 @@ def test_values_that_are_none_are_refused(folder, values):
         open_folder(folder, values=values)
 
 
+def test_masks_may_have_a_word_in_their_names(tmp_path):
+    for name in ("car_2", "car_10"):
+        put(tmp_path, "images", f"{name}.JPG", picture())
+        put(tmp_path, "masks", f"{name}_mask.png", mask((0, 1 + len(name))))
+    data = open_folder(tmp_path)
+    assert (data.names, data.values) == (("car_2", "car_10"), (0, 6, 7))
+    assert data.pair(0).labels.max() == 1
+    assert data.pair(1).labels.max() == 2
+    assert data.remarks == ("2 pairs, matched as images/car_2.JPG with masks/car_2_mask.png",)
+    (tmp_path / "masks" / "car_2_mask.png").unlink()
+    assert "masks" not in refused(tmp_path, r"images/car_2\.JPG has no mask$").removeprefix(str(tmp_path))
+
+
+def test_same_names_need_no_remark(folder):
+    """The control for the test above."""
+    assert open_folder(folder).remarks == ()
+
+
+def test_a_suffix_of_the_masks_may_be_said(folder):
+    for name in ("1", "2", "10"):
+        put(folder, "masks", f"{name}-soft.png", mask((3, 4)))
+    refused(folder, r"3 problems: masks/1-soft\.png has no image")
+    assert "masks/1.png has no image" in refused(folder, "3 problems", masks=Masks(mask_suffix="-soft"))
+    for name in ("1", "2", "10"):
+        (folder / "masks" / f"{name}.png").unlink()
+    assert open_folder(folder, masks=Masks(mask_suffix="-soft")).values == (3, 4)
+    refused(folder, "--mask-suffix _no: no file in masks/ ends so", masks=Masks(mask_suffix="_no"))
+
+
+def test_folders_in_the_folder_belong_together(folder):
+    for part, value in (("a", 100), ("a/deep", 200)):
+        put(folder, f"images/{part}", "1.png", picture())
+        put(folder, f"masks/{part}", "1.png", mask((0, value)))
+    put(folder, "images/only", "1.png", picture())
+    (folder / "images" / ".hidden").mkdir()
+    put(folder, "images/.hidden", "1.png", picture())
+    data = open_folder(folder)
+    assert data.names == ("1", "2", "10", "a/1", "a/deep/1")
+    assert data.values == (0, 100, 200, 255)
+    assert [data.values[data.pair(n).labels.max()] for n in (3, 4)] == [100, 200]
+    assert set(data.skipped) == {"images/.hidden", "images/only"}
+    before = data.digest()
+    (folder / "masks/a/deep/1.png").rename(folder / "masks/a/deep/2.png")
+    (folder / "images/a/deep/1.png").rename(folder / "images/a/deep/2.png")
+    assert open_folder(folder).digest() != before
+    (folder / "masks/a/deep/2.png").write_bytes(b"")
+    refused(folder, r"masks/a/deep/2\.png: is empty")
+
+
+def test_folders_of_one_side_alone_are_no_pairs(tmp_path):
+    put(tmp_path, "images/a", "1.png", picture())
+    put(tmp_path, "masks", "1.png", mask())
+    refused(tmp_path, r"2 problems: images/a/1\.png has no mask, masks/1\.png has no image")
+
+
 def masks_of(folder, *held):
     """The masks of as many pairs, with these values."""
     for name, values in enumerate(held):

@@ -73,9 +73,9 @@ def compare(
     effort = effort or Effort()
     begun = time.monotonic()
     progress("reading", 0.0)
+    best = _best(a), _best(b)
     masks = _masks_of(a).but(masks)
-    a, b = _best(a), _best(b)
-    first, second = _runners(a, b, hints)
+    first, second = _runners(*best, hints)
     apart = misshaped(first, second)
     if apart is not None:
         return _comparison(first, second, begun, incomparable=str(apart))

@@ -22,7 +22,7 @@ class Folder:
 
     path: Path
     names: tuple[str, ...]
-    """The files' names without suffix, 2 before 10."""
+    """Of the pictures below images/, without suffix, 2 before 10."""
     images: tuple[Path, ...]
     masks: tuple[Path, ...]
     channels: int
@@ -32,9 +32,11 @@ class Folder:
     sizes: tuple[tuple[int, int], ...]
     """Height and width of each picture, in pixels."""
     skipped: tuple[str, ...]
-    """What else lies among the images and masks: hidden files, other suffixes, folders."""
+    """What else lies among the images and masks: hidden files, other suffixes, folders of one of the two alone."""
     blank: tuple[str, ...]
     """Masks that hold nothing but what is ignored, whose pairs are none of these."""
+    matched: str | None
+    """How the names of pictures and masks differ, by an example."""
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -43,12 +45,13 @@ class Folder:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What is left out, a line for each reason."""
+        """How names were matched, and what is left out, a line for each reason."""
         reasons = {
             "they are no pictures": self.skipped,
             f"they hold nothing but {self.classes.ignore}": self.blank,
         }
-        return tuple(f"left out, for {why}: {some(names)}" for why, names in reasons.items() if names)
+        left = tuple(f"left out, for {why}: {some(names)}" for why, names in reasons.items() if names)
+        return left if self.matched is None else (f"{len(self)} pairs, matched as {self.matched}", *left)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -74,7 +77,8 @@ class Folder:
         files = [*self.images, *self.masks]
         with ThreadPoolExecutor() as pool:
             for file, found in zip(files, pool.map(sha256_of, files), strict=True):
-                whole.update(f"{file.parent.name}/{file.name} {found}\n".encode(errors="surrogateescape"))
+                short = file.relative_to(self.path).as_posix()
+                whole.update(f"{short} {found}\n".encode(errors="surrogateescape"))
         return whole.hexdigest()
 
     def subset(self, indices: Sequence[int]) -> "Folder":
@@ -111,7 +115,7 @@ def open_folder(
     path = Path(path)
     wanted = masks.values if values is None else values
     classes = None if wanted is None else Classes(wanted, masks.ignore)
-    files = listed(path)
+    files = listed(path, masks.mask_suffix)
     found = _looked_at(files, channels, progress)
     problems = [*files.problems, *(problem for finding in found.values() for problem in finding.problems)]
     held = {name: finding.values - {masks.ignore} for name, finding in found.items()}
@@ -130,7 +134,8 @@ def open_folder(
         classes=classes or Classes(tuple(sorted(frozenset().union(*held.values()))), masks.ignore),
         sizes=tuple(found[name].size for name in names),
         skipped=files.skipped,
-        blank=tuple(f"masks/{files.masks[name].name}" for name in found if not held[name]),
+        blank=tuple(files.short(files.masks[name]) for name in found if not held[name]),
+        matched=files.matched,
     )
 
 
@@ -139,7 +144,7 @@ def _looked_at(files: Files, channels: int | None, progress: Progress) -> dict[s
     names, found = files.names, {}
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        looks = [pool.submit(look_at, files.images[name], files.masks[name], channels) for name in names]
+        looks = [pool.submit(look_at, files, name, channels) for name in names]
         for name, look in zip(names, looks, strict=True):
             found[name] = look.result()
             progress(f"{len(found)} of {len(names)} pairs checked", len(found) / len(names))
@@ -158,7 +163,7 @@ def _channel_problems(found: dict[str, PairState], channels: int | None) -> list
 
 def _value_problems(files: Files, held: dict[str, frozenset[int]], wanted: tuple[int, ...] | None) -> list[str]:
     """What is wrong with the values that the mask of each name holds, those that are ignored left out."""
-    by_file = {f"masks/{files.masks[name].name}": one for name, one in held.items()}
+    by_file = {files.short(files.masks[name]): one for name, one in held.items()}
     if not any(held.values()):
         return ["no mask holds anything but what is ignored; there is nothing to learn"]
     if wanted is not None:

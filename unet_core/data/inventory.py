@@ -3,28 +3,36 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unet_core.data.labels import values_of
+from unet_core.data.names import masks_by_image
 from unet_core.data.pictures import SUFFIXES, read_mask, read_picture
 from unet_core.errors import DataError, reason, shown
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a data folder by their names without suffix."""
+    """The files of a data folder by the pictures' names below images/, without suffix."""
 
+    path: Path
     images: Mapping[str, Path]
     masks: Mapping[str, Path]
     skipped: tuple[str, ...]
-    """What is no data: hidden files, other suffixes, folders."""
+    """What is no data: hidden files, other suffixes, folders that only images/ or only masks/ has."""
     problems: tuple[str, ...]
+    matched: str | None = None
+    """How the names of pictures and masks differ, by an example."""
 
     @property
     def names(self) -> list[str]:
         """Of the pairs, 2 before 10."""
         return sorted(self.images.keys() & self.masks.keys(), key=_natural)
+
+    def short(self, path: Path) -> str:
+        """The path within the data folder."""
+        return path.relative_to(self.path).as_posix()
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,12 @@ class PairState:
     """Of the mask."""
 
 
-def listed(path: Path) -> Files:
-    """The images and masks of a data folder; none of them is opened.
+def listed(path: Path, suffix: str | None = None) -> Files:
+    """The images and masks of a data folder and of the folders in it; none of them is opened.
+
+    Args:
+        path: the folder.
+        suffix: what stands behind a picture's name in its mask's; None: the names tell (`names.masks_by_image`).
 
     Raises:
         DataError: there is no such folder, or it cannot be listed.
@@ -53,64 +65,97 @@ def listed(path: Path) -> Files:
         raise DataError(
             f"{shown(path)}: has no {' and no '.join(missing)}; pictures belong in images/, masks in masks/"
         )
-    images, other, double = _by_stem(path / "images")
-    masks, other_masks, double_masks = _by_stem(path / "masks")
-    problems = [*double, *double_masks]
-    problems += [f"{_short(images[name])} has no mask" for name in sorted(images.keys() - masks.keys(), key=_natural)]
-    problems += [f"{_short(masks[name])} has no image" for name in sorted(masks.keys() - images.keys(), key=_natural)]
+    (images, *others), (masks, *other_masks) = (_by_name(path, kind) for kind in ("images", "masks"))
+    skipped, problems = (found + more for found, more in zip(others, other_masks, strict=True))
+    skipped += _one_sided(images, masks)
+    try:
+        mask_of = masks_by_image(images, masks, suffix)
+    except DataError as error:
+        raise DataError(f"{shown(path)}: {error}") from error
+    lone = sorted(images.keys() - mask_of.keys(), key=_natural)
+    spare = sorted(masks.keys() - set(mask_of.values()), key=_natural)
+    pairs = {image: masks[mask] for image, mask in mask_of.items()}
+    other = next((name for name in mask_of if mask_of[name] != name), None)
+    files = Files(path, images, pairs, tuple(skipped), ())
+    problems += [f"{files.short(images[name])} has no mask" for name in lone]
+    problems += [f"{files.short(masks[name])} has no image" for name in spare]
     if not images and not masks:
         problems = [f"holds no images: none of the files in images/ ends in {', '.join(SUFFIXES)}"]
-    return Files(images, masks, (*other, *other_masks), tuple(problems))
+    matched = None if other is None else f"{files.short(images[other])} with {files.short(pairs[other])}"
+    return replace(files, problems=tuple(problems), matched=matched)
 
 
-def look_at(image: Path, mask: Path, channels: int | None) -> PairState:
+def look_at(files: Files, name: str, channels: int | None) -> PairState:
     """Decode a pair and tell what it is.
 
     Args:
+        files: of the data folder.
+        name: of the pair.
         channels: that the picture must be able to have.
     """
     problems, picture, labels = [], None, None
+    image, mask = files.images[name], files.masks[name]
     try:
         picture = read_picture(image)
         have = picture.shape[2]
         if channels not in (None, have) and {channels, have} != {1, 3}:
-            problems.append(f"{_short(image)} has {have} channels where {channels} are wanted")
+            problems.append(f"{files.short(image)} has {have} channels where {channels} are wanted")
     except DataError as error:
-        problems.append(f"{_short(image)}: {str(error).removeprefix(f'{shown(image)}: ')}")
+        problems.append(f"{files.short(image)}: {str(error).removeprefix(f'{shown(image)}: ')}")
     try:
         labels = read_mask(mask)
     except DataError as error:
-        problems.append(f"{_short(mask)}: {str(error).removeprefix(f'{shown(mask)}: ')}")
+        problems.append(f"{files.short(mask)}: {str(error).removeprefix(f'{shown(mask)}: ')}")
     if picture is None or labels is None:
         return PairState(tuple(problems))
     size, other = picture.shape[:2], labels.shape
     if size != other:
-        problems.append(f"{_short(image)} is {size[0]}x{size[1]}, but {_short(mask)} is {other[0]}x{other[1]}")
+        problems.append(
+            f"{files.short(image)} is {size[0]}x{size[1]}, but {files.short(mask)} is {other[0]}x{other[1]}"
+        )
     return PairState(tuple(problems), picture.shape[2], (size[0], size[1]), values_of(labels))
 
 
-def _by_stem(folder: Path) -> tuple[dict[str, Path], list[str], list[str]]:
-    """The files by name without suffix, what is skipped, and the problems of two files of one name."""
+def _by_name(path: Path, kind: str) -> tuple[dict[str, Path], list[str], list[str]]:
+    """The files in a folder of a data folder by name, what is skipped, and the problems of two files of one name."""
     files: dict[str, Path] = {}
     skipped, problems = [], []
-    try:
-        entries = sorted(os.listdir(folder), key=_natural)
-    except OSError as error:
-        raise DataError(f"{shown(folder)}: cannot be listed: {reason(error)}") from error
-    for name in entries:
-        path = folder / name
-        if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
-            skipped.append(_short(path))
-        elif path.stem in files:
-            problems.append(f"{_short(files[path.stem])} and {_short(path)} have one name")
-        else:
-            files[path.stem] = path
+    waiting = [path / kind]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            entries = sorted(os.listdir(folder), key=_natural)
+        except OSError as error:
+            raise DataError(f"{shown(folder)}: cannot be listed: {reason(error)}") from error
+        for entry in entries:
+            file = folder / entry
+            short, name = file.relative_to(path).as_posix(), (folder / file.stem).relative_to(path / kind).as_posix()
+            hidden, data = entry.startswith("."), file.suffix.lower() in SUFFIXES
+            if not hidden and not data and file.is_dir() and not file.is_symlink() and any(file.iterdir()):
+                waiting.append(file)
+            elif hidden or not data:
+                skipped.append(short)
+            elif name in files:
+                problems.append(f"{files[name].relative_to(path).as_posix()} and {short} have one name")
+            else:
+                files[name] = file
     return files, skipped, problems
 
 
-def _short(path: Path) -> str:
-    """The path within the data folder."""
-    return f"{path.parent.name}/{path.name}"
+def _one_sided(images: dict[str, Path], masks: dict[str, Path]) -> list[str]:
+    """Take the folders out that one of the two alone has, unless nothing would be left; returns which."""
+    taken = []
+    both = {_folder(name) for name in images} & {_folder(name) for name in masks}
+    for kind, files in (("images", images), ("masks", masks)) if both else ():
+        lone = {folder for name in files if (folder := _folder(name)) and folder not in both}
+        for name in [name for name in files if _folder(name) in lone]:
+            del files[name]
+        taken += [f"{kind}/{folder}" for folder in sorted(lone, key=_natural)]
+    return taken
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def _natural(name: str) -> tuple[list[str | int], str]:

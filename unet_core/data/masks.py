@@ -23,6 +23,9 @@ class Masks:
     classes: int | None = field(default=None, metadata=OPTIONAL)
     """The masks hold the numbers of so many classes, from 0 up, whether each occurs or not. Left out: the numbers that
     occur are the classes."""
+    mask_suffix: str | None = field(default=None, metadata=OPTIONAL)
+    """What stands behind a picture's name in its mask's, as _mask in 7_mask.png. Left out: the names are the same, or
+    differ by a word that all masks, or all pictures, begin or end in."""
 
     def __post_init__(self) -> None:
         if self.ignore is not None and not 0 <= self.ignore <= 65535:
