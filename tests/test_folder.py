@@ -243,7 +243,7 @@ def test_a_folder_without_its_parts_is_refused(tmp_path):
     (tmp_path / "images").mkdir()
     refused(tmp_path, "has no masks/")
     (tmp_path / "masks").mkdir()
-    (tmp_path / "images" / "a.gif").touch()
+    (tmp_path / "images" / "a.ppm").touch()
     refused(tmp_path, r"holds no images: none of the files in images/ ends in \.png")
 
 

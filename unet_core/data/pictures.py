@@ -1,4 +1,4 @@
-"""Pictures and masks from PNG, JPEG and TIFF files, with the values that the files hold."""
+"""Pictures and masks from files of all formats that are read, with the values that the files hold."""
 
 import os
 import stat
@@ -13,7 +13,7 @@ from jaxtyping import Float, Integer, Shaped, UInt8
 from unet_core.data.decoded import Decoded
 from unet_core.errors import DataError, MissingFrameworkError, first_line, shown
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".npy", ".npz")
 """Of the files that are read, in lower case; what a file is, its content tells."""
 
 _DEPTHS = (np.uint8, np.uint16)
@@ -56,7 +56,7 @@ def as_float(picture: Shaped[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w c"]
 def read_mask(path: str | Path) -> Integer[np.ndarray, "h w"]:
     """A mask's values as they are stored, uint8 or uint16, upright: of a palette the indices, of 1 bit 0 and 1.
 
-    JPEG changes values, so a JPEG is read only as black and white: 0 and 255.
+    JPEG, and WebP with loss, change values, so these are read only as black and white: 0 and 255.
 
     Raises:
         DataError: the file is missing, damaged or too large, or its values are no numbers of classes.
@@ -65,7 +65,7 @@ def read_mask(path: str | Path) -> Integer[np.ndarray, "h w"]:
     with _naming(path):
         raster = _raster(path)
         if raster.lossy:
-            return _black_or_white(raster.samples)
+            return _black_or_white(raster)
         first = raster.samples[:, :, 0]
         if any((raster.samples[:, :, n] != first).any() for n in range(1, raster.samples.shape[2])):
             raise DataError("is a mask of colours; save the number of each pixel's class, as grey or with a palette")
@@ -122,19 +122,31 @@ def _raster(path: str | Path) -> Decoded:
 
 def _format(file: BinaryIO) -> tuple[Callable[[BinaryIO], Decoded], Callable[[BinaryIO], tuple[int, int]]]:
     """What reads a file of this kind, and what reads its size."""
-    head = file.read(8)
+    head = file.read(16)
     file.seek(0)
     if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         from unet_core.data.tiff import read_tiff, tiff_size
 
         return read_tiff, tiff_size
-    from unet_core.data.png_jpeg import jpeg_size, png_size, read_jpeg, read_png
+    if head.startswith((b"\x93NUMPY", b"PK\x03\x04")):
+        from unet_core.data import numpy_files
 
-    if head == b"\x89PNG\r\n\x1a\n":
-        return read_png, png_size
+        if head.startswith(b"PK"):
+            return numpy_files.read_npz, numpy_files.npz_size
+        return numpy_files.read_npy, numpy_files.npy_size
+    from unet_core.data import gif_bmp_webp, png_jpeg
+
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return png_jpeg.read_png, png_jpeg.png_size
     if head.startswith(b"\xff\xd8\xff"):
-        return read_jpeg, jpeg_size
-    raise DataError("is no PNG, JPEG or TIFF, whatever its name says")
+        return png_jpeg.read_jpeg, png_jpeg.jpeg_size
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return gif_bmp_webp.read_gif, gif_bmp_webp.gif_size
+    if head.startswith(b"BM"):
+        return gif_bmp_webp.read_bmp, gif_bmp_webp.bmp_size
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return gif_bmp_webp.read_webp, gif_bmp_webp.webp_size
+    raise DataError("is no PNG, JPEG, TIFF, GIF, BMP, WebP or NumPy array, whatever its name says")
 
 
 def _picture(raster: Decoded) -> np.ndarray:
@@ -170,11 +182,14 @@ def _whole(samples: np.ndarray) -> np.ndarray:
     return samples.astype(np.int64)
 
 
-def _black_or_white(samples: np.ndarray) -> np.ndarray:
+def _black_or_white(raster: Decoded) -> np.ndarray:
+    samples = raster.samples
     white = samples >= 128
     loss = np.where(white, 255 - samples, samples)
     if loss.max() > _LOSS or (white != white[:, :, :1]).any():
-        raise DataError("is a JPEG, which changes values, and not of black and white only; save masks as PNG")
+        raise DataError(
+            f"is a {raster.lossy}, which changes values, and not of black and white only; save masks as PNG"
+        )
     return white[:, :, 0].astype(np.uint8) * np.uint8(255)
 
 
