@@ -101,9 +101,11 @@ class OpenedNetwork:
         Raises:
             unet_core.DataError: the data cannot be used, has other classes, or lacks pictures of the run.
         """
-        values = self.settings.values if self.settings else None
+        values, coloured = (self.settings.values, self.settings.coloured) if self.settings else (None, False)
         masks = self.settings.recipe.masks.but(masks) if self.settings else masks
-        source = open_dataset(data, channels=self.config.in_channels, values=values, masks=masks, progress=progress)
+        source = open_dataset(
+            data, channels=self.config.in_channels, values=values, coloured=coloured, masks=masks, progress=progress
+        )
         if len(source.values) != len(self.values):
             raise DataError(
                 f"{data}: the masks have {len(source.values)} classes ({some(source.values)}), the network tells "

@@ -63,6 +63,9 @@ def train(
         start = None if recipe.start is None or begun else _start(Path(recipe.start), hints)
         if recipe.start is not None:
             recipe = dataclasses.replace(recipe, start=str(Path(recipe.start).resolve()))
+        if recipe.masks.colors is not None:
+            masks = dataclasses.replace(recipe.masks, colors=str(Path(recipe.masks.colors).resolve()))
+            recipe = dataclasses.replace(recipe, masks=masks)
         job = Job(backend, recipe, str(data), start, resume=resume, until=until, profile=profile)
         with open_run(out, job, machine=machine, progress=progress, tell=tell) as run:
             tell(str(run))

@@ -366,7 +366,7 @@ def test_another_number_may_be_ignored(tmp_path):
 def test_a_mask_of_which_all_is_ignored_is_left_out_and_told(tmp_path):
     data = open_folder(masks_of(tmp_path, (0, 1), (255,), (0, 255)), masks=Masks(ignore=255))
     assert data.names == ("0", "2")
-    assert data.remarks == ("left out, for they hold nothing but 255: masks/1.png",)
+    assert data.remarks == ("left out, for they hold nothing but what is ignored: masks/1.png",)
     assert data.pair(1).labels.max() == IGNORED
     refused(masks_of(tmp_path, (255,), (255,), (255,)), "no mask holds anything but what", masks=Masks(ignore=255))
 
@@ -388,10 +388,110 @@ def test_what_is_a_class_is_not_ignored(folder):
         open_folder(folder, values=(0, 255), masks=Masks(ignore=255))
 
 
-@pytest.mark.parametrize("given", [{"ignore": -1}, {"ignore": 65536}, {"classes": 1}, {"classes": 257}])
+@pytest.mark.parametrize("given", [{"ignore": -1}, {"ignore": "#12345"}, {"classes": 1}, {"classes": 257}])
 def test_numbers_that_no_mask_holds_are_refused(given):
-    with pytest.raises(ConfigError, match="give a number"):
+    with pytest.raises(ConfigError, match="give"):
         Masks(**given)
+
+
+RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
+
+
+def colours(*held, height=6, width=8):
+    """A mask in RGB of these colours, one row after the other."""
+    return np.repeat(np.resize(np.array(held, np.uint8), (height, 3))[:, None], width, 1)
+
+
+def coloured(folder, *masks):
+    for name, held in enumerate(masks):
+        put(folder, "images", f"{name}.png", picture())
+        put(folder, "masks", f"{name}.png", colours(*held))
+    return folder
+
+
+def test_colours_are_classes_in_their_order(tmp_path):
+    data = open_folder(coloured(tmp_path, [(0, 0, 0), RED], [(0, 0, 0)], [GREEN, (0, 0, 1)]))
+    assert data.classes.coloured
+    assert data.values == (0x000000, 0x000001, 0x00FF00, 0xFF0000)
+    np.testing.assert_array_equal(data.pair(0).labels[:, 0], [0, 3] * 3)
+    np.testing.assert_array_equal(data.pair(1).labels, 0)
+    np.testing.assert_array_equal(data.pair(2).labels[:, 0], [2, 1] * 3)
+    put(tmp_path, "masks", "1.png", colours(RED, (9, 9, 9)))
+    with pytest.raises(DataError, match=r"masks/1\.png: holds #090909, which is no class here"):
+        data.pair(1)
+
+
+def test_rgb_that_is_grey_throughout_holds_numbers(tmp_path):
+    """The control: not the format decides, but the colours."""
+    data = open_folder(coloured(tmp_path, [(0, 0, 0), WHITE], [WHITE, (128, 128, 128)]))
+    assert not data.classes.coloured
+    assert data.values == (0, 128, 255)
+
+
+def test_colours_beside_numbers_are_refused(tmp_path):
+    coloured(tmp_path, [(0, 0, 0), RED], [RED, GREEN])
+    put(tmp_path, "masks", "1.png", mask((0, 1)))
+    refused(tmp_path, r"masks/0\.png: is a mask of colours; .*--colors")
+    refused(tmp_path, r"masks/0\.png: is a mask of colours", masks=Masks(classes=3))
+
+
+def test_a_photograph_is_no_mask(tmp_path):
+    coloured(tmp_path, [RED, GREEN])
+    put(tmp_path, "images", "1.png", picture(30, 30))
+    put(tmp_path, "masks", "1.png", picture(30, 30, 3))
+    refused(tmp_path, r"the masks, as masks/1\.png, hold more than 64 colours; name those of classes \(--colors\)")
+
+
+def test_masks_of_one_colour_teach_nothing(tmp_path):
+    refused(coloured(tmp_path, [RED]), "every mask holds #ff0000 and nothing else")
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "colors.csv"
+    path.write_text("name,r,g,b\nroad,255,0,0\nsky,0,255,0\nnothing,0,0,0\n")
+    return Masks(colors=str(path))
+
+
+def test_a_table_names_the_classes_in_its_order(tmp_path, table):
+    coloured(tmp_path, [(0, 0, 0), RED])
+    image = Image.new("P", (8, 6), 7)
+    image.putpalette([0] * 21 + [0, 255, 0])
+    put(tmp_path, "images", "1.png", picture())
+    image.save(tmp_path / "masks" / "1.png")
+    data = open_folder(tmp_path, masks=table)
+    assert (data.values, data.classes.names) == ((0xFF0000, 0x00FF00, 0), ("road", "sky", "nothing"))
+    np.testing.assert_array_equal(data.pair(0).labels[:, 0], [2, 0] * 3)
+    np.testing.assert_array_equal(data.pair(1).labels, 1)
+    put(tmp_path, "masks", "1.png", colours(RED, (0, 254, 0)))
+    refused(tmp_path, r"masks/1\.png holds #00fe00 where masks of #ff0000/#00ff00/#000000 are wanted", masks=table)
+
+
+def test_smeared_colours_are_the_nearest_of_the_table(tmp_path, table):
+    smeared = colours(*[(0, 0, 0)] * 16, *[RED] * 16, *[GREEN] * 16, height=48, width=40)
+    put(tmp_path, "images", "1.png", picture(48, 40))
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(smeared).save(tmp_path / "masks" / "1.jpg", quality=60)
+    assert len(np.unique(np.asarray(Image.open(tmp_path / "masks" / "1.jpg")))) > 3, "the control: it is smeared"
+    found = open_folder(tmp_path, masks=table).pair(0).labels
+    np.testing.assert_array_equal(found, np.repeat([2, 0, 1], 16)[:, None].repeat(40, 1))
+    refused(tmp_path, r"masks/1\.jpg: is a JPEG, which changes values, .* \(--colors\)")
+
+
+def test_a_colour_may_be_ignored(tmp_path, table):
+    coloured(tmp_path, [(0, 0, 0), RED, WHITE], [WHITE])
+    data = open_folder(tmp_path, masks=Masks(ignore="#ffffff"))
+    assert (data.values, data.names, data.blank) == ((0, 0xFF0000), ("0",), ("masks/1.png",))
+    np.testing.assert_array_equal(data.pair(0).labels[:, 0], [0, 1, IGNORED] * 2)
+    both = open_folder(tmp_path, masks=Masks(ignore="#FFFFFF").but(table))
+    np.testing.assert_array_equal(both.pair(0).labels[:, 0], [2, 0, IGNORED] * 2)
+    with pytest.raises(ConfigError, match="ignore 255: the masks are of colours; give #rrggbb"):
+        open_folder(tmp_path, masks=Masks(ignore=255))
+
+
+def test_a_colour_is_not_ignored_among_numbers(folder):
+    with pytest.raises(ConfigError, match="ignore #ffffff: the masks are of numbers; give a number"):
+        open_folder(folder, masks=Masks(ignore="#ffffff"))
 
 
 def test_the_caller_is_told_how_far_it_is(folder):

@@ -291,6 +291,29 @@ def test_the_number_of_classes_decides_the_network(uncertain, tmp_path, capsys):
     assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["iou"]) == 3
 
 
+@mostly_torch
+def test_masks_of_colours_are_predicted_in_these_colours(backend, cells, tmp_path, capsys):
+    folder, table, run, out = (tmp_path / name for name in ("data", "colors.csv", "run", "out"))
+    shutil.copytree(cells, folder)
+    colours = np.array([[0, 0, 90], [200, 100, 0]], np.uint8)
+    for path in (folder / "masks").iterdir():
+        Image.fromarray(colours[np.asarray(Image.open(path)) // 255]).save(path)
+    table.write_text("cell,200,100,0\nground,#00005a\n")
+    given = ["--backend", backend, "--data", folder, "--out", run, "--colors", table, *RECIPE]
+    assert main(["train", *map(str, given)]) == 0
+    assert "masks hold #c86400/#00005a" in capsys.readouterr().out
+    table.unlink()
+    assert main(["train", "--resume", "--out", str(run), "--steps", "5"]) == 0
+    assert main(["predict", str(run), str(folder / "images"), "--out", str(out), "--probabilities"]) == 0
+    for path in out.glob("*.png"):
+        expected = colours[::-1][(np.load(path.with_suffix(".npy"))[..., 0] > 0.5).astype(int)]
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), expected)
+    capsys.readouterr()
+    assert main(["eval", str(run), "--data", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert told.index("cell") < told.index("ground")
+
+
 def test_the_built_in_pictures_take_no_options_on_masks(tmp_path, capsys):
     given = ["train", "--backend", "torch", "--data", "synthetic", "--out", tmp_path / "run", "--ignore", "255"]
     assert "the options on masks are for a data folder" in refused(given, capsys)

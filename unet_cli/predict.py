@@ -16,6 +16,7 @@ from unet_core.training.settings import Loss
 
 if TYPE_CHECKING:
     from conversion.inference import OpenedNetwork
+    from unet_core.data.dataset import Dataset
     from unet_core.prediction.evaluation import Bands
 
 
@@ -93,6 +94,7 @@ class Predict(Computing):
                             self.out,
                             wanted=wanted,
                             values=network.values,
+                            coloured=network.settings is not None and network.settings.coloured,
                             output=network.output,
                         )
                         done += 1
@@ -140,5 +142,13 @@ class Eval(Computing):
         if self.json:
             print(json.dumps(found.to_dict()))
         else:
-            print_evaluation(found, source.values, len(source))
+            print_evaluation(found, _class_names(network, source), len(source))
         return 0
+
+
+def _class_names(network: "OpenedNetwork", source: "Dataset") -> Sequence[str]:
+    """What the classes are called, or else what stands for them in the masks."""
+    from unet_core.data.labels import in_words
+
+    names = network.settings.class_names if network.settings else source.classes.names
+    return names or [in_words([value], coloured=source.classes.coloured) for value in source.values]

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from unet_core.data.folder import open_folder
+from unet_core.data.labels import Classes
 from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.synthetic import Synthetic
 from unet_core.errors import DataError
@@ -34,6 +35,10 @@ class Dataset(Protocol):
         """What the masks' pixels hold, by class."""
 
     @property
+    def classes(self) -> Classes:
+        """The same, and whether these are colours, what is ignored, and what the classes are called."""
+
+    @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """Height and width of every picture, in pixels."""
 
@@ -58,6 +63,7 @@ def open_dataset(
     *,
     channels: int | None = None,
     values: tuple[int, ...] | None = None,
+    coloured: bool = False,
     masks: Masks = AS_FOUND,
     progress: Progress = silent,
 ) -> Dataset:
@@ -67,6 +73,7 @@ def open_dataset(
         data: the folder with `images/` and `masks/`; or "synthetic", where no folder has that name.
         channels: that the pictures are to have; None: what they have.
         values: what the masks' pixels may hold; None: what `masks` says.
+        coloured: `values` are colours, 0xRRGGBB.
         masks: how the masks of a folder are read.
         progress: is told how far the check is.
 
@@ -75,7 +82,7 @@ def open_dataset(
     """
     if data == SYNTHETIC and not Path(data).exists():
         return Synthetic(channels=channels or 1)
-    return open_folder(Path(data), channels=channels, values=values, masks=masks, progress=progress)
+    return open_folder(Path(data), channels=channels, values=values, coloured=coloured, masks=masks, progress=progress)
 
 
 def split(source: Dataset, validation: float) -> tuple[Dataset, Dataset]:

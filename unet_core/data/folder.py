@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from unet_core.data.colour_table import read_table
 from unet_core.data.inventory import Files, PairState, listed, look_at
-from unet_core.data.labels import Classes, strange_values, value_problem
+from unet_core.data.labels import Classes, value_problem
 from unet_core.data.masks import AS_FOUND, Masks
-from unet_core.data.pictures import Pair, read_mask, read_picture
+from unet_core.data.pictures import OF_COLOURS, Pair, read_colours, read_mask, read_picture
 from unet_core.errors import DataError, shown, some
 from unet_core.files import sha256_of
 from unet_core.progress import Progress, silent
@@ -48,7 +49,7 @@ class Folder:
         """How names were matched, and what is left out, a line for each reason."""
         reasons = {
             "they are no pictures": self.skipped,
-            f"they hold nothing but {self.classes.ignore}": self.blank,
+            "they hold nothing but what is ignored": self.blank,
         }
         left = tuple(f"left out, for {why}: {some(names)}" for why, names in reasons.items() if names)
         return left if self.matched is None else (f"{len(self)} pairs, matched as {self.matched}", *left)
@@ -63,13 +64,14 @@ class Folder:
             DataError: a file has changed since the folder was opened.
         """
         image = read_picture(self.images[index], self.channels)
-        mask = read_mask(self.masks[index])
+        file, classes = self.masks[index], self.classes
+        mask = read_colours(file, classes.known) if classes.coloured else read_mask(file)
         if image.shape[:2] != self.sizes[index] or mask.shape != self.sizes[index]:
             raise DataError(f"{shown(self.images[index])}: it or its mask has another size than before; start anew")
         try:
-            return Pair(image, self.classes.labels(mask))
+            return Pair(image, classes.labels(mask))
         except DataError as error:
-            raise DataError(f"{shown(self.masks[index])}: {error}") from error
+            raise DataError(f"{shown(file)}: {error}") from error
 
     def digest(self) -> str:
         """A sha256 of all names and files."""
@@ -97,6 +99,7 @@ def open_folder(
     *,
     channels: int | None = None,
     values: tuple[int, ...] | None = None,
+    coloured: bool = False,
     masks: Masks = AS_FOUND,
     progress: Progress = silent,
 ) -> Folder:
@@ -105,6 +108,7 @@ def open_folder(
     Args:
         channels: of every picture; 1 makes grey of RGB, 3 repeats grey; None: 1 if all are grey, 3 if any is RGB.
         values: what stands for each class in the masks, ascending; None: what `masks` says.
+        coloured: `values` are colours, 0xRRGGBB.
         masks: how the masks are read.
         progress: is told how many pairs are checked.
 
@@ -113,17 +117,14 @@ def open_folder(
         MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
     """
     path = Path(path)
-    wanted = masks.values if values is None else values
-    classes = None if wanted is None else Classes(wanted, masks.ignore)
+    told = _told(values, coloured, masks)
     files = listed(path, masks.mask_suffix)
-    found = _looked_at(files, channels, progress)
-    problems = [*files.problems, *(problem for finding in found.values() for problem in finding.problems)]
-    held = {name: finding.values - {masks.ignore} for name, finding in found.items()}
-    if not problems:  # of half the files these would tell too much or too little
-        problems = [*_channel_problems(found, channels), *_value_problems(files, held, wanted)]
-    if problems:
-        total = f"{len(problems)} problems: " if len(problems) > 1 else ""
-        raise DataError(f"{shown(path)}: {total}{some(problems)}")
+    found = _looked_at(files, channels, told.known if told is not None and told.coloured else None, progress)
+    # Of half the files what follows would tell too much or too little.
+    _refuse(path, [*files.problems, *(problem for finding in found.values() for problem in finding.problems)])
+    classes, held, problems = _classes(files, found, told, masks)
+    _refuse(path, [*_channel_problems(found, channels), *problems])
+    assert classes is not None  # for there is no problem
     names = [name for name in found if held[name]]
     return Folder(
         path=path,
@@ -131,7 +132,7 @@ def open_folder(
         images=tuple(files.images[name] for name in names),
         masks=tuple(files.masks[name] for name in names),
         channels=channels or max(finding.channels for finding in found.values()),
-        classes=classes or Classes(tuple(sorted(frozenset().union(*held.values()))), masks.ignore),
+        classes=classes,
         sizes=tuple(found[name].size for name in names),
         skipped=files.skipped,
         blank=tuple(files.short(files.masks[name]) for name in found if not held[name]),
@@ -139,12 +140,30 @@ def open_folder(
     )
 
 
-def _looked_at(files: Files, channels: int | None, progress: Progress) -> dict[str, PairState]:
+def _told(values: tuple[int, ...] | None, coloured: bool, masks: Masks) -> Classes | None:
+    """The classes, where they are known before a mask is read."""
+    if values is not None:
+        return Classes(values, masks.ignored(coloured=coloured), coloured)
+    if masks.colors is not None:
+        codes, names = read_table(masks.colors)
+        return Classes(codes, masks.ignored(coloured=True), True, names)
+    return None if masks.values is None else Classes(masks.values, masks.ignored(coloured=False))
+
+
+def _refuse(path: Path, problems: list[str]) -> None:
+    if problems:
+        total = f"{len(problems)} problems: " if len(problems) > 1 else ""
+        raise DataError(f"{shown(path)}: {total}{some(problems)}")
+
+
+def _looked_at(
+    files: Files, channels: int | None, colours: Sequence[int] | None, progress: Progress
+) -> dict[str, PairState]:
     """What each pair shows, several decoded at a time."""
     names, found = files.names, {}
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        looks = [pool.submit(look_at, files, name, channels) for name in names]
+        looks = [pool.submit(look_at, files, name, channels, colours) for name in names]
         for name, look in zip(names, looks, strict=True):
             found[name] = look.result()
             progress(f"{len(found)} of {len(names)} pairs checked", len(found) / len(names))
@@ -161,12 +180,23 @@ def _channel_problems(found: dict[str, PairState], channels: int | None) -> list
     return [f"the pictures have different numbers of channels: {counts}; save all in one way"]
 
 
-def _value_problems(files: Files, held: dict[str, frozenset[int]], wanted: tuple[int, ...] | None) -> list[str]:
-    """What is wrong with the values that the mask of each name holds, those that are ignored left out."""
+def _classes(
+    files: Files, found: dict[str, PairState], told: Classes | None, masks: Masks
+) -> tuple[Classes | None, dict[str, frozenset[int]], list[str]]:
+    """The classes, what each mask holds of them, and what is wrong with it."""
+    of_colours = [name for name, finding in found.items() if finding.values is None]
+    if of_colours and (told is not None or any(finding.colours is None for finding in found.values())):
+        return None, {}, [f"{files.short(files.masks[name])}: {OF_COLOURS}" for name in of_colours]
+    coloured = bool(of_colours) if told is None else told.coloured
+    ignored = masks.ignored(coloured=coloured)
+    values = {name: finding.colours if of_colours else finding.values for name, finding in found.items()}
+    held = {name: (one or frozenset()) - {ignored} for name, one in values.items()}
     by_file = {files.short(files.masks[name]): one for name, one in held.items()}
     if not any(held.values()):
-        return ["no mask holds anything but what is ignored; there is nothing to learn"]
-    if wanted is not None:
-        return strange_values(by_file, wanted)
-    problem = value_problem(by_file)
-    return [problem] if problem else []
+        return None, held, ["no mask holds anything but what is ignored; there is nothing to learn"]
+    if told is not None:
+        return told, held, told.strange(by_file)
+    problem = value_problem(by_file, coloured=coloured)
+    if problem is not None:
+        return None, held, [problem]
+    return Classes(tuple(sorted(frozenset().union(*held.values()))), ignored, coloured), held, []

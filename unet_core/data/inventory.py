@@ -2,13 +2,14 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unet_core.data.labels import values_of
+from unet_core.data.masks import MOST_CLASSES
 from unet_core.data.names import masks_by_image
-from unet_core.data.pictures import SUFFIXES, read_mask, read_picture
+from unet_core.data.pictures import SUFFIXES, read_colours, read_either, read_picture
 from unet_core.errors import DataError, reason, shown
 
 
@@ -44,8 +45,10 @@ class PairState:
     """Of the picture's file."""
     size: tuple[int, int] = (0, 0)
     """Height and width, in pixels."""
-    values: frozenset[int] = frozenset()
-    """Of the mask."""
+    values: frozenset[int] | None = frozenset()
+    """Of the mask: its numbers, or, where it was read by them, its colours; None where it has colours alone."""
+    colours: frozenset[int] | None = None
+    """Of a mask in RGB, of which nobody said how it is to be read."""
 
 
 def listed(path: Path, suffix: str | None = None) -> Files:
@@ -85,13 +88,14 @@ def listed(path: Path, suffix: str | None = None) -> Files:
     return replace(files, problems=tuple(problems), matched=matched)
 
 
-def look_at(files: Files, name: str, channels: int | None) -> PairState:
+def look_at(files: Files, name: str, channels: int | None, colours: Sequence[int] | None = None) -> PairState:
     """Decode a pair and tell what it is.
 
     Args:
         files: of the data folder.
         name: of the pair.
         channels: that the picture must be able to have.
+        colours: those by which the mask is read; None: by numbers, if it has such.
     """
     problems, picture, labels = [], None, None
     image, mask = files.images[name], files.masks[name]
@@ -103,7 +107,8 @@ def look_at(files: Files, name: str, channels: int | None) -> PairState:
     except DataError as error:
         problems.append(f"{files.short(image)}: {str(error).removeprefix(f'{shown(image)}: ')}")
     try:
-        labels = read_mask(mask)
+        numbers, seen = read_either(mask) if colours is None else (read_colours(mask, colours), None)
+        labels = seen if numbers is None else numbers
     except DataError as error:
         problems.append(f"{files.short(mask)}: {str(error).removeprefix(f'{shown(mask)}: ')}")
     if picture is None or labels is None:
@@ -113,7 +118,9 @@ def look_at(files: Files, name: str, channels: int | None) -> PairState:
         problems.append(
             f"{files.short(image)} is {size[0]}x{size[1]}, but {files.short(mask)} is {other[0]}x{other[1]}"
         )
-    return PairState(tuple(problems), picture.shape[2], (size[0], size[1]), values_of(labels))
+    values = None if numbers is None else values_of(numbers)
+    held = None if seen is None else frozenset(sorted(values_of(seen))[: MOST_CLASSES + 1])  # of a photograph enough
+    return PairState(tuple(problems), picture.shape[2], (size[0], size[1]), values, held)
 
 
 def _by_name(path: Path, kind: str) -> tuple[dict[str, Path], list[str], list[str]]:

@@ -2,19 +2,26 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Integer, Shaped, UInt8
+from jaxtyping import Float, Integer, Shaped, UInt8, UInt32
 
+from unet_core.data.colours import nearest, packed
 from unet_core.data.decoded import Decoded
 from unet_core.errors import DataError, MissingFrameworkError, first_line, shown
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".npy", ".npz")
 """Of the files that are read, in lower case; what a file is, its content tells."""
+
+OF_COLOURS = (
+    "is a mask of colours; save the number of each pixel's class, as grey or with a palette, or name the colours "
+    "(--colors)"
+)
+"""Of a mask where numbers are wanted."""
 
 _DEPTHS = (np.uint8, np.uint16)
 _LOSS = 48
@@ -63,15 +70,50 @@ def read_mask(path: str | Path) -> Integer[np.ndarray, "h w"]:
         MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
     """
     with _naming(path):
+        return _numbers(_raster(path))
+
+
+def read_colours(path: str | Path, among: Sequence[int]) -> UInt32[np.ndarray, "h w"]:
+    """A mask's colours as they are seen, as numbers 0xRRGGBB: of a palette its colours, of grey the greys.
+
+    Args:
+        path: the file.
+        among: colours, the nearest of which is taken where the file's compression changes values.
+
+    Raises:
+        DataError: the file is missing, damaged or too large, or not of 8 bits, grey or RGB.
+        MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
+    """
+    with _naming(path):
         raster = _raster(path)
-        if raster.lossy:
-            return _black_or_white(raster)
-        first = raster.samples[:, :, 0]
-        if any((raster.samples[:, :, n] != first).any() for n in range(1, raster.samples.shape[2])):
-            raise DataError("is a mask of colours; save the number of each pixel's class, as grey or with a palette")
-        if first.dtype.kind == "f":
-            first = _whole(first)
-        return np.ascontiguousarray(_unsigned(first))
+        seen = _picture(raster)
+        if seen.dtype != np.uint8 or seen.shape[2] not in (1, 3):
+            raise DataError("is no mask of colours, which has 8 bits, and is RGB")
+        codes = packed(_with_channels(seen, 3))
+        return nearest(codes, among) if raster.lossy else codes
+
+
+class EitherMask(NamedTuple):
+    """A mask, whichever kind it is of."""
+
+    numbers: Integer[np.ndarray, "h w"] | None
+    """As of `read_mask`; None where the pixels have colours."""
+    colours: UInt32[np.ndarray, "h w"] | None
+    """As of `read_colours`; None where the file is not RGB."""
+
+
+def read_either(path: str | Path) -> EitherMask:
+    """A mask as numbers, as colours, or as both, where each of its pixels is grey.
+
+    Raises:
+        DataError: as `read_mask`, but for a mask of colours.
+        MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
+    """
+    with _naming(path):
+        raster = _raster(path)
+        if raster.lossy or raster.samples.dtype != np.uint8 or raster.samples.shape[2] != 3:
+            return EitherMask(_numbers(raster), None)
+        return EitherMask(None if _has_colours(raster) else _numbers(raster), packed(raster.samples))
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:
@@ -166,6 +208,20 @@ def _picture(raster: Decoded) -> np.ndarray:
     return _unsigned(raster.samples)
 
 
+def _has_colours(raster: Decoded) -> bool:
+    first = raster.samples[:, :, 0]
+    return any((raster.samples[:, :, n] != first).any() for n in range(1, raster.samples.shape[2]))
+
+
+def _numbers(raster: Decoded) -> np.ndarray:
+    if raster.lossy:
+        return _black_or_white(raster)
+    if _has_colours(raster):
+        raise DataError(OF_COLOURS)
+    first = raster.samples[:, :, 0]
+    return np.ascontiguousarray(_unsigned(_whole(first) if first.dtype.kind == "f" else first))
+
+
 def _unsigned(samples: np.ndarray) -> np.ndarray:
     """Integers of any type as uint8 or uint16, if they fit."""
     if samples.dtype in _DEPTHS:
@@ -188,7 +244,8 @@ def _black_or_white(raster: Decoded) -> np.ndarray:
     loss = np.where(white, 255 - samples, samples)
     if loss.max() > _LOSS or (white != white[:, :, :1]).any():
         raise DataError(
-            f"is a {raster.lossy}, which changes values, and not of black and white only; save masks as PNG"
+            f"is a {raster.lossy}, which changes values, and not of black and white only; save masks as PNG, or name "
+            "their colours (--colors)"
         )
     return white[:, :, 0].astype(np.uint8) * np.uint8(255)
 

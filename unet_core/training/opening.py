@@ -130,7 +130,10 @@ def _checked(path: Path, job: Job, old: RunConfig | None, progress: Progress, te
         start = read(path / START)
     values = old.values if old else None
     channels = start.config.in_channels if start else None
-    source = open_dataset(data, channels=channels, values=values, masks=recipe.masks, progress=progress)
+    coloured = old is not None and old.coloured
+    source = open_dataset(
+        data, channels=channels, values=values, coloured=coloured, masks=recipe.masks, progress=progress
+    )
     if isinstance(source, Synthetic) and recipe.masks != AS_FOUND:
         raise DataError(f"{data}: its masks are as they are; the options on masks are for a data folder")
     for line in source.remarks:
@@ -145,6 +148,8 @@ def _checked(path: Path, job: Job, old: RunConfig | None, progress: Progress, te
         digest=source.digest(),
         channels=source.channels,
         values=tuple(source.values),
+        coloured=source.classes.coloured,
+        class_names=old.class_names if old else source.classes.names,
         versions=old.versions if old else versions_of(job.backend),
         switches=old.switches if old else (),
     )

@@ -60,6 +60,10 @@ class RunConfig:
     """Of the pictures."""
     values: tuple[int, ...]
     """What the masks' pixels hold, by class."""
+    coloured: bool = field(default=False, metadata=OPTIONAL)
+    """The values are colours, 0xRRGGBB."""
+    class_names: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    """What the classes are called, where the table of their colours said."""
     versions: dict[str, str] = field(default_factory=dict, compare=False, metadata=OPTIONAL)
     """Of the packages that started the run, or that it was moved to."""
     switches: tuple[tuple[int, Backend], ...] = field(default=(), metadata=OPTIONAL)
@@ -151,7 +155,9 @@ class Run:
 
     def __str__(self) -> str:
         network, ignored = self.start.config, self.recipe.masks.ignore
-        values = in_words(self.settings.values) + (f", and {ignored}, which is ignored" if ignored is not None else "")
+        values = in_words(self.settings.values, coloured=self.settings.coloured) + (
+            f", and {ignored}, which is ignored" if ignored is not None else ""
+        )
         title = network.title if isinstance(network, Graph) else f"UNet {'-'.join(map(str, network.features))}"
         return (
             f"{len(self.training)} pictures to train on, {len(self.validation)} to validate on, {network.in_channels} "
