@@ -115,7 +115,14 @@ class OpenedNetwork:
             return source
         if self.settings is None:
             raise DataError(f"--only {only}: is for the folder of a run")
+        other = self.settings.recipe.split.validation_data
+        if other is not None:
+            raise DataError(
+                f"--only {only}: all of {other} was validated on; give that as --data, or {self.settings.data}"
+            )
         names: tuple[str, ...] = getattr(self.settings, only)
+        if not names:
+            raise DataError(f"--only {only}: the run validated on nothing (--validation 0)")
         gone = set(names) - set(source.names)
         if gone:
             raise DataError(f"{data}: lacks the run's pictures {some(sorted(gone))}")

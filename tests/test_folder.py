@@ -326,6 +326,20 @@ def test_folders_of_one_side_alone_are_no_pairs(tmp_path):
     refused(tmp_path, r"2 problems: images/a/1\.png has no mask, masks/1\.png has no image")
 
 
+def test_pictures_without_a_mask_are_left_out_where_that_is_said(folder):
+    for name in ("3", "4"):
+        put(folder, "images", f"{name}.png", picture())
+    refused(folder, "2 problems: images/3.png has no mask, images/4.png has no mask")
+    data = open_folder(folder, masks=Masks(skip_unlabelled=True))
+    assert data.names == ("1", "2", "10")
+    assert data.remarks == ("left out, for they have no mask: images/3.png, images/4.png",)
+    (folder / "images" / "1.png").unlink()
+    refused(folder, r"masks/1\.png has no image", masks=Masks(skip_unlabelled=True))
+    for name in ("1", "2", "10"):
+        (folder / "masks" / f"{name}.png").unlink()
+    refused(folder, "4 problems: images/2.png has no mask", masks=Masks(skip_unlabelled=True))
+
+
 def masks_of(folder, *held):
     """The masks of as many pairs, with these values."""
     for name, values in enumerate(held):

@@ -10,8 +10,9 @@ from unet_compare.limits import LEAST_BAND, Perturbation
 from unet_compare.trajectories.runs import distance, runs_of, start_of, trained_side_by_side
 from unet_compare.trajectories.verdict import UNIT, parts_of, start_difference, verdict_of
 from unet_core.data.batches import Examples
-from unet_core.data.dataset import Dataset, split
+from unet_core.data.dataset import Dataset
 from unet_core.data.masks import AS_FOUND, Masks
+from unet_core.data.splitting import split
 from unet_core.errors import UNetError
 from unet_core.progress import Progress, silent
 from unet_core.training.settings import Optimizer, check_choice

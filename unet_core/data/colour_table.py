@@ -1,12 +1,12 @@
 """The table in which a person wrote which colour stands for which class."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 from unet_core.data.colours import hexadecimal
 from unet_core.data.masks import MOST_CLASSES, colour_code
-from unet_core.errors import ConfigError, DataError, reason, shown
+from unet_core.data.tables import lines_of
+from unet_core.errors import ConfigError, DataError, shown
 
 
 def read_table(path: str | Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -17,13 +17,7 @@ def read_table(path: str | Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
     Raises:
         DataError: the file cannot be read, or is no such table.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except OSError as error:
-        raise DataError(f"{shown(path)}: cannot be read: {reason(error)}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{shown(path)}: is no table of colours; save it as CSV") from error
+    lines = lines_of(path, "colours")
     if lines and _code(lines[0]) is None and lines[0][0].lower() in ("name", "class"):
         lines = lines[1:]
     codes = [_code(line) for line in lines]

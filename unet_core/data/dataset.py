@@ -11,7 +11,6 @@ from unet_core.data.folder import open_folder
 from unet_core.data.labels import Classes
 from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.synthetic import Synthetic
-from unet_core.errors import DataError
 from unet_core.progress import Progress, silent
 
 SYNTHETIC = "synthetic"
@@ -83,25 +82,3 @@ def open_dataset(
     if data == SYNTHETIC and not Path(data).exists():
         return Synthetic(channels=channels or 1)
     return open_folder(Path(data), channels=channels, values=values, coloured=coloured, masks=masks, progress=progress)
-
-
-def split(source: Dataset, validation: float) -> tuple[Dataset, Dataset]:
-    """The pictures to train on, and the last ones in order of their names, to validate on.
-
-    Args:
-        source: all of them.
-        validation: how many are for validation: a part of them where below 1, rounded down, but one at least.
-
-    Raises:
-        DataError: one of the two would be empty.
-    """
-    count = 0
-    if 0 < validation < len(source):
-        count = int(validation) if validation >= 1 else max(int(len(source) * validation), 1)
-    if not 0 < count < len(source):
-        raise DataError(
-            f"--validation {validation:g}: of {len(source)} pictures this leaves none to train or none to validate on; "
-            "give a part below 1, or a smaller number"
-        )
-    order = range(len(source))
-    return source.subset(order[:-count]), source.subset(order[-count:])

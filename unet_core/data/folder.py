@@ -36,6 +36,8 @@ class Folder:
     """What else lies among the images and masks: hidden files, other suffixes, folders of one of the two alone."""
     blank: tuple[str, ...]
     """Masks that hold nothing but what is ignored, whose pairs are none of these."""
+    unlabelled: tuple[str, ...]
+    """Images without a mask, which are left out as well."""
     matched: str | None
     """How the names of pictures and masks differ, by an example."""
 
@@ -49,6 +51,7 @@ class Folder:
         """How names were matched, and what is left out, a line for each reason."""
         reasons = {
             "they are no pictures": self.skipped,
+            "they have no mask": self.unlabelled,
             "they hold nothing but what is ignored": self.blank,
         }
         left = tuple(f"left out, for {why}: {some(names)}" for why, names in reasons.items() if names)
@@ -118,7 +121,7 @@ def open_folder(
     """
     path = Path(path)
     told = _told(values, coloured, masks)
-    files = listed(path, masks.mask_suffix)
+    files = listed(path, masks)
     found = _looked_at(files, channels, told.known if told is not None and told.coloured else None, progress)
     # Of half the files what follows would tell too much or too little.
     _refuse(path, [*files.problems, *(problem for finding in found.values() for problem in finding.problems)])
@@ -136,6 +139,7 @@ def open_folder(
         sizes=tuple(found[name].size for name in names),
         skipped=files.skipped,
         blank=tuple(files.short(files.masks[name]) for name in found if not held[name]),
+        unlabelled=files.unlabelled,
         matched=files.matched,
     )
 

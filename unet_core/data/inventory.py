@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unet_core.data.labels import values_of
-from unet_core.data.masks import MOST_CLASSES
+from unet_core.data.masks import AS_FOUND, MOST_CLASSES, Masks
 from unet_core.data.names import masks_by_image
 from unet_core.data.pictures import SUFFIXES, read_colours, read_either, read_picture
 from unet_core.errors import DataError, reason, shown
@@ -23,6 +23,8 @@ class Files:
     skipped: tuple[str, ...]
     """What is no data: hidden files, other suffixes, folders that only images/ or only masks/ has."""
     problems: tuple[str, ...]
+    unlabelled: tuple[str, ...] = ()
+    """Images without a mask."""
     matched: str | None = None
     """How the names of pictures and masks differ, by an example."""
 
@@ -51,12 +53,12 @@ class PairState:
     """Of a mask in RGB, of which nobody said how it is to be read."""
 
 
-def listed(path: Path, suffix: str | None = None) -> Files:
+def listed(path: Path, how: Masks = AS_FOUND) -> Files:
     """The images and masks of a data folder and of the folders in it; none of them is opened.
 
     Args:
         path: the folder.
-        suffix: what stands behind a picture's name in its mask's; None: the names tell (`names.masks_by_image`).
+        how: which mask is a picture's, and what becomes of a picture without one.
 
     Raises:
         DataError: there is no such folder, or it cannot be listed.
@@ -72,7 +74,7 @@ def listed(path: Path, suffix: str | None = None) -> Files:
     skipped, problems = (found + more for found, more in zip(others, other_masks, strict=True))
     skipped += _one_sided(images, masks)
     try:
-        mask_of = masks_by_image(images, masks, suffix)
+        mask_of = masks_by_image(images, masks, how.mask_suffix)
     except DataError as error:
         raise DataError(f"{shown(path)}: {error}") from error
     lone = sorted(images.keys() - mask_of.keys(), key=_natural)
@@ -80,12 +82,14 @@ def listed(path: Path, suffix: str | None = None) -> Files:
     pairs = {image: masks[mask] for image, mask in mask_of.items()}
     other = next((name for name in mask_of if mask_of[name] != name), None)
     files = Files(path, images, pairs, tuple(skipped), ())
-    problems += [f"{files.short(images[name])} has no mask" for name in lone]
+    unlabelled = tuple(files.short(images[name]) for name in lone)
+    if not how.skip_unlabelled or not pairs:
+        problems += [f"{image} has no mask" for image in unlabelled]
     problems += [f"{files.short(masks[name])} has no image" for name in spare]
     if not images and not masks:
         problems = [f"holds no images: none of the files in images/ ends in {', '.join(SUFFIXES)}"]
     matched = None if other is None else f"{files.short(images[other])} with {files.short(pairs[other])}"
-    return replace(files, problems=tuple(problems), matched=matched)
+    return replace(files, problems=tuple(problems), matched=matched, unlabelled=unlabelled)
 
 
 def look_at(files: Files, name: str, channels: int | None, colours: Sequence[int] | None = None) -> PairState:

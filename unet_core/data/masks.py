@@ -31,6 +31,8 @@ class Masks:
     mask_suffix: str | None = field(default=None, metadata=OPTIONAL)
     """What stands behind a picture's name in its mask's, as _mask in 7_mask.png. Left out: the names are the same, or
     differ by a word that all masks, or all pictures, begin or end in."""
+    skip_unlabelled: bool = field(default=False, metadata=OPTIONAL)
+    """Leave pictures without a mask out, instead of refusing the folder."""
 
     def __post_init__(self) -> None:
         if isinstance(self.ignore, str):

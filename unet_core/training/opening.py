@@ -5,12 +5,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.safetensors_file import read, write
-from unet_core.data.dataset import Dataset, open_dataset, split
+from unet_core.data.dataset import Dataset, open_dataset
 from unet_core.data.masks import AS_FOUND
+from unet_core.data.splitting import split
 from unet_core.data.synthetic import Synthetic
 from unet_core.errors import ConfigError, DataError, RunError, some
 from unet_core.files import atomic
@@ -138,14 +140,14 @@ def _checked(path: Path, job: Job, old: RunConfig | None, progress: Progress, te
         raise DataError(f"{data}: its masks are as they are; the options on masks are for a data folder")
     for line in source.remarks:
         tell(line)
-    training, validation = split(source, recipe.validation)
+    training, validation, digest = _parted(source, recipe, progress)
     settings = RunConfig(
         job.backend,
         recipe,
         data=data if not Path(data).exists() else str(Path(data).resolve()),
         training=training.names,
         validation=validation.names,
-        digest=source.digest(),
+        digest=digest,
         channels=source.channels,
         values=tuple(source.values),
         coloured=source.classes.coloured,
@@ -157,6 +159,25 @@ def _checked(path: Path, job: Job, old: RunConfig | None, progress: Progress, te
         _check_same_data(path, old, settings)
     network = start_network(start, recipe, source.channels, len(source.values))
     return Run(path, settings, training, validation, network, job.until, job.profile)
+
+
+def _parted(source: Dataset, recipe: TrainConfig, progress: Progress) -> tuple[Dataset, Dataset, str]:
+    """The pictures to train on, those to validate on, and the digest of all."""
+    other = recipe.split.validation_data
+    if other is not None:
+        validation = open_dataset(
+            other,
+            channels=source.channels,
+            values=source.values,
+            coloured=source.classes.coloured,
+            masks=recipe.masks,
+            progress=progress,
+        )
+        return source, validation, sha256(f"{source.digest()} {validation.digest()}".encode()).hexdigest()
+    training, validation = split(source, recipe.validation, recipe.split)
+    if not len(validation) and recipe.schedule.schedule == "plateau":
+        raise ConfigError("schedule plateau: falls by the validation's loss, and --validation 0 leaves none")
+    return training, validation, source.digest()
 
 
 def _check_folder(path: Path, *, resume: bool) -> RunConfig | None:

@@ -143,6 +143,11 @@ class Run:
         return self.settings.recipe
 
     @property
+    def judged_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Heights and widths of what it is validated on; those of a crop where that is nothing."""
+        return self.validation.sizes or ((self.recipe.crop, self.recipe.crop),)
+
+    @property
     def output(self) -> Output:
         """What the logits of its network are."""
         return trained_output(self.start.config)
@@ -155,12 +160,12 @@ class Run:
 
     def __str__(self) -> str:
         network, ignored = self.start.config, self.recipe.masks.ignore
-        values = in_words(self.settings.values, coloured=self.settings.coloured) + (
-            f", and {ignored}, which is ignored" if ignored is not None else ""
-        )
+        values = in_words(self.settings.values, coloured=self.settings.coloured)
+        values += f", and {ignored}, which is ignored" if ignored is not None else ""
+        validated = len(self.validation) or "none"
         title = network.title if isinstance(network, Graph) else f"UNet {'-'.join(map(str, network.features))}"
         return (
-            f"{len(self.training)} pictures to train on, {len(self.validation)} to validate on, {network.in_channels} "
+            f"{len(self.training)} pictures to train on, {validated} to validate on, {network.in_channels} "
             f"channel{'s' * (network.in_channels > 1)}; masks hold {values}; {title}"
         )
 
