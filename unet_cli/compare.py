@@ -79,7 +79,7 @@ def _options(part: Compare | Effort | Masks) -> Iterator[str]:
             yield from _options(value)
         elif item.name not in ("a", "b") and value != item.default:
             name = "--" + item.name.replace("_", "-")
-            if item.name in ("force", "unchecked", "trust"):
+            if item.name in ("force", "unchecked", "trust", "skip_unlabelled"):
                 yield name
             elif item.name == "size":
                 yield from (word for size in value for word in (name, size))
