@@ -14,6 +14,7 @@ from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.config import Output
 from unet_core.data.dataset import Dataset, open_dataset
+from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.errors import DataError, MissingFrameworkError, some
 from unet_core.graph.canonical import Description
 from unet_core.prediction.evaluation import Bands
@@ -86,19 +87,25 @@ class OpenedNetwork:
             model, tile=tiles, overlap=overlap, flips=flips, bfloat16=bfloat16, devices=devices
         ).bands
 
-    def source(self, data: str, *, only: Part | None = None, progress: Progress = silent) -> Dataset:
+    def source(
+        self, data: str, *, only: Part | None = None, masks: Masks = AS_FOUND, progress: Progress = silent
+    ) -> Dataset:
         """Pictures with masks to hold the network against.
 
         Args:
             data: a data folder, or "synthetic".
             only: those that the network's run trained on, or validated on; None: all.
+            masks: how the masks are read; what it leaves open is as in the network's run.
             progress: is told how far the check of the data is.
 
         Raises:
             unet_core.DataError: the data cannot be used, has other classes, or lacks pictures of the run.
         """
-        values = self.settings.values if self.settings else None
-        source = open_dataset(data, channels=self.config.in_channels, values=values, progress=progress)
+        values, coloured = (self.settings.values, self.settings.coloured) if self.settings else (None, False)
+        masks = self.settings.recipe.masks.but(masks) if self.settings else masks
+        source = open_dataset(
+            data, channels=self.config.in_channels, values=values, coloured=coloured, masks=masks, progress=progress
+        )
         if len(source.values) != len(self.values):
             raise DataError(
                 f"{data}: the masks have {len(source.values)} classes ({some(source.values)}), the network tells "
@@ -108,7 +115,14 @@ class OpenedNetwork:
             return source
         if self.settings is None:
             raise DataError(f"--only {only}: is for the folder of a run")
+        other = self.settings.recipe.split.validation_data
+        if other is not None:
+            raise DataError(
+                f"--only {only}: all of {other} was validated on; give that as --data, or {self.settings.data}"
+            )
         names: tuple[str, ...] = getattr(self.settings, only)
+        if not names:
+            raise DataError(f"--only {only}: the run validated on nothing (--validation 0)")
         gone = set(names) - set(source.names)
         if gone:
             raise DataError(f"{data}: lacks the run's pictures {some(sorted(gone))}")

@@ -58,8 +58,7 @@ def train(
             progress = silent
         begun = resume and has_begun(out)  # such a run keeps what it started from
         start = None if recipe.start is None or begun else _start(Path(recipe.start), hints)
-        if recipe.start is not None:
-            recipe = dataclasses.replace(recipe, start=str(Path(recipe.start).resolve()))
+        recipe = _absolute(recipe)
         job = Job(backend, recipe, str(data), start, resume=resume, until=until, profile=profile)
         with open_run(out, job, machine=machine, progress=progress) as run:
             return trained(run, progress=progress)
@@ -68,3 +67,20 @@ def train(
 def _start(path: Path, hints: Hints) -> Checkpoint:
     """The network to start from, which a checkpoint or the best one of a run is."""
     return read(path / BEST if is_run(path) else path, hints)
+
+
+def _absolute(recipe: TrainConfig) -> TrainConfig:
+    """The recipe with the files that it names where they are, wherever the run is gone on with."""
+    masks, parted = recipe.masks, recipe.split
+    if parted.validation_data is not None and Path(parted.validation_data).exists():
+        parted = dataclasses.replace(parted, validation_data=_resolved(parted.validation_data))
+    return dataclasses.replace(
+        recipe,
+        start=_resolved(recipe.start),
+        masks=dataclasses.replace(masks, colors=_resolved(masks.colors)),
+        split=dataclasses.replace(parted, groups=_resolved(parted.groups)),
+    )
+
+
+def _resolved(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).resolve())

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from unet_core.data import batches as module
 from unet_core.data.augmentation import NONE, Augmentation
 from unet_core.data.batches import Examples, batches
-from unet_core.data.dataset import split
 from unet_core.data.pictures import Pair
+from unet_core.data.splitting import split
 from unet_core.data.synthetic import Synthetic
 from unet_core.errors import DataError
 
@@ -227,7 +227,7 @@ def test_the_last_pictures_are_for_validation(count, validation, parts):
     assert training.names + validating.names == source.names
 
 
-@pytest.mark.parametrize("validation", [0, -0.2, -1, 10, 11, float("nan"), float("inf")])
+@pytest.mark.parametrize("validation", [-0.2, -1, 10, 11, float("nan"), float("inf")])
 def test_a_split_that_leaves_nothing_is_refused(validation):
     with pytest.raises(DataError, match="leaves none to train or none to validate on"):
         split(Synthetic(count=10), validation)

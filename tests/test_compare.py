@@ -23,6 +23,7 @@ pytest.importorskip("grain")
 from conversion.backends.pairs import converted
 from unet_cli.compare import Compare
 from unet_compare.compare import compare
+from unet_compare.crops import Crops, Truth
 from unet_compare.divergence import COTANGENT, GRADIENT, MOVED, OUTPUT, STATISTICS, STEP, TIED
 from unet_compare.limits import Effort
 from unet_compare.report import FIGURES, PAGE
@@ -227,10 +228,22 @@ def test_a_file_without_a_framework_meets_its_twin(tmp_path):
     assert [runner.framework for runner in converted(path)] == ["torch", "jax"]
 
 
+def test_ignored_pixels_are_in_no_score():
+    image, labels = np.zeros((1, 3, 1), np.float32), np.array([[0, 1, 255]], np.uint8)
+    predicted = np.array([[[0, 1, 1]]], np.uint8)
+    judged = [
+        Crops(("a",), (Truth(image, truth),), 2, "sigmoid").judged(predicted).mean_iou
+        for truth in (labels, labels % 255)
+    ]
+    assert judged[0] == 1
+    assert judged[1] < 1, "the control: counted as background"
+
+
 def test_the_command_on_the_page_is_the_one_that_was_typed(tmp_path):
     import tyro
 
     typed = ["a b.pt", "b.pt", "--out", "re port", "--steps", "3", "--perturbation", "order", "--skip-first", "True"]
+    typed += ["--ignore", "255", "--skip-unlabelled"]
     command = tyro.cli(Compare, args=typed, config=(tyro.conf.OmitArgPrefixes,))
     again = tyro.cli(Compare, args=shlex.split(command.typed)[2:], config=(tyro.conf.OmitArgPrefixes,))
     assert again == command

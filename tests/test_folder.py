@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unet_core.errors import DataError
+from unet_core.errors import ConfigError, DataError
 
 pytest.importorskip("PIL")
 tifffile = pytest.importorskip("tifffile")
@@ -11,6 +11,8 @@ tifffile = pytest.importorskip("tifffile")
 from PIL import Image
 
 from unet_core.data.folder import open_folder
+from unet_core.data.labels import IGNORED
+from unet_core.data.masks import Masks
 
 RNG = np.random.default_rng(0)
 
@@ -124,7 +126,7 @@ def test_what_is_no_data_is_skipped_and_listed(folder):
         ((0, 1), (0, 1)),
         ((0, 1, 2, 3), (0, 1, 2, 3)),
         ((0, 128, 255), (0, 128, 255)),
-        ((0, 1, 255), (0, 1, 255)),
+        ((1, 2, 100, 255), (1, 2, 100, 255)),
         (tuple(range(64)), tuple(range(64))),
         ((300, 0, 65535), (0, 300, 65535)),
     ],
@@ -139,9 +141,9 @@ def test_classes_are_numbered_by_their_values(tmp_path, held, classes):
 
 
 def test_classes_are_those_of_all_masks_together(folder):
-    put(folder, "masks", "2.png", mask((0, 3)))
+    put(folder, "masks", "2.png", mask((0, 128)))
     data = open_folder(folder)
-    assert data.values == (0, 3, 255)
+    assert data.values == (0, 128, 255)
     assert data.pair(1).labels.max() == 1
 
 
@@ -241,7 +243,7 @@ def test_a_folder_without_its_parts_is_refused(tmp_path):
     (tmp_path / "images").mkdir()
     refused(tmp_path, "has no masks/")
     (tmp_path / "masks").mkdir()
-    (tmp_path / "images" / "a.gif").touch()
+    (tmp_path / "images" / "a.ppm").touch()
     refused(tmp_path, r"holds no images: none of the files in images/ ends in \.png")
 
 
@@ -267,6 +269,243 @@ def test_a_value_that_is_not_among_the_given_ones_is_refused(folder):
 def test_values_that_are_none_are_refused(folder, values):
     with pytest.raises(DataError, match="ascending"):
         open_folder(folder, values=values)
+
+
+def test_masks_may_have_a_word_in_their_names(tmp_path):
+    for name in ("car_2", "car_10"):
+        put(tmp_path, "images", f"{name}.JPG", picture())
+        put(tmp_path, "masks", f"{name}_mask.png", mask((0, 1 + len(name))))
+    data = open_folder(tmp_path)
+    assert (data.names, data.values) == (("car_2", "car_10"), (0, 6, 7))
+    assert data.pair(0).labels.max() == 1
+    assert data.pair(1).labels.max() == 2
+    assert data.remarks == ("2 pairs, matched as images/car_2.JPG with masks/car_2_mask.png",)
+    (tmp_path / "masks" / "car_2_mask.png").unlink()
+    assert "masks" not in refused(tmp_path, r"images/car_2\.JPG has no mask$").removeprefix(str(tmp_path))
+
+
+def test_same_names_need_no_remark(folder):
+    """The control for the test above."""
+    assert open_folder(folder).remarks == ()
+
+
+def test_a_suffix_of_the_masks_may_be_said(folder):
+    for name in ("1", "2", "10"):
+        put(folder, "masks", f"{name}-soft.png", mask((3, 4)))
+    refused(folder, r"3 problems: masks/1-soft\.png has no image")
+    assert "masks/1.png has no image" in refused(folder, "3 problems", masks=Masks(mask_suffix="-soft"))
+    for name in ("1", "2", "10"):
+        (folder / "masks" / f"{name}.png").unlink()
+    assert open_folder(folder, masks=Masks(mask_suffix="-soft")).values == (3, 4)
+    refused(folder, "--mask-suffix _no: no file in masks/ ends so", masks=Masks(mask_suffix="_no"))
+
+
+def test_folders_in_the_folder_belong_together(folder):
+    for part, value in (("a", 100), ("a/deep", 200)):
+        put(folder, f"images/{part}", "1.png", picture())
+        put(folder, f"masks/{part}", "1.png", mask((0, value)))
+    put(folder, "images/only", "1.png", picture())
+    (folder / "images" / ".hidden").mkdir()
+    put(folder, "images/.hidden", "1.png", picture())
+    data = open_folder(folder)
+    assert data.names == ("1", "2", "10", "a/1", "a/deep/1")
+    assert data.values == (0, 100, 200, 255)
+    assert [data.values[data.pair(n).labels.max()] for n in (3, 4)] == [100, 200]
+    assert set(data.skipped) == {"images/.hidden", "images/only"}
+    before = data.digest()
+    (folder / "masks/a/deep/1.png").rename(folder / "masks/a/deep/2.png")
+    (folder / "images/a/deep/1.png").rename(folder / "images/a/deep/2.png")
+    assert open_folder(folder).digest() != before
+    (folder / "masks/a/deep/2.png").write_bytes(b"")
+    refused(folder, r"masks/a/deep/2\.png: is empty")
+
+
+def test_folders_of_one_side_alone_are_no_pairs(tmp_path):
+    put(tmp_path, "images/a", "1.png", picture())
+    put(tmp_path, "masks", "1.png", mask())
+    refused(tmp_path, r"2 problems: images/a/1\.png has no mask, masks/1\.png has no image")
+
+
+def test_pictures_without_a_mask_are_left_out_where_that_is_said(folder):
+    for name in ("3", "4"):
+        put(folder, "images", f"{name}.png", picture())
+    refused(folder, "2 problems: images/3.png has no mask, images/4.png has no mask")
+    data = open_folder(folder, masks=Masks(skip_unlabelled=True))
+    assert data.names == ("1", "2", "10")
+    assert data.remarks == ("left out, for they have no mask: images/3.png, images/4.png",)
+    (folder / "images" / "1.png").unlink()
+    refused(folder, r"masks/1\.png has no image", masks=Masks(skip_unlabelled=True))
+    for name in ("1", "2", "10"):
+        (folder / "masks" / f"{name}.png").unlink()
+    refused(folder, "4 problems: images/2.png has no mask", masks=Masks(skip_unlabelled=True))
+
+
+def masks_of(folder, *held):
+    """The masks of as many pairs, with these values."""
+    for name, values in enumerate(held):
+        put(folder, "images", f"{name}.png", picture())
+        put(folder, "masks", f"{name}.png", mask(values))
+    return folder
+
+
+@pytest.mark.parametrize("held", [[(0, 1, 255)], [(0, 2), (0, 2, 255)], [tuple(range(21)), (0, 255)], [(1, 255)]])
+def test_255_beside_numbers_of_classes_is_asked_about(tmp_path, held):
+    said = refused(masks_of(tmp_path, *held), "holds 255, beside masks of ")
+    assert "--ignore 255" in said
+    assert "--classes 256" in said
+
+
+@pytest.mark.parametrize("held", [[(0, 255)], [(255,), (0,)], [(0, 128, 255)], [(0, 64, 255)], [(0, 1, 254)]])
+def test_levels_of_grey_are_not_asked_about(tmp_path, held):
+    """The control: black and white, and other levels, are classes as before."""
+    assert open_folder(masks_of(tmp_path, *held)).values == tuple(sorted({*sum(held, ())}))
+
+
+def test_what_is_ignored_is_no_class(tmp_path):
+    data = open_folder(masks_of(tmp_path, (0, 3, 255), (3, 7)), masks=Masks(ignore=255))
+    assert data.values == (0, 3, 7)
+    np.testing.assert_array_equal(data.pair(0).labels, np.resize((0, 1, IGNORED), (6, 8)))
+    np.testing.assert_array_equal(data.pair(1).labels, np.resize((1, 2), (6, 8)))
+    put(tmp_path, "masks", "0.png", mask((0, 254, 255)))
+    with pytest.raises(DataError, match=r"masks/0\.png: holds 254, which is no class here"):
+        data.pair(0)
+
+
+def test_another_number_may_be_ignored(tmp_path):
+    data = open_folder(masks_of(tmp_path, (0, 9, 255)), masks=Masks(ignore=9))
+    assert data.values == (0, 255)
+    np.testing.assert_array_equal(data.pair(0).labels, np.resize((0, IGNORED, 1), (6, 8)))
+
+
+def test_a_mask_of_which_all_is_ignored_is_left_out_and_told(tmp_path):
+    data = open_folder(masks_of(tmp_path, (0, 1), (255,), (0, 255)), masks=Masks(ignore=255))
+    assert data.names == ("0", "2")
+    assert data.remarks == ("left out, for they hold nothing but what is ignored: masks/1.png",)
+    assert data.pair(1).labels.max() == IGNORED
+    refused(masks_of(tmp_path, (255,), (255,), (255,)), "no mask holds anything but what", masks=Masks(ignore=255))
+
+
+def test_the_number_of_classes_may_be_said(tmp_path):
+    masks_of(tmp_path, (0, 2, 255))
+    every = open_folder(tmp_path, masks=Masks(classes=256))
+    assert every.values == tuple(range(256))
+    np.testing.assert_array_equal(every.pair(0).labels, mask((0, 2, 255)))
+    assert open_folder(tmp_path, masks=Masks(classes=4, ignore=255)).values == (0, 1, 2, 3)
+    refused(
+        tmp_path, "holds 255 where masks of 0..20 are wanted; where nobody .* --ignore 255", masks=Masks(classes=21)
+    )
+    refused(tmp_path, r"holds 2 where masks of 0/1 are wanted$", masks=Masks(classes=2, ignore=255))
+
+
+def test_what_is_a_class_is_not_ignored(folder):
+    with pytest.raises(DataError, match="--ignore 255: stands for a class here, of 0/255"):
+        open_folder(folder, values=(0, 255), masks=Masks(ignore=255))
+
+
+@pytest.mark.parametrize("given", [{"ignore": -1}, {"ignore": "#12345"}, {"classes": 1}, {"classes": 257}])
+def test_numbers_that_no_mask_holds_are_refused(given):
+    with pytest.raises(ConfigError, match="give"):
+        Masks(**given)
+
+
+RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
+
+
+def colours(*held, height=6, width=8):
+    """A mask in RGB of these colours, one row after the other."""
+    return np.repeat(np.resize(np.array(held, np.uint8), (height, 3))[:, None], width, 1)
+
+
+def coloured(folder, *masks):
+    for name, held in enumerate(masks):
+        put(folder, "images", f"{name}.png", picture())
+        put(folder, "masks", f"{name}.png", colours(*held))
+    return folder
+
+
+def test_colours_are_classes_in_their_order(tmp_path):
+    data = open_folder(coloured(tmp_path, [(0, 0, 0), RED], [(0, 0, 0)], [GREEN, (0, 0, 1)]))
+    assert data.classes.coloured
+    assert data.values == (0x000000, 0x000001, 0x00FF00, 0xFF0000)
+    np.testing.assert_array_equal(data.pair(0).labels[:, 0], [0, 3] * 3)
+    np.testing.assert_array_equal(data.pair(1).labels, 0)
+    np.testing.assert_array_equal(data.pair(2).labels[:, 0], [2, 1] * 3)
+    put(tmp_path, "masks", "1.png", colours(RED, (9, 9, 9)))
+    with pytest.raises(DataError, match=r"masks/1\.png: holds #090909, which is no class here"):
+        data.pair(1)
+
+
+def test_rgb_that_is_grey_throughout_holds_numbers(tmp_path):
+    """The control: not the format decides, but the colours."""
+    data = open_folder(coloured(tmp_path, [(0, 0, 0), WHITE], [WHITE, (128, 128, 128)]))
+    assert not data.classes.coloured
+    assert data.values == (0, 128, 255)
+
+
+def test_colours_beside_numbers_are_refused(tmp_path):
+    coloured(tmp_path, [(0, 0, 0), RED], [RED, GREEN])
+    put(tmp_path, "masks", "1.png", mask((0, 1)))
+    refused(tmp_path, r"masks/0\.png: is a mask of colours; .*--colors")
+    refused(tmp_path, r"masks/0\.png: is a mask of colours", masks=Masks(classes=3))
+
+
+def test_a_photograph_is_no_mask(tmp_path):
+    coloured(tmp_path, [RED, GREEN])
+    put(tmp_path, "images", "1.png", picture(30, 30))
+    put(tmp_path, "masks", "1.png", picture(30, 30, 3))
+    refused(tmp_path, r"the masks, as masks/1\.png, hold more than 64 colours; name those of classes \(--colors\)")
+
+
+def test_masks_of_one_colour_teach_nothing(tmp_path):
+    refused(coloured(tmp_path, [RED]), "every mask holds #ff0000 and nothing else")
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "colors.csv"
+    path.write_text("name,r,g,b\nroad,255,0,0\nsky,0,255,0\nnothing,0,0,0\n")
+    return Masks(colors=str(path))
+
+
+def test_a_table_names_the_classes_in_its_order(tmp_path, table):
+    coloured(tmp_path, [(0, 0, 0), RED])
+    image = Image.new("P", (8, 6), 7)
+    image.putpalette([0] * 21 + [0, 255, 0])
+    put(tmp_path, "images", "1.png", picture())
+    image.save(tmp_path / "masks" / "1.png")
+    data = open_folder(tmp_path, masks=table)
+    assert (data.values, data.classes.names) == ((0xFF0000, 0x00FF00, 0), ("road", "sky", "nothing"))
+    np.testing.assert_array_equal(data.pair(0).labels[:, 0], [2, 0] * 3)
+    np.testing.assert_array_equal(data.pair(1).labels, 1)
+    put(tmp_path, "masks", "1.png", colours(RED, (0, 254, 0)))
+    refused(tmp_path, r"masks/1\.png holds #00fe00 where masks of #ff0000/#00ff00/#000000 are wanted", masks=table)
+
+
+def test_smeared_colours_are_the_nearest_of_the_table(tmp_path, table):
+    smeared = colours(*[(0, 0, 0)] * 16, *[RED] * 16, *[GREEN] * 16, height=48, width=40)
+    put(tmp_path, "images", "1.png", picture(48, 40))
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(smeared).save(tmp_path / "masks" / "1.jpg", quality=60)
+    assert len(np.unique(np.asarray(Image.open(tmp_path / "masks" / "1.jpg")))) > 3, "the control: it is smeared"
+    found = open_folder(tmp_path, masks=table).pair(0).labels
+    np.testing.assert_array_equal(found, np.repeat([2, 0, 1], 16)[:, None].repeat(40, 1))
+    refused(tmp_path, r"masks/1\.jpg: is a JPEG, which changes values, .* \(--colors\)")
+
+
+def test_a_colour_may_be_ignored(tmp_path, table):
+    coloured(tmp_path, [(0, 0, 0), RED, WHITE], [WHITE])
+    data = open_folder(tmp_path, masks=Masks(ignore="#ffffff"))
+    assert (data.values, data.names, data.blank) == ((0, 0xFF0000), ("0",), ("masks/1.png",))
+    np.testing.assert_array_equal(data.pair(0).labels[:, 0], [0, 1, IGNORED] * 2)
+    both = open_folder(tmp_path, masks=Masks(ignore="#FFFFFF").but(table))
+    np.testing.assert_array_equal(both.pair(0).labels[:, 0], [2, 0, IGNORED] * 2)
+    with pytest.raises(ConfigError, match="ignore 255: the masks are of colours; give #rrggbb"):
+        open_folder(tmp_path, masks=Masks(ignore=255))
+
+
+def test_a_colour_is_not_ignored_among_numbers(folder):
+    with pytest.raises(ConfigError, match="ignore #ffffff: the masks are of numbers; give a number"):
+        open_folder(folder, masks=Masks(ignore="#ffffff"))
 
 
 def test_the_caller_is_told_how_far_it_is(folder):

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 
+from unet_core.data.labels import IGNORED
 from unet_core.errors import ConfigError
 from unet_core.training import losses as core
 from unet_core.training.settings import Loss
@@ -56,11 +57,13 @@ def torchs(function, z):
 
 @functools.cache
 def compiled(loss):
-    return jax.jit(jax.value_and_grad(lambda z, labels: in_jax(loss, z, labels)))
+    return jax.jit(
+        jax.value_and_grad(lambda z, labels, ignoring: in_jax(loss, z, labels, ignoring)), static_argnames="ignoring"
+    )
 
 
-def jaxs(loss, z, labels):
-    value, gradient = compiled(loss)(z, labels)
+def jaxs(loss, z, labels, ignoring=False):
+    value, gradient = compiled(loss)(z, labels, ignoring=ignoring)
     return float(value), np.asarray(gradient)
 
 
@@ -215,9 +218,9 @@ def test_half_logits_are_raised_to_float32(kind):
     assert value.dtype == torch.float32
     assert value == in_torch(loss, half.float(), torch.from_numpy(labels))
     narrow = jnp.asarray(z, kind)
-    value, gradient = compiled(loss)(narrow, labels)
+    value, gradient = compiled(loss)(narrow, labels, ignoring=False)
     assert (value.dtype, gradient.dtype) == (jnp.float32, narrow.dtype)
-    assert value == compiled(loss)(narrow.astype(jnp.float32), labels)[0]
+    assert value == compiled(loss)(narrow.astype(jnp.float32), labels, ignoring=False)[0]
 
 
 def test_a_loss_in_bfloat16_would_be_seen():
@@ -226,6 +229,54 @@ def test_a_loss_in_bfloat16_would_be_seen():
     half = nchw(z).bfloat16()
     coarse = functional.binary_cross_entropy_with_logits(half, torch.from_numpy(labels)[:, None].bfloat16())
     assert coarse.float() != in_torch(Loss(), half, torch.from_numpy(labels))
+
+
+def partly_ignored(labels, seed=5):
+    """The same labels with a third of the pixels ignored, and where they are not."""
+    counted = np.random.default_rng(seed).random(labels.shape) > 1 / 3
+    return np.where(counted, labels, IGNORED).astype(np.uint8), counted
+
+
+@pytest.mark.parametrize(("name", "logits", "weighted"), CASES)
+def test_ignored_pixels_are_as_if_they_were_not_there(x64, name, logits, weighted):
+    """In both twins and in the definition: the value of the others alone, their gradient, and none elsewhere."""
+    loss, (z, every) = loss_of(name, logits, weighted), data(logits)
+    labels, counted = partly_ignored(every)
+    value, gradient = torchs(lambda z: in_torch(loss, z, torch.from_numpy(labels), True), z)
+    ours, slope = jaxs(loss, z, labels, ignoring=True)
+    alone = z[counted][None, :, None]
+    expected, sloped = torchs(plain(loss, every[counted][None, :, None]), alone)
+    np.testing.assert_allclose([value, ours], expected, rtol=1e-13)
+    assert core.value(loss, core.sums(loss, z[counted], every[counted])) == pytest.approx(expected, rel=1e-13)
+    for found in (gradient, slope):
+        np.testing.assert_array_equal(found[~counted], 0)
+        np.testing.assert_allclose(found[counted], sloped[0, :, 0], rtol=1e-12, atol=1e-16)
+    np.testing.assert_allclose(slope, gradient, rtol=1e-12, atol=1e-16)
+    whole, _ = torchs(lambda z: in_torch(loss, z, torch.from_numpy(every)), z)
+    assert differs(value, whole, rtol=1e-4), "the control: all pixels"
+
+
+@pytest.mark.parametrize(("name", "logits", "weighted"), CASES)
+def test_where_nothing_is_ignored_asking_changes_nothing(x64, name, logits, weighted):
+    loss, (z, labels) = loss_of(name, logits, weighted), data(logits)
+    value, gradient = torchs(lambda z: in_torch(loss, z, torch.from_numpy(labels)), z)
+    same, slope = torchs(lambda z: in_torch(loss, z, torch.from_numpy(labels), True), z)
+    assert same == pytest.approx(value, rel=1e-14)
+    np.testing.assert_allclose(slope, gradient, rtol=1e-13, atol=1e-17)
+    assert jaxs(loss, z, labels, ignoring=True)[0] == pytest.approx(value, rel=1e-13)
+
+
+@pytest.mark.parametrize(("name", "logits", "weighted"), CASES)
+def test_a_batch_of_which_all_is_ignored_costs_nothing(x64, name, logits, weighted):
+    loss, (z, every) = loss_of(name, logits, weighted), data(logits)
+    labels = np.full_like(every, IGNORED)
+    for value, gradient in (
+        torchs(lambda z: in_torch(loss, z, torch.from_numpy(labels), True), z),
+        jaxs(loss, z, labels, ignoring=True),
+    ):
+        assert value == 0
+        np.testing.assert_array_equal(gradient, 0)
+    assert core.value(loss, core.sums(loss, z[:0], labels[:0])) == 0
 
 
 @pytest.mark.parametrize(("weights", "classes"), [((1.0, 2.0), 3), ((1.0, 2.0, 3.0), 2)])

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from unet_core.data.labels import IGNORED
 from unet_core.data.pictures import Pair
 from unet_core.prediction.evaluation import Evaluation, Share, evaluate
 from unet_core.prediction.metrics import confusion, decided, metrics
@@ -204,6 +205,29 @@ def test_an_evaluation_is_over_all_pixels():
     np.testing.assert_array_equal(found.confusion, confusion(labels, decided(z, "softmax"), 3))
     alone = [evaluate(bands(4), Pictures((size,)), loss=loss, output="softmax").loss for size in source.sizes]
     assert found.loss != pytest.approx(np.mean(alone), rel=1e-4), "the control: the mean over pictures"
+
+
+class PartlyIgnored(Pictures):
+    """The same, of which a third of the pixels count nowhere, and the second picture not at all."""
+
+    def pair(self, index):
+        image, labels = super().pair(index)
+        counted = np.random.default_rng(9).random(labels.shape) > (1 if index == 1 else 1 / 3)
+        return Pair(image, np.where(counted, labels, IGNORED).astype(np.uint8))
+
+
+def test_an_evaluation_is_over_the_pixels_that_are_not_ignored():
+    loss, pairs = Loss("cross-entropy+dice", (1.0, 2.0, 0.5)), [PartlyIgnored().pair(n) for n in range(3)]
+    z = np.concatenate([logits_of(image)[labels < 3] for image, labels in pairs])
+    labels = np.concatenate([labels[labels < 3] for _, labels in pairs])
+    found = evaluate(bands(2), PartlyIgnored(), loss=loss, output="softmax", samples=2)
+    assert found.loss == pytest.approx(value(loss, sums(loss, z, labels)), rel=1e-13)
+    np.testing.assert_array_equal(found.confusion, confusion(labels, decided(z, "softmax"), 3))
+    assert sum(found.metrics.pixels) == len(labels)
+    assert (found.samples["picture1"][:, -5:] == grey(pairs[1].image) // 2).all(), "neither missed nor invented"
+    whole = evaluate(bands(2), Pictures(), loss=loss, output="softmax")
+    assert found.loss != pytest.approx(whole.loss, rel=1e-4), "the control: all pixels"
+    assert found.metrics.iou != whole.metrics.iou
 
 
 def test_samples_are_the_first_pictures():

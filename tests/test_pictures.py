@@ -321,6 +321,113 @@ def test_a_mask_of_colours_is_refused(tmp_path):
         read_mask(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("name", ["a.bmp", "a.webp"])
+def test_bmp_and_webp_come_back_as_they_were_written(tmp_path, name):
+    how = {"lossless": True} if name == "a.webp" else {}
+    save(tmp_path / name, RGB8, **how)
+    same(read_picture(tmp_path / name), RGB8)
+    save(tmp_path / name, GREY8, **how)
+    same(read_picture(tmp_path / name, 1), GREY8)
+    same(read_mask(tmp_path / name), GREY8[:, :, 0])
+    assert picture_size(tmp_path / name) == (9, 13)
+
+
+def test_a_bmp_of_one_bit_or_a_palette_is_as_in_png(tmp_path):
+    Image.fromarray(BITS[:, :, 0] > 0).save(tmp_path / "a.bmp")
+    same(read_picture(tmp_path / "a.bmp"), BITS * np.uint8(255))
+    same(read_mask(tmp_path / "a.bmp"), BITS[:, :, 0])
+    image = Image.new("P", (13, 9))
+    image.putdata((GREY8 % 5).ravel().tolist())
+    image.putpalette(RGB8.reshape(-1, 3)[:5].ravel().tolist())
+    image.save(tmp_path / "a.bmp")
+    same(read_mask(tmp_path / "a.bmp"), GREY8[:, :, 0] % 5)
+
+
+def test_a_webp_with_loss_is_a_picture_and_a_mask_of_black_and_white_alone(tmp_path):
+    array = np.zeros((32, 32, 1), np.uint8)
+    array[8:24, 8:24] = 255
+    save(tmp_path / "a.webp", array, quality=90)
+    same(read_mask(tmp_path / "a.webp"), array[:, :, 0])
+    save(tmp_path / "a.webp", array // 255 * np.uint8(100), quality=90)
+    assert read_picture(tmp_path / "a.webp").shape == (32, 32, 3)
+    with pytest.raises(DataError, match=r"a\.webp: is a WebP with loss, which changes values"):
+        read_mask(tmp_path / "a.webp")
+    save(tmp_path / "a.webp", array // 255 * np.uint8(100), lossless=True)
+    same(read_mask(tmp_path / "a.webp"), array[:, :, 0] // 255 * np.uint8(100))
+
+
+def test_a_webp_that_moves_is_refused_and_of_a_gif_the_first_picture_is_read(tmp_path):
+    frames = [Image.new("L", (8, 8), 9 * n) for n in range(1, 4)]
+    for name in ("a.gif", "a.webp"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    with pytest.raises(DataError, match=r"a\.webp: is an animation of 3 pictures"):
+        read_picture(tmp_path / "a.webp")
+    same(read_mask(tmp_path / "a.gif"), np.full((8, 8), 9, np.uint8))
+
+
+def test_a_gif_of_colours_holds_indices_and_one_of_greys_holds_greys(tmp_path):
+    image = Image.new("P", (13, 9))
+    image.putdata((GREY8 % 5).ravel().tolist())
+    image.putpalette(RGB8.reshape(-1, 3)[:5].ravel().tolist())
+    image.save(tmp_path / "a.gif")
+    same(read_mask(tmp_path / "a.gif"), GREY8[:, :, 0] % 5)
+    same(read_picture(tmp_path / "a.gif"), RGB8.reshape(-1, 3)[GREY8[:, :, 0] % 5])
+    greys = GREY8 % 2 * np.uint8(200) + np.uint8(7)
+    save(tmp_path / "a.gif", greys)
+    with Image.open(tmp_path / "a.gif") as image:
+        assert set(np.unique(np.asarray(image))) == {0, 1}, "the control: Pillow numbers the greys of each file anew"
+    same(read_mask(tmp_path / "a.gif"), greys[:, :, 0])
+    same(read_picture(tmp_path / "a.gif"), greys)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_arrays_come_back_as_they_were_written(tmp_path, name):
+    write = np.save if name == "a.npy" else np.savez
+    for array in (GREY8, RGB8, GREY16, RGB16, RNG.random((9, 13, 6)).astype(np.float32)):
+        write(tmp_path / name, array)
+        same(read_picture(tmp_path / name), array)
+        assert picture_size(tmp_path / name) == (9, 13)
+    write(tmp_path / name, np.asfortranarray(GREY16[:, :, 0].astype(">i4")))
+    same(read_mask(tmp_path / name), GREY16[:, :, 0])
+    write(tmp_path / name, BITS[:, :, 0] > 0)
+    same(read_mask(tmp_path / name), BITS[:, :, 0])
+    same(read_picture(tmp_path / name), BITS * np.uint8(255))
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.array([[{}]], object), "holds object values"),
+        (np.array([["a"]]), "holds str32 values"),
+        (np.zeros((2, 2), complex), "holds complex128 values"),
+        (np.zeros((2, 2), [("a", "u1")]), "holds void8 values"),
+        (np.zeros(4), r"is an array of shape \(4,\); save height x width"),
+        (np.zeros((1, 2, 3, 4)), "is an array of shape"),
+        (np.zeros((0, 3)), "has no pixels"),
+        (np.full((2, 2), 1.5), "holds fractions from 1.5 to 1.5; scale them to 0..1"),
+    ],
+)
+def test_arrays_that_are_no_pictures_are_refused(tmp_path, array, words):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(DataError, match=rf"a\.npy: {words}"):
+        read_picture(tmp_path / "a.npy")
+
+
+def test_an_npz_of_several_arrays_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", a=GREY8, b=GREY8)
+    with pytest.raises(DataError, match=r"a\.npz: holds a\.npy, b\.npy, where one array is wanted"):
+        read_picture(tmp_path / "a.npz")
+
+
+def test_an_array_that_promises_too_much_is_refused_by_its_header(tmp_path):
+    with (tmp_path / "a.npy").open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (99999, 99999, 9)}
+        np.lib.format.write_array_header_1_0(file, header)
+    for reads in (read_picture, read_mask, picture_size):
+        with pytest.raises(DataError, match=r"a\.npy: 99999x99999 pixels of 9 samples are too many"):
+            reads(tmp_path / "a.npy")
+
+
 def test_a_mask_of_whole_floats_is_taken_and_of_fractions_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", GREY8[:, :, 0].astype(np.float32))
     same(read_mask(tmp_path / "a.tif"), GREY8[:, :, 0].astype(np.uint16))
@@ -365,6 +472,9 @@ FORMATS = {
     "lzw.tif": {"compression": "tiff_lzw"},
     "deflate.tif": {"compression": "tiff_adobe_deflate"},
     "jpeg.tif": {"compression": "jpeg"},
+    "a.bmp": {},
+    "a.webp": {},
+    "lossless.webp": {"lossless": True},
 }
 
 
@@ -376,6 +486,28 @@ def test_a_truncated_file_is_found_at_every_byte(tmp_path, name):
     for end in range(0, len(data), max(1, len(data) // 150)):
         path.write_bytes(data[:end])
         if end > len(data) - 60:  # what stands behind the pixels may be missing
+            with contextlib.suppress(DataError):
+                same(read_picture(path), whole)
+            continue
+        with pytest.raises(DataError) as caught:
+            read_picture(path)
+        assert str(caught.value).startswith(f"{path}: "), end
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.npy", "a.npz"])
+def test_a_truncated_raster_is_found_at_every_byte(tmp_path, name):
+    """Of the formats that Pillow does not write, or only from a palette."""
+    path, grey = tmp_path / name, RNG.integers(0, 256, (20, 20), np.uint8)
+    if name == "a.gif":
+        Image.fromarray(grey).save(path)
+    else:
+        {"a.npy": np.save, "a.npz": np.savez_compressed}[name](path, grey)
+    data, whole = path.read_bytes(), read_picture(path)
+    same(whole[:, :, 0], grey)
+    for end in range(len(data)):
+        path.write_bytes(data[:end])
+        if end > len(data) - 4 and name == "a.gif":  # what stands behind the pixels may be missing
             with contextlib.suppress(DataError):
                 same(read_picture(path), whole)
             continue
@@ -418,15 +550,15 @@ def test_several_pages_are_counted(tmp_path):
 def test_what_is_no_picture_is_said(tmp_path):
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("hello, world")
-    Image.new("L", (4, 4)).save(tmp_path / "a.gif")
-    (tmp_path / "a.gif").rename(tmp_path / "gif.png")
+    Image.new("L", (4, 4)).save(tmp_path / "a.ppm")
+    (tmp_path / "a.ppm").rename(tmp_path / "ppm.png")
     (tmp_path / "folder.png").mkdir()
     os.mkfifo(tmp_path / "fifo.png")
     said = {
         "missing.png": "cannot be read: no such file or directory",
         "empty.png": "is empty",
-        "text.png": "is no PNG, JPEG or TIFF",
-        "gif.png": "is no PNG, JPEG or TIFF",
+        "text.png": "is no PNG, JPEG, TIFF, GIF, BMP, WebP or NumPy array",
+        "ppm.png": "is no PNG, JPEG, TIFF, GIF, BMP, WebP or NumPy array",
         "folder.png": "is a directory",
         "fifo.png": "is a special file",
     }

@@ -11,6 +11,8 @@ from conftest import trained_tensors
 
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.data.batches import Batch
+from unet_core.data.labels import IGNORED
+from unet_core.data.masks import Masks
 from unet_core.errors import CheckpointError, ConfigError
 from unet_core.training.settings import Loss, Optimizer
 from unet_core.training.train_config import TrainConfig
@@ -45,11 +47,19 @@ RECIPES = {
         BASE, optimizer=Optimizer("rmsprop", momentum=0.5), upsampling="transposed", accumulate=2
     ),
     "parts": dataclasses.replace(BASE, batch=4, norm_parts=2),
+    "ignored, accumulate": dataclasses.replace(
+        BASE,
+        masks=Masks(ignore=255),
+        accumulate=2,
+        optimizer=Optimizer("rmsprop", momentum=0.5),
+        loss=Loss("cross-entropy+dice", (0.5, 2.0, 1.0)),
+    ),
 }
 
 
 SLOTS = {"exp_avg": "mu", "exp_avg_sq": "nu", "square_avg": "nu", "momentum_buffer": "trace"}
 CLASSES = {"adam, ema": 2, "nesterov, clip, weights": 2, "rmsprop, transposed, accumulate": 3, "parts": 2}
+CLASSES["ignored, accumulate"] = 3
 
 
 @functools.cache
@@ -63,7 +73,10 @@ def batches(recipe, classes=2, steps=3):
     shape = (recipe.batch * recipe.accumulate, recipe.crop, recipe.crop)
     for _ in range(steps):
         image = rng.random((*shape, 3), np.float32)
-        yield Batch(image, rng.integers(classes, size=shape).astype(np.uint8))
+        labels = rng.integers(classes, size=shape).astype(np.uint8)
+        if recipe.masks.ignore is not None:  # in each picture a corner, and the first of what is accumulated whole
+            labels[:, :3, :5] = labels[: recipe.batch] = IGNORED
+        yield Batch(image, labels)
 
 
 @dataclasses.dataclass
@@ -289,6 +302,17 @@ def test_clipping_and_weights_take_part():
     for change in ({"optimizer": dataclasses.replace(recipe.optimizer, clip=None)}, {"loss": Loss()}):
         other = run_torch(dataclasses.replace(recipe, **change), start(recipe), steps=1)
         assert distance(other[0].network, jaxs(name)[0].network) > 1e-6
+
+
+def test_what_is_ignored_takes_part_without_being_asked():
+    """The control: as background, the same pixels make it another training."""
+    name = "ignored, accumulate"
+    recipe, expected = RECIPES[name], torchs(name)[0]
+    (given,) = batches(recipe, 3, steps=1)
+    batch = Batch(given.image, np.where(given.labels == IGNORED, 0, given.labels).astype(np.uint8))
+    state, update = torch_state(recipe, start(recipe, 3))
+    seen = torch_seen(state, update(*in_torch.placed(batch, recipe, CPU), RATES[0], recipe.renewal(0)))
+    assert distance(seen.network, expected.network) > 1e-6
 
 
 def test_remat_changes_nothing():

@@ -33,7 +33,7 @@ def test_a_picture_is_the_same_on_every_machine():
 def test_it_is_used_as_a_folder_is():
     data = Synthetic(count=5, size=48)
     assert (len(data), data.names) == (5, ("000", "001", "002", "003", "004"))
-    assert (data.channels, data.values, data.sizes, data.skipped) == (1, (0, 255), ((48, 48),) * 5, ())
+    assert (data.channels, data.values, data.sizes, data.remarks) == (1, (0, 255), ((48, 48),) * 5, ())
     part = data.subset([4, 0]).subset([0])
     assert (len(part), part.names, part.sizes) == (1, ("004",), ((48, 48),))
 

@@ -247,6 +247,138 @@ def test_eval_prints_a_table(run, cells, capsys):
     assert all(word in out for word in ("IoU", "Dice", "precision", "recall", "6 pictures: mean IoU"))
 
 
+@pytest.fixture
+def uncertain(cells, tmp_path):
+    """A folder of masks with 0, 1, and 255 in their first ten rows, where nobody knows."""
+    folder = tmp_path / "uncertain"
+    shutil.copytree(cells, folder)
+    for path in (folder / "masks").iterdir():
+        mask = np.asarray(Image.open(path)) // 255
+        mask[:10] = 255
+        Image.fromarray(mask).save(path)
+    return folder
+
+
+@mostly_torch
+def test_what_is_ignored_is_in_no_training_and_no_metric(backend, uncertain, tmp_path, capsys):
+    asked = ["train", "--backend", backend, "--data", uncertain, "--out", tmp_path / "run", *RECIPE]
+    message = refused(asked, capsys)
+    assert "--ignore 255" in message
+    assert "--classes 256" in message
+    assert not (tmp_path / "run").exists()
+    assert main([*map(str, asked), "--ignore", "255"]) == 0
+    assert "masks hold 0/1, and 255, which is ignored" in capsys.readouterr().out
+    assert main(["eval", str(tmp_path / "run"), "--data", str(uncertain), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert sum(found["pixels"]) == 6 * 22 * 32
+    assert "started with another --ignore" in refused(
+        ["train", "--resume", "--out", tmp_path / "run", "--ignore", "254"], capsys
+    )
+    assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--steps", "5"]) == 0
+
+
+def test_other_networks_are_evaluated_without_what_is_ignored(checkpoint, uncertain, capsys):
+    given = ["eval", checkpoint, "--data", uncertain, "--json"]
+    assert "--ignore 255" in refused(given, capsys)
+    assert main([*map(str, given), "--ignore", "255"]) == 0
+    assert sum(json.loads(capsys.readouterr().out)["pixels"]) == 6 * 22 * 32
+
+
+def test_the_number_of_classes_decides_the_network(uncertain, tmp_path, capsys):
+    given = ["train", "--backend", "torch", "--data", uncertain, "--out", tmp_path / "run", *RECIPE]
+    assert main([*map(str, given), "--ignore", "255", "--classes", "3"]) == 0
+    assert main(["eval", str(tmp_path / "run"), "--data", str(uncertain), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["iou"]) == 3
+
+
+@mostly_torch
+def test_masks_of_colours_are_predicted_in_these_colours(backend, cells, tmp_path, capsys):
+    folder, table, run, out = (tmp_path / name for name in ("data", "colors.csv", "run", "out"))
+    shutil.copytree(cells, folder)
+    colours = np.array([[0, 0, 90], [200, 100, 0]], np.uint8)
+    for path in (folder / "masks").iterdir():
+        Image.fromarray(colours[np.asarray(Image.open(path)) // 255]).save(path)
+    table.write_text("cell,200,100,0\nground,#00005a\n")
+    given = ["--backend", backend, "--data", folder, "--out", run, "--colors", table, *RECIPE]
+    assert main(["train", *map(str, given)]) == 0
+    assert "masks hold #c86400/#00005a" in capsys.readouterr().out
+    table.unlink()
+    assert main(["train", "--resume", "--out", str(run), "--steps", "5"]) == 0
+    assert main(["predict", str(run), str(folder / "images"), "--out", str(out), "--probabilities"]) == 0
+    for path in out.glob("*.png"):
+        expected = colours[::-1][(np.load(path.with_suffix(".npy"))[..., 0] > 0.5).astype(int)]
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), expected)
+    capsys.readouterr()
+    assert main(["eval", str(run), "--data", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert told.index("cell") < told.index("ground")
+
+
+@mostly_torch
+def test_all_may_be_trained_on(backend, cells, tmp_path, capsys):
+    """One picture as well; the network that is kept is the latest."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    for kind in ("images", "masks"):
+        (data / kind).mkdir(parents=True)
+        shutil.copy(cells / kind / "000.png", data / kind)
+    given = ["train", "--backend", backend, "--data", data, "--out", run, *RECIPE]
+    assert "--validation 0 to train on all" in refused(given, capsys)
+    assert "--validation 0 leaves none" in refused([*given, "--validation", "0", "--schedule", "plateau"], capsys)
+    assert main([*map(str, given), "--validation", "0"]) == 0
+    told = capsys.readouterr().out
+    assert "1 pictures to train on, none to validate on" in told
+    assert "4 steps; not validated: " in told
+    before = (run / "best.safetensors").read_bytes()
+    assert main(["train", "--resume", "--out", str(run), "--steps", "6"]) == 0
+    assert (run / "best.safetensors").read_bytes() != before
+    assert not any("validation" in entry for entry in read_history(run / "history.jsonl"))
+    assert main(["predict", str(run), str(data / "images"), "--out", str(tmp_path / "out")]) == 0
+    pytest.importorskip("matplotlib")
+    assert main(["plot", str(run)]) == 0
+    assert "the run validated on nothing" in refused(["eval", run, "--data", data, "--only", "validation"], capsys)
+
+
+def test_another_folder_may_be_validated_on(cells, tmp_path, capsys, monkeypatch):
+    shutil.copytree(cells, tmp_path / "other")
+    for kind in ("images", "masks"):
+        for name in ("000", "001", "002", "003"):
+            (tmp_path / "other" / kind / f"{name}.png").unlink()
+    run = tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
+    given = ["train", "--backend", "torch", "--data", str(cells), "--out", "run", "--validation-data", "other"]
+    assert main([*given, *RECIPE]) == 0
+    assert "6 pictures to train on, 2 to validate on" in capsys.readouterr().out
+    best = max(
+        (entry["validation"] for entry in read_history(run / "history.jsonl") if "validation" in entry),
+        key=lambda validation: validation["mean_iou"],
+    )
+    assert main(["eval", str(run), "--data", "other", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["confusion"] == best["confusion"]
+    assert "was validated on; give that as --data" in refused(
+        ["eval", run, "--data", cells, "--only", "validation"], capsys
+    )
+    monkeypatch.chdir("/")
+    assert main(["train", "--resume", "--out", str(run), "--steps", "5"]) == 0
+    (tmp_path / "other/masks/004.png").write_bytes((tmp_path / "other/masks/005.png").read_bytes())
+    assert "another digest" in refused(["train", "--resume", "--out", run, "--steps", "6"], capsys)
+
+
+def test_a_fold_is_validated_on(cells, tmp_path, capsys):
+    given = ["train", "--backend", "torch", "--data", str(cells), "--out", str(tmp_path / "run"), *RECIPE]
+    assert "give both" in refused([*given, "--folds", "3"], capsys)
+    assert main([*given, "--folds", "3", "--validation-fold", "1"]) == 0
+    assert json.loads((tmp_path / "run/config.json").read_text())["validation"] == ["000", "001"]
+    message = refused(
+        ["train", "--resume", "--out", tmp_path / "run", "--folds", "3", "--validation-fold", "2"], capsys
+    )
+    assert "started with another --validation-fold" in message
+
+
+def test_the_built_in_pictures_take_no_options_on_masks(tmp_path, capsys):
+    given = ["train", "--backend", "torch", "--data", "synthetic", "--out", tmp_path / "run", "--ignore", "255"]
+    assert "the options on masks are for a data folder" in refused(given, capsys)
+
+
 def test_eval_refuses_masks_of_other_classes(run, cells, tmp_path, capsys):
     network = tmp_path / "three.safetensors"
     config = UNetConfig(1, 3, (3, 4), output="softmax")

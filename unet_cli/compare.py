@@ -11,6 +11,7 @@ import tyro
 
 from unet_cli.options import SourceOptions, option, parse_size
 from unet_compare.limits import Effort
+from unet_core.data.masks import Masks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,7 @@ class Compare(SourceOptions):
     force: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace the report in REPORT."""
     effort: Effort = field(default_factory=Effort)
+    masks: Masks = field(default_factory=Masks)
 
     @property
     def typed(self) -> str:
@@ -60,6 +62,7 @@ class Compare(SourceOptions):
                 hints=self.hints(None),
                 size=next(map(parse_size, self.size), None),
                 effort=self.effort,
+                masks=self.masks,
                 progress=progress,
             )
             progress("drawing", 1.0)
@@ -68,15 +71,15 @@ class Compare(SourceOptions):
         return 0 if found.equal else 1
 
 
-def _options(part: Compare | Effort) -> Iterator[str]:
+def _options(part: Compare | Effort | Masks) -> Iterator[str]:
     """Those that are not as they would be anyway."""
     for item in dataclasses.fields(part):
         value = getattr(part, item.name)
-        if item.name == "effort":
+        if item.name in ("effort", "masks"):
             yield from _options(value)
         elif item.name not in ("a", "b") and value != item.default:
             name = "--" + item.name.replace("_", "-")
-            if item.name in ("force", "unchecked", "trust"):
+            if item.name in ("force", "unchecked", "trust", "skip_unlabelled"):
                 yield name
             elif item.name == "size":
                 yield from (word for size in value for word in (name, size))

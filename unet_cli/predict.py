@@ -3,18 +3,20 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from unet_cli.options import SourceOptions
+from unet_core.data.masks import Masks
 from unet_core.errors import DataError
 from unet_core.training.settings import Loss
 
 if TYPE_CHECKING:
     from conversion.inference import OpenedNetwork
+    from unet_core.data.dataset import Dataset
     from unet_core.prediction.evaluation import Bands
 
 
@@ -92,6 +94,7 @@ class Predict(Computing):
                             self.out,
                             wanted=wanted,
                             values=network.values,
+                            coloured=network.settings is not None and network.settings.coloured,
                             output=network.output,
                         )
                         done += 1
@@ -121,6 +124,8 @@ class Eval(Computing):
     """Only those pictures that the run (CKPT) trained on, or validated on."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON instead of a table."""
+    masks: Masks = field(default_factory=Masks)
+    """What is left out here is as in the run."""
 
     def run(self) -> int:
         """Print the metrics."""
@@ -130,12 +135,20 @@ class Eval(Computing):
 
         network = open_network(self.checkpoint, backend=self.backend, hints=self.hints(None))
         with progress_bar() as progress:
-            source = network.source(self.data, only=self.only, progress=progress)
+            source = network.source(self.data, only=self.only, masks=self.masks, progress=progress)
             bands = self.bands(network, source.sizes)
             loss = network.settings.recipe.loss if network.settings else Loss()
             found = evaluate(bands, source, loss=loss, output=network.output, progress=progress)
         if self.json:
             print(json.dumps(found.to_dict()))
         else:
-            print_evaluation(found, source.values, len(source))
+            print_evaluation(found, _class_names(network, source), len(source))
         return 0
+
+
+def _class_names(network: "OpenedNetwork", source: "Dataset") -> Sequence[str]:
+    """What the classes are called, or else what stands for them in the masks."""
+    from unet_core.data.labels import in_words
+
+    names = network.settings.class_names if network.settings else source.classes.names
+    return names or [in_words([value], coloured=source.classes.coloured) for value in source.values]

@@ -1,7 +1,7 @@
 """What the commands print for people."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,16 +38,16 @@ def progress_bar() -> Iterator[Report]:
         yield lambda text, done: bar.update(task, description=escape(text), completed=done)
 
 
-def print_evaluation(found: Evaluation, values: tuple[int, ...], pictures: int) -> None:
+def print_evaluation(found: Evaluation, classes: Sequence[str], pictures: int) -> None:
     """The table of `unet eval`."""
     table = new_table()
     for heading in ("class", "IoU", "Dice", "precision", "recall", "pixels"):
         table.add_column(heading, justify="right")
     of = found.metrics
     columns = (of.iou, of.dice, of.precision, of.recall)
-    for number, value in enumerate(values):
+    for number, name in enumerate(classes):
         shown = ["-" if column[number] is None else f"{column[number]:.4f}" for column in columns]
-        table.add_row(str(value), *shown, f"{of.pixels[number]:,}")
+        table.add_row(escape(name), *shown, f"{of.pixels[number]:,}")
     console = new_console()
     console.print(table)
     console.print(

@@ -94,7 +94,8 @@ class Train(SourceOptions):
             return 0
         best = self.out / BEST
         kept = str(best) if best.exists() else f"but {best} is lost"
-        say(f"{done.steps} steps; best mean IoU {done.best:.3f} after step {done.best_step}: {kept}")
+        found = f"best mean IoU {done.best:.3f} after step {done.best_step}" if done.best_step else "not validated"
+        say(f"{done.steps} steps; {found}: {kept}")
         return 0
 
 

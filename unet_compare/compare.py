@@ -17,13 +17,14 @@ from conversion.proof.samples import Sample, check_size, usual_sizes
 from unet_compare.cost import cost
 from unet_compare.crops import centre_crops, taken
 from unet_compare.divergence import divergence
-from unet_compare.findings import Comparison, Picture
+from unet_compare.findings import Comparison, Cost, Picture
 from unet_compare.limits import Effort
 from unet_compare.precisions import LogitsByPrecision, ladder, predictions
 from unet_compare.trajectories import trajectories
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.data.dataset import SYNTHETIC, Dataset, open_dataset
+from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.pictures import as_float
 from unet_core.errors import CheckpointError, ConfigError, DataError, UNetError, some
 from unet_core.graph import Graph
@@ -31,7 +32,7 @@ from unet_core.graph.canonical import Description
 from unet_core.graph.chance import draws
 from unet_core.graph.suitability import check_training, refusal
 from unet_core.progress import Progress, silent
-from unet_core.training.run import BEST, is_run
+from unet_core.training.run import BEST, is_run, read_run_config
 
 _NOTHING = "No pictures were predicted and nothing was trained"
 SIDE = 192
@@ -48,6 +49,7 @@ def compare(
     hints: Hints = NO_HINTS,
     size: tuple[int, ...] | None = None,
     effort: Effort | None = None,
+    masks: Masks = AS_FOUND,
     progress: Progress = silent,
 ) -> Comparison:
     """Run two networks side by side: layer by layer, on pictures, in training, in every precision; measure both.
@@ -61,6 +63,7 @@ def compare(
         hints: as in `conversion.verify`.
         size: height and width, in pixels, of what is traced layer by layer; None: an odd size, 75x91 for four levels.
         effort: how much is looked at.
+        masks: how the masks of a folder are read; what it leaves open is as in the run A, if A is one.
         progress: called before each stage with a few words and the fraction that is done.
 
     Raises:
@@ -70,13 +73,14 @@ def compare(
     effort = effort or Effort()
     begun = time.monotonic()
     progress("reading", 0.0)
-    a, b = _best(a), _best(b)
-    first, second = _runners(a, b, hints)
+    best = _best(a), _best(b)
+    masks = _masks_of(a).but(masks)
+    first, second = _runners(*best, hints)
     apart = misshaped(first, second)
     if apart is not None:
         return _comparison(first, second, begun, incomparable=str(apart))
     config = first.config
-    source = open_dataset(data, channels=config.in_channels)
+    source = open_dataset(data, channels=config.in_channels, masks=masks)
     effort, crop, notes = _possible(effort, source, config, data)
     with _part(progress, 0.02, 0.35) as report:
         sample = _sample(source, first, size)
@@ -90,15 +94,12 @@ def compare(
         with _part(progress, 0.5, 0.75) as report:
             settings = {name: getattr(effort, name) for name in ("steps", "band", "perturbation", "seed")}
             parts["trajectories"] = trajectories(
-                first, second, source=source, data=data, crop=crop, **settings, progress=report
+                first, second, source=source, data=data, masks=masks, crop=crop, **settings, progress=report
             )
     if effort.rounds:
         with _part(progress, 0.75, 1.0) as report:
-            network = Checkpoint(config, dict(first.tensors), first.origin, evidence=first.evidence)
-            try:
-                parts["cost"] = cost(network, rounds=effort.rounds, progress=report)
-            except ConfigError as error:
-                notes += (f"Nothing was timed: {error}.",)
+            parts["cost"], untimed = _timed(first, effort.rounds, report)
+            notes += untimed
     return _comparison(first, second, begun, notes=notes, **parts)
 
 
@@ -131,6 +132,15 @@ def _possible(effort: Effort, source: Dataset, config: Description, data: str) -
     return effort, taken(crop, config), notes
 
 
+def _timed(network: Runner, rounds: int, progress: Progress) -> tuple[Cost | None, tuple[str, ...]]:
+    """Time and memory of the network, or a note that says why it has none."""
+    checkpoint = Checkpoint(network.config, dict(network.tensors), network.origin, evidence=network.evidence)
+    try:
+        return cost(checkpoint, rounds=rounds, progress=progress), ()
+    except ConfigError as error:
+        return None, (f"Nothing was timed: {error}.",)
+
+
 def _comparison(a: Runner, b: Runner, begun: float, **parts: Any) -> Comparison:
     """What was found; what was not looked for is None, or empty."""
     nothing: dict[str, Any] = dict.fromkeys(("incomparable", "divergence", "trajectories", "ladder", "cost"))
@@ -149,6 +159,12 @@ def _best(network: Any) -> Any:
     if not best.is_file():
         raise CheckpointError(f"{best}: is not there yet; it comes with the run's first validation")
     return best
+
+
+def _masks_of(network: Any) -> Masks:
+    """How a run reads masks."""
+    run = isinstance(network, str | Path) and is_run(Path(network))
+    return read_run_config(Path(network)).recipe.masks if run else AS_FOUND
 
 
 def _sample(source: Dataset, a: Runner, size: tuple[int, ...] | None) -> Sample:
@@ -230,7 +246,8 @@ def _pictures(found: LogitsByPrecision, config: Description) -> Iterator[Picture
     )
     for number, (name, truth) in enumerate(zip(found.crops.names, found.crops.pairs, strict=True)):
         rounding = float(np.abs(one[number] - exact[number]).max())
-        yield Picture(name, truth.image, truth.labels, one[number], other[number], rounding)
+        known = np.where(truth.labels < found.crops.classes, truth.labels, 0)
+        yield Picture(name, truth.image, known, one[number], other[number], rounding)
 
 
 def _foreground(logits: np.ndarray, config: Description) -> np.ndarray:

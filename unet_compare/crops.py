@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 
 from unet_core.data.dataset import Dataset
 from unet_core.data.pictures import as_float
-from unet_core.errors import DataError
+from unet_core.errors import DataError, some
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.graph.suitability import refusal
@@ -90,4 +90,8 @@ def centre_crops(source: Dataset, config: Description, *, count: int, side: int)
         top, left = (labels.shape[0] - height) // 2, (labels.shape[1] - width) // 2
         place = np.s_[top : top + height, left : left + width]
         pairs.append(Truth(as_float(image[place]), labels[place]))
+    if not any((pair.labels < classes).any() for pair in pairs):
+        raise DataError(
+            f"the centres of {some(source.names[index] for index in chosen)} hold nothing but what is ignored"
+        )
     return Crops(tuple(source.names[index] for index in chosen), tuple(pairs), classes, config.output)

@@ -10,7 +10,9 @@ from unet_compare.limits import LEAST_BAND, Perturbation
 from unet_compare.trajectories.runs import distance, runs_of, start_of, trained_side_by_side
 from unet_compare.trajectories.verdict import UNIT, parts_of, start_difference, verdict_of
 from unet_core.data.batches import Examples
-from unet_core.data.dataset import Dataset, split
+from unet_core.data.dataset import Dataset
+from unet_core.data.masks import AS_FOUND, Masks
+from unet_core.data.splitting import split
 from unet_core.errors import UNetError
 from unet_core.progress import Progress, silent
 from unet_core.training.settings import Optimizer, check_choice
@@ -34,6 +36,7 @@ def trajectories(
     *,
     source: Dataset,
     data: str = "",
+    masks: Masks = AS_FOUND,
     steps: int = 12,
     batch: int = 2,
     crop: int = 128,
@@ -51,6 +54,7 @@ def trajectories(
         a, b: the networks, each with its framework; the band runs in that of `a`.
         source: pictures and masks; the last fifth of them is for validation.
         data: what to call them.
+        masks: how the masks were read.
         steps: updates of each run, by Adam.
         batch: crops in a batch.
         crop: height and width of a crop, in pixels.
@@ -64,7 +68,8 @@ def trajectories(
         UNetError: numbers that make no comparison; networks or data that do not fit together; or A cannot be trained.
     """
     _check(len(source), steps, rate, band, perturbation)
-    train_config = TrainConfig(steps=steps, batch=batch, crop=crop, seed=seed, optimizer=Optimizer(rate=rate))
+    adam = Optimizer(rate=rate)
+    train_config = TrainConfig(steps=steps, batch=batch, crop=crop, seed=seed, optimizer=adam, masks=masks)
     first, second = (start_of(network, train_config, source) for network in (a, b))
     check_alike(first.config, second.config)
     training, validation = split(source, train_config.validation)

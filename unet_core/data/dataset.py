@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from unet_core.data.folder import open_folder
+from unet_core.data.labels import Classes
+from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.synthetic import Synthetic
-from unet_core.errors import DataError
 from unet_core.progress import Progress, silent
 
 SYNTHETIC = "synthetic"
@@ -33,17 +34,21 @@ class Dataset(Protocol):
         """What the masks' pixels hold, by class."""
 
     @property
+    def classes(self) -> Classes:
+        """The same, and whether these are colours, what is ignored, and what the classes are called."""
+
+    @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """Height and width of every picture, in pixels."""
 
     @property
-    def skipped(self) -> tuple[str, ...]:
-        """Files that are no data."""
+    def remarks(self) -> tuple[str, ...]:
+        """What a person who trains on it is to know, in lines: such as what is left out."""
 
     def __len__(self) -> int: ...
 
     def pair(self, index: int) -> tuple[Shaped[np.ndarray, "h w c"], UInt8[np.ndarray, "h w"]]:
-        """One picture and the class of each of its pixels."""
+        """One picture and the class of each of its pixels; a number beyond the classes counts nowhere."""
 
     def digest(self) -> str:
         """A sha256 of all of it: other data has another one."""
@@ -57,6 +62,8 @@ def open_dataset(
     *,
     channels: int | None = None,
     values: tuple[int, ...] | None = None,
+    coloured: bool = False,
+    masks: Masks = AS_FOUND,
     progress: Progress = silent,
 ) -> Dataset:
     """A data folder, every file of it checked; or the built-in data.
@@ -64,7 +71,9 @@ def open_dataset(
     Args:
         data: the folder with `images/` and `masks/`; or "synthetic", where no folder has that name.
         channels: that the pictures are to have; None: what they have.
-        values: what the masks' pixels may hold; None: what they hold.
+        values: what the masks' pixels may hold; None: what `masks` says.
+        coloured: `values` are colours, 0xRRGGBB.
+        masks: how the masks of a folder are read.
         progress: is told how far the check is.
 
     Raises:
@@ -72,26 +81,4 @@ def open_dataset(
     """
     if data == SYNTHETIC and not Path(data).exists():
         return Synthetic(channels=channels or 1)
-    return open_folder(Path(data), channels=channels, values=values, progress=progress)
-
-
-def split(source: Dataset, validation: float) -> tuple[Dataset, Dataset]:
-    """The pictures to train on, and the last ones in order of their names, to validate on.
-
-    Args:
-        source: all of them.
-        validation: how many are for validation: a part of them where below 1, rounded down, but one at least.
-
-    Raises:
-        DataError: one of the two would be empty.
-    """
-    count = 0
-    if 0 < validation < len(source):
-        count = int(validation) if validation >= 1 else max(int(len(source) * validation), 1)
-    if not 0 < count < len(source):
-        raise DataError(
-            f"--validation {validation:g}: of {len(source)} pictures this leaves none to train or none to validate on; "
-            "give a part below 1, or a smaller number"
-        )
-    order = range(len(source))
-    return source.subset(order[:-count]), source.subset(order[-count:])
+    return open_folder(Path(data), channels=channels, values=values, coloured=coloured, masks=masks, progress=progress)

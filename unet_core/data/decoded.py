@@ -22,8 +22,8 @@ class Decoded:
     """The sample that is white in a file of less than 8 bits: 1, 3 or 15; 0 in others."""
     palette: UInt8[np.ndarray, "k 3"] | None = None
     """The colours that the samples are indices of."""
-    lossy: bool = False
-    """The file's compression changes values, as JPEG does."""
+    lossy: str = ""
+    """Which compression, if any, has changed values, as JPEG does."""
 
 
 def check_size(height: int, width: int, samples: int = 1) -> None:

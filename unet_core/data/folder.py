@@ -7,16 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from unet_core.data.inventory import MOST_CLASSES, Files, PairState, listed, look_at, value_problem, values_of
-from unet_core.data.pictures import Pair, read_mask, read_picture
+from unet_core.data.colour_table import read_table
+from unet_core.data.inventory import Files, PairState, listed, look_at
+from unet_core.data.labels import Classes, value_problem
+from unet_core.data.masks import AS_FOUND, Masks
+from unet_core.data.pictures import OF_COLOURS, Pair, read_colours, read_mask, read_picture
 from unet_core.errors import DataError, shown, some
 from unet_core.files import sha256_of
 from unet_core.progress import Progress, silent
-
-_NONE = 255
-"""The class of a value that is none."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +23,39 @@ class Folder:
 
     path: Path
     names: tuple[str, ...]
-    """The files' names without suffix, 2 before 10."""
+    """Of the pictures below images/, without suffix, 2 before 10."""
     images: tuple[Path, ...]
     masks: tuple[Path, ...]
     channels: int
     """Of every picture that `pair` returns: 1 for grey, 3 for RGB, or those of a TIFF."""
-    values: tuple[int, ...]
-    """What stands for each class in the masks, ascending."""
+    classes: Classes
+    """Of the masks."""
     sizes: tuple[tuple[int, int], ...]
     """Height and width of each picture, in pixels."""
     skipped: tuple[str, ...]
-    """What else lies among the images and masks: hidden files, other suffixes, folders."""
+    """What else lies among the images and masks: hidden files, other suffixes, folders of one of the two alone."""
+    blank: tuple[str, ...]
+    """Masks that hold nothing but what is ignored, whose pairs are none of these."""
+    unlabelled: tuple[str, ...]
+    """Images without a mask, which are left out as well."""
+    matched: str | None
+    """How the names of pictures and masks differ, by an example."""
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """What stands for each class in the masks, ascending."""
+        return self.classes.values
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """How names were matched, and what is left out, a line for each reason."""
+        reasons = {
+            "they are no pictures": self.skipped,
+            "they have no mask": self.unlabelled,
+            "they hold nothing but what is ignored": self.blank,
+        }
+        left = tuple(f"left out, for {why}: {some(names)}" for why, names in reasons.items() if names)
+        return left if self.matched is None else (f"{len(self)} pairs, matched as {self.matched}", *left)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -47,16 +67,14 @@ class Folder:
             DataError: a file has changed since the folder was opened.
         """
         image = read_picture(self.images[index], self.channels)
-        mask = read_mask(self.masks[index])
+        file, classes = self.masks[index], self.classes
+        mask = read_colours(file, classes.known) if classes.coloured else read_mask(file)
         if image.shape[:2] != self.sizes[index] or mask.shape != self.sizes[index]:
             raise DataError(f"{shown(self.images[index])}: it or its mask has another size than before; start anew")
-        table = np.full(65536, _NONE, np.uint8)
-        table[list(self.values)] = np.arange(len(self.values))
-        labels = table[mask]
-        if (labels == _NONE).any():
-            strange = sorted(values_of(mask) - set(self.values))
-            raise DataError(f"{shown(self.masks[index])}: holds {some(strange)}, which is no class here")
-        return Pair(image, labels)
+        try:
+            return Pair(image, classes.labels(mask))
+        except DataError as error:
+            raise DataError(f"{shown(file)}: {error}") from error
 
     def digest(self) -> str:
         """A sha256 of all names and files."""
@@ -64,7 +82,8 @@ class Folder:
         files = [*self.images, *self.masks]
         with ThreadPoolExecutor() as pool:
             for file, found in zip(files, pool.map(sha256_of, files), strict=True):
-                whole.update(f"{file.parent.name}/{file.name} {found}\n".encode(errors="surrogateescape"))
+                short = file.relative_to(self.path).as_posix()
+                whole.update(f"{short} {found}\n".encode(errors="surrogateescape"))
         return whole.hexdigest()
 
     def subset(self, indices: Sequence[int]) -> "Folder":
@@ -83,13 +102,17 @@ def open_folder(
     *,
     channels: int | None = None,
     values: tuple[int, ...] | None = None,
+    coloured: bool = False,
+    masks: Masks = AS_FOUND,
     progress: Progress = silent,
 ) -> Folder:
     """The pairs `path`/images/NAME and `path`/masks/NAME, once every file of them has been decoded.
 
     Args:
         channels: of every picture; 1 makes grey of RGB, 3 repeats grey; None: 1 if all are grey, 3 if any is RGB.
-        values: what stands for each class in the masks, ascending; None: the values that are found.
+        values: what stands for each class in the masks, ascending; None: what `masks` says.
+        coloured: `values` are colours, 0xRRGGBB.
+        masks: how the masks are read.
         progress: is told how many pairs are checked.
 
     Raises:
@@ -97,44 +120,54 @@ def open_folder(
         MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
     """
     path = Path(path)
-    if values is not None and not _ascending(values):
-        raise DataError(f"values {values}: must be up to {MOST_CLASSES} numbers from 0 to 65535, ascending")
-    files = listed(path)
-    found = _looked_at(files, channels, progress)
-    problems = [*files.problems, *(problem for finding in found.values() for problem in finding.problems)]
-    if not problems:  # of half the files these would tell too much or too little
-        problems = [*_channel_problems(found, channels), *_value_problems(files, found, values)]
+    told = _told(values, coloured, masks)
+    files = listed(path, masks)
+    found = _looked_at(files, channels, told.known if told is not None and told.coloured else None, progress)
+    # Of half the files what follows would tell too much or too little.
+    _refuse(path, [*files.problems, *(problem for finding in found.values() for problem in finding.problems)])
+    classes, held, problems = _classes(files, found, told, masks)
+    _refuse(path, [*_channel_problems(found, channels), *problems])
+    assert classes is not None  # for there is no problem
+    names = [name for name in found if held[name]]
+    return Folder(
+        path=path,
+        names=tuple(names),
+        images=tuple(files.images[name] for name in names),
+        masks=tuple(files.masks[name] for name in names),
+        channels=channels or max(finding.channels for finding in found.values()),
+        classes=classes,
+        sizes=tuple(found[name].size for name in names),
+        skipped=files.skipped,
+        blank=tuple(files.short(files.masks[name]) for name in found if not held[name]),
+        unlabelled=files.unlabelled,
+        matched=files.matched,
+    )
+
+
+def _told(values: tuple[int, ...] | None, coloured: bool, masks: Masks) -> Classes | None:
+    """The classes, where they are known before a mask is read."""
+    if values is not None:
+        return Classes(values, masks.ignored(coloured=coloured), coloured)
+    if masks.colors is not None:
+        codes, names = read_table(masks.colors)
+        return Classes(codes, masks.ignored(coloured=True), True, names)
+    return None if masks.values is None else Classes(masks.values, masks.ignored(coloured=False))
+
+
+def _refuse(path: Path, problems: list[str]) -> None:
     if problems:
         total = f"{len(problems)} problems: " if len(problems) > 1 else ""
         raise DataError(f"{shown(path)}: {total}{some(problems)}")
-    held = values or tuple(sorted(frozenset().union(*(finding.values for finding in found.values()))))
-    return Folder(
-        path=path,
-        names=tuple(found),
-        images=tuple(files.images[name] for name in found),
-        masks=tuple(files.masks[name] for name in found),
-        channels=channels or max(finding.channels for finding in found.values()),
-        values=held,
-        sizes=tuple(finding.size for finding in found.values()),
-        skipped=files.skipped,
-    )
 
 
-def _ascending(values: tuple[int, ...]) -> bool:
-    return (
-        0 < len(values) <= MOST_CLASSES
-        and list(values) == sorted(set(values))
-        and values[0] >= 0
-        and values[-1] <= 65535
-    )
-
-
-def _looked_at(files: Files, channels: int | None, progress: Progress) -> dict[str, PairState]:
+def _looked_at(
+    files: Files, channels: int | None, colours: Sequence[int] | None, progress: Progress
+) -> dict[str, PairState]:
     """What each pair shows, several decoded at a time."""
     names, found = files.names, {}
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        looks = [pool.submit(look_at, files.images[name], files.masks[name], channels) for name in names]
+        looks = [pool.submit(look_at, files, name, channels, colours) for name in names]
         for name, look in zip(names, looks, strict=True):
             found[name] = look.result()
             progress(f"{len(found)} of {len(names)} pairs checked", len(found) / len(names))
@@ -151,13 +184,23 @@ def _channel_problems(found: dict[str, PairState], channels: int | None) -> list
     return [f"the pictures have different numbers of channels: {counts}; save all in one way"]
 
 
-def _value_problems(files: Files, found: dict[str, PairState], values: tuple[int, ...] | None) -> list[str]:
-    held = {f"masks/{files.masks[name].name}": finding.values for name, finding in found.items()}
-    if values is None:
-        problem = value_problem(held)
-        return [problem] if problem else []
-    wanted = "/".join(map(str, values))
-    strange = {name: sorted(one - set(values)) for name, one in held.items()}
-    return [
-        f"{name} holds {some(odd, most=4)} where masks of {wanted} are wanted" for name, odd in strange.items() if odd
-    ]
+def _classes(
+    files: Files, found: dict[str, PairState], told: Classes | None, masks: Masks
+) -> tuple[Classes | None, dict[str, frozenset[int]], list[str]]:
+    """The classes, what each mask holds of them, and what is wrong with it."""
+    of_colours = [name for name, finding in found.items() if finding.values is None]
+    if of_colours and (told is not None or any(finding.colours is None for finding in found.values())):
+        return None, {}, [f"{files.short(files.masks[name])}: {OF_COLOURS}" for name in of_colours]
+    coloured = bool(of_colours) if told is None else told.coloured
+    ignored = masks.ignored(coloured=coloured)
+    values = {name: finding.colours if of_colours else finding.values for name, finding in found.items()}
+    held = {name: (one or frozenset()) - {ignored} for name, one in values.items()}
+    by_file = {files.short(files.masks[name]): one for name, one in held.items()}
+    if not any(held.values()):
+        return None, held, ["no mask holds anything but what is ignored; there is nothing to learn"]
+    if told is not None:
+        return told, held, told.strange(by_file)
+    problem = value_problem(by_file, coloured=coloured)
+    if problem is not None:
+        return None, held, [problem]
+    return Classes(tuple(sorted(frozenset().union(*held.values()))), ignored, coloured), held, []

@@ -2,35 +2,40 @@
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from unet_core.data.pictures import SUFFIXES, read_mask, read_picture
+from unet_core.data.labels import values_of
+from unet_core.data.masks import AS_FOUND, MOST_CLASSES, Masks
+from unet_core.data.names import masks_by_image
+from unet_core.data.pictures import SUFFIXES, read_colours, read_either, read_picture
 from unet_core.errors import DataError, reason, shown
-
-MOST_CLASSES = 64
-"""More values than that are those of a photograph or of numbered objects."""
-
-_STRETCH = 2**20
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a data folder by their names without suffix."""
+    """The files of a data folder by the pictures' names below images/, without suffix."""
 
+    path: Path
     images: Mapping[str, Path]
     masks: Mapping[str, Path]
     skipped: tuple[str, ...]
-    """What is no data: hidden files, other suffixes, folders."""
+    """What is no data: hidden files, other suffixes, folders that only images/ or only masks/ has."""
     problems: tuple[str, ...]
+    unlabelled: tuple[str, ...] = ()
+    """Images without a mask."""
+    matched: str | None = None
+    """How the names of pictures and masks differ, by an example."""
 
     @property
     def names(self) -> list[str]:
         """Of the pairs, 2 before 10."""
         return sorted(self.images.keys() & self.masks.keys(), key=_natural)
+
+    def short(self, path: Path) -> str:
+        """The path within the data folder."""
+        return path.relative_to(self.path).as_posix()
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,18 @@ class PairState:
     """Of the picture's file."""
     size: tuple[int, int] = (0, 0)
     """Height and width, in pixels."""
-    values: frozenset[int] = frozenset()
-    """Of the mask."""
+    values: frozenset[int] | None = frozenset()
+    """Of the mask: its numbers, or, where it was read by them, its colours; None where it has colours alone."""
+    colours: frozenset[int] | None = None
+    """Of a mask in RGB, of which nobody said how it is to be read."""
 
 
-def listed(path: Path) -> Files:
-    """The images and masks of a data folder; none of them is opened.
+def listed(path: Path, how: Masks = AS_FOUND) -> Files:
+    """The images and masks of a data folder and of the folders in it; none of them is opened.
+
+    Args:
+        path: the folder.
+        how: which mask is a picture's, and what becomes of a picture without one.
 
     Raises:
         DataError: there is no such folder, or it cannot be listed.
@@ -59,91 +70,103 @@ def listed(path: Path) -> Files:
         raise DataError(
             f"{shown(path)}: has no {' and no '.join(missing)}; pictures belong in images/, masks in masks/"
         )
-    images, other, double = _by_stem(path / "images")
-    masks, other_masks, double_masks = _by_stem(path / "masks")
-    problems = [*double, *double_masks]
-    problems += [f"{_short(images[name])} has no mask" for name in sorted(images.keys() - masks.keys(), key=_natural)]
-    problems += [f"{_short(masks[name])} has no image" for name in sorted(masks.keys() - images.keys(), key=_natural)]
+    (images, *others), (masks, *other_masks) = (_by_name(path, kind) for kind in ("images", "masks"))
+    skipped, problems = (found + more for found, more in zip(others, other_masks, strict=True))
+    skipped += _one_sided(images, masks)
+    try:
+        mask_of = masks_by_image(images, masks, how.mask_suffix)
+    except DataError as error:
+        raise DataError(f"{shown(path)}: {error}") from error
+    lone = sorted(images.keys() - mask_of.keys(), key=_natural)
+    spare = sorted(masks.keys() - set(mask_of.values()), key=_natural)
+    pairs = {image: masks[mask] for image, mask in mask_of.items()}
+    other = next((name for name in mask_of if mask_of[name] != name), None)
+    files = Files(path, images, pairs, tuple(skipped), ())
+    unlabelled = tuple(files.short(images[name]) for name in lone)
+    if not how.skip_unlabelled or not pairs:
+        problems += [f"{image} has no mask" for image in unlabelled]
+    problems += [f"{files.short(masks[name])} has no image" for name in spare]
     if not images and not masks:
         problems = [f"holds no images: none of the files in images/ ends in {', '.join(SUFFIXES)}"]
-    return Files(images, masks, (*other, *other_masks), tuple(problems))
+    matched = None if other is None else f"{files.short(images[other])} with {files.short(pairs[other])}"
+    return replace(files, problems=tuple(problems), matched=matched, unlabelled=unlabelled)
 
 
-def look_at(image: Path, mask: Path, channels: int | None) -> PairState:
+def look_at(files: Files, name: str, channels: int | None, colours: Sequence[int] | None = None) -> PairState:
     """Decode a pair and tell what it is.
 
     Args:
+        files: of the data folder.
+        name: of the pair.
         channels: that the picture must be able to have.
+        colours: those by which the mask is read; None: by numbers, if it has such.
     """
     problems, picture, labels = [], None, None
+    image, mask = files.images[name], files.masks[name]
     try:
         picture = read_picture(image)
         have = picture.shape[2]
         if channels not in (None, have) and {channels, have} != {1, 3}:
-            problems.append(f"{_short(image)} has {have} channels where {channels} are wanted")
+            problems.append(f"{files.short(image)} has {have} channels where {channels} are wanted")
     except DataError as error:
-        problems.append(f"{_short(image)}: {str(error).removeprefix(f'{shown(image)}: ')}")
+        problems.append(f"{files.short(image)}: {str(error).removeprefix(f'{shown(image)}: ')}")
     try:
-        labels = read_mask(mask)
+        numbers, seen = read_either(mask) if colours is None else (read_colours(mask, colours), None)
+        labels = seen if numbers is None else numbers
     except DataError as error:
-        problems.append(f"{_short(mask)}: {str(error).removeprefix(f'{shown(mask)}: ')}")
+        problems.append(f"{files.short(mask)}: {str(error).removeprefix(f'{shown(mask)}: ')}")
     if picture is None or labels is None:
         return PairState(tuple(problems))
     size, other = picture.shape[:2], labels.shape
     if size != other:
-        problems.append(f"{_short(image)} is {size[0]}x{size[1]}, but {_short(mask)} is {other[0]}x{other[1]}")
-    return PairState(tuple(problems), picture.shape[2], (size[0], size[1]), values_of(labels))
-
-
-def values_of(mask: np.ndarray) -> frozenset[int]:
-    """The values that a mask holds."""
-    held = np.zeros(np.iinfo(mask.dtype).max + 1, bool)
-    flat = mask.ravel()
-    for begin in range(0, flat.size, _STRETCH):  # indexing copies its indices, eight bytes each
-        held[flat[begin : begin + _STRETCH]] = True
-    return frozenset(map(int, np.flatnonzero(held)))
-
-
-def value_problem(values: Mapping[str, frozenset[int]]) -> str | None:
-    """Why the values of these masks, by file, are no numbers of classes; None where they are."""
-    every = frozenset().union(*values.values())
-    if len(every) > MOST_CLASSES:
-        most = max(values, key=lambda name: len(values[name]))
-        return (
-            f"the masks hold {len(every)} different values, {most} alone {len(values[most])}: no numbers of at most "
-            f"{MOST_CLASSES} classes; save one value for each class"
+        problems.append(
+            f"{files.short(image)} is {size[0]}x{size[1]}, but {files.short(mask)} is {other[0]}x{other[1]}"
         )
-    ones = [name for name, held in values.items() if 1 in held]
-    whites = [name for name, held in values.items() if 255 in held]
-    if every - {0} == {1, 255} and not set(ones) & set(whites):
-        return f"some masks are of 0 and 1, as {ones[0]}, others of 0 and 255, as {whites[0]}; save all in one way"
-    if len(every) == 1:
-        return f"every mask holds {min(every)} and nothing else; there is nothing to learn"
-    return None
+    values = None if numbers is None else values_of(numbers)
+    held = None if seen is None else frozenset(sorted(values_of(seen))[: MOST_CLASSES + 1])  # of a photograph enough
+    return PairState(tuple(problems), picture.shape[2], (size[0], size[1]), values, held)
 
 
-def _by_stem(folder: Path) -> tuple[dict[str, Path], list[str], list[str]]:
-    """The files by name without suffix, what is skipped, and the problems of two files of one name."""
+def _by_name(path: Path, kind: str) -> tuple[dict[str, Path], list[str], list[str]]:
+    """The files in a folder of a data folder by name, what is skipped, and the problems of two files of one name."""
     files: dict[str, Path] = {}
     skipped, problems = [], []
-    try:
-        entries = sorted(os.listdir(folder), key=_natural)
-    except OSError as error:
-        raise DataError(f"{shown(folder)}: cannot be listed: {reason(error)}") from error
-    for name in entries:
-        path = folder / name
-        if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
-            skipped.append(_short(path))
-        elif path.stem in files:
-            problems.append(f"{_short(files[path.stem])} and {_short(path)} have one name")
-        else:
-            files[path.stem] = path
+    waiting = [path / kind]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            entries = sorted(os.listdir(folder), key=_natural)
+        except OSError as error:
+            raise DataError(f"{shown(folder)}: cannot be listed: {reason(error)}") from error
+        for entry in entries:
+            file = folder / entry
+            short, name = file.relative_to(path).as_posix(), (folder / file.stem).relative_to(path / kind).as_posix()
+            hidden, data = entry.startswith("."), file.suffix.lower() in SUFFIXES
+            if not hidden and not data and file.is_dir() and not file.is_symlink() and any(file.iterdir()):
+                waiting.append(file)
+            elif hidden or not data:
+                skipped.append(short)
+            elif name in files:
+                problems.append(f"{files[name].relative_to(path).as_posix()} and {short} have one name")
+            else:
+                files[name] = file
     return files, skipped, problems
 
 
-def _short(path: Path) -> str:
-    """The path within the data folder."""
-    return f"{path.parent.name}/{path.name}"
+def _one_sided(images: dict[str, Path], masks: dict[str, Path]) -> list[str]:
+    """Take the folders out that one of the two alone has, unless nothing would be left; returns which."""
+    taken = []
+    both = {_folder(name) for name in images} & {_folder(name) for name in masks}
+    for kind, files in (("images", images), ("masks", masks)) if both else ():
+        lone = {folder for name in files if (folder := _folder(name)) and folder not in both}
+        for name in [name for name in files if _folder(name) in lone]:
+            del files[name]
+        taken += [f"{kind}/{folder}" for folder in sorted(lone, key=_natural)]
+    return taken
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def _natural(name: str) -> tuple[list[str | int], str]:

@@ -1,20 +1,27 @@
-"""Pictures and masks from PNG, JPEG and TIFF files, with the values that the files hold."""
+"""Pictures and masks from files of all formats that are read, with the values that the files hold."""
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Integer, Shaped, UInt8
+from jaxtyping import Float, Integer, Shaped, UInt8, UInt32
 
+from unet_core.data.colours import nearest, packed
 from unet_core.data.decoded import Decoded
 from unet_core.errors import DataError, MissingFrameworkError, first_line, shown
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".npy", ".npz")
 """Of the files that are read, in lower case; what a file is, its content tells."""
+
+OF_COLOURS = (
+    "is a mask of colours; save the number of each pixel's class, as grey or with a palette, or name the colours "
+    "(--colors)"
+)
+"""Of a mask where numbers are wanted."""
 
 _DEPTHS = (np.uint8, np.uint16)
 _LOSS = 48
@@ -56,22 +63,57 @@ def as_float(picture: Shaped[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w c"]
 def read_mask(path: str | Path) -> Integer[np.ndarray, "h w"]:
     """A mask's values as they are stored, uint8 or uint16, upright: of a palette the indices, of 1 bit 0 and 1.
 
-    JPEG changes values, so a JPEG is read only as black and white: 0 and 255.
+    JPEG, and WebP with loss, change values, so these are read only as black and white: 0 and 255.
 
     Raises:
         DataError: the file is missing, damaged or too large, or its values are no numbers of classes.
         MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
     """
     with _naming(path):
+        return _numbers(_raster(path))
+
+
+def read_colours(path: str | Path, among: Sequence[int]) -> UInt32[np.ndarray, "h w"]:
+    """A mask's colours as they are seen, as numbers 0xRRGGBB: of a palette its colours, of grey the greys.
+
+    Args:
+        path: the file.
+        among: colours, the nearest of which is taken where the file's compression changes values.
+
+    Raises:
+        DataError: the file is missing, damaged or too large, or not of 8 bits, grey or RGB.
+        MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
+    """
+    with _naming(path):
         raster = _raster(path)
-        if raster.lossy:
-            return _black_or_white(raster.samples)
-        first = raster.samples[:, :, 0]
-        if any((raster.samples[:, :, n] != first).any() for n in range(1, raster.samples.shape[2])):
-            raise DataError("is a mask of colours; save the number of each pixel's class, as grey or with a palette")
-        if first.dtype.kind == "f":
-            first = _whole(first)
-        return np.ascontiguousarray(_unsigned(first))
+        seen = _picture(raster)
+        if seen.dtype != np.uint8 or seen.shape[2] not in (1, 3):
+            raise DataError("is no mask of colours, which has 8 bits, and is RGB")
+        codes = packed(_with_channels(seen, 3))
+        return nearest(codes, among) if raster.lossy else codes
+
+
+class EitherMask(NamedTuple):
+    """A mask, whichever kind it is of."""
+
+    numbers: Integer[np.ndarray, "h w"] | None
+    """As of `read_mask`; None where the pixels have colours."""
+    colours: UInt32[np.ndarray, "h w"] | None
+    """As of `read_colours`; None where the file is not RGB."""
+
+
+def read_either(path: str | Path) -> EitherMask:
+    """A mask as numbers, as colours, or as both, where each of its pixels is grey.
+
+    Raises:
+        DataError: as `read_mask`, but for a mask of colours.
+        MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
+    """
+    with _naming(path):
+        raster = _raster(path)
+        if raster.lossy or raster.samples.dtype != np.uint8 or raster.samples.shape[2] != 3:
+            return EitherMask(_numbers(raster), None)
+        return EitherMask(None if _has_colours(raster) else _numbers(raster), packed(raster.samples))
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:
@@ -122,19 +164,31 @@ def _raster(path: str | Path) -> Decoded:
 
 def _format(file: BinaryIO) -> tuple[Callable[[BinaryIO], Decoded], Callable[[BinaryIO], tuple[int, int]]]:
     """What reads a file of this kind, and what reads its size."""
-    head = file.read(8)
+    head = file.read(16)
     file.seek(0)
     if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         from unet_core.data.tiff import read_tiff, tiff_size
 
         return read_tiff, tiff_size
-    from unet_core.data.png_jpeg import jpeg_size, png_size, read_jpeg, read_png
+    if head.startswith((b"\x93NUMPY", b"PK\x03\x04")):
+        from unet_core.data import numpy_files
 
-    if head == b"\x89PNG\r\n\x1a\n":
-        return read_png, png_size
+        if head.startswith(b"PK"):
+            return numpy_files.read_npz, numpy_files.npz_size
+        return numpy_files.read_npy, numpy_files.npy_size
+    from unet_core.data import gif_bmp_webp, png_jpeg
+
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return png_jpeg.read_png, png_jpeg.png_size
     if head.startswith(b"\xff\xd8\xff"):
-        return read_jpeg, jpeg_size
-    raise DataError("is no PNG, JPEG or TIFF, whatever its name says")
+        return png_jpeg.read_jpeg, png_jpeg.jpeg_size
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return gif_bmp_webp.read_gif, gif_bmp_webp.gif_size
+    if head.startswith(b"BM"):
+        return gif_bmp_webp.read_bmp, gif_bmp_webp.bmp_size
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return gif_bmp_webp.read_webp, gif_bmp_webp.webp_size
+    raise DataError("is no PNG, JPEG, TIFF, GIF, BMP, WebP or NumPy array, whatever its name says")
 
 
 def _picture(raster: Decoded) -> np.ndarray:
@@ -154,6 +208,20 @@ def _picture(raster: Decoded) -> np.ndarray:
     return _unsigned(raster.samples)
 
 
+def _has_colours(raster: Decoded) -> bool:
+    first = raster.samples[:, :, 0]
+    return any((raster.samples[:, :, n] != first).any() for n in range(1, raster.samples.shape[2]))
+
+
+def _numbers(raster: Decoded) -> np.ndarray:
+    if raster.lossy:
+        return _black_or_white(raster)
+    if _has_colours(raster):
+        raise DataError(OF_COLOURS)
+    first = raster.samples[:, :, 0]
+    return np.ascontiguousarray(_unsigned(_whole(first) if first.dtype.kind == "f" else first))
+
+
 def _unsigned(samples: np.ndarray) -> np.ndarray:
     """Integers of any type as uint8 or uint16, if they fit."""
     if samples.dtype in _DEPTHS:
@@ -170,11 +238,15 @@ def _whole(samples: np.ndarray) -> np.ndarray:
     return samples.astype(np.int64)
 
 
-def _black_or_white(samples: np.ndarray) -> np.ndarray:
+def _black_or_white(raster: Decoded) -> np.ndarray:
+    samples = raster.samples
     white = samples >= 128
     loss = np.where(white, 255 - samples, samples)
     if loss.max() > _LOSS or (white != white[:, :, :1]).any():
-        raise DataError("is a JPEG, which changes values, and not of black and white only; save masks as PNG")
+        raise DataError(
+            f"is a {raster.lossy}, which changes values, and not of black and white only; save masks as PNG, or name "
+            "their colours (--colors)"
+        )
     return white[:, :, 0].astype(np.uint8) * np.uint8(255)
 
 

@@ -26,13 +26,13 @@ _OTHER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 
 def png_size(file: BinaryIO) -> tuple[int, int]:
     """Height and width in pixels, after EXIF orientation."""
-    image = _opened(file, PngImageFile)
+    image = opened(file, PngImageFile)
     return upright_size(image.height, image.width, orientation(_png_exif(image, file)))
 
 
 def jpeg_size(file: BinaryIO) -> tuple[int, int]:
     """Height and width in pixels, after EXIF orientation."""
-    image = _opened(file, JpegImageFile)
+    image = opened(file, JpegImageFile)
     return upright_size(image.height, image.width, orientation(image.info.get("exif", b"")))
 
 
@@ -42,19 +42,19 @@ def read_png(file: BinaryIO) -> Decoded:
     Raises:
         DataError: an animation, or too large; Pillow's own errors besides.
     """
-    _opened(file, PngImageFile).verify()
-    image = _opened(file, PngImageFile)
+    opened(file, PngImageFile).verify()
+    image = opened(file, PngImageFile)
     if image.n_frames > 1:
         raise DataError(f"is an animation of {image.n_frames} pictures; save each as a file")
-    turned = orientation(_png_exif(image, file))
-    return _turned(read_image(image, file), turned)
+    way = orientation(_png_exif(image, file))
+    return turned(read_image(image, file), way)
 
 
 def read_jpeg(file: BinaryIO) -> Decoded:
     """A JPEG; see `Decoded`."""
-    image = _opened(file, JpegImageFile)
+    image = opened(file, JpegImageFile)
     raster = read_image(image, file)
-    return _turned(Decoded(raster.samples, lossy=True), orientation(image.info.get("exif", b"")))
+    return turned(Decoded(raster.samples, lossy="JPEG"), orientation(image.info.get("exif", b"")))
 
 
 def read_image(image: ImageFile.ImageFile, file: BinaryIO) -> Decoded:
@@ -64,7 +64,7 @@ def read_image(image: ImageFile.ImageFile, file: BinaryIO) -> Decoded:
         DataError: Pillow would give less than the file holds.
     """
     raw = _raw_mode(image)
-    if ";16" in raw and not image.mode.startswith("I"):
+    if ";16" in raw and not image.mode.startswith("I") and not raw.startswith("BGR"):  # BMP has 16 for all three
         return Decoded(_wide(image, raw, file))
     if image.mode == "P":
         indices = np.asarray(image)[:, :, None]
@@ -84,11 +84,12 @@ def read_image(image: ImageFile.ImageFile, file: BinaryIO) -> Decoded:
     return Decoded(samples.astype(samples.dtype.newbyteorder("="), copy=False))
 
 
-def _turned(raster: Decoded, turned: int) -> Decoded:
-    return Decoded(upright(raster.samples, turned), raster.white, raster.palette, raster.lossy)
+def turned(raster: Decoded, way: int) -> Decoded:
+    """The raster as its EXIF orientation means it to be seen."""
+    return Decoded(upright(raster.samples, way), raster.white, raster.palette, raster.lossy)
 
 
-def _opened(file: BinaryIO, kind: type[_Kind]) -> _Kind:
+def opened(file: BinaryIO, kind: type[_Kind]) -> _Kind:
     """The plugin itself: `Image.open` warns of pictures half as large as those it refuses."""
     file.seek(0)
     image = kind(file)

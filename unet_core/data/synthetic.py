@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from unet_core.data.cells import draw
+from unet_core.data.labels import Classes
 from unet_core.data.pictures import Pair
 from unet_core.errors import DataError, MissingFrameworkError, reason, shown
 
@@ -51,7 +52,12 @@ class Synthetic:
     @property
     def values(self) -> tuple[int, ...]:
         """What stands for background and cell in a mask that is written."""
-        return (0, 255)
+        return self.classes.values
+
+    @property
+    def classes(self) -> Classes:
+        """Background and cell."""
+        return Classes((0, 255))
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -59,7 +65,7 @@ class Synthetic:
         return ((self.size, self.size),) * len(self)
 
     @property
-    def skipped(self) -> tuple[str, ...]:
+    def remarks(self) -> tuple[str, ...]:
         """Nothing."""
         return ()
 

@@ -29,7 +29,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what matters 
 _OWN = (1, 8, 32946, 34925)
 """Compressions that tifffile undoes with Python alone: none, Deflate under both numbers, LZMA."""
 
-_LOSSY = (6, 7, 34892, 50001)
+_LOSSY = {6: "JPEG", 7: "JPEG", 34892: "JPEG", 50001: "WebP"}
 """JPEG, old and new, and WebP."""
 
 _INVERTED, _GREY, _RGB, _PALETTE = range(4)
@@ -135,7 +135,7 @@ def _by_pillow(page: TiffPage, file: BinaryIO) -> Decoded:
     samples = raster.samples
     if samples.dtype == np.uint16:  # those of other types Pillow turns
         samples = _black_is_zero(page, samples)
-    return Decoded(samples, raster.white, raster.palette, lossy=page.compression in _LOSSY)
+    return Decoded(samples, raster.white, raster.palette, lossy=_LOSSY.get(page.compression, ""))
 
 
 @contextmanager

@@ -96,7 +96,7 @@ def evaluate(
     share: Share = ALONE,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Loss and metrics over all pictures: every pixel counts the same, whichever picture it is in.
+    """Loss and metrics over all pictures: every pixel counts the same, whichever picture it is in, or not at all.
 
     The numbers are the same in every bit, however many processes share the pictures.
 
@@ -120,8 +120,8 @@ def evaluate(
         top: list[np.ndarray] = []
         for start, logits in bands(picture):
             true = labels[start : start + len(logits)]
-            predicted = decided(logits, output)
-            part = sums(loss, logits, true)
+            predicted, counted = decided(logits, output), true < classes
+            part = sums(loss, logits[counted], true[counted])
             total = part if total is None else total.plus(part)
             matrix += confusion(true, np.minimum(predicted, classes - 1), classes)
             if index < samples and start < _SAMPLE:
@@ -129,11 +129,12 @@ def evaluate(
         if index < samples:
             seen = np.concatenate(top)[:_SAMPLE]
             shape = (slice(seen.shape[0]), slice(seen.shape[1]))
-            kept[source.names[index]] = panel(picture[shape], labels[shape], seen)
+            known = labels[shape] < classes
+            kept[source.names[index]] = panel(picture[shape], labels[shape] * known, seen * known)
         assert total is not None  # no picture is empty
         rows.append(np.concatenate((total.flat(), matrix.ravel())))
         progress(f"{done} of {len(mine)} pictures", done / len(mine))
     whole = share.joined(np.array(rows) if rows else np.zeros((0, 0))).sum(0)
     sums_of_all, pixels = np.split(whole, [-(classes**2)])
-    counted = pixels.astype(np.int64).reshape(classes, classes)  # float64 counts to 2**53
-    return Evaluation(value(loss, Sums.of(sums_of_all)), metrics(counted), counted, kept)
+    matrix = pixels.astype(np.int64).reshape(classes, classes)  # float64 counts to 2**53
+    return Evaluation(value(loss, Sums.of(sums_of_all)), metrics(matrix), matrix, kept)

@@ -9,9 +9,12 @@ from jaxtyping import Float, Int, Shaped, UInt8
 def confusion(
     labels: UInt8[np.ndarray, "*n"], predicted: UInt8[np.ndarray, "*n"], classes: int
 ) -> Int[np.ndarray, "k k"]:
-    """How many pixels of each class (row) were taken for each class (column); matrices of several pictures add up."""
+    """How many pixels of each class (row) were taken for each class (column); matrices of several pictures add up.
+
+    Pixels that have no class's number are ignored.
+    """
     pairs = labels.astype(np.int64).ravel() * classes + predicted.ravel()
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    return np.bincount(pairs[labels.ravel() < classes], minlength=classes * classes).reshape(classes, classes)
 
 
 def decided(logits: Float[np.ndarray, "*n k"], output: str = "sigmoid") -> UInt8[np.ndarray, "*n"]:

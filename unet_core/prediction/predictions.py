@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from unet_core.config import Output
+from unet_core.data.colours import unpacked
 from unet_core.data.pictures import SUFFIXES, read_picture
 from unet_core.errors import DataError, some
 from unet_core.files import atomic
@@ -77,6 +78,7 @@ def predict_file(
     *,
     wanted: Wanted,
     values: tuple[int, ...],
+    coloured: bool = False,
     output: Output | None = None,
 ) -> None:
     """Read a picture and write what is wanted of it.
@@ -88,6 +90,7 @@ def predict_file(
         out: the folder for the predictions; it exists.
         wanted: what to write.
         values: what the mask's pixels are to hold, by class.
+        coloured: the values are colours, 0xRRGGBB.
         output: what the logits are; None: what the config says.
 
     Raises:
@@ -105,7 +108,8 @@ def predict_file(
     files = wanted.files(out, picture)
     with contextlib.ExitStack() as stack:
         partial = {kind: stack.enter_context(atomic(file, force=True)) for kind, file in files.items()}
-        mask = np.empty(size, np.uint8 if max(values) < 256 else np.uint16) if wanted.masks else None
+        held = unpacked(values) if coloured else np.array(values, np.uint8 if max(values) < 256 else np.uint16)
+        mask = np.empty((*size, *held.shape[1:]), held.dtype) if wanted.masks else None
         tinted = np.empty((*size, 3), np.uint8) if wanted.overlays else None
         probabilities = None
         if wanted.probabilities:
@@ -116,7 +120,7 @@ def predict_file(
             rows = slice(start, start + len(logits))
             classes = decided(logits, output)
             if mask is not None:
-                mask[rows] = np.asarray(values, mask.dtype)[classes]
+                mask[rows] = held[classes]
             if tinted is not None:
                 tinted[rows] = overlay(pixels[rows], classes)
             if probabilities is not None:

@@ -45,7 +45,7 @@ def sums(loss: Loss, logits: Float[np.ndarray, "*n k"], labels: UInt8[np.ndarray
     Args:
         loss: which.
         logits: channels last; one channel for two classes.
-        labels: the class of every pixel.
+        labels: the class of every pixel; those that are ignored are no part of these.
     """
     z = logits.astype(np.float64).reshape(-1, logits.shape[-1])
     single = z.shape[-1] == 1
@@ -64,9 +64,9 @@ def sums(loss: Loss, logits: Float[np.ndarray, "*n k"], labels: UInt8[np.ndarray
 
 
 def value(loss: Loss, total: Sums) -> float:
-    """The loss of all pixels that were summed."""
+    """The loss of all pixels that were summed; 0 of none."""
     parts = {
-        "cross-entropy": total.entropy / total.weight,
+        "cross-entropy": total.entropy / total.weight if total.weight else 0.0,
         "dice": 1 - float(((2 * total.shared + SMOOTHING) / (total.both + SMOOTHING)).mean()),
     }
     return sum(parts[name] for name in loss.parts)

@@ -6,11 +6,15 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.safetensors_file import read, write
-from unet_core.data.dataset import Dataset, open_dataset, split
+from unet_core.data.dataset import Dataset, open_dataset
+from unet_core.data.masks import AS_FOUND
+from unet_core.data.splitting import split
+from unet_core.data.synthetic import Synthetic
 from unet_core.errors import ConfigError, DataError, RunError, some
 from unet_core.files import atomic
 from unet_core.graph import Graph
@@ -124,29 +128,58 @@ def open_run(
 def _checked(path: Path, job: Job, machine: Machine, old: RunConfig | None, progress: Progress) -> Run:
     """The run, its data and settings held against those that it was started with, where it was."""
     start, recipe, data = job.start, job.recipe, job.data
+    if old is not None:
+        _check_same_training(path, old, job)
     if start is None and old is not None and (path / START).exists():
         start = read(path / START)
     values = old.values if old else None
-    source = open_dataset(data, channels=start.config.in_channels if start else None, values=values, progress=progress)
-    if source.skipped and not machine.rank:
-        logger.info("left out, for they are no pictures: %s", some(source.skipped))
-    training, validation = split(source, recipe.validation)
+    channels = start.config.in_channels if start else None
+    coloured = old is not None and old.coloured
+    source = open_dataset(
+        data, channels=channels, values=values, coloured=coloured, masks=recipe.masks, progress=progress
+    )
+    if isinstance(source, Synthetic) and recipe.masks != AS_FOUND:
+        raise DataError(f"{data}: its masks are as they are; the options on masks are for a data folder")
+    for line in () if machine.rank else source.remarks:
+        logger.info("%s", line)
+    training, validation, digest = _parted(source, recipe, progress)
     settings = RunConfig(
         job.backend,
         recipe,
         data=data if not Path(data).exists() else str(Path(data).resolve()),
         training=training.names,
         validation=validation.names,
-        digest=source.digest(),
+        digest=digest,
         channels=source.channels,
         values=tuple(source.values),
+        coloured=source.classes.coloured,
+        class_names=old.class_names if old else source.classes.names,
         versions=old.versions if old else versions_of(job.backend),
         switches=old.switches if old else (),
     )
     if old is not None:
-        _check_same(path, old, settings)
+        _check_same_data(path, old, settings)
     network = start_network(start, recipe, source.channels, len(source.values))
     return Run(path, settings, training, validation, network, job.until, job.profile)
+
+
+def _parted(source: Dataset, recipe: TrainConfig, progress: Progress) -> tuple[Dataset, Dataset, str]:
+    """The pictures to train on, those to validate on, and the digest of all."""
+    other = recipe.split.validation_data
+    if other is not None:
+        validation = open_dataset(
+            other,
+            channels=source.channels,
+            values=source.values,
+            coloured=source.classes.coloured,
+            masks=recipe.masks,
+            progress=progress,
+        )
+        return source, validation, sha256(f"{source.digest()} {validation.digest()}".encode()).hexdigest()
+    training, validation = split(source, recipe.validation, recipe.split)
+    if not len(validation) and recipe.schedule.schedule == "plateau":
+        raise ConfigError("schedule plateau: falls by the validation's loss, and --validation 0 leaves none")
+    return training, validation, source.digest()
 
 
 def _check_folder(path: Path, *, resume: bool) -> RunConfig | None:
@@ -161,7 +194,7 @@ def _check_folder(path: Path, *, resume: bool) -> RunConfig | None:
     return None
 
 
-def _check_same(path: Path, old: RunConfig, new: RunConfig) -> None:
+def _check_same_training(path: Path, old: RunConfig, new: Job) -> None:
     if old.backend != new.backend:
         raise RunError(
             f"{path}: was trained with --backend {old.backend}; go on with that, or move the run: unet convert {path} "
@@ -172,6 +205,9 @@ def _check_same(path: Path, old: RunConfig, new: RunConfig) -> None:
         raise RunError(
             f"{path}: this run was started with another {some(changed)}; leave that out, or train into a new folder"
         )
+
+
+def _check_same_data(path: Path, old: RunConfig, new: RunConfig) -> None:
     for name in ("training", "validation", "channels", "values", "digest"):
         if getattr(old, name) != getattr(new, name):
             raise RunError(

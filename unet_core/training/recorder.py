@@ -24,6 +24,8 @@ class TrainingPlan(ABC):
     """What is due after which step, and at which rate the next one is made; the same in all processes of a training."""
 
     run: Run
+    keeps: bool
+    """Whether this process writes the network that is kept."""
 
     @property
     @abstractmethod
@@ -50,6 +52,8 @@ class TrainingPlan(ABC):
     def validate(self, step: int, bands: Bands, share: Share) -> bool:
         """Validate; True where the network is better than the one that is kept, and this process keeps it.
 
+        Where there is nothing to validate on, the latest network is the one to keep.
+
         Args:
             step: updates made.
             bands: the network.
@@ -59,6 +63,8 @@ class TrainingPlan(ABC):
             RunError: its loss is no number.
         """
         run = self.run
+        if not len(run.validation):
+            return self.keeps
         found = evaluate(bands, run.validation, loss=run.recipe.loss, output=run.output, samples=4, share=share)
         if not math.isfinite(found.loss):
             raise self._diverged(f"the validation loss after step {step} is {found.loss}")
@@ -83,6 +89,8 @@ class Follower(TrainingPlan):
         run: whose.
         step: updates that are behind it.
     """
+
+    keeps = False
 
     def __init__(self, run: Run, step: int) -> None:
         self.run = run
@@ -139,6 +147,7 @@ class Recorder(TrainingPlan):
     step: int
     progress: Progress
     peak: float | None = None
+    keeps = True
 
     def __post_init__(self) -> None:
         if self.step > self.run.recipe.steps:
@@ -243,7 +252,7 @@ class Outcome:
     steps: int
     """Updates asked for."""
     best: float
-    """The best mean IoU of its validations."""
+    """The best mean IoU of its validations; NaN before the first."""
     best_step: int
     """And after how many updates that was; 0 before the first validation."""
     stopped_by: int | None = None

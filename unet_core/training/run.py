@@ -23,6 +23,7 @@ from unet_core.codec import OPTIONAL, decoded, encoded
 from unet_core.config import Output
 from unet_core.data.batches import Examples, batches
 from unet_core.data.dataset import Dataset
+from unet_core.data.labels import in_words
 from unet_core.errors import ConfigError, RunError
 from unet_core.files import atomic
 from unet_core.graph import Graph
@@ -59,6 +60,10 @@ class RunConfig:
     """Of the pictures."""
     values: tuple[int, ...]
     """What the masks' pixels hold, by class."""
+    coloured: bool = field(default=False, metadata=OPTIONAL)
+    """The values are colours, 0xRRGGBB."""
+    class_names: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    """What the classes are called, where the table of their colours said."""
     versions: dict[str, str] = field(default_factory=dict, compare=False, metadata=OPTIONAL)
     """Of the packages that started the run, or that it was moved to."""
     switches: tuple[tuple[int, Backend], ...] = field(default=(), metadata=OPTIONAL)
@@ -138,6 +143,11 @@ class Run:
         return self.settings.recipe
 
     @property
+    def judged_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Heights and widths of what it is validated on; those of a crop where that is nothing."""
+        return self.validation.sizes or ((self.recipe.crop, self.recipe.crop),)
+
+    @property
     def output(self) -> Output:
         """What the logits of its network are."""
         return trained_output(self.start.config)
@@ -149,10 +159,13 @@ class Run:
         return operations(graph_of(self.start.config), self.recipe.batch * self.recipe.accumulate, size, training=True)
 
     def __str__(self) -> str:
-        network, values = self.start.config, ", ".join(map(str, self.settings.values))
+        network, ignored = self.start.config, self.recipe.masks.ignore
+        values = in_words(self.settings.values, coloured=self.settings.coloured)
+        values += f", and {ignored}, which is ignored" if ignored is not None else ""
+        validated = len(self.validation) or "none"
         title = network.title if isinstance(network, Graph) else f"UNet {'-'.join(map(str, network.features))}"
         return (
-            f"{len(self.training)} pictures to train on, {len(self.validation)} to validate on, {network.in_channels} "
+            f"{len(self.training)} pictures to train on, {validated} to validate on, {network.in_channels} "
             f"channel{'s' * (network.in_channels > 1)}; masks hold {values}; {title}"
         )
 

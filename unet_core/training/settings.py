@@ -27,6 +27,9 @@ class Loss:
       with plain sums below).
     - cross-entropy+dice: their sum.
 
+    Means and sums are over the pixels that are not ignored (`unet_core.data.masks.Masks.ignore`); of a batch that has
+    none, the loss and its gradient are 0.
+
     Raises:
         ConfigError: no such loss, or weights that are not positive numbers.
     """

@@ -6,6 +6,8 @@ from typing import Any, Literal
 from unet_core.codec import OPTIONAL, decoded, encoded
 from unet_core.config import UNetConfig, Upsampling
 from unet_core.data.augmentation import Augmentation
+from unet_core.data.masks import Masks
+from unet_core.data.split import Split
 from unet_core.errors import ConfigError
 from unet_core.graph import Graph
 from unet_core.graph.suitability import check_training
@@ -50,7 +52,7 @@ class TrainConfig:
     ema: float | None = None
     """Validate, and keep as the best, an exponential moving average of the weights with this decay, e.g. 0.999."""
     validation: float = 0.2
-    """The last pictures by name are for validation: a part of them, or, from 1 up, how many."""
+    """The last pictures by name are for validation: a part of them, or, from 1 up, how many; 0: all are trained on."""
     validate_every: int = 100
     """Steps between two validations; the last step has one, too."""
     save_every: int = 100
@@ -67,6 +69,8 @@ class TrainConfig:
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    masks: Masks = field(default_factory=Masks, metadata=OPTIONAL)
+    split: Split = field(default_factory=Split, metadata=OPTIONAL)
 
     def __post_init__(self) -> None:
         for name in (

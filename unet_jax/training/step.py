@@ -149,12 +149,12 @@ def differentiator(train_config: TrainConfig, model: Network, mesh: Mesh | None 
         model: what to train; its arrays are not used.
         mesh: over whose devices parameters and gradients are split; None: over none.
     """
-    graphdef = nnx.graphdef(model.executed(strips=strips(mesh)))
+    graphdef, ignoring = nnx.graphdef(model.executed(strips=strips(mesh))), train_config.masks.ignore is not None
 
     def loss_of(params: Tree, stats: Tree, image: Array, labels: Array, key: Array) -> tuple[Array, Tree]:
         model = nnx.merge(graphdef, *in_torchs_layout((params, stats)), copy=True)
         logits = model.logits(image, rngs=key)
-        loss = loss_value(train_config.loss, logits, labels) / train_config.accumulate
+        loss = loss_value(train_config.loss, logits, labels, ignoring) / train_config.accumulate
         return loss, kernels_first(nnx.to_pure_dict(nnx.state(model, _updated(model.graph), ...)[1]))
 
     def gradient(params: Tree, stats: Tree, image: Array, labels: Array, key: Array) -> tuple[Tree, Tree, Array]:

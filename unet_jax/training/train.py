@@ -121,7 +121,7 @@ def _train(run: Run, mesh: Mesh, hosts: Hosts, request: Request, progress: Progr
 
 def _predictor(run: Run, model: Network, mesh: Mesh) -> Predictor:
     """For validations, on as many of this process's devices as a picture has tiles."""
-    config, sizes = run.start.config, run.validation.sizes
+    config, sizes = run.start.config, run.judged_sizes
     tile = shared_tile(config, sizes)
     devices = mesh.local_devices[: max(len(tiling(config, size, tile)) for size in sizes)]
     return Predictor(model, tile=tile, devices=devices if len(devices) > 1 else None)

@@ -92,7 +92,7 @@ def updater(
     """
     together = processes or Processes(next(state.model.parameters()).device)
     logits = torch.compile(state.model.logits) if train_config.compile else together.parallel(state.model)
-    batch = train_config.batch // together.size
+    batch, ignoring = train_config.batch // together.size, train_config.masks.ignore is not None
     names = tensor_specs(state.model.config)
     generator = state.model.generator if isinstance(state.model, Network) else None
 
@@ -112,7 +112,7 @@ def updater(
             output = output.to(torch.promote_types(output.dtype, torch.float32))
             # Of the whole batch: what weighs classes, or is a Dice coefficient, is no mean over its parts.
             part = (
-                loss_value(train_config.loss, together.of_all(output), together.of_all(part_labels))
+                loss_value(train_config.loss, together.of_all(output), together.of_all(part_labels), ignoring)
                 / train_config.accumulate
             )
             (part * together.size).backward()  # of which the mean over the processes is taken

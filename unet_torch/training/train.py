@@ -44,7 +44,7 @@ def train(
     state = new_state(start, train_config, device, together)
     update = updater(train_config, state, together)
     judged = state.average or state.model
-    tile = shared_tile(start.config, run.validation.sizes)
+    tile = shared_tile(start.config, run.judged_sizes)
     predictor = Predictor(judged, tile=tile, bfloat16=train_config.precision == "bfloat16")
     share = Share(together.rank, together.size, together.gathered)
 

@@ -1,0 +1,37 @@
+"""Which pictures are for validation. Plain data: the command reads it before NumPy is imported."""
+
+from dataclasses import dataclass, field
+
+from unet_core.codec import OPTIONAL
+from unet_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the pictures to train on are parted from those to validate on, where a number of the last ones is not enough.
+
+    Raises:
+        ConfigError: numbers that part nothing, or two ways at once.
+    """
+
+    validation_data: str | None = field(default=None, metadata=OPTIONAL)
+    """Another data folder, all of which is for validation; all of the first one is then trained on."""
+    folds: int | None = field(default=None, metadata=OPTIONAL)
+    """Part the pictures, in order of their names, into so many folds, one of which is for validation."""
+    validation_fold: int | None = field(default=None, metadata=OPTIONAL)
+    """Which one, from 1 up."""
+    groups: str | None = field(default=None, metadata=OPTIONAL)
+    """A table in lines of name,group: pictures of one group, as of one patient, are all trained on, or none is."""
+
+    def __post_init__(self) -> None:
+        count, one = self.folds, self.validation_fold
+        if (count is None) != (one is None):
+            raise ConfigError("--folds and --validation-fold: give both, as --folds 5 --validation-fold 1")
+        if count is not None and one is not None and not 1 <= one <= count >= 2:
+            raise ConfigError(f"validation_fold {one}: give 2 folds or more, and one from 1 to --folds")
+        if self.validation_data is not None and (self.folds is not None or self.groups is not None):
+            raise ConfigError("validation_data: is all that is validated on; leave out --folds and --groups")
+
+
+UNGROUPED = Split()
+"""Each picture by itself."""
