@@ -275,7 +275,7 @@ def test_a_node_that_b_lacks_is_passed_by():
 @pytest.mark.slow
 def test_a_program_that_is_no_graphs_is_seen(monkeypatch):
     """Where a rewrite is at fault, every node by itself is right."""
-    monkeypatch.setattr("unet_jax.network.rewritten", lambda graph, tensors: (graph, _scaled(tensors)))
+    monkeypatch.setattr("unet_jax.rewrites.rewritten", lambda graph, tensors: (graph, _scaled(tensors)))
     result = divergence(A, JaxRunner.of_checkpoint(checkpoint(), "B"), SAMPLE)
     assert (result.layer, result.quantity) == (WHOLE, OUTPUT)
     assert "the programs that are run compute something else" in result.cause

@@ -271,7 +271,7 @@ def breaking(monkeypatch):
         if run:
             function = functools.wraps(row.function)(function)
         monkeypatch.setitem(OPERATIONS, operation, dataclasses.replace(row, function=function))
-        monkeypatch.setattr("unet_jax.network.rewritten", lambda graph, tensors: (graph, tensors))
+        monkeypatch.setattr("unet_jax.rewrites.rewritten", lambda graph, tensors: (graph, tensors))
 
     return broken
 

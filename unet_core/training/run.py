@@ -60,14 +60,14 @@ class RunConfig:
     """Of the pictures."""
     values: tuple[int, ...]
     """What the masks' pixels hold, by class."""
-    coloured: bool = field(default=False, metadata=OPTIONAL)
-    """The values are colours, 0xRRGGBB."""
-    class_names: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
-    """What the classes are called, where the table of their colours said."""
     versions: dict[str, str] = field(default_factory=dict, compare=False, metadata=OPTIONAL)
     """Of the packages that started the run, or that it was moved to."""
     switches: tuple[tuple[int, Backend], ...] = field(default=(), metadata=OPTIONAL)
     """For every move to the other framework, the step after which it was, and the framework before."""
+    coloured: bool = field(default=False, metadata=OPTIONAL)
+    """The values are colours, 0xRRGGBB."""
+    class_names: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    """What the classes are called, where the table of their colours said."""
 
     @property
     def pieces(self) -> tuple[tuple[int, int | None, Backend], ...]:
