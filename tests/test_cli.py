@@ -95,6 +95,7 @@ def test_help_names_the_commands_and_the_exit_codes(capsys):
         (["verify", "a.pt", "b", "--size", "75"], "give height and width as HxW"),
         (["verify", "a.pt", "b", "--size", "75x0x3"], "give height and width as HxW"),
         (["verify", "a.pt", "b", "--seed", "-1"], "give a whole number from 0 up"),
+        (["plot"], "RUN: name the folder of a run"),
         (["inspect", "a" * 300 + ".pt"], "file name too long"),
         (["inspect", "a" * 300 + ".v2"], "file name too long"),
     ],

@@ -4,8 +4,6 @@ import jaxtyping
 import numpy as np
 import pytest
 from conftest import TINY, few
-from foreign_unets import Milesial, trained
-from forks import ARGUMENTS, built, written
 
 from unet_cli.main import main
 from unet_core import CheckpointError, UNetConfig, UNetError
@@ -13,6 +11,9 @@ from unet_core.graph import Graph
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
+
+from foreign_unets import Milesial, trained
+from forks import ARGUMENTS, built, written
 
 import conversion
 import unet_jax

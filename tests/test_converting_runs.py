@@ -146,6 +146,11 @@ def test_a_run_is_not_converted_without_saying_to_what(run, tmp_path, refused):
     assert str(run / "best.safetensors") in message
 
 
+def test_a_run_tells_its_dialect_itself(run, tmp_path, refused):
+    message = refused("convert", run, tmp_path / "new", "--to", "jax", "--dialect", "milesial")
+    assert "is a run, which tells all of its network; leave dialects and the like out" in message
+
+
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: None], ids=["folder", "file", "nothing"])
 def test_what_is_no_run_is_refused(make, tmp_path, refused):
     make(tmp_path / "thing")

@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 from conftest import few
-from foreign_unets import AttributeUNet, FlatUNet, ListedUNet, MateuszBuda, Milesial, Milesial2019, trained
 
 from unet_cli.main import main
 from unet_core import CheckpointError, UNetConfig, UNetError
@@ -17,6 +16,7 @@ jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp
 from flax import nnx
+from foreign_unets import AttributeUNet, FlatUNet, ListedUNet, MateuszBuda, Milesial, Milesial2019, trained
 
 import conversion
 import unet_jax

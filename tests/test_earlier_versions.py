@@ -3,15 +3,17 @@
 import tarfile
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
+
+from unet_cli.main import main
+from unet_core.training.history import read_history
+
+torch = pytest.importorskip("torch")
+jnp = pytest.importorskip("jax.numpy")
 
 import unet_jax
 import unet_torch
-from unet_cli.main import main
-from unet_core.training.history import read_history
 
 
 @pytest.fixture(scope="module")

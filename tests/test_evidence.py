@@ -5,7 +5,6 @@ import json
 
 import pytest
 from conftest import TINY, trained_tensors
-from foreign_unets import AttributeUNet, Milesial, trained
 from graphs import network, small
 
 from unet_cli.main import main
@@ -16,6 +15,8 @@ from unet_core.checkpoints.evidence import OURS, UNCHECKED, Evidence, by_dialect
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("jax")
+
+from foreign_unets import AttributeUNet, Milesial, trained
 
 import unet_jax
 import unet_torch

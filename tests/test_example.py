@@ -4,12 +4,13 @@ import re
 
 import numpy as np
 import pytest
-from foreign_unets import AttributeUNet, FlatUNet, ListedUNet, Milesial2019, trained
 
 from unet_cli.main import main
 from unet_core import CheckpointError, MissingFrameworkError, UNetError
 
 torch = pytest.importorskip("torch")
+
+from foreign_unets import AttributeUNet, FlatUNet, ListedUNet, Milesial2019, trained
 
 from conversion.code import Known, build
 from conversion.containers import opened

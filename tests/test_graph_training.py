@@ -345,10 +345,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_trained_is_refused_before_anything_is_written(name, cells, tmp_path):
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(name, cells, tmp_path, backend):
     graph, changes, message = REFUSED[name]
     recipe = dataclasses.replace(RECIPE, start="start.pt", **changes)
-    job = Job("torch", recipe, str(cells), network(graph))
+    job = Job(backend, recipe, str(cells), network(graph))
     with pytest.raises(ConfigError) as error, open_run(tmp_path / "run", job):
         pass
     assert message in str(error.value)
@@ -356,9 +356,9 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(name, cell
     assert not (tmp_path / "run").exists()
 
 
-def test_pictures_that_it_does_not_take_are_named(cells, tmp_path):
+def test_pictures_that_it_does_not_take_are_named(cells, tmp_path, backend):
     graph = small(channels=1, sizes=Sizes(only=((16, 16), (32, 30))))
-    job = Job("torch", RECIPE, str(cells), network(graph))
+    job = Job(backend, RECIPE, str(cells), network(graph))
     with pytest.raises(DataError) as error, open_run(tmp_path / "run", job):
         pass
     why = "not to be validated on, for the network takes 16x16 or 32x30 alone: "

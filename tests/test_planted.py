@@ -6,10 +6,11 @@ import functools
 import numpy as np
 import pytest
 from conftest import few
-from forks import ARGUMENTS, FORKS, OF_THE_FAMILY, built, written
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
+
+from forks import ARGUMENTS, FORKS, OF_THE_FAMILY, built, written
 
 import conversion
 from conversion.backends.backend import runner_of_checkpoint, runner_of_code

@@ -18,6 +18,9 @@ from unet_core.training.train_config import TrainConfig
 pytest.importorskip("grain")
 pytest.importorskip("tensorboardX")
 
+# JAX 0.12 warns so of its own type, inside its own C++: as an error, that would end the process.
+pytestmark = pytest.mark.filterwarnings("ignore:builtin type event_stats has no __module__:DeprecationWarning")
+
 RECIPE = TrainConfig(features=(3, 4), steps=7, batch=2, crop=16, validate_every=7, save_every=7, log_every=3)
 
 

@@ -535,3 +535,11 @@ def test_verify_exits_with_1_and_names_the_layer(tmp_path, capsys):
     assert "input and output channels of the kernel are swapped" in out
     assert json.loads(report.read_text())["departure"]["layer"] == "bottom.conv.3"
     assert json.loads(report.read_text())["b"]["framework"] == "jax"
+
+
+def test_a_file_that_is_no_image_is_refused(tmp_path, capsys):
+    torch_file.write(tmp_path / "a.pt", Checkpoint(CONFIG, trained_tensors(CONFIG)))
+    (tmp_path / "photo.png").write_bytes(b"no picture")
+    checkpoint, photo = str(tmp_path / "a.pt"), tmp_path / "photo.png"
+    assert main(["verify", checkpoint, checkpoint, "--image", str(photo)]) == 2
+    assert f"{photo}: cannot be read as an image: " in capsys.readouterr().err

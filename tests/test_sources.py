@@ -472,6 +472,18 @@ def test_a_fold_that_is_not_there(nnunet):
     refused(nnunet[0], "has no fold ../0; there are: 0, 1", fold="../0")
 
 
+def test_a_folder_of_nnunet_that_lacks_a_part(nnunet):
+    folder, module = nnunet
+    nnunet_fold(folder, 0, module, {}, {}, init_args={})
+    renamed = folder.rename(folder.with_name("mine"))
+    refused(renamed, "neither its checkpoint nor its name tells which configuration it is")
+    (renamed / "fold_0" / "checkpoint_final.pth").unlink()
+    refused(renamed, "fold_0: has no checkpoint_final.pth or checkpoint_best.pth", fold=0)
+    for fold in renamed.glob("fold_*"):
+        shutil.rmtree(fold)
+    refused(renamed, "has no fold_0 or other fold beside its plans")
+
+
 def test_a_tensor_that_is_two_in_the_file(nnunet):
     folder, module = nnunet
     state = {name: tensor.clone() for name, tensor in module.state_dict().items()}

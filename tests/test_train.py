@@ -158,9 +158,9 @@ def test_a_training_leaves_where_it_is_told_to(backend, cells, whole, tmp_path):
     assert history(tmp_path / "run") == history(whole(backend))
 
 
-def test_a_training_cannot_leave_before_its_first_step(cells, tmp_path):
+def test_a_training_cannot_leave_before_its_first_step(backend, cells, tmp_path):
     with pytest.raises(ConfigError, match="until 0: give a whole number from 1 up"):
-        train("torch", tmp_path / "run", cells, until=0)
+        train(backend, tmp_path / "run", cells, until=0)
     assert not (tmp_path / "run").exists()
 
 

@@ -83,20 +83,21 @@ def test_what_cannot_be_trained_is_refused(options, message, run, cells, tmp_pat
     assert (run / "history.jsonl").read_bytes() == before
 
 
-def test_bad_data_is_refused_before_anything_is_written(cells, tmp_path, capsys):
+def test_bad_data_is_refused_before_anything_is_written(backend, cells, tmp_path, capsys):
     shutil.copytree(cells, tmp_path / "data")
     (tmp_path / "data/masks/002.png").unlink()
     (tmp_path / "data/images/004.png").write_bytes(b"")
-    message = refused(["train", "--backend", "torch", "--data", tmp_path / "data", "--out", tmp_path / "run"], capsys)
+    message = refused(["train", "--backend", backend, "--data", tmp_path / "data", "--out", tmp_path / "run"], capsys)
     assert "002.png" in message
     assert "004.png" in message
     assert not (tmp_path / "run").exists()
 
 
-def test_other_files_are_named_and_left_out(cells, tmp_path, capsys):
+@mostly_torch
+def test_other_files_are_named_and_left_out(backend, cells, tmp_path, capsys):
     shutil.copytree(cells, tmp_path / "data")
     (tmp_path / "data/images/notes.txt").write_text("hello")
-    given = ["--backend", "torch", "--data", tmp_path / "data", "--out", tmp_path / "run", *RECIPE]
+    given = ["--backend", backend, "--data", tmp_path / "data", "--out", tmp_path / "run", *RECIPE]
     assert main(["train", *map(str, given)]) == 0
     assert "left out, for they are no pictures: images/notes.txt" in capsys.readouterr().out
 
@@ -435,6 +436,14 @@ def test_plot_draws_one_and_several_runs(run, tmp_path):
 def test_plot_refuses_what_is_no_run(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     assert "is no run" in refused(["plot", tmp_path], capsys)
+
+
+def test_plot_refuses_a_run_before_its_first_step(run, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run/history.jsonl").write_text("")
+    assert "has no step in its history yet" in refused(["plot", tmp_path / "run"], capsys)
+    assert not (tmp_path / "run/history.png").exists()
 
 
 def test_a_foreign_network_of_another_kind_predicts(tmp_path):

@@ -868,6 +868,13 @@ def test_what_the_caller_says_counts_more_than_a_files_own_counter(x64, tmp_path
         assert int(conversion.optimizer_to_optax(path, fresh, step=said)[1].count) == count
 
 
+def test_a_dialect_is_not_for_a_training_file(tmp_path):
+    torch.save(adam_file(), tmp_path / "run.pt")
+    with pytest.raises(CheckpointError, match="a training file goes back under its own names; leave --dialect out"):
+        conversion.convert(tmp_path / "run.pt", tmp_path / "state", to="jax", dialect="milesial")
+    assert not (tmp_path / "state").exists()
+
+
 @pytest.mark.parametrize("value", [float("inf"), 3e9])
 def test_steps_beyond_all_counting_are_refused(tmp_path, capsys, value):
     file = copy.deepcopy(adam_file())

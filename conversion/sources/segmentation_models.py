@@ -24,7 +24,7 @@ _SIZE = (128, 128)
 
 
 def read(folder: Path) -> NamedCode:
-    """The network of a folder. Its encoder's own weights are never downloaded: the folder has them all.
+    """The network of a folder that has weights: those of its encoder are among them and never downloaded.
 
     Raises:
         CheckpointError: the folder is not as `save_pretrained` writes it.
@@ -41,9 +41,7 @@ def read(folder: Path) -> NamedCode:
         raise CheckpointError(f"{source}: {SEGMENTATION_MODELS.version} has no network {shown(name)}")
     arguments = {key: item for key, item in config.items() if not key.startswith("_")}
     _check(kind, arguments, source)
-    weights = next((folder / file for file in WEIGHTS if (folder / file).is_file()), None)
-    if weights is None:
-        raise CheckpointError(f"{folder}: has no weights beside its {CONFIG}: {' or '.join(WEIGHTS)}")
+    weights = next(folder / file for file in WEIGHTS if (folder / file).is_file())
     module = built(kind, arguments | {"encoder_weights": None}, _tensors(weights), str(folder))
     return NamedCode(
         module,

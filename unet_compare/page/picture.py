@@ -44,7 +44,7 @@ class Answers:
     def iou(self) -> float:
         """Of the cells, by JAX's output."""
         found, true = self.jax > 0.5, self.mask > 0
-        return float((found & true).sum() / max((found | true).sum(), 1))
+        return float((found & true).sum()) / max(int((found | true).sum()), 1)
 
 
 def draw(run: Path, answers: Answers, path: Path) -> None:
