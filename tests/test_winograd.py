@@ -13,7 +13,7 @@ jax = pytest.importorskip("jax")
 import jax.numpy as jnp
 
 from unet_jax.checkpoint import from_checkpoint
-from unet_jax.kernels import convolution, winograd
+from unet_jax.kernels import convolution, products, winograd
 from unet_jax.kernels.convolution import convolve, convolve_plain
 from unet_jax.model import UNet
 from unet_jax.network import frozen
@@ -30,7 +30,7 @@ def wide(monkeypatch):
     for name in ("_LEAST", "_WIDER", "_PIXELS"):
         monkeypatch.setattr(winograd, name, 1)
     monkeypatch.setattr(winograd, "_COLUMNS", 1)
-    monkeypatch.setattr(winograd, "_BESIDE", 0)
+    monkeypatch.setattr(products, "_FEW", 0)
 
 
 def summed(model):

@@ -151,8 +151,8 @@ def frozen(model: Network, platform: str | None = None) -> Network:
 
     Args:
         model: a network, in either mode.
-        platform: where it will predict, "cpu", "gpu" or "tpu"; None: where its weights lie. On a CPU its wide
-            convolutions take fewer multiplications, and their kernels about twice the memory
+        platform: where it will predict, "cpu", "gpu" or "tpu"; None: where its weights lie, which nobody knows within
+            `jit`. On a CPU its wide convolutions take fewer multiplications, and their kernels about twice the memory
             (`unet_jax.kernels.winograd`).
     """
     tensors = {name: variable[...] for name, variable in model.variables()}

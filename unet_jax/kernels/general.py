@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from unet_core.graph.operations import Ints
-from unet_jax.kernels.products import Geometry, taps_of
+from unet_jax.kernels.products import Geometry, interleaved, taps_of
 
 _AXES = "DHW"
 
@@ -92,12 +92,8 @@ def in_phases(x: Array, kernel: Array, plan: Geometry, size: Ints) -> Array:
         y = jnp.matmul(x, kernel.reshape(channels, -1))
     else:
         y = convolved(x, kernel, Geometry((1,) * count, whole, (1,) * count, 1))
-    places = y.shape[1:-1]
-    y = y.reshape(y.shape[0], *places, *plan.stride, out)
-    y = y.transpose(0, *(axis for at in range(1, count + 1) for axis in (at, at + count)), 2 * count + 1)
-    lengths = [n * step for n, step in zip(places, plan.stride, strict=True)]
-    y = y.reshape(y.shape[0], *lengths, out)
-    cut = [(-pad, want - (n - pad), 0) for (pad, _), want, n in zip(plan.padding, size, lengths, strict=True)]
+    y = interleaved(y, plan.stride)
+    cut = [(-pad, want - (n - pad), 0) for (pad, _), want, n in zip(plan.padding, size, y.shape[1:-1], strict=True)]
     return lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), *cut, (0, 0, 0)])
 
 

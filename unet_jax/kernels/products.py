@@ -30,6 +30,11 @@ class Geometry(NamedTuple):
     groups: int
 
 
+def few_together(channels: int, window: Sequence[int]) -> bool:
+    """Whether the taps of such a kernel are better laid side by side, whatever the map's size."""
+    return channels * math.prod(window) <= _FEW
+
+
 def has_few_pixels(y: Array) -> bool:
     """Whether maps have no more pixels than channels: a kernel that makes them is larger than they and all its taps."""
     return math.prod(y.shape[:-1]) <= y.shape[-1]
@@ -70,7 +75,7 @@ def kernel_gradient(x: Array, gradient: Array, window: Sequence[int], plan: Geom
     """The gradient by the kernel: one product for each tap; or, of a small or narrow map, one for all."""
     channels, out = x.shape[-1], gradient.shape[-1]
     still = plan.groups == 1 and set(plan.stride) == set(plan.dilation) == {1}
-    if still and out * math.prod(window) <= _FEW < channels * math.prod(window):  # each tap of the narrower map
+    if still and few_together(out, window) and not few_together(channels, window):  # each tap of the narrower map
         amounts = tuple(
             (k - 1 - before, k - 1 - after) for k, (before, after) in zip(window, plan.padding, strict=True)
         )
@@ -79,7 +84,7 @@ def kernel_gradient(x: Array, gradient: Array, window: Sequence[int], plan: Geom
     flat = gradient.reshape(-1, out)
     taps = taps_of(x, window, plan)
     if plan.groups == 1:
-        together = has_few_pixels(gradient) or channels * len(taps) <= _FEW
+        together = has_few_pixels(gradient) or few_together(channels, window)
         rows = [jnp.concatenate(taps, -1)] if together else taps
         columns = (lax.optimization_barrier(each.reshape(-1, each.shape[-1]).T) for each in rows)
         return jnp.concatenate([each @ flat for each in columns]).reshape(*window, channels, out)
@@ -103,17 +108,21 @@ def moved_apart(x: Array, kernel: Array) -> Array:
         x: a map, [n, *size, in].
         kernel: [*window, out, in].
     """
-    *window, out, channels = kernel.shape
+    *window, _, channels = kernel.shape
     columns, rows = x.reshape(-1, channels), kernel.reshape(-1, channels)
     if len(columns) <= len(rows):  # the kernel is the larger one, and read in order
         y = lax.optimization_barrier(rows @ lax.optimization_barrier(columns.T)).T
     else:
         y = columns @ rows.T
-    count = len(window)
-    y = y.reshape(*x.shape[:-1], *window, out).transpose(
-        0, *(axis for at in range(1, count + 1) for axis in (at, at + count)), 2 * count + 1
-    )
-    return y.reshape(len(x), *(n * k for n, k in zip(x.shape[1:-1], window, strict=True)), out)
+    return interleaved(y.reshape(*x.shape[:-1], -1), window)
+
+
+def interleaved(y: Array, window: Sequence[int]) -> Array:
+    """Maps whose points each hold a window of new ones, [n, *size, window * c], with these in their places."""
+    places, count = y.shape[1:-1], len(window)
+    y = y.reshape(len(y), *places, *window, -1)
+    y = y.transpose(0, *(axis for at in range(1, count + 1) for axis in (at, at + count)), 2 * count + 1)
+    return y.reshape(len(y), *(n * k for n, k in zip(places, window, strict=True)), -1)
 
 
 def _moved_apart_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -123,12 +132,12 @@ def _moved_apart_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, A
 def _moved_apart_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, kernel = saved
     *window, out, channels = kernel.shape
-    count = len(window)
+    rows, count = kernel.reshape(-1, channels), len(window)
     pairs = [part for pair in zip(x.shape[1:-1], window, strict=True) for part in pair]
     parts = gradient.reshape(len(x), *pairs, out)
     parts = parts.transpose(0, *range(1, 2 * count, 2), *range(2, 2 * count + 1, 2), 2 * count + 1)
-    parts = parts.reshape(-1, len(kernel.reshape(-1, channels)))
-    of_x = parts @ kernel.reshape(-1, channels)
+    parts = parts.reshape(-1, len(rows))
+    of_x = parts @ rows
     of_kernel = lax.optimization_barrier(parts.T) @ x.reshape(-1, channels)
     return of_x.reshape(x.shape), of_kernel.reshape(kernel.shape)
 

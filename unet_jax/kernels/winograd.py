@@ -28,6 +28,8 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from unet_jax.kernels.products import few_together
+
 
 class Transform(NamedTuple):
     """How `m` outputs come of `n` = m + 2 inputs and 3 taps."""
@@ -66,8 +68,6 @@ _PIXELS = 1024
 """Of the map, at least, for the same: the larger the kernel, the more they have to save."""
 _COLUMNS = 16
 """Of a map, at least, for blocks of its rows to be worth taking one by one."""
-_BESIDE = 64
-"""Channels of all nine taps of a map together, that are better laid side by side (`unet_jax.kernels.products`)."""
 _BLOCK = 2048
 """Pixels of a block, so that its shifted views lie in a core's cache."""
 
@@ -87,7 +87,7 @@ def saves_unprepared(shape: tuple[int, ...], out_channels: int, dtype: DTypeLike
 def saves_in_gradient(shape: tuple[int, ...], out_channels: int) -> bool:
     """Whether the gradient of a kernel that convolves a map of this shape (NHWC) is faster by `kernel_gradient`."""
     *points, width, channels = shape
-    narrow = 9 * min(channels, out_channels) <= _BESIDE
+    narrow = few_together(min(channels, out_channels), (3, 3))
     return not narrow and width >= _COLUMNS and math.prod(points) * width > 2 * max(channels, out_channels)
 
 
