@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -176,7 +176,8 @@ def test_on_a_gpu_both_frameworks_take_tf32_or_neither_does(monkeypatch, precisi
     jax, torch = pytest.importorskip("jax"), pytest.importorskip("torch")
     from unet_compare.speed import jax_backend, torch_backend
 
-    gpu = SimpleNamespace(
+    gpu = Mock(
+        jax.Device,
         platform="gpu",
         device_kind="A100",
         compute_capability="8.0",
@@ -211,10 +212,10 @@ def test_on_a_gpu_both_frameworks_take_tf32_or_neither_does(monkeypatch, precisi
     ],
 )
 def test_which_devices_have_tf32(capability, platform, has):
-    pytest.importorskip("jax")
+    jax = pytest.importorskip("jax")
     from unet_jax.compilation import has_tf32
 
-    assert has_tf32(SimpleNamespace(platform=platform, compute_capability=capability)) == has
+    assert has_tf32(Mock(jax.Device, platform=platform, compute_capability=capability)) == has
 
 
 @pytest.mark.parametrize(("precision", "weights"), [("tf32", "float32"), ("bfloat16", "bfloat16")])

@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ from unet_jax.operations.convolutions import convolution as convolve
 from unet_jax.operations.convolutions import transposed_convolution
 from unet_jax.operations.norms import instance_norm
 from unet_jax.operations.rewritten import _taps
+from unet_jax.operations.rows import Run
 
 SHAPES = st.tuples(
     st.integers(1, 3), st.integers(1, 4), st.integers(1, 10).map(lambda half: 2 * half), st.sampled_from([3, 8, 24, 64])
@@ -260,8 +262,10 @@ def test_a_tpu_alone_packs(platform, columns):
 def test_a_tpu_packs_what_other_networks_have(platform):
     """InstanceNorm, biases, strides and transposed convolutions: forward and backward all maps fill the lanes."""
 
+    run = Mock(Run, training=True, dtype=jnp.float32, strips=1)
+
     def network(x, down, up, vector):
-        y = instance_norm(x, weight=vector, bias=vector, epsilon=1e-5, run=None)
+        y = instance_norm(x, weight=vector, bias=vector, epsilon=1e-5, run=run)
         y = convolve(y, weight=down, bias=vector, stride=(2, 2), padding=((1, 1), (1, 1)), dilation=(1, 1), groups=1)
         whole = {"padding": (0, 0), "output_padding": (0, 0), "dilation": (1, 1), "groups": 1}
         return transposed_convolution(y, weight=up, bias=vector, stride=(2, 2), **whole).sum()

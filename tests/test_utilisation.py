@@ -2,6 +2,7 @@
 
 import re
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -119,10 +120,10 @@ def test_peaks_are_of_a_device_and_a_precision(device, precision, tf32, tflops):
 
 
 def test_the_peaks_of_all_devices_are_added_up():
-    pytest.importorskip("jax")
+    jax = pytest.importorskip("jax")
     from unet_jax.training.mesh import peak_of
 
-    eight = SimpleNamespace(size=8, devices=np.array([SimpleNamespace(device_kind="TPU v4")] * 8))
+    eight = Mock(jax.sharding.Mesh, size=8, devices=np.array([SimpleNamespace(device_kind="TPU v4")] * 8))
     assert peak_of(eight, "bfloat16") == 8 * 275e12
     eight.devices = np.array([SimpleNamespace(device_kind="TPU of tomorrow")] * 8)
     assert peak_of(eight, "bfloat16") is None

@@ -14,9 +14,9 @@ _Saved = tuple[Array, Array | None, Array | None]
 
 
 def affine_plain(
-    x: Float[Array, "n *size c"], scale: Float[Array, " c"] | None, shift: Float[Array, " c"] | None
-) -> Float[Array, "n *size c"]:
-    """`affine` with JAX's own derivatives."""
+    x: Float[Array, "*shape"], scale: Float[Array, "..."] | None, shift: Float[Array, "..."] | None
+) -> Float[Array, "*shape"]:
+    """`affine` with JAX's own derivatives, and for tensors of more than the last axis too."""
     x = x if scale is None else x * scale
     return x if shift is None else x + shift
 
