@@ -24,6 +24,7 @@ def train(
     resume: bool = False,
     until: int | None = None,
     profile: int | None = None,
+    recheck: bool = False,
     mesh: str | None = None,
     cluster: Cluster = AS_STARTED,
     hints: Hints = NO_HINTS,
@@ -39,6 +40,7 @@ def train(
         resume: go on with the run in `out`, where there is one.
         until: leave after this step, before the recipe's last one, which decides the schedule; go on by `resume`.
         profile: record what the devices do in so many updates, after the first three, into `out`/profile.
+        recheck: read every picture and mask again, whatever is known of the data from an earlier start.
         mesh: how JAX's devices share the work, as "data=4,fsdp=2,space=1" (`unet_jax.training.mesh`); whatever it was
             before. None: all of them split the batch.
         cluster: the hosts on which JAX trains, where neither SLURM nor a TPU says so. Of several, only the first one
@@ -59,7 +61,7 @@ def train(
         begun = resume and has_begun(out)  # such a run keeps what it started from
         start = None if recipe.start is None or begun else _start(Path(recipe.start), hints)
         recipe = _absolute(recipe)
-        job = Job(backend, recipe, str(data), start, resume=resume, until=until, profile=profile)
+        job = Job(backend, recipe, str(data), start, resume=resume, until=until, profile=profile, recheck=recheck)
         with open_run(out, job, machine=machine, progress=progress) as run:
             return trained(run, progress=progress)
 

@@ -39,6 +39,8 @@ class Compare(SourceOptions):
     code is read as well; the first, of several."""
     force: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace the report in REPORT."""
+    recheck: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Read every picture and mask again, whatever is known of the data from an earlier start."""
     effort: Effort = field(default_factory=Effort)
     masks: Masks = field(default_factory=Masks)
 
@@ -52,8 +54,11 @@ class Compare(SourceOptions):
         from unet_cli.tables import print_comparison, progress_bar
         from unet_compare.compare import compare
         from unet_compare.report import check_report, write_report
+        from unet_core.data.dataset import recheck
 
         check_report(self.out, force=self.force)
+        if self.recheck:
+            recheck(self.data)
         with progress_bar() as progress:
             found = compare(
                 self.a,
@@ -79,7 +84,7 @@ def _options(part: Compare | Effort | Masks) -> Iterator[str]:
             yield from _options(value)
         elif item.name not in ("a", "b") and value != item.default:
             name = "--" + item.name.replace("_", "-")
-            if item.name in ("force", "unchecked", "trust", "skip_unlabelled"):
+            if item.name in ("force", "unchecked", "trust", "recheck", "skip_unlabelled"):
                 yield name
             elif item.name == "size":
                 yield from (word for size in value for word in (name, size))

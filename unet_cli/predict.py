@@ -124,6 +124,8 @@ class Eval(Computing):
     """Only those pictures that the run (CKPT) trained on, or validated on."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON instead of a table."""
+    recheck: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Read every picture and mask again, whatever is known of the data from an earlier start."""
     masks: Masks = field(default_factory=Masks)
     """What is left out here is as in the run."""
 
@@ -131,9 +133,12 @@ class Eval(Computing):
         """Print the metrics."""
         from conversion.inference import open_network
         from unet_cli.tables import print_evaluation, progress_bar
+        from unet_core.data.dataset import recheck
         from unet_core.prediction.evaluation import evaluate
 
         network = open_network(self.checkpoint, backend=self.backend, hints=self.hints(None))
+        if self.recheck:
+            recheck(self.data)
         with progress_bar() as progress:
             source = network.source(self.data, only=self.only, masks=self.masks, progress=progress)
             bands = self.bands(network, source.sizes)

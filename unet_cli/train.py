@@ -36,6 +36,8 @@ class Train(SourceOptions):
     """Leave after this step, before the last one (--steps), which decides the schedule; go on with --resume."""
     profile: Annotated[int | None, tyro.conf.arg(metavar="STEPS", help_behavior_hint="")] = None
     """Record what the devices do in so many updates, after the first three, into RUN/profile, for TensorBoard."""
+    recheck: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Read every picture and mask again, whatever is known of the data from an earlier start."""
     mesh: Annotated[str | None, tyro.conf.arg(metavar="AXIS=N,...", help_behavior_hint="")] = None
     """jax: how the devices share the work, e.g. data=4,fsdp=2,space=1. data splits the batch, fsdp weights and
     optimiser as well, space the height of the pictures; left out: all devices are data's. May change with --resume."""
@@ -78,6 +80,7 @@ class Train(SourceOptions):
                 resume=self.resume,
                 until=self.until,
                 profile=self.profile,
+                recheck=self.recheck,
                 mesh=self.mesh,
                 cluster=Cluster(self.hosts, self.host, self.coordinator),
                 hints=self.hints(None),

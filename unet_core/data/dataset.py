@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from unet_core.data.folder import open_folder
+from unet_core.data.index import forget
 from unet_core.data.labels import Classes
 from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.synthetic import Synthetic
@@ -82,3 +83,14 @@ def open_dataset(
     if data == SYNTHETIC and not Path(data).exists():
         return Synthetic(channels=channels or 1)
     return open_folder(Path(data), channels=channels, values=values, coloured=coloured, masks=masks, progress=progress)
+
+
+def recheck(*data: str | None) -> None:
+    """Let every file of these data be read again when they are opened, whatever is known of it from before.
+
+    Raises:
+        DataError: what is known of a folder cannot be removed.
+    """
+    for folder in data:
+        if folder is not None and Path(folder).is_dir():
+            forget(Path(folder))

@@ -2,18 +2,19 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from unet_core.data.colour_table import read_table
-from unet_core.data.inventory import Files, PairState, listed, look_at
+from unet_core.data.index import Index, open_index
+from unet_core.data.inventory import Files, listed, look_at, within
 from unet_core.data.labels import Classes, value_problem
 from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.pictures import OF_COLOURS, Pair, read_colours, read_mask, read_picture
+from unet_core.data.states import PairState
 from unet_core.errors import DataError, shown, some
-from unet_core.files import sha256_of
 from unet_core.progress import Progress, silent
 
 
@@ -40,6 +41,8 @@ class Folder:
     """Images without a mask, which are left out as well."""
     matched: str | None
     """How the names of pictures and masks differ, by an example."""
+    index: Index = field(repr=False, compare=False)
+    """What is known of the files."""
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -79,11 +82,10 @@ class Folder:
     def digest(self) -> str:
         """A sha256 of all names and files."""
         whole = hashlib.sha256()
-        files = [*self.images, *self.masks]
-        with ThreadPoolExecutor() as pool:
-            for file, found in zip(files, pool.map(sha256_of, files), strict=True):
-                short = file.relative_to(self.path).as_posix()
-                whole.update(f"{short} {found}\n".encode(errors="surrogateescape"))
+        files = [within(self.path, file) for file in (*self.images, *self.masks)]
+        for file, found in zip(files, self.index.sha256(files), strict=True):
+            whole.update(f"{file} {found}\n".encode(errors="surrogateescape"))
+        self.index.save()
         return whole.hexdigest()
 
     def subset(self, indices: Sequence[int]) -> "Folder":
@@ -108,6 +110,8 @@ def open_folder(
 ) -> Folder:
     """The pairs `path`/images/NAME and `path`/masks/NAME, once every file of them has been decoded.
 
+    One that has not changed since it was decoded for the index of the folder is not read again.
+
     Args:
         channels: of every picture; 1 makes grey of RGB, 3 repeats grey; None: 1 if all are grey, 3 if any is RGB.
         values: what stands for each class in the masks, ascending; None: what `masks` says.
@@ -122,9 +126,10 @@ def open_folder(
     path = Path(path)
     told = _told(values, coloured, masks)
     files = listed(path, masks)
-    found = _looked_at(files, channels, told.known if told is not None and told.coloured else None, progress)
+    index = open_index(path, files.stamps)
+    found = _looked_at(files, index, told.known if told is not None and told.coloured else None, progress)
     # Of half the files what follows would tell too much or too little.
-    _refuse(path, [*files.problems, *(problem for finding in found.values() for problem in finding.problems)])
+    _refuse(path, [*files.problems, *_problems(files, found, channels)])
     classes, held, problems = _classes(files, found, told, masks)
     _refuse(path, [*_channel_problems(found, channels), *problems])
     assert classes is not None  # for there is no problem
@@ -141,6 +146,7 @@ def open_folder(
         blank=tuple(files.short(files.masks[name]) for name in found if not held[name]),
         unlabelled=files.unlabelled,
         matched=files.matched,
+        index=index,
     )
 
 
@@ -160,20 +166,34 @@ def _refuse(path: Path, problems: list[str]) -> None:
         raise DataError(f"{shown(path)}: {total}{some(problems)}")
 
 
-def _looked_at(
-    files: Files, channels: int | None, colours: Sequence[int] | None, progress: Progress
-) -> dict[str, PairState]:
-    """What each pair shows, several decoded at a time."""
-    names, found = files.names, {}
+def _looked_at(files: Files, index: Index, colours: Sequence[int] | None, progress: Progress) -> dict[str, PairState]:
+    """What each pair shows; those that are not known are decoded, several at a time, and the index keeps them."""
+    names = files.names
+    pairs = [(files.short(files.images[name]), files.short(files.masks[name])) for name in names]
+    known = dict(zip(names, index.known(pairs, colours), strict=True))
+    found = {name: state for name, state in known.items() if state is not None}
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    new: dict[tuple[str, str], PairState] = {}
     try:
-        looks = [pool.submit(look_at, files, name, channels, colours) for name in names]
-        for name, look in zip(names, looks, strict=True):
-            found[name] = look.result()
-            progress(f"{len(found)} of {len(names)} pairs checked", len(found) / len(names))
+        looks = [(name, pool.submit(look_at, files, name, colours)) for name in names if name not in found]
+        pair_of = dict(zip(names, pairs, strict=True))
+        for done, (name, look) in enumerate(looks, len(found) + 1):
+            new[pair_of[name]] = look.result()
+            progress(f"{done} of {len(names)} pairs checked", done / len(names))
     finally:
         pool.shutdown(cancel_futures=True)
-    return found
+        index.learn(new, colours)
+        index.save()
+    return {name: found.get(name) or new[pair] for name, pair in zip(names, pairs, strict=True)}
+
+
+def _problems(files: Files, found: dict[str, PairState], channels: int | None) -> Iterator[str]:
+    """What is wrong with each pair, where its picture is to have so many channels."""
+    for name, finding in found.items():
+        if finding.channels and channels not in (None, finding.channels) and {channels, finding.channels} != {1, 3}:
+            image = files.short(files.images[name])
+            yield f"{image} has {finding.channels} channels where {channels} are wanted"
+        yield from finding.problems
 
 
 def _channel_problems(found: dict[str, PairState], channels: int | None) -> list[str]:

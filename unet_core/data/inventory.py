@@ -2,14 +2,17 @@
 
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from unet_core.data.labels import values_of
 from unet_core.data.masks import AS_FOUND, MOST_CLASSES, Masks
 from unet_core.data.names import masks_by_image
 from unet_core.data.pictures import SUFFIXES, read_colours, read_either, read_picture
+from unet_core.data.stamps import stamp
+from unet_core.data.states import PairState
 from unet_core.errors import DataError, reason, shown
 
 
@@ -27,6 +30,8 @@ class Files:
     """Images without a mask."""
     matched: str | None = None
     """How the names of pictures and masks differ, by an example."""
+    stamps: Mapping[str, str] = field(default_factory=dict)
+    """Of the files by their paths within the data folder (`stamps.stamp`)."""
 
     @property
     def names(self) -> list[str]:
@@ -35,22 +40,7 @@ class Files:
 
     def short(self, path: Path) -> str:
         """The path within the data folder."""
-        return path.relative_to(self.path).as_posix()
-
-
-@dataclass(frozen=True)
-class PairState:
-    """What decoding one pair showed."""
-
-    problems: tuple[str, ...] = ()
-    channels: int = 0
-    """Of the picture's file."""
-    size: tuple[int, int] = (0, 0)
-    """Height and width, in pixels."""
-    values: frozenset[int] | None = frozenset()
-    """Of the mask: its numbers, or, where it was read by them, its colours; None where it has colours alone."""
-    colours: frozenset[int] | None = None
-    """Of a mask in RGB, of which nobody said how it is to be read."""
+        return within(self.path, path)
 
 
 def listed(path: Path, how: Masks = AS_FOUND) -> Files:
@@ -70,7 +60,8 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
         raise DataError(
             f"{shown(path)}: has no {' and no '.join(missing)}; pictures belong in images/, masks in masks/"
         )
-    (images, *others), (masks, *other_masks) = (_by_name(path, kind) for kind in ("images", "masks"))
+    stamps: dict[str, str] = {}
+    (images, *others), (masks, *other_masks) = (_by_name(path, kind, stamps) for kind in ("images", "masks"))
     skipped, problems = (found + more for found, more in zip(others, other_masks, strict=True))
     skipped += _one_sided(images, masks)
     try:
@@ -81,7 +72,7 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
     spare = sorted(masks.keys() - set(mask_of.values()), key=_natural)
     pairs = {image: masks[mask] for image, mask in mask_of.items()}
     other = next((name for name in mask_of if mask_of[name] != name), None)
-    files = Files(path, images, pairs, tuple(skipped), ())
+    files = Files(path, images, pairs, tuple(skipped), (), stamps=stamps)
     unlabelled = tuple(files.short(images[name]) for name in lone)
     if not how.skip_unlabelled or not pairs:
         problems += [f"{image} has no mask" for image in unlabelled]
@@ -92,22 +83,19 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
     return replace(files, problems=tuple(problems), matched=matched, unlabelled=unlabelled)
 
 
-def look_at(files: Files, name: str, channels: int | None, colours: Sequence[int] | None = None) -> PairState:
+def look_at(files: Files, name: str, colours: Sequence[int] | None = None) -> PairState:
     """Decode a pair and tell what it is.
 
     Args:
         files: of the data folder.
         name: of the pair.
-        channels: that the picture must be able to have.
         colours: those by which the mask is read; None: by numbers, if it has such.
     """
-    problems, picture, labels = [], None, None
+    problems, picture, labels, have = [], None, None, 0
     image, mask = files.images[name], files.masks[name]
     try:
         picture = read_picture(image)
         have = picture.shape[2]
-        if channels not in (None, have) and {channels, have} != {1, 3}:
-            problems.append(f"{files.short(image)} has {have} channels where {channels} are wanted")
     except DataError as error:
         problems.append(f"{files.short(image)}: {str(error).removeprefix(f'{shown(image)}: ')}")
     try:
@@ -116,7 +104,7 @@ def look_at(files: Files, name: str, channels: int | None, colours: Sequence[int
     except DataError as error:
         problems.append(f"{files.short(mask)}: {str(error).removeprefix(f'{shown(mask)}: ')}")
     if picture is None or labels is None:
-        return PairState(tuple(problems))
+        return PairState(tuple(problems), have)
     size, other = picture.shape[:2], labels.shape
     if size != other:
         problems.append(
@@ -124,32 +112,39 @@ def look_at(files: Files, name: str, channels: int | None, colours: Sequence[int
         )
     values = None if numbers is None else values_of(numbers)
     held = None if seen is None else frozenset(sorted(values_of(seen))[: MOST_CLASSES + 1])  # of a photograph enough
-    return PairState(tuple(problems), picture.shape[2], (size[0], size[1]), values, held)
+    return PairState(tuple(problems), have, (size[0], size[1]), values, held)
 
 
-def _by_name(path: Path, kind: str) -> tuple[dict[str, Path], list[str], list[str]]:
-    """The files in a folder of a data folder by name, what is skipped, and the problems of two files of one name."""
+def within(folder: Path, path: Path) -> str:
+    """The path of a file within a folder that it is below, by the names alone."""
+    return str(path).removeprefix(f"{str(folder).rstrip('/')}/")
+
+
+def _by_name(path: Path, kind: str, stamps: dict[str, str]) -> tuple[dict[str, Path], list[str], list[str]]:
+    """The files of a kind by name, what is skipped of it, and problems; `stamps` learns the files' stamps."""
     files: dict[str, Path] = {}
-    skipped, problems = [], []
-    waiting = [path / kind]
+    skipped, problems, waiting = [], [], [kind]
     while waiting:
         folder = waiting.pop()
+        now = time.time_ns()
         try:
-            entries = sorted(os.listdir(folder), key=_natural)
+            with os.scandir(path / folder) as found:
+                entries = sorted(found, key=lambda entry: _natural(entry.name))
         except OSError as error:
-            raise DataError(f"{shown(folder)}: cannot be listed: {reason(error)}") from error
+            raise DataError(f"{shown(path / folder)}: cannot be listed: {reason(error)}") from error
         for entry in entries:
-            file = folder / entry
-            short, name = file.relative_to(path).as_posix(), (folder / file.stem).relative_to(path / kind).as_posix()
-            hidden, data = entry.startswith("."), file.suffix.lower() in SUFFIXES
-            if not hidden and not data and file.is_dir() and not file.is_symlink() and any(file.iterdir()):
-                waiting.append(file)
+            short, (stem, suffix) = f"{folder}/{entry.name}", os.path.splitext(entry.name)
+            name = f"{folder}/{stem}".removeprefix(f"{kind}/")
+            hidden, data = entry.name.startswith("."), suffix.lower() in SUFFIXES
+            if not hidden and not data and entry.is_dir(follow_symlinks=False) and os.listdir(entry.path):
+                waiting.append(short)
             elif hidden or not data:
                 skipped.append(short)
             elif name in files:
-                problems.append(f"{files[name].relative_to(path).as_posix()} and {short} have one name")
+                problems.append(f"{within(path, files[name])} and {short} have one name")
             else:
-                files[name] = file
+                files[name] = path / short
+                stamps[short] = stamp(entry, now)
     return files, skipped, problems
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.safetensors_file import read, write
-from unet_core.data.dataset import Dataset, open_dataset
+from unet_core.data.dataset import Dataset, open_dataset, recheck
 from unet_core.data.masks import AS_FOUND
 from unet_core.data.splitting import split
 from unet_core.data.synthetic import Synthetic
@@ -72,6 +72,8 @@ class Job:
     """Leave after this step, before the recipe's last one; the schedule is that of the whole recipe."""
     profile: int | None = None
     """How many updates to profile; it changes nothing of the run."""
+    recheck: bool = False
+    """Read every picture and mask again, whatever is known of the data from an earlier start."""
 
     def __post_init__(self) -> None:
         for name, value in (("until", self.until), ("profile", self.profile)):
@@ -132,6 +134,8 @@ def _checked(path: Path, job: Job, machine: Machine, old: RunConfig | None, prog
         _check_same_training(path, old, job)
     if start is None and old is not None and (path / START).exists():
         start = read(path / START)
+    if job.recheck and not machine.rank:
+        recheck(data, recipe.split.validation_data)
     values = old.values if old else None
     channels = start.config.in_channels if start else None
     coloured = old is not None and old.coloured
