@@ -45,7 +45,8 @@ def convert(
     """Write the network of `src` to `dst`, every tensor bit for bit, with config and digests; or a whole training.
 
     Args:
-        src, dst: `.pt`, `.pth`, `.safetensors`, or, without a suffix, an Orbax directory; or folders of runs.
+        src, dst: `.pt`, `.pth`, `.safetensors`, or, without a suffix, with `.orbax` or a version (`model.v2`), an Orbax
+            directory; or folders of runs.
         to: carry a whole training over to this framework: weights, statistics, the optimiser's moments, step, average,
             history, and so the position in data and schedule. `src` then is the folder of a run, which is not changed,
             and `dst` a new one, with which `train(dst, resume=True)` goes on; or `src` is the training file of a

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from unet_cli.options import SourceOptions, option, parse_size
+from unet_cli.options import ON_CPU, SourceOptions, option, parse_size
 from unet_core.checkpoints.dialects import NAMES
 from unet_core.errors import CheckpointError, UNetError, printable
 
@@ -40,6 +40,8 @@ class Inspect(SourceOptions):
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON instead of a table."""
 
+    relief: ClassVar[str] = f"give a smaller --size, or {ON_CPU}"
+
     def run(self) -> int:
         """Print what `conversion.inspect` finds; 1 where the checkpoint cannot be used."""
         from conversion.inspection import inspect
@@ -57,7 +59,8 @@ class Inspect(SourceOptions):
 class Convert(SourceOptions):
     """Convert a checkpoint, prove that it is the same network, and only then give it its name.
 
-    The kinds go by suffix: .pt, .pth, .safetensors, or none for an Orbax directory. SRC may come from any project: name
+    The kinds go by suffix: .pt, .pth, .safetensors; none, .orbax, or a version as in model.v2, is an Orbax directory,
+    and any other is refused. SRC may come from any project: name
     its code (--module), or what that answered (--example), and the network is the one that was run. Without them, the
     names of the tensors may be those of a known project; its dialect then stays known, so that --dialect brings the
     network back into it. The last line says by what the network is known.
@@ -92,6 +95,8 @@ class Convert(SourceOptions):
     """Run both networks and compare them before DST gets its name."""
     certificate: bool = True
     """Write what was proven as DST.certificate.json, which unet verify --certificate checks at any time."""
+
+    relief: ClassVar[str] = f"convert without the proof (--no-verify), or {ON_CPU}"
 
     def run(self) -> int:
         """Convert, and print what was written and proven."""
@@ -167,6 +172,8 @@ class Verify(SourceOptions):
     """Of the random inputs."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Write the report to this file too; one that exists is replaced if it ends in .json."""
+
+    relief: ClassVar[str] = f"give a smaller --size, or {ON_CPU}"
 
     def run(self) -> int:
         """Print the proof, or what became of the files of a certificate; 1 where they are not the same."""

@@ -5,11 +5,11 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
-from unet_cli.options import SourceOptions, option, parse_size
+from unet_cli.options import ON_CPU, SourceOptions, option, parse_size
 from unet_compare.limits import Effort
 from unet_core.data.masks import Masks
 
@@ -43,6 +43,8 @@ class Compare(SourceOptions):
     """Read every picture and mask again, whatever is known of the data from an earlier start."""
     effort: Effort = field(default_factory=Effort)
     masks: Masks = field(default_factory=Masks)
+
+    relief: ClassVar[str] = f"give a smaller --size, fewer --pictures and --steps, or {ON_CPU}"
 
     @property
     def typed(self) -> str:

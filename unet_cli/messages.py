@@ -5,9 +5,15 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from typing import TextIO
 
 PACKAGES = ("conversion", "unet_core", "unet_jax", "unet_torch")
 """Their loggers have something to say to a person who waits."""
+
+
+def nowhere() -> TextIO:
+    """A stream of which nobody sees anything."""
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def say(line: str) -> None:
@@ -15,7 +21,7 @@ def say(line: str) -> None:
     try:
         print(line, flush=True)
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (for the rest of the process)
+        sys.stdout = nowhere()  # for the rest of the process
 
 
 class _Printer(logging.Handler):

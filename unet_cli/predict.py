@@ -5,11 +5,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from unet_cli.options import SourceOptions
+from unet_cli.options import ON_CPU, SourceOptions
 from unet_core.data.masks import Masks
 from unet_core.errors import DataError
 from unet_core.training.settings import Loss
@@ -35,6 +35,8 @@ class Computing(SourceOptions):
     """Average over the picture and its mirror images: four times the work."""
     bfloat16: tyro.conf.FlagCreatePairsOff[bool] = False
     """Compute in bfloat16."""
+
+    relief: ClassVar[str] = f"give a smaller --tile, --bfloat16, or {ON_CPU}"
 
     def bands(self, network: "OpenedNetwork", sizes: Sequence[tuple[int, int]]) -> "Bands":
         """The network, ready for pictures of these sizes."""

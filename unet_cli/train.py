@@ -4,7 +4,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import tyro
 
@@ -49,6 +49,14 @@ class Train(SourceOptions):
     coordinator: Annotated[str | None, tyro.conf.arg(metavar="NAME:PORT", help_behavior_hint="")] = None
     """jax: with --hosts, the name of host 0 and a free port of it."""
     recipe: TrainConfig = field(default_factory=TrainConfig)
+
+    @property
+    def relief(self) -> str:
+        """What helps where a device has too little memory."""
+        smaller = "in a new run, a smaller --batch with more --accumulate, a smaller --crop, or --precision bfloat16"
+        if self.backend == "torch":
+            return f"give more processes (torchrun), or, {smaller}"
+        return f"give --remat, or --mesh over more devices (both with --resume, too); or, {smaller}"
 
     def completed(self, arguments: Sequence[str]) -> Self:
         """With --resume, the same command with what it leaves out taken from the run."""
@@ -113,6 +121,8 @@ class Plot:
     """Folders of runs."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """The picture, .png, .svg or .pdf, replaced if it exists; left out: history.png in the first run."""
+
+    relief: ClassVar[str] = ""
 
     def run(self) -> int:
         """Draw, and say where."""

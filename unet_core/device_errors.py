@@ -6,6 +6,8 @@ torch.
 
 import os
 import re
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 
 from unet_core.errors import first_line, shown
@@ -44,11 +46,13 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_jax_without_platform(error: BaseException) -> bool:
-    """Whether it is the assertion of JAX that does not hold where plugins for every platform asked for are missing."""
-    trace = error.__traceback__ if isinstance(error, AssertionError) else None
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_code.co_filename.endswith("jax/_src/xla_bridge.py")
+    """Whether it is the assertion of JAX that does not hold where no plugin is there for any platform asked for."""
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    asked = os.environ.get("JAX_PLATFORMS")
+    if bridge is None or not asked or not isinstance(error, AssertionError) or error.args:
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    return "/jax/_src/" in frames[-1].filename and not bridge.backends_are_initialized()
 
 
 _Line = Callable[[re.Match[str], BaseException], str]
@@ -56,7 +60,7 @@ _RELIEF = "\0"
 
 
 def _memory(_: re.Match[str], error: BaseException) -> str:
-    return f"not enough memory on the device: {first_line(error)}; {_RELIEF}"
+    return f"not enough memory on the device: {shown(str(error).strip().splitlines()[0]).rstrip('. ')}; {_RELIEF}"
 
 
 def _in_use(match: re.Match[str], _: BaseException) -> str:

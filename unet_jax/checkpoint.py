@@ -18,6 +18,7 @@ from unet_core.checkpoints.containers import Container, container_of, existing_c
 from unet_core.checkpoints.contents import Contents
 from unet_core.checkpoints.reading import NO_HINTS, Hints, read_contents
 from unet_core.checkpoints.soundness import trusted
+from unet_core.device_errors import of_device
 from unet_core.errors import CheckpointError, some
 from unet_core.files import atomic, reserve
 from unet_core.graph import Graph
@@ -147,6 +148,8 @@ def examine(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     except CheckpointError:
         raise
     except Exception as error:  # whatever Orbax and TensorStore meet in a damaged directory
+        if of_device(error):
+            raise
         raise CheckpointError(f"{path}: not a sound Orbax checkpoint: {reason(error)}") from error
     text = record.get(RECORD_KEY) if isinstance(record, dict) else None
     text = text if isinstance(text, str) else None

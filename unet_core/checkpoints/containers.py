@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import stat
 from enum import Enum
 from pathlib import Path
@@ -23,11 +24,13 @@ LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How a file of torch before 1.6 begins: torch/serialization.py, MAGIC_NUMBER, pickled."""
 
 _MOST_ENTRIES = 100_000
-_KNOWN = "known are .pt, .pth, .safetensors and, without a suffix, an Orbax directory"
+_NAMED = re.compile(r"(\.v?\d+|\.orbax)?", re.IGNORECASE)
+"""What an Orbax directory's name may end in: nothing, a number or version, which is part of the name, or what it is."""
+_KNOWN = "known are .pt, .pth, .safetensors and, without a suffix, with .orbax or a version as .v2, an Orbax directory"
 
 
 def container_of(path: Path) -> Container:
-    """The kind that the name of `path` asks for: by its suffix, none meaning an Orbax directory.
+    """The kind that the name of `path` asks for: by its suffix; none, .orbax or a version: an Orbax directory.
 
     Raises:
         CheckpointError: a suffix that no kind has.
@@ -35,7 +38,7 @@ def container_of(path: Path) -> Container:
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
         return SUFFIXES[suffix]
-    if suffix and not path.is_dir():
+    if _NAMED.fullmatch(suffix) is None and not path.is_dir():
         raise CheckpointError(f"{path}: unknown suffix {path.suffix}; {_KNOWN}")
     return Container.ORBAX
 

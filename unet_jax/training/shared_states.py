@@ -19,6 +19,7 @@ from jax import Array
 from jax.sharding import Mesh, Sharding
 
 from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, digest, read_record, seal
+from unet_core.device_errors import of_device
 from unet_core.errors import CheckpointError, some
 from unet_core.files import reserve
 from unet_core.graph.canonical import Description
@@ -168,6 +169,8 @@ def _read(path: Path, step: int, start: Checkpoint, shapes: TrainState, places: 
     except CheckpointError:
         raise
     except Exception as error:  # whatever TensorStore meets in a damaged directory
+        if of_device(error):
+            raise
         raise CheckpointError(f"{path}: not a sound state: {reason(error)}") from error
     return state_of(shapes, tensors, rest)
 

@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, digest, is_intact, seal
+from unet_core.device_errors import of_device
 from unet_core.errors import CheckpointError, RunError, first_line, some
 from unet_core.files import reserve
 from unet_core.training.train_config import TrainConfig
@@ -216,6 +217,8 @@ def training_item(path: Path, step: int) -> Arrays:
     except CheckpointError:
         raise
     except Exception as error:  # whatever TensorStore meets in a damaged directory
+        if of_device(error):
+            raise
         raise CheckpointError(f"{path}: not a sound state: {first_line(error)}") from error
     changed = [name for name, value in arrays.items() if not is_intact(value, digests.get(name))]
     if changed or len(digests) != len(arrays):
