@@ -24,7 +24,7 @@ def checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["inspect", "convert", "verify", "train", "predict", "eval", "plot", "bench", "compare"]
+    "command", ["inspect", "convert", "verify", "train", "predict", "eval", "plot", "bench", "compare", "export"]
 )
 def test_help_has_an_example(capsys, command):
     assert main([command, "--help"]) == 0

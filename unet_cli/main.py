@@ -17,6 +17,7 @@ import tyro
 from unet_cli.bench import Bench
 from unet_cli.commands import Convert, Inspect, Verify
 from unet_cli.compare import Compare
+from unet_cli.export import Export
 from unet_cli.messages import printed
 from unet_cli.predict import Eval, Predict
 from unet_cli.train import Plot, Train
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-Command = Inspect | Convert | Verify | Compare | Train | Predict | Eval | Plot | Bench
+Command = Inspect | Convert | Export | Verify | Compare | Train | Predict | Eval | Plot | Bench
 
 
 def _parse(arguments: Sequence[str]) -> Command | int:
