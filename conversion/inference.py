@@ -141,23 +141,32 @@ def open_network(path: str | Path, *, backend: Backend | None = None, hints: Hin
     Raises:
         unet_core.UNetError: the checkpoint cannot be read, or the framework is not installed.
     """
-    path = Path(path)
-    settings = read_run_config(path) if is_run(path) else None
-    if settings is not None:
-        path = path / BEST
-        if not path.is_file():
-            raise DataError(f"{path}: is not there yet; it comes with the run's first validation")
-    found = opened(path, hints)
+    found, values, settings = opened_with_classes(Path(path), hints)
     checkpoint = found.checkpoint
-    config = checkpoint.config
-    classes = 2 if config.out_channels == 1 else config.out_channels + (config.output == "sigmoid")
-    values = settings.values if settings else (0, 255) if classes == 2 else tuple(range(classes))
     tensors = {  # the command's JAX has no float64, and no mask depends on it
         key: value.astype(np.float32) if value.dtype == np.float64 else value
         for key, value in checkpoint.tensors.items()
     }
     backend = backend or (settings.backend if settings else _backend(found))
     return OpenedNetwork(dataclasses.replace(checkpoint, tensors=tensors), backend, values, settings)
+
+
+def opened_with_classes(path: Path, hints: Hints = NO_HINTS) -> tuple[Opened, tuple[int, ...], RunConfig | None]:
+    """The network of a checkpoint, or the best one of a run; what a mask's pixels hold, by class; the run's settings.
+
+    Raises:
+        unet_core.UNetError: the checkpoint cannot be read.
+    """
+    settings = read_run_config(path) if is_run(path) else None
+    if settings is not None:
+        path = path / BEST
+        if not path.is_file():
+            raise DataError(f"{path}: is not there yet; it comes with the run's first validation")
+    found = opened(path, hints)
+    config = found.checkpoint.config
+    classes = 2 if config.out_channels == 1 else config.out_channels + (config.output == "sigmoid")
+    values = settings.values if settings else (0, 255) if classes == 2 else tuple(range(classes))
+    return found, values, settings
 
 
 def _backend(found: Opened) -> Backend:

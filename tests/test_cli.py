@@ -25,7 +25,20 @@ def checkpoint(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    ["inspect", "convert", "verify", "train", "predict", "eval", "plot", "bench", "compare", "doctor", "completion"],
+    [
+        "inspect",
+        "convert",
+        "export",
+        "verify",
+        "train",
+        "predict",
+        "eval",
+        "plot",
+        "bench",
+        "compare",
+        "doctor",
+        "completion",
+    ],
 )
 def test_help_has_an_example(capsys, command):
     assert main([command, "--help"]) == 0

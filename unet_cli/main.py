@@ -19,6 +19,7 @@ from unet_cli.bench import Bench
 from unet_cli.commands import Convert, Inspect, Verify
 from unet_cli.compare import Compare
 from unet_cli.doctor import Completion, Doctor, versions
+from unet_cli.export import Export
 from unet_cli.messages import nowhere, printed
 from unet_cli.predict import Eval, Predict
 from unet_cli.train import Plot, Train
@@ -105,7 +106,7 @@ def _silence() -> None:
                 os.dup2(silent.fileno(), stream.fileno())
 
 
-Command = Inspect | Convert | Verify | Compare | Train | Predict | Eval | Plot | Bench | Doctor | Completion
+Command = Inspect | Convert | Export | Verify | Compare | Train | Predict | Eval | Plot | Bench | Doctor | Completion
 
 
 def _parse(arguments: Sequence[str]) -> Command | int:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from conversion.backends.backend import Framework
+from conversion.backends.backend import Tool
 from conversion.proof.checks import Check
 from conversion.proof.proof import NetworkSummary, Proof, agreement, finite
 from conversion.proof.samples import Input
@@ -36,6 +36,10 @@ RUN = "training run"
 SOURCE = "model with its own code"
 """And what it calls a source that names its own code (`conversion.sources`)."""
 
+ONNX, STABLEHLO, FLAX, TORCH_CODE = "ONNX model", "StableHLO program", "Flax code", "PyTorch code"
+"""And what is exported (`conversion.exports`)."""
+EXPORTED = (ONNX, STABLEHLO, FLAX, TORCH_CODE)
+
 _LARGEST = 1_000_000
 """Bytes; a certificate has some five thousand."""
 
@@ -49,7 +53,7 @@ class Party:
     name: str
     """Without its folder."""
     kind: str
-    """What a person calls it: the value of a `Container`, or `RUN`."""
+    """What a person calls it: the value of a `Container`, `RUN`, or one of `EXPORTED`."""
     sha256: str | None
     """Of its bytes (`unet_core.files.sha256_of`); of a run, of the state that was proven. None: the certificate is in
     the file itself, which cannot hold its own digest."""
@@ -63,7 +67,7 @@ class Party:
     """Where in the file the network lay; empty: it is all there is."""
     dialect: str
     """Whose names its tensors have."""
-    framework: Framework
+    framework: Tool
     """That it was run in."""
     device: str
     versions: dict[str, str]
@@ -233,7 +237,7 @@ def _check(certificate: Certificate) -> None:
     """Raise ValueError where no conversion writes this."""
     a, b, config = certificate.source, certificate.destination, certificate.config
     graph, known = config.get("graph"), certificate.evidence or OURS
-    kinds = (RUN, SOURCE, *(container.value for container in Container))
+    kinds = (RUN, SOURCE, *EXPORTED, *(container.value for container in Container))
     digests = [a.network, b.network, a.training, b.training, a.sha256, b.sha256, graph]
     digests += [given.sha256 for given in certificate.inputs]
     wrong = [value for value in digests if value is not None and not re.fullmatch("[0-9a-f]{64}", value)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from conversion.code import Known, known_of
 from conversion.containers import read, tells
-from conversion.proof.certificate import RUN, SOURCE, Certificate, Party, read_certificate
+from conversion.proof.certificate import EXPORTED, RUN, SOURCE, Certificate, Party, read_certificate
 from conversion.proof.proof import Proof
 from conversion.proof.verification import verify
 from conversion.runs import state_at, state_path
@@ -35,6 +35,7 @@ class State(Enum):
     RETRAINED = "another file: the network in it is the same, bit for bit, but not the training beside it"
     OTHER = "another file: the network in it is another one"
     GONE = "not there"
+    CHANGED = "not the file that was proven; what it holds now is not read"
     UNREADABLE = "not the file that was proven, and cannot be read"
 
     @property
@@ -130,6 +131,8 @@ def confirm(
     if missing or len(gone) == 2 or (again and gone):
         these = " and ".join(map(str, missing or gone))
         raise CheckpointError(f"{these}: not there; name both files: --certificate {path} A B")
+    if again and certificate.destination.kind in EXPORTED:
+        raise CheckpointError(f"{path}: what is exported is proven when it is written; export it again")
     progress(f"reading {first.name}", 0.0)
     of_a = _found(first, certificate, certificate.source, hints)
     progress(f"reading {second.name}", 0.1)
@@ -155,6 +158,8 @@ def _found(path: Path, certificate: Certificate, party: Party, hints: Hints) -> 
         return FileState(
             path, State.GONE, "deleted, renamed or elsewhere; name both files, A and B, to say where they are"
         )
+    if party.kind in EXPORTED:
+        return FileState(path, State.SAME if sha256_of(path) == party.sha256 else State.CHANGED)
     same = False
     try:
         proven = _proven(path, party)
