@@ -14,6 +14,7 @@ from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.config import Output
 from unet_core.data.dataset import Dataset, open_dataset
+from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.errors import DataError, MissingFrameworkError, some
 from unet_core.graph.canonical import Description
@@ -45,6 +46,11 @@ class OpenedNetwork:
     def output(self) -> Output:
         """What its logits are: what its run was trained on, or else what calling it makes of them."""
         return trained_output(self.config) if self.settings else self.config.output
+
+    @property
+    def pictures(self) -> Pictures:
+        """How pictures are read for it: as those that it was trained on."""
+        return self.checkpoint.origin.pictures or AS_STORED
 
     def bands(
         self,
@@ -88,7 +94,13 @@ class OpenedNetwork:
         ).bands
 
     def source(
-        self, data: str, *, only: Part | None = None, masks: Masks = AS_FOUND, progress: Progress = silent
+        self,
+        data: str,
+        *,
+        only: Part | None = None,
+        masks: Masks = AS_FOUND,
+        pictures: Pictures = AS_STORED,
+        progress: Progress = silent,
     ) -> Dataset:
         """Pictures with masks to hold the network against.
 
@@ -96,6 +108,7 @@ class OpenedNetwork:
             data: a data folder, or "synthetic".
             only: those that the network's run trained on, or validated on; None: all.
             masks: how the masks are read; what it leaves open is as in the network's run.
+            pictures: how the pictures are read; what it leaves open is as for those that the network was trained on.
             progress: is told how far the check of the data is.
 
         Raises:
@@ -104,7 +117,13 @@ class OpenedNetwork:
         values, coloured = (self.settings.values, self.settings.coloured) if self.settings else (None, False)
         masks = self.settings.recipe.masks.but(masks) if self.settings else masks
         source = open_dataset(
-            data, channels=self.config.in_channels, values=values, coloured=coloured, masks=masks, progress=progress
+            data,
+            channels=self.config.in_channels,
+            values=values,
+            coloured=coloured,
+            masks=masks,
+            pictures=self.pictures.but(pictures),
+            progress=progress,
         )
         if len(source.values) != len(self.values):
             raise DataError(

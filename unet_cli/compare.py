@@ -11,6 +11,7 @@ import tyro
 
 from unet_cli.options import ON_CPU, SourceOptions, option, parse_size
 from unet_compare.limits import Effort
+from unet_core.data.formats.reading import Pictures
 from unet_core.data.masks import Masks
 
 
@@ -43,6 +44,7 @@ class Compare(SourceOptions):
     """Read every picture and mask again, whatever is known of the data from an earlier start."""
     effort: Effort = field(default_factory=Effort)
     masks: Masks = field(default_factory=Masks)
+    pictures: Pictures = field(default_factory=Pictures)
 
     relief: ClassVar[str] = f"give a smaller --size, fewer --pictures and --steps, or {ON_CPU}"
 
@@ -70,6 +72,7 @@ class Compare(SourceOptions):
                 size=next(map(parse_size, self.size), None),
                 effort=self.effort,
                 masks=self.masks,
+                pictures=self.pictures,
                 progress=progress,
             )
             progress("drawing", 1.0)
@@ -78,11 +81,11 @@ class Compare(SourceOptions):
         return 0 if found.equal else 1
 
 
-def _options(part: Compare | Effort | Masks) -> Iterator[str]:
+def _options(part: Compare | Effort | Masks | Pictures) -> Iterator[str]:
     """Those that are not as they would be anyway."""
     for item in dataclasses.fields(part):
         value = getattr(part, item.name)
-        if item.name in ("effort", "masks"):
+        if isinstance(value, Effort | Masks | Pictures):
             yield from _options(value)
         elif item.name not in ("a", "b") and value != item.default:
             name = "--" + item.name.replace("_", "-")

@@ -24,6 +24,7 @@ from unet_compare.trajectories import trajectories
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.data.dataset import SYNTHETIC, Dataset, open_dataset
+from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.pictures import as_float
 from unet_core.errors import CheckpointError, ConfigError, DataError, UNetError, some
@@ -50,6 +51,7 @@ def compare(
     size: tuple[int, ...] | None = None,
     effort: Effort | None = None,
     masks: Masks = AS_FOUND,
+    pictures: Pictures = AS_STORED,
     progress: Progress = silent,
 ) -> Comparison:
     """Run two networks side by side: layer by layer, on pictures, in training, in every precision; measure both.
@@ -64,23 +66,22 @@ def compare(
         size: height and width, in pixels, of what is traced layer by layer; None: an odd size, 75x91 for four levels.
         effort: how much is looked at.
         masks: how the masks of a folder are read; what it leaves open is as in the run A, if A is one.
+        pictures: how its pictures are read; what it leaves open is as for those that A was trained on.
         progress: called before each stage with a few words and the fraction that is done.
 
     Raises:
         UNetError: a checkpoint cannot be read or trusted, the pictures do not fit the networks, or a number is wrong.
         MissingFrameworkError: a framework is not installed.
     """
-    effort = effort or Effort()
-    begun = time.monotonic()
+    effort, begun = effort or Effort(), time.monotonic()
     progress("reading", 0.0)
     best = _best(a), _best(b)
-    masks = _masks_of(a).but(masks)
-    first, second = _runners(*best, hints)
+    masks, (first, second) = _masks_of(a).but(masks), _runners(*best, hints)
     apart = misshaped(first, second)
     if apart is not None:
         return _comparison(first, second, begun, incomparable=str(apart))
     config = first.config
-    source = open_dataset(data, channels=config.in_channels, masks=masks)
+    source = _pictures_of(data, first, masks, pictures)
     effort, crop, notes = _possible(effort, source, config, data)
     with _part(progress, 0.02, 0.35) as report:
         sample = _sample(source, first, size)
@@ -101,6 +102,12 @@ def compare(
             parts["cost"], untimed = _timed(first, effort.rounds, report)
             notes += untimed
     return _comparison(first, second, begun, notes=notes, **parts)
+
+
+def _pictures_of(data: str, first: Runner, masks: Masks, pictures: Pictures) -> Dataset:
+    """The data, read as the first network's was, but for what is said of it."""
+    how = (first.origin.pictures or AS_STORED).but(pictures)
+    return open_dataset(data, channels=first.config.in_channels, masks=masks, pictures=how)
 
 
 def _runners(a: Any, b: Any, hints: Hints) -> tuple[Runner, Runner]:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from unet_core.data.folder import open_folder
+from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.index import forget
 from unet_core.data.labels import Classes
 from unet_core.data.masks import AS_FOUND, Masks
@@ -25,6 +26,14 @@ class Dataset(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """What the pictures are called."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What their files are called: slices of one volume have one file."""
+
+    @property
+    def pictures(self) -> Pictures:
+        """How the files of pictures are read."""
 
     @property
     def channels(self) -> int:
@@ -65,6 +74,7 @@ def open_dataset(
     values: tuple[int, ...] | None = None,
     coloured: bool = False,
     masks: Masks = AS_FOUND,
+    pictures: Pictures = AS_STORED,
     progress: Progress = silent,
 ) -> Dataset:
     """A data folder, every file of it checked; or the built-in data.
@@ -75,6 +85,7 @@ def open_dataset(
         values: what the masks' pixels may hold; None: what `masks` says.
         coloured: `values` are colours, 0xRRGGBB.
         masks: how the masks of a folder are read.
+        pictures: how its pictures are read.
         progress: is told how far the check is.
 
     Raises:
@@ -82,7 +93,15 @@ def open_dataset(
     """
     if data == SYNTHETIC and not Path(data).exists():
         return Synthetic(channels=channels or 1)
-    return open_folder(Path(data), channels=channels, values=values, coloured=coloured, masks=masks, progress=progress)
+    return open_folder(
+        Path(data),
+        channels=channels,
+        values=values,
+        coloured=coloured,
+        masks=masks,
+        pictures=pictures,
+        progress=progress,
+    )
 
 
 def recheck(*data: str | None) -> None:

@@ -6,16 +6,23 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from unet_core.data.colour_table import read_table
+from unet_core.data.common import channel_problems, common_classes, range_problems
+from unet_core.data.findings import Files, within
+from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.index import Index, open_index
-from unet_core.data.inventory import Files, listed, look_at, within
-from unet_core.data.labels import Classes, value_problem
+from unet_core.data.inventory import listed, look_at
+from unet_core.data.labels import Classes
 from unet_core.data.masks import AS_FOUND, Masks
-from unet_core.data.pictures import OF_COLOURS, Pair, read_colours, read_mask, read_picture
-from unet_core.data.states import PairState
+from unet_core.data.pictures import Pair, read_colours, read_mask, read_picture
+from unet_core.data.states import PairState, Way
 from unet_core.errors import DataError, shown, some
 from unet_core.progress import Progress, silent
+
+_DARK = 2**14
+"""A picture of 16 bits that has no number so large is nearly black."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,21 @@ class Folder:
     """Images without a mask, which are left out as well."""
     matched: str | None
     """How the names of pictures and masks differ, by an example."""
+    slices: tuple[int | None, ...]
+    """Which slice of its file each picture is; None: all of it."""
+    pictures: Pictures
+    """How the files of pictures are read."""
+    brightest: int
+    """The largest number in the pictures of 16 bits; 0 where there are none."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the files that the pictures are from."""
+        return tuple(
+            name if slice_ is None else name.rpartition("[")[0]
+            for name, slice_ in zip(self.names, self.slices, strict=True)
+        )
+
     index: Index = field(repr=False, compare=False)
     """What is known of the files."""
 
@@ -57,8 +79,27 @@ class Folder:
             "they have no mask": self.unlabelled,
             "they hold nothing but what is ignored": self.blank,
         }
-        left = tuple(f"left out, for {why}: {some(names)}" for why, names in reasons.items() if names)
-        return left if self.matched is None else (f"{len(self)} pairs, matched as {self.matched}", *left)
+        said = [f"left out, for {why}: {some(names)}" for why, names in reasons.items() if names]
+        if self.matched is not None:
+            said.insert(0, f"{len(self)} pairs, matched as {self.matched}")
+        volumes = {file for file, number in zip(self.files, self.slices, strict=True) if number is not None}
+        if volumes:
+            count = len(self) - self.slices.count(None)
+            said.append(f"{count} slices of {len(volumes)} volumes; those of one are all trained on, or none is")
+        return (*said, *self._scaling())
+
+    def _scaling(self) -> tuple[str, ...]:
+        """Which values are black and white, where that is worth a line."""
+        if self.pictures.window is not None:
+            low, high = self.pictures.window
+            return (f"pictures: {low:g} is black, {high:g} is white, and what is beyond them is clipped",)
+        if 0 < self.brightest < _DARK:
+            most = 2 ** self.brightest.bit_length() - 1
+            return (
+                f"pictures: 16 bits, of which 65535 is white, but the largest number is {self.brightest}; "
+                f"--window 0 {most} makes {most} white",
+            )
+        return ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -69,9 +110,10 @@ class Folder:
         Raises:
             DataError: a file has changed since the folder was opened.
         """
-        image = read_picture(self.images[index], self.channels)
+        how, at = self.pictures, self.slices[index]
+        image = read_picture(self.images[index], self.channels, how, at)
         file, classes = self.masks[index], self.classes
-        mask = read_colours(file, classes.known) if classes.coloured else read_mask(file)
+        mask = read_colours(file, classes.known, how, at) if classes.coloured else read_mask(file, how, at)
         if image.shape[:2] != self.sizes[index] or mask.shape != self.sizes[index]:
             raise DataError(f"{shown(self.images[index])}: it or its mask has another size than before; start anew")
         try:
@@ -82,7 +124,7 @@ class Folder:
     def digest(self) -> str:
         """A sha256 of all names and files."""
         whole = hashlib.sha256()
-        files = [within(self.path, file) for file in (*self.images, *self.masks)]
+        files = [within(self.path, file) for file in dict.fromkeys([*self.images, *self.masks])]
         for file, found in zip(files, self.index.sha256(files), strict=True):
             whole.update(f"{file} {found}\n".encode(errors="surrogateescape"))
         self.index.save()
@@ -96,6 +138,7 @@ class Folder:
             images=tuple(self.images[i] for i in indices),
             masks=tuple(self.masks[i] for i in indices),
             sizes=tuple(self.sizes[i] for i in indices),
+            slices=tuple(self.slices[i] for i in indices),
         )
 
 
@@ -106,6 +149,7 @@ def open_folder(
     values: tuple[int, ...] | None = None,
     coloured: bool = False,
     masks: Masks = AS_FOUND,
+    pictures: Pictures = AS_STORED,
     progress: Progress = silent,
 ) -> Folder:
     """The pairs `path`/images/NAME and `path`/masks/NAME, once every file of them has been decoded.
@@ -117,6 +161,7 @@ def open_folder(
         values: what stands for each class in the masks, ascending; None: what `masks` says.
         coloured: `values` are colours, 0xRRGGBB.
         masks: how the masks are read.
+        pictures: how the pictures are read.
         progress: is told how many pairs are checked.
 
     Raises:
@@ -127,27 +172,61 @@ def open_folder(
     told = _told(values, coloured, masks)
     files = listed(path, masks)
     index = open_index(path, files.stamps)
-    found = _looked_at(files, index, told.known if told is not None and told.coloured else None, progress)
+    way = Way(told.known if told is not None and told.coloured else None, pictures)
+    found = _looked_at(files, index, way, progress)
     # Of half the files what follows would tell too much or too little.
     _refuse(path, [*files.problems, *_problems(files, found, channels)])
-    classes, held, problems = _classes(files, found, told, masks)
-    _refuse(path, [*_channel_problems(found, channels), *problems])
+    _refuse(path, range_problems(files, found))
+    classes, held, problems = common_classes(files, found, told, masks)
+    _refuse(path, [*channel_problems(found, channels), *problems])
     assert classes is not None  # for there is no problem
-    names = [name for name in found if held[name]]
+    pairs = [place for name, finding in found.items() for place in _places(name, finding, held[name], masks, classes)]
+    kept = [place for place in pairs if place.labelled]
+    pages = next((finding.pages for finding in found.values() if finding.pages is not None), pictures.pages)
     return Folder(
         path=path,
-        names=tuple(names),
-        images=tuple(files.images[name] for name in names),
-        masks=tuple(files.masks[name] for name in names),
+        names=tuple(place.name for place in kept),
+        images=tuple(files.images[place.file] for place in kept),
+        masks=tuple(files.masks[place.file] for place in kept),
         channels=channels or max(finding.channels for finding in found.values()),
         classes=classes,
-        sizes=tuple(found[name].size for name in names),
+        sizes=tuple(found[place.file].size for place in kept),
         skipped=files.skipped,
-        blank=tuple(files.short(files.masks[name]) for name in found if not held[name]),
+        blank=tuple(files.short(files.masks[place.file]) + place.suffix for place in pairs if not place.labelled),
         unlabelled=files.unlabelled,
         matched=files.matched,
+        slices=tuple(place.slice for place in kept),
+        pictures=replace(pictures, pages=pages),
+        brightest=max(finding.brightest for finding in found.values()),
         index=index,
     )
+
+
+class _Place(NamedTuple):
+    """A picture of a folder: a file, or a slice of one."""
+
+    file: str
+    slice: int | None
+    labelled: bool
+    """Whether its mask holds anything but what is ignored."""
+
+    @property
+    def suffix(self) -> str:
+        return "" if self.slice is None else f"[{self.slice:03d}]"
+
+    @property
+    def name(self) -> str:
+        return self.file + self.suffix
+
+
+def _places(name: str, finding: PairState, held: frozenset[int], masks: Masks, classes: Classes) -> Iterator[_Place]:
+    """The pictures of a file."""
+    if finding.slices is None:
+        yield _Place(name, None, bool(held))
+        return
+    ignored = masks.ignored(coloured=classes.coloured)
+    for number, values in enumerate(finding.slices):
+        yield _Place(name, number, bool(values - {ignored}))
 
 
 def _told(values: tuple[int, ...] | None, coloured: bool, masks: Masks) -> Classes | None:
@@ -166,23 +245,23 @@ def _refuse(path: Path, problems: list[str]) -> None:
         raise DataError(f"{shown(path)}: {total}{some(problems)}")
 
 
-def _looked_at(files: Files, index: Index, colours: Sequence[int] | None, progress: Progress) -> dict[str, PairState]:
+def _looked_at(files: Files, index: Index, way: Way, progress: Progress) -> dict[str, PairState]:
     """What each pair shows; those that are not known are decoded, several at a time, and the index keeps them."""
     names = files.names
     pairs = [(files.short(files.images[name]), files.short(files.masks[name])) for name in names]
-    known = dict(zip(names, index.known(pairs, colours), strict=True))
+    known = dict(zip(names, index.known(pairs, way), strict=True))
     found = {name: state for name, state in known.items() if state is not None}
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     new: dict[tuple[str, str], PairState] = {}
     try:
-        looks = [(name, pool.submit(look_at, files, name, colours)) for name in names if name not in found]
+        looks = [(name, pool.submit(look_at, files, name, way)) for name in names if name not in found]
         pair_of = dict(zip(names, pairs, strict=True))
         for done, (name, look) in enumerate(looks, len(found) + 1):
             new[pair_of[name]] = look.result()
             progress(f"{done} of {len(names)} pairs checked", done / len(names))
     finally:
         pool.shutdown(cancel_futures=True)
-        index.learn(new, colours)
+        index.learn(new, way)
         index.save()
     return {name: found.get(name) or new[pair] for name, pair in zip(names, pairs, strict=True)}
 
@@ -194,33 +273,3 @@ def _problems(files: Files, found: dict[str, PairState], channels: int | None) -
             image = files.short(files.images[name])
             yield f"{image} has {finding.channels} channels where {channels} are wanted"
         yield from finding.problems
-
-
-def _channel_problems(found: dict[str, PairState], channels: int | None) -> list[str]:
-    one_of = {finding.channels: name for name, finding in found.items()}
-    if channels is not None or len(one_of) == 1 or set(one_of) == {1, 3}:
-        return []
-    counts = ", ".join(f"{name} has {count}" for count, name in sorted(one_of.items()))
-    return [f"the pictures have different numbers of channels: {counts}; save all in one way"]
-
-
-def _classes(
-    files: Files, found: dict[str, PairState], told: Classes | None, masks: Masks
-) -> tuple[Classes | None, dict[str, frozenset[int]], list[str]]:
-    """The classes, what each mask holds of them, and what is wrong with it."""
-    of_colours = [name for name, finding in found.items() if finding.values is None]
-    if of_colours and (told is not None or any(finding.colours is None for finding in found.values())):
-        return None, {}, [f"{files.short(files.masks[name])}: {OF_COLOURS}" for name in of_colours]
-    coloured = bool(of_colours) if told is None else told.coloured
-    ignored = masks.ignored(coloured=coloured)
-    values = {name: finding.colours if of_colours else finding.values for name, finding in found.items()}
-    held = {name: (one or frozenset()) - {ignored} for name, one in values.items()}
-    by_file = {files.short(files.masks[name]): one for name, one in held.items()}
-    if not any(held.values()):
-        return None, held, ["no mask holds anything but what is ignored; there is nothing to learn"]
-    if told is not None:
-        return told, held, told.strange(by_file)
-    problem = value_problem(by_file, coloured=coloured)
-    if problem is not None:
-        return None, held, [problem]
-    return Classes(tuple(sorted(frozenset().union(*held.values()))), ignored, coloured), held, []

@@ -4,9 +4,11 @@ It lies beside the data, as `.unet-index.npz`, or where nothing may be written t
 of a file holds as long as the file's stamp is the same; what cannot be read of it is as if it were not there.
 """
 
+import dataclasses
 import functools
 import hashlib
 import importlib.metadata
+import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +20,7 @@ import numpy as np
 
 from unet_core.data.columns import Columns, read_columns, text_column, words_of, write_columns
 from unet_core.data.masks import MOST_CLASSES
-from unet_core.data.states import PairState, state_columns, states_of
+from unet_core.data.states import PairState, Way, state_columns, states_of
 from unet_core.errors import CheckpointError, DataError, of_system
 from unet_core.files import atomic, sha256_of
 
@@ -45,17 +47,17 @@ class Index:
     """What pairs showed, by how their masks were read, the latest one last."""
     changed: bool = False
 
-    def known(self, pairs: Iterable[Pair], colours: Sequence[int] | None) -> list[PairState | None]:
-        """What is known of each pair, where its mask is read by these colours; None: by numbers, if it has such."""
-        found = self.ways.get(_way(colours), {})
-        plain = self.ways.get(_way(None), {}) if colours is not None else {}
+    def known(self, pairs: Iterable[Pair], way: Way) -> list[PairState | None]:
+        """What is known of each pair that is read in this way."""
+        found = self.ways.get(_name(way), {})
+        plain = self.ways.get(_name(Way(None, way.pictures)), {}) if way.colours is not None else {}
         return [found.get(pair) or _by_colours(plain.get(pair)) for pair in pairs]
 
-    def learn(self, states: Mapping[Pair, PairState], colours: Sequence[int] | None) -> None:
+    def learn(self, states: Mapping[Pair, PairState], way: Way) -> None:
         """Keep what pairs showed, but for what has a problem: that is looked at again."""
-        way = self.ways.pop(_way(colours), {})
-        new = {pair: state for pair, state in states.items() if not state.problems and self._settled(*pair)}
-        self.ways[_way(colours)] = way | new
+        before = self.ways.pop(_name(way), {})
+        new = {pair: state for pair, state in states.items() if state.is_sound and self._settled(*pair)}
+        self.ways[_name(way)] = before | new
         self.changed = self.changed or bool(new)
 
     def sha256(self, files: Sequence[str]) -> list[str]:
@@ -162,8 +164,8 @@ def _places(folder: Path) -> tuple[Path, ...]:
 @functools.cache
 def _version() -> str:
     """Of all that decides what is found in a file: with other code, or another decoder, all are looked at anew."""
-    code = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.glob("*.py"))))
-    return " ".join([code.hexdigest(), *map(_release, ("numpy", "pillow", "tifffile"))])
+    code = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(Path(__file__).parent.rglob("*.py"))))
+    return " ".join([code.hexdigest(), *map(_release, ("numpy", "pillow", "tifffile", "nibabel", "pydicom"))])
 
 
 def _release(package: str) -> str:
@@ -173,8 +175,8 @@ def _release(package: str) -> str:
         return "none"
 
 
-def _way(colours: Sequence[int] | None) -> str:
-    return "" if colours is None else " ".join(map(str, colours))
+def _name(way: Way) -> str:
+    return json.dumps([way.colours, dataclasses.asdict(way.pictures)])
 
 
 def _by_colours(state: PairState | None) -> PairState | None:
@@ -184,4 +186,4 @@ def _by_colours(state: PairState | None) -> PairState | None:
     """
     if state is None or state.colours is None or len(state.colours) > MOST_CLASSES:
         return None
-    return PairState((), state.channels, state.size, state.colours)
+    return dataclasses.replace(state, values=state.colours, colours=None)

@@ -1,46 +1,21 @@
 """What lies in a data folder, and what is wrong with it."""
 
 import os
-import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from unet_core.data.findings import Files, natural, within
+from unet_core.data.formats.files import SUFFIXES, Extent, bare, extent, is_data
 from unet_core.data.labels import values_of
 from unet_core.data.masks import AS_FOUND, MOST_CLASSES, Masks
 from unet_core.data.names import masks_by_image
-from unet_core.data.pictures import SUFFIXES, read_colours, read_either, read_picture
+from unet_core.data.pictures import EitherMask, UnknownRangeError, read_colours, read_either, read_picture
 from unet_core.data.stamps import stamp
-from unet_core.data.states import PairState
+from unet_core.data.states import NUMBERS, PairState, Way
 from unet_core.errors import DataError, reason, shown
-
-
-@dataclass(frozen=True)
-class Files:
-    """The files of a data folder by the pictures' names below images/, without suffix."""
-
-    path: Path
-    images: Mapping[str, Path]
-    masks: Mapping[str, Path]
-    skipped: tuple[str, ...]
-    """What is no data: hidden files, other suffixes, folders that only images/ or only masks/ has."""
-    problems: tuple[str, ...]
-    unlabelled: tuple[str, ...] = ()
-    """Images without a mask."""
-    matched: str | None = None
-    """How the names of pictures and masks differ, by an example."""
-    stamps: Mapping[str, str] = field(default_factory=dict)
-    """Of the files by their paths within the data folder (`stamps.stamp`)."""
-
-    @property
-    def names(self) -> list[str]:
-        """Of the pairs, 2 before 10."""
-        return sorted(self.images.keys() & self.masks.keys(), key=_natural)
-
-    def short(self, path: Path) -> str:
-        """The path within the data folder."""
-        return within(self.path, path)
 
 
 def listed(path: Path, how: Masks = AS_FOUND) -> Files:
@@ -68,8 +43,8 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
         mask_of = masks_by_image(images, masks, how.mask_suffix)
     except DataError as error:
         raise DataError(f"{shown(path)}: {error}") from error
-    lone = sorted(images.keys() - mask_of.keys(), key=_natural)
-    spare = sorted(masks.keys() - set(mask_of.values()), key=_natural)
+    lone = sorted(images.keys() - mask_of.keys(), key=natural)
+    spare = sorted(masks.keys() - set(mask_of.values()), key=natural)
     pairs = {image: masks[mask] for image, mask in mask_of.items()}
     other = next((name for name in mask_of if mask_of[name] != name), None)
     files = Files(path, images, pairs, tuple(skipped), (), stamps=stamps)
@@ -83,41 +58,113 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
     return replace(files, problems=tuple(problems), matched=matched, unlabelled=unlabelled)
 
 
-def look_at(files: Files, name: str, colours: Sequence[int] | None = None) -> PairState:
-    """Decode a pair and tell what it is.
+def look_at(files: Files, name: str, way: Way = NUMBERS) -> PairState:
+    """Decode a pair, or each slice of a pair of volumes, and tell what it is.
 
     Args:
         files: of the data folder.
         name: of the pair.
-        colours: those by which the mask is read; None: by numbers, if it has such.
+        way: how both are read.
     """
-    problems, picture, labels, have = [], None, None, 0
-    image, mask = files.images[name], files.masks[name]
+    look = _Look(files, files.images[name], files.masks[name], way)
     try:
-        picture = read_picture(image)
-        have = picture.shape[2]
-    except DataError as error:
-        problems.append(f"{files.short(image)}: {str(error).removeprefix(f'{shown(image)}: ')}")
+        image, mask = (extent(file, way.pictures) for file in (look.image, look.mask))
+    except DataError:
+        return look.at(None)  # which says of both what is wrong
     try:
-        numbers, seen = read_either(mask) if colours is None else (read_colours(mask, colours), None)
-        labels = seen if numbers is None else numbers
+        slices = look.slices(image, mask)
     except DataError as error:
-        problems.append(f"{files.short(mask)}: {str(error).removeprefix(f'{shown(mask)}: ')}")
-    if picture is None or labels is None:
-        return PairState(tuple(problems), have)
-    size, other = picture.shape[:2], labels.shape
-    if size != other:
-        problems.append(
-            f"{files.short(image)} is {size[0]}x{size[1]}, but {files.short(mask)} is {other[0]}x{other[1]}"
-        )
-    values = None if numbers is None else values_of(numbers)
-    held = None if seen is None else frozenset(sorted(values_of(seen))[: MOST_CLASSES + 1])  # of a photograph enough
-    return PairState(tuple(problems), have, (size[0], size[1]), values, held)
+        return PairState((str(error),))
+    asked = image.are is None
+    if slices is None:
+        return replace(look.at(None), pages="channels" if asked else None)
+    return replace(_joined([look.at(number) for number in range(slices)]), pages="slices" if asked else None)
 
 
-def within(folder: Path, path: Path) -> str:
-    """The path of a file within a folder that it is below, by the names alone."""
-    return str(path).removeprefix(f"{str(folder).rstrip('/')}/")
+@dataclass(frozen=True)
+class _Look:
+    """A look at one pair of files."""
+
+    files: Files
+    image: Path
+    mask: Path
+    way: Way
+
+    def slices(self, image: Extent, mask: Extent) -> int | None:
+        """How many slices both have; None: they are one picture and its mask.
+
+        Raises:
+            DataError: they do not fit.
+        """
+        one, other = self.files.short(self.image), self.files.short(self.mask)
+        if mask.pages == 1 and (image.pages == 1 or image.are != "slices"):
+            return None
+        if image.pages != mask.pages or image.are == "channels":
+            parts = "slices" if image.are == "slices" else "pages"
+            raise DataError(f"{one} has {image.pages} {parts}, but {other} has {mask.pages}")
+        if image.grid.departs(mask.grid):
+            raise DataError(f"{one} and {other}: their headers place them elsewhere in space; save both in one grid")
+        return image.pages
+
+    def at(self, number: int | None) -> PairState:
+        """What the pair shows, or a slice of both."""
+        problems: list[str] = []
+        picture = labels = unknown = None
+        short, have = self.files.short, 0
+        try:
+            picture = read_picture(self.image, how=self.way.pictures, at=number)
+            have = picture.shape[2]
+        except UnknownRangeError as error:
+            unknown = (error.low, error.high)
+        except DataError as error:
+            problems.append(self._problem(self.image, error))
+        try:
+            numbers, seen = self._mask(number)
+            labels = seen if numbers is None else numbers
+        except DataError as error:
+            problems.append(self._problem(self.mask, error))
+        if picture is None or labels is None:
+            return PairState(tuple(problems), have, unknown=unknown)
+        size, other = picture.shape[:2], labels.shape
+        if size != other:
+            problems.append(
+                f"{short(self.image)} is {size[0]}x{size[1]}, but {short(self.mask)} is {other[0]}x{other[1]}"
+            )
+        values = None if numbers is None else values_of(numbers)
+        held = (
+            None if seen is None else frozenset(sorted(values_of(seen))[: MOST_CLASSES + 1])
+        )  # enough of a photograph
+        brightest = int(picture.max()) if picture.dtype == np.uint16 else 0
+        return PairState(tuple(problems), have, (size[0], size[1]), values, held, brightest=brightest)
+
+    def _mask(self, number: int | None) -> EitherMask:
+        colours, pictures = self.way
+        if colours is None:
+            return read_either(self.mask, pictures, number)
+        return EitherMask(read_colours(self.mask, colours, pictures, number), None)
+
+    def _problem(self, file: Path, error: DataError) -> str:
+        return f"{self.files.short(file)}: {str(error).removeprefix(f'{shown(file)}: ')}"
+
+
+def _joined(slices: list[PairState]) -> PairState:
+    """What a volume shows, of what its slices do."""
+    ranges = [one.unknown for one in slices if one.unknown is not None]
+    unknown = (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
+    problems = tuple(dict.fromkeys(problem for one in slices for problem in one.problems))
+    if problems or unknown:
+        return PairState(problems[:1], unknown=unknown)
+    coloured = any(one.values is None for one in slices)
+    kinds = [one.colours if coloured else one.values for one in slices]
+    held = tuple(one or frozenset() for one in kinds)
+    every = frozenset().union(*held)
+    return replace(
+        slices[0],
+        values=None if coloured else every,
+        colours=every if coloured and all(one.colours is not None for one in slices) else None,
+        slices=held,
+        brightest=max(one.brightest for one in slices),
+    )
 
 
 def _by_name(path: Path, kind: str, stamps: dict[str, str]) -> tuple[dict[str, Path], list[str], list[str]]:
@@ -129,13 +176,12 @@ def _by_name(path: Path, kind: str, stamps: dict[str, str]) -> tuple[dict[str, P
         now = time.time_ns()
         try:
             with os.scandir(path / folder) as found:
-                entries = sorted(found, key=lambda entry: _natural(entry.name))
+                entries = sorted(found, key=lambda entry: natural(entry.name))
         except OSError as error:
             raise DataError(f"{shown(path / folder)}: cannot be listed: {reason(error)}") from error
         for entry in entries:
-            short, (stem, suffix) = f"{folder}/{entry.name}", os.path.splitext(entry.name)
-            name = f"{folder}/{stem}".removeprefix(f"{kind}/")
-            hidden, data = entry.name.startswith("."), suffix.lower() in SUFFIXES
+            short, name = f"{folder}/{entry.name}", f"{folder}/{bare(entry.name)}".removeprefix(f"{kind}/")
+            hidden, data = entry.name.startswith("."), is_data(entry.name)
             if not hidden and not data and entry.is_dir(follow_symlinks=False) and os.listdir(entry.path):
                 waiting.append(short)
             elif hidden or not data:
@@ -156,14 +202,9 @@ def _one_sided(images: dict[str, Path], masks: dict[str, Path]) -> list[str]:
         lone = {folder for name in files if (folder := _folder(name)) and folder not in both}
         for name in [name for name in files if _folder(name) in lone]:
             del files[name]
-        taken += [f"{kind}/{folder}" for folder in sorted(lone, key=_natural)]
+        taken += [f"{kind}/{folder}" for folder in sorted(lone, key=natural)]
     return taken
 
 
 def _folder(name: str) -> str:
     return name.rpartition("/")[0]
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    parts = re.split("([0-9]+)", name)
-    return [int(part) if n % 2 else part for n, part in enumerate(parts)], name

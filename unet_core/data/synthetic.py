@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from unet_core.data.cells import draw
+from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.labels import Classes
 from unet_core.data.pictures import Pair
 from unet_core.errors import DataError, MissingFrameworkError, reason, shown
@@ -48,6 +49,16 @@ class Synthetic:
     def names(self) -> tuple[str, ...]:
         """The numbers in three digits or more."""
         return tuple(f"{number:03d}" for number in self.numbers)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Each as if it were one."""
+        return self.names
+
+    @property
+    def pictures(self) -> Pictures:
+        """Nothing is read."""
+        return AS_STORED
 
     @property
     def values(self) -> tuple[int, ...]:

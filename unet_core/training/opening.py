@@ -12,6 +12,7 @@ from pathlib import Path
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.safetensors_file import read, write
 from unet_core.data.dataset import Dataset, open_dataset, recheck
+from unet_core.data.formats.reading import AS_STORED
 from unet_core.data.masks import AS_FOUND
 from unet_core.data.splitting import split
 from unet_core.data.synthetic import Synthetic
@@ -140,10 +141,16 @@ def _checked(path: Path, job: Job, machine: Machine, old: RunConfig | None, prog
     channels = start.config.in_channels if start else None
     coloured = old is not None and old.coloured
     source = open_dataset(
-        data, channels=channels, values=values, coloured=coloured, masks=recipe.masks, progress=progress
+        data,
+        channels=channels,
+        values=values,
+        coloured=coloured,
+        masks=recipe.masks,
+        pictures=recipe.pictures,
+        progress=progress,
     )
-    if isinstance(source, Synthetic) and recipe.masks != AS_FOUND:
-        raise DataError(f"{data}: its masks are as they are; the options on masks are for a data folder")
+    if isinstance(source, Synthetic) and (recipe.masks, recipe.pictures) != (AS_FOUND, AS_STORED):
+        raise DataError(f"{data}: is as it is; the options on pictures and masks are for a data folder")
     for line in () if machine.rank else source.remarks:
         logger.info("%s", line)
     training, validation, digest = _parted(source, recipe, progress)
@@ -164,6 +171,8 @@ def _checked(path: Path, job: Job, machine: Machine, old: RunConfig | None, prog
     if old is not None:
         _check_same_data(path, old, settings)
     network = start_network(start, recipe, source.channels, len(source.values))
+    pictures = source.pictures if source.pictures != AS_STORED else None
+    network = dataclasses.replace(network, origin=dataclasses.replace(network.origin, pictures=pictures))
     return Run(path, settings, training, validation, network, job.until, job.profile)
 
 
@@ -177,6 +186,7 @@ def _parted(source: Dataset, recipe: TrainConfig, progress: Progress) -> tuple[D
             values=source.values,
             coloured=source.classes.coloured,
             masks=recipe.masks,
+            pictures=source.pictures,
             progress=progress,
         )
         return source, validation, sha256(f"{source.digest()} {validation.digest()}".encode()).hexdigest()
