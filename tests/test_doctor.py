@@ -266,10 +266,9 @@ def test_bash_completes(typed, offered, script):
 def test_bash_completes_the_names_of_files(script, tmp_path):
     """At a terminal, by the tabulator."""
     (tmp_path / "model.safetensors").touch()
-    process, terminal = pty.fork()
-    if process == 0:
-        os.chdir(tmp_path)
-        os.execvp("bash", ["bash", "--norc", "--noprofile", "-i"])
+    terminal, inside = pty.openpty()
+    ends = {"stdin": inside, "stdout": inside, "stderr": inside}
+    shell = subprocess.Popen(["bash", "--norc", "--noprofile", "-i"], cwd=tmp_path, start_new_session=True, **ends)
     try:
         for line, until in (
             (f"source {script}; echo re''ady\n", b"ready"),
@@ -282,9 +281,10 @@ def test_bash_completes_the_names_of_files(script, tmp_path):
                     said += os.read(terminal, 4096)
             assert until in said
     finally:
-        os.kill(process, 9)
-        os.waitpid(process, 0)
+        shell.kill()
+        shell.wait()
         os.close(terminal)
+        os.close(inside)
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

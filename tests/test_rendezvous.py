@@ -70,7 +70,7 @@ STRANGERS = [silent, garbage, endless_line, wrong_secret, leaves_at_once, one_by
 
 
 @contextlib.contextmanager
-def opened(count, seconds=20):
+def opened(count, seconds=20.0):
     """A door, and what comes of the peers that it waits for."""
     door = Door([HERE], SECRET)
     with ThreadPoolExecutor(1) as pool:
@@ -85,7 +85,7 @@ def close(*connections):
 @pytest.mark.parametrize("stranger", STRANGERS)
 def test_a_stranger_neither_gets_in_nor_keeps_the_others_out(stranger):
     with opened(2) as (port, found), stranger_that(stranger, port):
-        own = [reached(HERE, port, SECRET, index, 10) for index in (1, 2)]
+        own = [reached(HERE, port, SECRET, index, 10.0) for index in (1, 2)]
         peers = found.result()
         assert sorted(peers) == [1, 2]
         for index, connection in enumerate(own, 1):
@@ -108,21 +108,21 @@ def test_who_is_silent_is_hung_up_on(monkeypatch):
     with opened(1) as (port, found), contextlib.closing(socket.create_connection((HERE, port), timeout=5)) as stranger:
         assert len(stranger.recv(100)) == 32
         assert stranger.recv(1) == b"", "it was not waited for any longer"
-        peer = reached(HERE, port, SECRET, 1, 10)
+        peer = reached(HERE, port, SECRET, 1, 10.0)
         close(peer, *found.result().values())
 
 
 def test_a_host_that_does_not_exist_is_nobody():
-    with opened(1, seconds=1) as (port, found):
+    with opened(1, seconds=1.0) as (port, found):
         with pytest.raises(OSError, match=r"hung up|reset"):
             reached(HERE, port, SECRET, 2, 0.2)
-        close(reached(HERE, port, SECRET, 1, 5), *found.result().values())
+        close(reached(HERE, port, SECRET, 1, 5.0), *found.result().values())
 
 
 def test_a_host_that_comes_again_is_counted_once():
     with opened(2) as (port, found):
-        lost = reached(HERE, port, SECRET, 1, 5)
-        own = [reached(HERE, port, SECRET, index, 5) for index in (1, 2)]
+        lost = reached(HERE, port, SECRET, 1, 5.0)
+        own = [reached(HERE, port, SECRET, index, 5.0) for index in (1, 2)]
         peers = found.result()
         own[0].sendall(b"again")
         assert peers[1].recv(5) == b"again"
@@ -131,7 +131,7 @@ def test_a_host_that_comes_again_is_counted_once():
 
 def test_nothing_listens_once_all_are_there():
     with opened(1) as (port, found):
-        peer = reached(HERE, port, SECRET, 1, 5)
+        peer = reached(HERE, port, SECRET, 1, 5.0)
         close(peer, *found.result().values())
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((HERE, port))
@@ -172,7 +172,7 @@ def test_the_secret_does_not_go_over_the_wire(monkeypatch):
     sent, real = [], socket.socket.sendall
     monkeypatch.setattr(socket.socket, "sendall", lambda peer, data: sent.append(data) or real(peer, data))
     with opened(1) as (port, found):
-        close(reached(HERE, port, SECRET, 1, 5), *found.result().values())
+        close(reached(HERE, port, SECRET, 1, 5.0), *found.result().values())
     assert {given[0] for given in heard} == {SECRET}
     assert [len(data) for data in sent] == [32, 68, 32]
     assert not any(SECRET in data for data in sent)
@@ -189,9 +189,9 @@ def test_a_door_is_for_addresses_of_this_host():
 def test_the_address_is_the_one_that_answers():
     with socket.create_server((HERE, 0)) as server:
         port = server.getsockname()[1]
-        assert address_of("localhost", port, 5) == HERE
+        assert address_of("localhost", port, 5.0) == HERE
     with pytest.raises(OSError, match="refused"):
-        address_of("localhost", port, 5)
+        address_of("localhost", port, 5.0)
 
 
 @pytest.mark.parametrize(
@@ -215,8 +215,11 @@ def test_jaxs_own_service_listens_where_the_others_reach_it(coordinator, address
             raise socket.gaierror("unknown")
         return [(None, None, None, "", (address, 0)) for address in addresses]
 
+    monkeypatch.delenv("JAX_COORDINATOR_BIND_ADDRESS", raising=False)
     monkeypatch.setattr(hosts.socket, "getaddrinfo", found)
     assert hosts._bound(coordinator) == (coordinator if bound else None)
+    monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", "10.0.0.2:8476")
+    assert hosts._bound(coordinator) is None
 
 
 def test_a_visitor_is_no_reason_to_wait_longer_than_was_said():

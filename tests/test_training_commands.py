@@ -400,7 +400,7 @@ def test_a_fold_is_validated_on(cells, tmp_path, capsys):
 
 def test_the_built_in_pictures_take_no_options_on_masks(tmp_path, capsys):
     given = ["train", "--backend", "torch", "--data", "synthetic", "--out", tmp_path / "run", "--ignore", "255"]
-    assert "the options on masks are for a data folder" in refused(given, capsys)
+    assert "the options on pictures and masks are for a data folder" in refused(given, capsys)
 
 
 def test_eval_refuses_masks_of_other_classes(run, cells, tmp_path, capsys):

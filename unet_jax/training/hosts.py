@@ -168,12 +168,12 @@ def _check(count: int | None, index: int | None, coordinator: str | None) -> Non
 
 
 def _bound(coordinator: str | None) -> str | None:
-    """Where JAX's own service of the first host listens: at the coordinator's address; None: at every one of the host.
+    """Where the first host's service of JAX listens: at the coordinator's address; None: where JAX would by itself.
 
-    That is where nobody says what the address is, and where the others know the name by another address than this host
-    does: /etc/hosts may call it 127.0.1.1, or a router may stand between.
+    That is at every address of the host: where nobody says what the coordinator's is, and where the others know its
+    name by another address than this host does: /etc/hosts may call it 127.0.1.1, or a router may stand between.
     """
-    if coordinator is None:
+    if coordinator is None or "JAX_COORDINATOR_BIND_ADDRESS" in os.environ:  # which JAX itself reads
         return None
     name = coordinator.rpartition(":")[0].strip("[]")
     try:

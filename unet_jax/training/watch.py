@@ -18,7 +18,7 @@ from unet_core.errors import RunError, first_line
 from unet_jax.training.leaving import leave, leave_at_exit
 from unet_jax.training.rendezvous import Door, address_of, new_secret, reached
 
-_MEETING = 30
+_MEETING = 30.0
 """Seconds for all to have a connection with the first host, once JAX has brought them together."""
 _KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3}
 """A machine that does not answer for 14 seconds is gone, though it closed no connection."""
@@ -89,7 +89,7 @@ class Watch:
 def _expected(count: int) -> Sequence[socket.socket]:
     """The first host's connections with the others."""
     told: Any = distributed.global_state.client
-    addresses = {told.blocking_key_value_get(f"{_REACHED}/{index}", _MEETING * 1000) for index in range(1, count)}
+    addresses = {told.blocking_key_value_get(f"{_REACHED}/{index}", int(_MEETING * 1000)) for index in range(1, count)}
     secret = new_secret()
     door = Door(sorted(addresses), secret)
     told.key_value_set(_PLACE, json.dumps({"ports": door.ports, "secret": secret.hex()}))
@@ -102,5 +102,5 @@ def _joined(index: int) -> socket.socket:
     name, _, port = (distributed.global_state.coordinator_address or "").rpartition(":")
     address = address_of(name.strip("[]"), int(port), _MEETING)
     told.key_value_set(f"{_REACHED}/{index}", address)
-    place = json.loads(told.blocking_key_value_get(_PLACE, _MEETING * 1000))
+    place = json.loads(told.blocking_key_value_get(_PLACE, int(_MEETING * 1000)))
     return reached(address, place["ports"][address], bytes.fromhex(place["secret"]), index, _MEETING)
