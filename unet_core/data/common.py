@@ -35,12 +35,12 @@ def common_classes(
     """The classes, what each mask holds of them, and what is wrong with it."""
     of_colours = [name for name, finding in found.items() if finding.values is None]
     if of_colours and (told is not None or any(finding.colours is None for finding in found.values())):
-        return None, {}, [f"{files.short(files.masks[name])}: {OF_COLOURS}" for name in of_colours]
+        return None, {}, [f"{files.mask(name)}: {OF_COLOURS}" for name in of_colours]
     coloured = bool(of_colours) if told is None else told.coloured
     ignored = masks.ignored(coloured=coloured)
     values = {name: finding.colours if of_colours else finding.values for name, finding in found.items()}
     held = {name: (one or frozenset()) - {ignored} for name, one in values.items()}
-    by_file = {files.short(files.masks[name]): one for name, one in held.items()}
+    by_file = {files.mask(name): one for name, one in held.items()}
     if not any(held.values()):
         return None, held, ["no mask holds anything but what is ignored; there is nothing to learn"]
     if told is not None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from unet_core.data.annotations import Annotations
 from unet_core.data.formats.reading import Pages
 
 
@@ -22,6 +23,9 @@ class Files:
     """Images without a mask."""
     matched: str | None = None
     """How the names of pictures and masks differ, by an example."""
+    annotations: Annotations | None = None
+    """What tells the classes of pixels, where no mask's file does by itself; `masks` then says where it has that from.
+    """
 
     @property
     def names(self) -> list[str]:
@@ -29,8 +33,13 @@ class Files:
         return sorted(self.images.keys() & self.masks.keys(), key=natural)
 
     def short(self, path: Path) -> str:
-        """The path within the data folder."""
-        return path.relative_to(self.path).as_posix()
+        """The path within the data folder, if it lies there."""
+        return path.relative_to(self.path).as_posix() if path.is_relative_to(self.path) else str(path)
+
+    def mask(self, name: str) -> str:
+        """What the mask of a picture is called."""
+        mask = self.short(self.masks[name])
+        return f"{mask}: {name}" if mask.endswith(".json") else mask
 
 
 @dataclass(frozen=True)

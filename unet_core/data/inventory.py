@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from unet_core.data.annotations.class_masks import class_masks
+from unet_core.data.annotations.found import annotation_file, read_annotations
 from unet_core.data.findings import Files, PairState, natural
 from unet_core.data.formats.files import SUFFIXES, Extent, bare, extent, is_data
 from unet_core.data.formats.reading import AS_STORED, Pictures
@@ -29,6 +31,9 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
     """
     if not path.is_dir():
         raise DataError(f"{shown(path)}: no such folder; give one that holds images/ and masks/")
+    file = annotation_file(path, how.annotations)
+    if file is not None:
+        return _annotated(path, file, how)
     missing = [f"{name}/" for name in ("images", "masks") if not (path / name).is_dir()]
     if missing:
         raise DataError(
@@ -36,6 +41,9 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
         )
     (images, *others), (masks, *other_masks) = (_by_name(path, kind) for kind in ("images", "masks"))
     skipped, problems = (found + more for found, more in zip(others, other_masks, strict=True))
+    parted = class_masks(images, masks)
+    if parted is not None:
+        masks = {name: path / "masks" / name for name in parted.files}
     skipped += _one_sided(images, masks)
     try:
         mask_of = masks_by_image(images, masks, how.mask_suffix)
@@ -45,7 +53,7 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
     spare = sorted(masks.keys() - set(mask_of.values()), key=natural)
     pairs = {image: masks[mask] for image, mask in mask_of.items()}
     other = next((name for name in mask_of if mask_of[name] != name), None)
-    files = Files(path, images, pairs, tuple(skipped), ())
+    files = Files(path, images, pairs, tuple(skipped), (), annotations=parted)
     unlabelled = tuple(files.short(images[name]) for name in lone)
     if not how.skip_unlabelled or not pairs:
         problems += [f"{image} has no mask" for image in unlabelled]
@@ -54,6 +62,21 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
         problems = [f"holds no images: none of the files in images/ ends in {', '.join(SUFFIXES)}"]
     matched = None if other is None else f"{files.short(images[other])} with {files.short(pairs[other])}"
     return replace(files, problems=tuple(problems), matched=matched, unlabelled=unlabelled)
+
+
+def _annotated(path: Path, file: Path, how: Masks) -> Files:
+    """The pictures that a file of annotations speaks of."""
+    found = read_annotations(path, file)
+    masks = dict.fromkeys(found.regions.drawn, file)
+    files = Files(path, found.images, masks, (), found.problems, annotations=found.regions)
+    lone = sorted(found.images.keys() - masks.keys(), key=natural)
+    unlabelled = tuple(files.short(found.images[name]) for name in lone)
+    problems = list(found.problems)
+    if not how.skip_unlabelled:
+        problems += [f"{image} is not annotated" for image in unlabelled]
+    if not masks:
+        problems = problems[:1] or [f"{files.short(file)}: annotates no picture"]
+    return replace(files, problems=tuple(problems), unlabelled=unlabelled)
 
 
 def look_at(
@@ -72,11 +95,15 @@ def look_at(
         colours: those by which the mask is read; None: by numbers, if it has such.
         how: how pictures are read.
     """
-    look = _Look(files, files.images[name], files.masks[name], channels, colours, how)
+    look = _Look(files, name, channels, colours, how)
     try:
-        image, mask = (extent(file, how) for file in (look.image, look.mask))
+        image = extent(look.image, how)
     except DataError:
         return look.at(None)  # which says of both what is wrong
+    try:
+        mask = look.mask_extent(image)
+    except DataError as error:
+        return look.at(None) if image.pages == 1 else PairState((look.problem(look.mask, error),))
     try:
         slices = look.slices(image, mask)
     except DataError as error:
@@ -92,11 +119,26 @@ class _Look:
     """A look at one pair of files."""
 
     files: Files
-    image: Path
-    mask: Path
+    name: str
     channels: int | None
     colours: Sequence[int] | None
     how: Pictures
+
+    @property
+    def image(self) -> Path:
+        """The picture's file."""
+        return self.files.images[self.name]
+
+    @property
+    def mask(self) -> Path:
+        """The mask's file, or what holds it."""
+        return self.files.masks[self.name]
+
+    def mask_extent(self, image: Extent) -> Extent:
+        """Of the mask, which where it is outlined in the picture has that one's size."""
+        if self.files.annotations is None:
+            return extent(self.mask, self.how)
+        return self.files.annotations.extent(self.name, self.how) or Extent(image.size)
 
     def slices(self, image: Extent, mask: Extent) -> int | None:
         """How many slices both have; None: they are one picture and its mask.
@@ -127,12 +169,12 @@ class _Look:
         except UnknownRangeError as error:
             unknown = (error.low, error.high)
         except DataError as error:
-            problems.append(self._problem(self.image, error))
+            problems.append(self.problem(self.image, error))
         try:
-            numbers, seen = self._mask(number)
+            numbers, seen = self._mask(number, picture)
             labels = seen if numbers is None else numbers
         except DataError as error:
-            problems.append(self._problem(self.mask, error))
+            problems.append(self.problem(self.mask, error))
         if picture is None or labels is None:
             return PairState(tuple(problems), unknown=unknown)
         size, other = picture.shape[:2], labels.shape
@@ -147,13 +189,21 @@ class _Look:
         brightest = int(picture.max()) if picture.dtype == np.uint16 else 0
         return PairState(tuple(problems), picture.shape[2], (size[0], size[1]), values, held, brightest=brightest)
 
-    def _mask(self, number: int | None) -> EitherMask:
+    def _mask(self, number: int | None, picture: np.ndarray | None) -> EitherMask:
+        if self.files.annotations is not None:
+            if picture is None:  # whose size is not known
+                return EitherMask(None, None)
+            size = picture.shape[0], picture.shape[1]
+            return EitherMask(self.files.annotations.numbers(self.name, size, self.how, number), None)
         if self.colours is None:
             return read_either(self.mask, self.how, number)
         return EitherMask(read_colours(self.mask, self.colours, self.how, number), None)
 
-    def _problem(self, file: Path, error: DataError) -> str:
-        return f"{self.files.short(file)}: {str(error).removeprefix(f'{shown(file)}: ')}"
+    def problem(self, file: Path, error: DataError) -> str:
+        """What a file's error says, in the list of those of the folder."""
+        said = str(error).removeprefix(f"{shown(file)}: ").removeprefix(f"{shown(file)}/")
+        of = self.files.mask(self.name) if file == self.mask else self.files.short(file)
+        return f"{of}: {said}"
 
 
 def _joined(slices: list[PairState]) -> PairState:

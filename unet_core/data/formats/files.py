@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 from unet_core.data.formats.decoded import Decoded
 from unet_core.data.formats.reading import AS_STORED, Pages, Pictures
 from unet_core.data.formats.stack import NOWHERE, Grid, Kept, Stack
-from unet_core.errors import DataError, MissingFrameworkError, first_line, shown
+from unet_core.errors import DataError, MissingFrameworkError, first_line, reason, shown
 
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".npy", ".npz"),
@@ -43,6 +43,31 @@ def is_data(name: str) -> bool:
 def bare(name: str) -> str:
     """A file's name without the suffix of its format."""
     return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)
+
+
+def data_files(path: Path, *, but: Path | None = None) -> Iterator[Path]:
+    """The files in a folder, and in the folders in it, whose names are those of pictures.
+
+    Args:
+        path: the folder.
+        but: a folder in it that is left out, by its real path.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    waiting = [path]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            entries = sorted(folder.iterdir())
+        except OSError as error:
+            raise DataError(f"{shown(folder)}: cannot be listed: {reason(error)}") from error
+        for entry in entries:
+            if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
+                if entry.resolve() != but:
+                    waiting.append(entry)
+            elif is_data(entry.name):
+                yield entry
 
 
 def extent(path: str | Path, how: Pictures = AS_STORED) -> Extent:
@@ -114,11 +139,11 @@ def naming(path: str | Path) -> Iterator[None]:
     except MemoryError as error:
         raise DataError(f"{shown(path)}: does not fit into memory; cut it into tiles") from error
     except OSError as error:
-        reason = error.strerror.lower() if error.strerror else first_line(error)
-        raise DataError(f"{shown(path)}: cannot be read: {reason}") from error
+        why = error.strerror.lower() if error.strerror else first_line(error)
+        raise DataError(f"{shown(path)}: cannot be read: {why}") from error
     except Exception as error:  # decoders meet damage with errors of all kinds: struct.error, KeyError, SyntaxError
-        reason = first_line(error) if str(error)[4:] else f"{type(error).__name__} {error}"
-        raise DataError(f"{shown(path)}: is damaged, or of a kind that is not read ({reason}); save it anew") from error
+        why = first_line(error) if str(error)[4:] else f"{type(error).__name__} {error}"
+        raise DataError(f"{shown(path)}: is damaged, or of a kind that is not read ({why}); save it anew") from error
 
 
 @contextmanager
