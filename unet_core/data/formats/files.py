@@ -98,6 +98,10 @@ def decode(path: str | Path, how: Pictures = AS_STORED, at: int | None = None, *
         channels: whether several pages may be channels, which those of a mask never are.
     """
     with _opened(path) as file:
+        status = os.fstat(file.fileno())
+        key = (os.path.abspath(path), status.st_size, status.st_mtime_ns, how.pages)
+        if at is not None and (kept := _volumes.find(key, how.axis, at)) is not None:
+            return kept
         form = _format(file, how)
         if isinstance(form, _Plain):
             if at is not None:
@@ -105,7 +109,11 @@ def decode(path: str | Path, how: Pictures = AS_STORED, at: int | None = None, *
             return form.read(file)
         stack = form(file)
         if at is not None:
-            return _slice(path, file, stack, how, at)
+            count = stack.count(how.axis)
+            if not 0 <= at < count:
+                raise DataError(f"has {count} slices, and none of the number {at}")
+            at_once = how.axis != "z" or stack.voxels is not None
+            return _volumes.slice(key, stack, how.axis, at) if at_once else stack.plane(at)
         if stack.depth == 1:
             return stack.plane(0)
         if (how.pages or stack.are) == "slices":
@@ -113,17 +121,6 @@ def decode(path: str | Path, how: Pictures = AS_STORED, at: int | None = None, *
         if not channels:
             raise DataError(f"holds {stack.depth} pages, where a mask has one, or as many as its picture has slices")
         return stack.as_channels()
-
-
-def _slice(path: str | Path, file: BinaryIO, stack: Stack, how: Pictures, at: int) -> Decoded:
-    count = stack.count(how.axis)
-    if not 0 <= at < count:
-        raise DataError(f"has {count} slices, and none of the number {at}")
-    if how.axis == "z" and stack.voxels is None:
-        return stack.plane(at)
-    status = os.fstat(file.fileno())
-    key = (os.path.abspath(path), status.st_size, status.st_mtime_ns, how.pages)
-    return _volumes.slice(key, stack, how.axis, at)
 
 
 @contextmanager
