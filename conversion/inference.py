@@ -115,7 +115,7 @@ class OpenedNetwork:
             unet_core.DataError: the data cannot be used, has other classes, or lacks pictures of the run.
         """
         values, coloured = (self.settings.values, self.settings.coloured) if self.settings else (None, False)
-        masks = self.settings.recipe.masks.but(masks) if self.settings else masks
+        masks = self._masks(data).but(masks)
         source = open_dataset(
             data,
             channels=self.config.in_channels,
@@ -130,6 +130,9 @@ class OpenedNetwork:
                 f"{data}: the masks have {len(source.values)} classes ({some(source.values)}), the network tells "
                 f"{len(self.values)} apart"
             )
+        names = self.settings.class_names if self.settings else ()
+        if names and source.classes.names and source.classes.names != names:
+            raise DataError(f"{data}: its classes are {some(source.classes.names)}, the network's {some(names)}")
         if only is None:
             return source
         if self.settings is None:
@@ -139,13 +142,21 @@ class OpenedNetwork:
             raise DataError(
                 f"--only {only}: all of {other} was validated on; give that as --data, or {self.settings.data}"
             )
-        names: tuple[str, ...] = getattr(self.settings, only)
-        if not names:
+        chosen: tuple[str, ...] = getattr(self.settings, only)
+        if not chosen:
             raise DataError(f"--only {only}: the run validated on nothing (--validation 0)")
-        gone = set(names) - set(source.names)
+        gone = set(chosen) - set(source.names)
         if gone:
             raise DataError(f"{data}: lacks the run's pictures {some(sorted(gone))}")
-        return source.subset([source.names.index(name) for name in names])
+        return source.subset([source.names.index(name) for name in chosen])
+
+    def _masks(self, data: str) -> Masks:
+        """How its run read masks; the file of annotations is that of its own data alone."""
+        if self.settings is None:
+            return AS_FOUND
+        masks = self.settings.recipe.masks
+        own = str(Path(data).resolve()) == self.settings.data
+        return masks if own else dataclasses.replace(masks, annotations=None)
 
 
 def open_network(path: str | Path, *, backend: Backend | None = None, hints: Hints = NO_HINTS) -> OpenedNetwork:

@@ -79,7 +79,7 @@ def _absolute(recipe: TrainConfig) -> TrainConfig:
     return dataclasses.replace(
         recipe,
         start=_resolved(recipe.start),
-        masks=dataclasses.replace(masks, colors=_resolved(masks.colors)),
+        masks=dataclasses.replace(masks, colors=_resolved(masks.colors), annotations=_resolved(masks.annotations)),
         split=dataclasses.replace(parted, groups=_resolved(parted.groups)),
     )
 

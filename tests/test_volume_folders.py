@@ -8,11 +8,14 @@ from volumes import AFFINE, nibabel, tifffile, write_dicom, write_nifti
 
 from unet_core.data.folder import open_folder
 from unet_core.data.formats.reading import Pictures
+from unet_core.data.formats.stack import Grid
 from unet_core.data.masks import Masks
 from unet_core.data.pictures import read_mask
 from unet_core.data.split import Split
 from unet_core.data.splitting import split
+from unet_core.data.volumes import read_volume
 from unet_core.errors import DataError
+from unet_core.prediction.predictions import write_mask
 
 RNG = np.random.default_rng(0)
 BODY = Pictures(window=(-1000, 1000))
@@ -183,6 +186,16 @@ def test_predictions_across_another_axis_lie_as_the_volume_does(trained, tmp_pat
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out/a.tif"), likely > 0.5)
     assert tifffile.imread(tmp_path / "out/b_overlay.tif").shape == (32, 20, 24, 3)
     assert nibabel.load(tmp_path / "out/b.nii.gz").shape == (32, 24, 20)
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6), (4, 5, 6, 3)])
+def test_masks_of_numbers_and_of_colours_are_written_as_volumes(tmp_path, shape):
+    written = RNG.integers(0, 256, shape, np.uint8)
+    for name in ("a.nii.gz", "a.tif"):
+        write_mask(tmp_path / name, written, Grid((3, 0.7, 0.7)))
+        found = read_volume(tmp_path / name)
+        np.testing.assert_array_equal(found.voxels, written.reshape(4, 5, 6, -1))
+        np.testing.assert_allclose(found.grid.spacing, (3, 0.7, 0.7), rtol=1e-3)
 
 
 def test_predictions_of_sub_folders_go_into_such_ones_and_unknown_pages_are_asked_about(trained, tmp_path, capsys):

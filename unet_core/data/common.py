@@ -1,5 +1,7 @@
 """What the pairs of a data folder have in common: the channels and scale of the pictures, the classes of the masks."""
 
+from collections.abc import Iterator
+
 from unet_core.data.findings import Files
 from unet_core.data.labels import Classes, value_problem
 from unet_core.data.masks import Masks
@@ -21,6 +23,15 @@ def range_problems(files: Files, found: dict[str, PairState]) -> list[str]:
     ]
 
 
+def pair_problems(files: Files, found: dict[str, PairState], channels: int | None) -> Iterator[str]:
+    """What is wrong with each pair, where its picture is to have so many channels."""
+    for name, finding in found.items():
+        if finding.channels and channels not in (None, finding.channels) and {channels, finding.channels} != {1, 3}:
+            image = files.short(files.images[name])
+            yield f"{image} has {finding.channels} channels where {channels} are wanted"
+        yield from finding.problems
+
+
 def channel_problems(found: dict[str, PairState], channels: int | None) -> list[str]:
     """Of pictures with other numbers of channels, where `channels` does not say how many they get."""
     one_of = {finding.channels: name for name, finding in found.items()}
@@ -36,12 +47,12 @@ def common_classes(
     """The classes, what each mask holds of them, and what is wrong with it."""
     of_colours = [name for name, finding in found.items() if finding.values is None]
     if of_colours and (told is not None or any(finding.colours is None for finding in found.values())):
-        return None, {}, [f"{files.short(files.masks[name])}: {OF_COLOURS}" for name in of_colours]
+        return None, {}, [f"{files.mask(name)}: {OF_COLOURS}" for name in of_colours]
     coloured = bool(of_colours) if told is None else told.coloured
     ignored = masks.ignored(coloured=coloured)
     values = {name: finding.colours if of_colours else finding.values for name, finding in found.items()}
     held = {name: (one or frozenset()) - {ignored} for name, one in values.items()}
-    by_file = {files.short(files.masks[name]): one for name, one in held.items()}
+    by_file = {files.mask(name): one for name, one in held.items()}
     if not any(held.values()):
         return None, held, ["no mask holds anything but what is ignored; there is nothing to learn"]
     if told is not None:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from unet_core.data.annotations import Annotations
+
 
 @dataclass(frozen=True)
 class Files:
@@ -22,6 +24,9 @@ class Files:
     """How the names of pictures and masks differ, by an example."""
     stamps: Mapping[str, str] = field(default_factory=dict)
     """Of the files by their paths within the data folder (`stamps.stamp`)."""
+    annotations: Annotations | None = None
+    """What tells the classes of pixels, where no mask's file does by itself; `masks` then says where it has that from.
+    """
 
     @property
     def names(self) -> list[str]:
@@ -29,8 +34,13 @@ class Files:
         return sorted(self.images.keys() & self.masks.keys(), key=natural)
 
     def short(self, path: Path) -> str:
-        """The path within the data folder."""
+        """The path within the data folder, if it lies there."""
         return within(self.path, path)
+
+    def mask(self, name: str) -> str:
+        """What the mask of a picture is called."""
+        mask = self.short(self.masks[name])
+        return f"{mask}: {name}" if mask.endswith(".json") else mask
 
 
 def natural(name: str) -> tuple[list[str | int], str]:

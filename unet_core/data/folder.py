@@ -8,13 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Integer
+
+from unet_core.data.annotations import Annotations
 from unet_core.data.colour_table import read_table
-from unet_core.data.common import channel_problems, common_classes, range_problems
+from unet_core.data.common import channel_problems, common_classes, pair_problems, range_problems
 from unet_core.data.findings import Files, within
 from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.index import Index, open_index
 from unet_core.data.inventory import listed, look_at
-from unet_core.data.labels import Classes
+from unet_core.data.labels import IGNORED, Classes
 from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.pictures import Pair, read_colours, read_mask, read_picture
 from unet_core.data.states import PairState, Way
@@ -54,6 +58,10 @@ class Folder:
     """How the files of pictures are read."""
     brightest: int
     """The largest number in the pictures of 16 bits; 0 where there are none."""
+    index: Index = field(repr=False, compare=False)
+    """What is known of the files."""
+    annotations: Annotations | None = None
+    """What tells the classes of pixels, where no mask's file does by itself."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -62,9 +70,6 @@ class Folder:
             name if slice_ is None else name.rpartition("[")[0]
             for name, slice_ in zip(self.names, self.slices, strict=True)
         )
-
-    index: Index = field(repr=False, compare=False)
-    """What is known of the files."""
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -86,6 +91,8 @@ class Folder:
         if volumes:
             count = len(self) - self.slices.count(None)
             said.append(f"{count} slices of {len(volumes)} volumes; those of one are all trained on, or none is")
+        if self.annotations is not None:
+            said.append(f"classes: {', '.join(self.annotations.classes)}")
         return (*said, *self._scaling())
 
     def _scaling(self) -> tuple[str, ...]:
@@ -113,7 +120,10 @@ class Folder:
         how, at = self.pictures, self.slices[index]
         image = read_picture(self.images[index], self.channels, how, at)
         file, classes = self.masks[index], self.classes
-        mask = read_colours(file, classes.known, how, at) if classes.coloured else read_mask(file, how, at)
+        if self.annotations is not None:
+            mask = self._annotated(self.annotations, index)
+        else:
+            mask = read_colours(file, classes.known, how, at) if classes.coloured else read_mask(file, how, at)
         if image.shape[:2] != self.sizes[index] or mask.shape != self.sizes[index]:
             raise DataError(f"{shown(self.images[index])}: it or its mask has another size than before; start anew")
         try:
@@ -121,12 +131,19 @@ class Folder:
         except DataError as error:
             raise DataError(f"{shown(file)}: {error}") from error
 
+    def _annotated(self, annotations: Annotations, index: int) -> Integer[np.ndarray, "h w"]:
+        try:
+            return annotations.numbers(self.files[index], self.sizes[index], self.pictures, self.slices[index])
+        except DataError as error:
+            raise DataError(f"{shown(self.masks[index])}: {error}") from error
+
     def digest(self) -> str:
         """A sha256 of all names and files."""
         whole = hashlib.sha256()
-        files = [within(self.path, file) for file in dict.fromkeys([*self.images, *self.masks])]
-        for file, found in zip(files, self.index.sha256(files), strict=True):
-            whole.update(f"{file} {found}\n".encode(errors="surrogateescape"))
+        files = {within(self.path, file): file for file in (*self.images, *self.masks)}
+        for (short, file), found in zip(files.items(), self.index.sha256(list(files)), strict=True):
+            name = file.name if file == Path(short) else short  # what lies elsewhere may be moved
+            whole.update(f"{name} {found}\n".encode(errors="surrogateescape"))
         self.index.save()
         return whole.hexdigest()
 
@@ -169,13 +186,13 @@ def open_folder(
         MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
     """
     path = Path(path)
-    told = _told(values, coloured, masks)
     files = listed(path, masks)
+    told = _told(values, coloured, masks) if files.annotations is None else _named(files, values, masks)
     index = open_index(path, files.stamps)
     way = Way(told.known if told is not None and told.coloured else None, pictures)
     found = _looked_at(files, index, way, progress)
     # Of half the files what follows would tell too much or too little.
-    _refuse(path, [*files.problems, *_problems(files, found, channels)])
+    _refuse(path, [*files.problems, *pair_problems(files, found, channels)])
     _refuse(path, range_problems(files, found))
     classes, held, problems = common_classes(files, found, told, masks)
     _refuse(path, [*channel_problems(found, channels), *problems])
@@ -192,12 +209,13 @@ def open_folder(
         classes=classes,
         sizes=tuple(found[place.file].size for place in kept),
         skipped=files.skipped,
-        blank=tuple(files.short(files.masks[place.file]) + place.suffix for place in pairs if not place.labelled),
+        blank=tuple(files.mask(place.file) + place.suffix for place in pairs if not place.labelled),
         unlabelled=files.unlabelled,
         matched=files.matched,
         slices=tuple(place.slice for place in kept),
         pictures=replace(pictures, pages=pages),
         brightest=max(finding.brightest for finding in found.values()),
+        annotations=files.annotations,
         index=index,
     )
 
@@ -239,6 +257,21 @@ def _told(values: tuple[int, ...] | None, coloured: bool, masks: Masks) -> Class
     return None if masks.values is None else Classes(masks.values, masks.ignored(coloured=False))
 
 
+def _named(files: Files, values: tuple[int, ...] | None, masks: Masks) -> Classes:
+    """The classes that annotations name."""
+    assert files.annotations is not None
+    names = files.annotations.classes
+    if masks.colors is not None or masks.classes is not None or masks.ignore not in (None, IGNORED):
+        raise DataError(
+            f"{shown(files.path)}: the classes are those of its annotations ({some(names)}); leave out --colors, "
+            "--classes and any --ignore but 255"
+        )
+    numbers = tuple(range(len(names)))
+    if values not in (None, numbers):
+        raise DataError(f"{shown(files.path)}: has the classes {some(names)}, where {len(values or ())} are wanted")
+    return Classes(numbers, masks.ignored(coloured=False), names=names)
+
+
 def _refuse(path: Path, problems: list[str]) -> None:
     if problems:
         total = f"{len(problems)} problems: " if len(problems) > 1 else ""
@@ -264,12 +297,3 @@ def _looked_at(files: Files, index: Index, way: Way, progress: Progress) -> dict
         index.learn(new, way)
         index.save()
     return {name: found.get(name) or new[pair] for name, pair in zip(names, pairs, strict=True)}
-
-
-def _problems(files: Files, found: dict[str, PairState], channels: int | None) -> Iterator[str]:
-    """What is wrong with each pair, where its picture is to have so many channels."""
-    for name, finding in found.items():
-        if finding.channels and channels not in (None, finding.channels) and {channels, finding.channels} != {1, 3}:
-            image = files.short(files.images[name])
-            yield f"{image} has {finding.channels} channels where {channels} are wanted"
-        yield from finding.problems

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from unet_core.data.annotations.class_masks import class_masks
+from unet_core.data.annotations.found import annotation_file, read_annotations
 from unet_core.data.findings import Files, natural, within
 from unet_core.data.formats.files import SUFFIXES, Extent, bare, extent, is_data
 from unet_core.data.labels import values_of
@@ -30,6 +32,9 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
     """
     if not path.is_dir():
         raise DataError(f"{shown(path)}: no such folder; give one that holds images/ and masks/")
+    file = annotation_file(path, how.annotations)
+    if file is not None:
+        return _annotated(path, file, how)
     missing = [f"{name}/" for name in ("images", "masks") if not (path / name).is_dir()]
     if missing:
         raise DataError(
@@ -38,6 +43,9 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
     stamps: dict[str, str] = {}
     (images, *others), (masks, *other_masks) = (_by_name(path, kind, stamps) for kind in ("images", "masks"))
     skipped, problems = (found + more for found, more in zip(others, other_masks, strict=True))
+    parted = class_masks(images, masks)
+    if parted is not None:
+        masks = {name: path / "masks" / name for name in parted.files}
     skipped += _one_sided(images, masks)
     try:
         mask_of = masks_by_image(images, masks, how.mask_suffix)
@@ -47,7 +55,7 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
     spare = sorted(masks.keys() - set(mask_of.values()), key=natural)
     pairs = {image: masks[mask] for image, mask in mask_of.items()}
     other = next((name for name in mask_of if mask_of[name] != name), None)
-    files = Files(path, images, pairs, tuple(skipped), (), stamps=stamps)
+    files = Files(path, images, pairs, tuple(skipped), (), stamps=stamps, annotations=parted)
     unlabelled = tuple(files.short(images[name]) for name in lone)
     if not how.skip_unlabelled or not pairs:
         problems += [f"{image} has no mask" for image in unlabelled]
@@ -58,6 +66,21 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
     return replace(files, problems=tuple(problems), matched=matched, unlabelled=unlabelled)
 
 
+def _annotated(path: Path, file: Path, how: Masks) -> Files:
+    """The pictures that a file of annotations speaks of."""
+    found = read_annotations(path, file)
+    masks = dict.fromkeys(found.regions.drawn, file)
+    files = Files(path, found.images, masks, (), found.problems, annotations=found.regions)
+    lone = sorted(found.images.keys() - masks.keys(), key=natural)
+    unlabelled = tuple(files.short(found.images[name]) for name in lone)
+    problems = list(found.problems)
+    if not how.skip_unlabelled:
+        problems += [f"{image} is not annotated" for image in unlabelled]
+    if not masks:
+        problems = problems[:1] or [f"{files.short(file)}: annotates no picture"]
+    return replace(files, problems=tuple(problems), unlabelled=unlabelled)
+
+
 def look_at(files: Files, name: str, way: Way = NUMBERS) -> PairState:
     """Decode a pair, or each slice of a pair of volumes, and tell what it is.
 
@@ -66,11 +89,15 @@ def look_at(files: Files, name: str, way: Way = NUMBERS) -> PairState:
         name: of the pair.
         way: how both are read.
     """
-    look = _Look(files, files.images[name], files.masks[name], way)
+    look = _Look(files, name, way)
     try:
-        image, mask = (extent(file, way.pictures) for file in (look.image, look.mask))
+        image = extent(look.image, way.pictures)
     except DataError:
         return look.at(None)  # which says of both what is wrong
+    try:
+        mask = look.mask_extent(image)
+    except DataError as error:
+        return look.at(None) if image.pages == 1 else PairState((look.problem(look.mask, error),))
     try:
         slices = look.slices(image, mask)
     except DataError as error:
@@ -86,9 +113,24 @@ class _Look:
     """A look at one pair of files."""
 
     files: Files
-    image: Path
-    mask: Path
+    name: str
     way: Way
+
+    @property
+    def image(self) -> Path:
+        """The picture's file."""
+        return self.files.images[self.name]
+
+    @property
+    def mask(self) -> Path:
+        """The mask's file, or what holds it."""
+        return self.files.masks[self.name]
+
+    def mask_extent(self, image: Extent) -> Extent:
+        """Of the mask, which where it is outlined in the picture has that one's size."""
+        if self.files.annotations is None:
+            return extent(self.mask, self.way.pictures)
+        return self.files.annotations.extent(self.name, self.way.pictures) or Extent(image.size)
 
     def slices(self, image: Extent, mask: Extent) -> int | None:
         """How many slices both have; None: they are one picture and its mask.
@@ -117,12 +159,12 @@ class _Look:
         except UnknownRangeError as error:
             unknown = (error.low, error.high)
         except DataError as error:
-            problems.append(self._problem(self.image, error))
+            problems.append(self.problem(self.image, error))
         try:
-            numbers, seen = self._mask(number)
+            numbers, seen = self._mask(number, picture)
             labels = seen if numbers is None else numbers
         except DataError as error:
-            problems.append(self._problem(self.mask, error))
+            problems.append(self.problem(self.mask, error))
         if picture is None or labels is None:
             return PairState(tuple(problems), have, unknown=unknown)
         size, other = picture.shape[:2], labels.shape
@@ -137,14 +179,22 @@ class _Look:
         brightest = int(picture.max()) if picture.dtype == np.uint16 else 0
         return PairState(tuple(problems), have, (size[0], size[1]), values, held, brightest=brightest)
 
-    def _mask(self, number: int | None) -> EitherMask:
+    def _mask(self, number: int | None, picture: np.ndarray | None) -> EitherMask:
         colours, pictures = self.way
+        if self.files.annotations is not None:
+            if picture is None:  # whose size is not known
+                return EitherMask(None, None)
+            size = picture.shape[0], picture.shape[1]
+            return EitherMask(self.files.annotations.numbers(self.name, size, pictures, number), None)
         if colours is None:
             return read_either(self.mask, pictures, number)
         return EitherMask(read_colours(self.mask, colours, pictures, number), None)
 
-    def _problem(self, file: Path, error: DataError) -> str:
-        return f"{self.files.short(file)}: {str(error).removeprefix(f'{shown(file)}: ')}"
+    def problem(self, file: Path, error: DataError) -> str:
+        """What a file's error says, in the list of those of the folder."""
+        said = str(error).removeprefix(f"{shown(file)}: ").removeprefix(f"{shown(file)}/")
+        of = self.files.mask(self.name) if file == self.mask else self.files.short(file)
+        return f"{of}: {said}"
 
 
 def _joined(slices: list[PairState]) -> PairState:

@@ -137,7 +137,7 @@ class Predictor:
 
 def write_mask(path: Path, slices: Shaped[np.ndarray, "d h w *rgb"], grid: Grid) -> None:
     """Write a volume as NIfTI or, where the file's name is of none, as a stack of TIFF pages."""
-    if path.name.endswith((".nii", ".nii.gz")) and slices.ndim == 3:
+    if path.name.endswith(".nii.gz"):
         from unet_core.data.formats.nifti import write_nifti
 
         write_nifti(path, slices, grid)

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unet_core.data.formats.files import SUFFIXES, Extent, bare, extent, is_data
+from unet_core.data.formats.files import SUFFIXES, Extent, bare, data_files, extent
 from unet_core.data.formats.reading import Pictures
-from unet_core.errors import DataError, reason, shown, some
+from unet_core.errors import DataError, shown, some
 
 
 @dataclass(frozen=True)
@@ -96,16 +96,5 @@ def _within(path: Path, out: Path) -> Iterator[Source]:
         return
     if (path / "images").is_dir() and (path / "masks").is_dir():
         raise DataError(f"{shown(path)}: is a data folder, with masks; name {shown(path / 'images')}")
-    waiting = [path]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            entries = sorted(folder.iterdir())
-        except OSError as error:
-            raise DataError(f"{shown(folder)}: cannot be listed: {reason(error)}") from error
-        for entry in entries:
-            if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
-                if entry.resolve() != out:
-                    waiting.append(entry)
-            elif is_data(entry.name):
-                yield Source(entry, (entry.parent / bare(entry.name)).relative_to(path).as_posix())
+    for file in data_files(path, but=out):
+        yield Source(file, (file.parent / bare(file.name)).relative_to(path).as_posix())

@@ -185,10 +185,13 @@ def _parted(source: Dataset, recipe: TrainConfig, progress: Progress) -> tuple[D
             channels=source.channels,
             values=source.values,
             coloured=source.classes.coloured,
-            masks=recipe.masks,
+            masks=dataclasses.replace(recipe.masks, annotations=None),  # which is of the first folder
             pictures=source.pictures,
             progress=progress,
         )
+        names, others = source.classes.names, validation.classes.names
+        if names and others and names != others:
+            raise DataError(f"{other}: its classes are {some(others)}, those to train on {some(names)}")
         return source, validation, sha256(f"{source.digest()} {validation.digest()}".encode()).hexdigest()
     training, validation = split(source, recipe.validation, recipe.split)
     if not len(validation) and recipe.schedule.schedule == "plateau":

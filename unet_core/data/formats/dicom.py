@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from unet_core.data.formats.decoded import Decoded, check_size, length
-from unet_core.data.formats.stack import Grid, Stack
+from unet_core.data.formats.stack import KEPT, Grid, Stack, joined
 from unet_core.errors import DataError, MissingFrameworkError
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ def dicom_stack(file: BinaryIO) -> Stack:
 
     def plane(number: int) -> Decoded:
         file.seek(0)
-        pixels = pixel_array(file, index=number)
+        return described(pixel_array(file, index=number), number)
+
+    def described(pixels: np.ndarray, number: int) -> Decoded:
         if pixels.shape[:2] != (height, width):
             raise DataError("is damaged: a frame has another size than its header says; save it anew")
         slope, intercept = _rescaling(found, number)
@@ -58,7 +60,15 @@ def dicom_stack(file: BinaryIO) -> Stack:
             inverted=found.PhotometricInterpretation == "MONOCHROME1",
         )
 
-    return Stack(frames, height, width, samples, plane, itemsize=bits // 8, grid=_grid(found))
+    def voxels() -> tuple[Decoded, np.ndarray]:
+        file.seek(0)
+        whole = pixel_array(file).reshape(frames, height, width, samples)
+        return joined([described(pixels, number) for number, pixels in enumerate(whole)])
+
+    at_once = frames > 1 and packed <= KEPT  # a header of many frames takes longer to read than a frame
+    return Stack(
+        frames, height, width, samples, plane, voxels if at_once else None, itemsize=bits // 8, grid=_grid(found)
+    )
 
 
 def _check(found: "Dataset", height: int, width: int, samples: int, bits: int) -> None:

@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 from unet_core.data.formats.decoded import Decoded
 from unet_core.data.formats.reading import AS_STORED, Pages, Pictures
 from unet_core.data.formats.stack import NOWHERE, Grid, Kept, Stack
-from unet_core.errors import DataError, MissingFrameworkError, first_line, shown
+from unet_core.errors import DataError, MissingFrameworkError, first_line, reason, shown
 
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".npy", ".npz"),
@@ -45,6 +45,31 @@ def bare(name: str) -> str:
     return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)
 
 
+def data_files(path: Path, *, but: Path | None = None) -> Iterator[Path]:
+    """The files in a folder, and in the folders in it, whose names are those of pictures.
+
+    Args:
+        path: the folder.
+        but: a folder in it that is left out, by its real path.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    waiting = [path]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            entries = sorted(folder.iterdir())
+        except OSError as error:
+            raise DataError(f"{shown(folder)}: cannot be listed: {reason(error)}") from error
+        for entry in entries:
+            if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
+                if entry.resolve() != but:
+                    waiting.append(entry)
+            elif is_data(entry.name):
+                yield entry
+
+
 def extent(path: str | Path, how: Pictures = AS_STORED) -> Extent:
     """How large a file is and how many slices it has, without decoding any.
 
@@ -73,6 +98,10 @@ def decode(path: str | Path, how: Pictures = AS_STORED, at: int | None = None, *
         channels: whether several pages may be channels, which those of a mask never are.
     """
     with _opened(path) as file:
+        status = os.fstat(file.fileno())
+        key = (os.path.abspath(path), status.st_size, status.st_mtime_ns, how.pages)
+        if at is not None and (kept := _volumes.find(key, how.axis, at)) is not None:
+            return kept
         form = _format(file, how)
         if isinstance(form, _Plain):
             if at is not None:
@@ -80,7 +109,11 @@ def decode(path: str | Path, how: Pictures = AS_STORED, at: int | None = None, *
             return form.read(file)
         stack = form(file)
         if at is not None:
-            return _slice(path, file, stack, how, at)
+            count = stack.count(how.axis)
+            if not 0 <= at < count:
+                raise DataError(f"has {count} slices, and none of the number {at}")
+            at_once = how.axis != "z" or stack.voxels is not None
+            return _volumes.slice(key, stack, how.axis, at) if at_once else stack.plane(at)
         if stack.depth == 1:
             return stack.plane(0)
         if (how.pages or stack.are) == "slices":
@@ -88,17 +121,6 @@ def decode(path: str | Path, how: Pictures = AS_STORED, at: int | None = None, *
         if not channels:
             raise DataError(f"holds {stack.depth} pages, where a mask has one, or as many as its picture has slices")
         return stack.as_channels()
-
-
-def _slice(path: str | Path, file: BinaryIO, stack: Stack, how: Pictures, at: int) -> Decoded:
-    count = stack.count(how.axis)
-    if not 0 <= at < count:
-        raise DataError(f"has {count} slices, and none of the number {at}")
-    if how.axis == "z" and stack.voxels is None:
-        return stack.plane(at)
-    status = os.fstat(file.fileno())
-    key = (os.path.abspath(path), status.st_size, status.st_mtime_ns, how.pages)
-    return _volumes.slice(key, stack, how.axis, at)
 
 
 @contextmanager
@@ -114,11 +136,11 @@ def naming(path: str | Path) -> Iterator[None]:
     except MemoryError as error:
         raise DataError(f"{shown(path)}: does not fit into memory; cut it into tiles") from error
     except OSError as error:
-        reason = error.strerror.lower() if error.strerror else first_line(error)
-        raise DataError(f"{shown(path)}: cannot be read: {reason}") from error
+        why = error.strerror.lower() if error.strerror else first_line(error)
+        raise DataError(f"{shown(path)}: cannot be read: {why}") from error
     except Exception as error:  # decoders meet damage with errors of all kinds: struct.error, KeyError, SyntaxError
-        reason = first_line(error) if str(error)[4:] else f"{type(error).__name__} {error}"
-        raise DataError(f"{shown(path)}: is damaged, or of a kind that is not read ({reason}); save it anew") from error
+        why = first_line(error) if str(error)[4:] else f"{type(error).__name__} {error}"
+        raise DataError(f"{shown(path)}: is damaged, or of a kind that is not read ({why}); save it anew") from error
 
 
 @contextmanager

@@ -102,8 +102,8 @@ def nifti_stack(file: BinaryIO) -> Stack:
     )
 
 
-def write_nifti(path: Path, voxels: Integer[np.ndarray, "d h w"], grid: Grid) -> None:
-    """Write slices as a volume [x, y, z] that lies where `grid` says, zipped where the file's name ends in .gz.
+def write_nifti(path: Path, voxels: Integer[np.ndarray, "d h w *rgb"], grid: Grid) -> None:
+    """Write slices, grey or RGB, as a volume that lies where `grid` says, zipped where the file's name ends in .gz.
 
     Raises:
         MissingFrameworkError: nibabel is not installed.
@@ -111,6 +111,8 @@ def write_nifti(path: Path, voxels: Integer[np.ndarray, "d h w"], grid: Grid) ->
     from nibabel.loadsave import save
     from nibabel.nifti1 import Nifti1Image
 
+    if voxels.ndim == 4:
+        voxels = np.ascontiguousarray(voxels).view([(part, "u1") for part in "RGB"])[..., 0]
     image = Nifti1Image(voxels.transpose(2, 1, 0), grid.affine)
     if grid.spacing is not None:
         image.header.set_zooms(grid.spacing[::-1])

@@ -15,8 +15,11 @@ from unet_core.errors import DataError
 
 MOST_BYTES = 4 * 2**30
 """Of a volume that has to be read whole."""
-_KEPT = 2**30
+KEPT = 2**30
 """Bytes of volumes that are kept for their next slices; of a larger one, that one alone."""
+
+
+_PLACES = {"z": 0, "y": 1, "x": 2}
 
 
 @dataclass(frozen=True)
@@ -90,20 +93,37 @@ class Stack:
             )
         if self.voxels is not None:
             return self.voxels()
-        planes = [self.plane(number) for number in range(self.depth)]
-        first = planes[0]
-        if any((plane.slope, plane.intercept) != (first.slope, first.intercept) for plane in planes):
-            planes = [dataclasses.replace(plane, samples=plane.values, slope=1, intercept=0) for plane in planes]
-        return planes[0], np.stack([plane.samples for plane in planes])
+        return joined([self.plane(number) for number in range(self.depth)])
+
+
+def joined(planes: list[Decoded]) -> tuple[Decoded, Shaped[np.ndarray, "d h w n"]]:
+    """The voxels of all slices, and a slice that says what they are: their values, where slopes are not the same."""
+    first = planes[0]
+    if any((plane.slope, plane.intercept) != (first.slope, first.intercept) for plane in planes):
+        planes = [dataclasses.replace(plane, samples=plane.values, slope=1, intercept=0) for plane in planes]
+    return planes[0], np.stack([plane.samples for plane in planes])
+
+
+def _slice(first: Decoded, voxels: np.ndarray, axis: Axis, number: int) -> Decoded:
+    return dataclasses.replace(first, samples=np.ascontiguousarray(voxels.take(number, _PLACES[axis])))
 
 
 class Kept:
     """The volumes that were read whole last; several threads may ask for their slices."""
 
-    def __init__(self, most: int = _KEPT) -> None:
+    def __init__(self, most: int = KEPT) -> None:
         self.most = most
         self._volumes: OrderedDict[object, tuple[Decoded, np.ndarray]] = OrderedDict()
         self._lock = threading.Lock()  # so that one volume at a time is being read, however many threads ask
+
+    def find(self, key: object, axis: Axis, number: int) -> Decoded | None:
+        """A slice of the volume that has this key; None where it is not kept, or has no such slice."""
+        with self._lock:
+            if key not in self._volumes:
+                return None
+            self._volumes.move_to_end(key)
+            first, voxels = self._volumes[key]
+        return _slice(first, voxels, axis, number) if 0 <= number < voxels.shape[_PLACES[axis]] else None
 
     def slice(self, key: object, stack: Stack, axis: Axis, number: int) -> Decoded:
         """A slice of the volume that has this key, which is read where it is not kept."""
@@ -116,9 +136,7 @@ class Kept:
             self._volumes[key] = found
             while len(self._volumes) > 1 and self._size() > self.most:
                 self._volumes.popitem(last=False)
-        first, voxels = found
-        samples = np.ascontiguousarray(voxels.take(number, {"z": 0, "y": 1, "x": 2}[axis]))
-        return dataclasses.replace(first, samples=samples)
+        return _slice(*found, axis, number)
 
     def _size(self) -> int:
         return sum(voxels.nbytes for _, voxels in self._volumes.values())
