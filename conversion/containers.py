@@ -14,13 +14,13 @@ from conversion.modules import read_module
 from conversion.proof.certificate import SOURCE
 from conversion.proof.example import Example, held, read_example, settled
 from conversion.sources import NamedCode, named_code
-from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints import safetensors_file, torch_file
 from unet_core.checkpoints.checkpoint import Checkpoint, Origin, Reading
 from unet_core.checkpoints.containers import Container, existing_container
 from unet_core.checkpoints.contents import Contents
-from unet_core.checkpoints.reading import NO_HINTS, Hints
+from unet_core.checkpoints.reading import NO_HINTS, Hints, read_contents
 from unet_core.checkpoints.soundness import trusted
-from unet_core.errors import CheckpointError, some
+from unet_core.errors import CheckpointError, shown, some
 from unet_core.graph.canonical import check_tensors, in_forward_order
 
 
@@ -122,9 +122,11 @@ def opened(path: Path, hints: Hints = NO_HINTS) -> Opened:
     checkpoint = trusted(found.checkpoint, str(path))
     unchecked = isinstance(hints, Known) and hints.unchecked
     if checkpoint.evidence.by == "nothing" and not (checkpoint.config_stored or unchecked):
+        code = checkpoint.reading.code
         raise CheckpointError(
-            f"{path}: only the shapes of its tensors tell what it computes: name its code (--module FILE.py:Class) or "
-            "what that answered (--example FILE.npz); or say --unchecked"
+            f"{path}: only the shapes of its tensors tell what it computes: name its code (--module FILE.py:Class"
+            f"{f', whose class is {shown(code)}' if code else ''}) or what that answered (--example FILE.npz); or say "
+            "--unchecked"
         )
     return found
 
@@ -149,7 +151,7 @@ def examined(path: Path, hints: Hints = NO_HINTS) -> Opened:
     container = existing_container(path)
     if known.module is not None and not (known.where_needed and tells(path)):
         return _by_code(path, container, known, example)
-    checkpoint = module_of(container).examine(path, known)
+    checkpoint = _examined(path, container, known)
     if example is not None and not (known.where_needed and checkpoint.config_stored):
         checkpoint = settled(checkpoint, example, str(path), known)
     return Opened(checkpoint, None, container)
@@ -157,17 +159,28 @@ def examined(path: Path, hints: Hints = NO_HINTS) -> Opened:
 
 def tells(path: Path) -> bool:
     """Whether a file tells its network itself, by a record of ours."""
-    module = file_module_of(existing_container(path))
-    return module is None or module.contents(path).record is not None
+    container = existing_container(path)
+    return container is Container.ORBAX or _contents(path, container).record is not None
+
+
+def _examined(path: Path, container: Container, hints: Hints) -> Checkpoint:
+    if container is Container.ORBAX:
+        return module_of(container).examine(path, hints)
+    return read_contents(_contents(path, container), hints)
+
+
+def _contents(path: Path, container: Container) -> Contents:
+    """What a file holds; needs no framework."""
+    return (torch_file if container is Container.TORCH else safetensors_file).contents(path)
 
 
 def _by_code(path: Path, container: Container, known: Known, example: Example | None) -> Opened:
-    source, title, file_module = str(path), known.title, file_module_of(container)
+    source, title = str(path), known.title
     _refuse_semantics(known, f"--module {title}")
     live = Live(build(known), known.out)
     stored: Checkpoint | None = None
-    if file_module is None or (contents := file_module.contents(path)).record is not None:
-        stored = module_of(container).examine(path, Hints(key=known.key))
+    if container is Container.ORBAX or (contents := _contents(path, container)).record is not None:
+        stored = _examined(path, container, Hints(key=known.key))
         contents = contents_of(stored, source, live.module)
     loaded = load(live.module, contents, title, known.key)
     found = read_module(live.module, title, sizes=known.sizes, out=known.out)

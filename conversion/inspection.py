@@ -56,6 +56,10 @@ class Inspection:
     """The prefixes that were taken off the names."""
     beside: tuple[str, ...] = dataclasses.field(metadata={STORED_NAME: "passengers"})
     """What else is in the file, such as an optimiser."""
+    inert: tuple[str, ...]
+    """The classes and functions in the file of which nothing was run."""
+    code: str
+    """The class of the module that was pickled whole, whose tensors these are; empty: they came as a state_dict."""
     digests: bool
     """Whether every tensor's sha256 is stored (they have then been checked)."""
     tensors: int
@@ -118,6 +122,8 @@ def inspect(path: str | Path, *, hints: Hints = NO_HINTS) -> Inspection:
         others=reading.others,
         wrappers=reading.wrappers,
         beside=reading.beside,
+        inert=reading.inert,
+        code=reading.code,
         digests=checkpoint.digests_stored,
         tensors=len(tensors),
         parameters=sum(value.size for key, value in tensors.items() if specs[key].trained),

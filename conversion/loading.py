@@ -74,6 +74,8 @@ def load(module: "nn.Module", contents: Contents, code: str, key: str | None = N
         wrappers=place.wrappers,
         others=tuple(one.label for one in whole if one is not place),
         beside=tuple(name for name in beside if not f"{place.group}.".startswith(f"{name.split(' ')[0]}.")),
+        inert=contents.inert,
+        code=contents.code.get(place.group, ""),
         keys={name: place.keys[name] for name in tensors if name in place.keys},
     )
     return Loaded(tensors, reading, counters)

@@ -76,6 +76,10 @@ def _findings(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "other networks", f"{some(found.others)} (choose with --key)"
     if found.beside:
         yield "beside it", _lines(map(shown, found.beside))
+    if found.code:
+        yield "its class", f"{shown(found.code)}, which came with the tensors and was not run; --module names it"
+    if found.inert:
+        yield "left inert", f"{some(found.inert)} (never run)"
     yield "known by", str(found.evidence)
     read = "read from its code" if isinstance(found.config, Graph) else "read off names and shapes"
     yield "config", "stored in the file" if found.config_stored else read

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints import safetensors_file, torch_file
 from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, read_record, seal
 from unet_core.checkpoints.containers import Container, container_of, existing_container
 from unet_core.checkpoints.contents import Contents
@@ -40,7 +40,7 @@ def load(
     dtype: DTypeLike | None = None,
     param_dtype: DTypeLike | None = None,
 ) -> Network:
-    """The network of an Orbax directory or a `.safetensors` file, in eval mode, on JAX's default device.
+    """The network of an Orbax directory or a `.safetensors` or `.pt` file, in eval mode, on JAX's default device.
 
     Args:
         path: a directory as `save` writes it; or a file of this project, or of another one whose UNet is of the family
@@ -54,8 +54,8 @@ def load(
     """
     path = Path(path)
     container = existing_container(path)
-    _refuse_torch(container, path, "unet_torch.load reads it")
-    checkpoint = (read if container is Container.ORBAX else safetensors_file.read)(path, hints)
+    readers = {Container.TORCH: torch_file.read, Container.SAFETENSORS: safetensors_file.read}
+    checkpoint = readers.get(container, read)(path, hints)
     return from_checkpoint(checkpoint, dtype=dtype, param_dtype=param_dtype)
 
 
@@ -70,7 +70,10 @@ def save(model: Network, path: str | Path, *, force: bool = False) -> None:
     """
     path = Path(path)
     container = container_of(path)
-    _refuse_torch(container, path, "unet_torch.save writes it")
+    if container is Container.TORCH:
+        raise CheckpointError(
+            f"{path}: is a PyTorch file; unet_torch.save writes it, or convert what is saved with `unet convert`"
+        )
     with atomic(path, force=force, replaces=is_orbax) as partial:
         (write if container is Container.ORBAX else safetensors_file.write)(partial, to_checkpoint(model))
 
@@ -231,8 +234,3 @@ def _missing(path: Path) -> str:
     if "orbax-checkpoint-tmp" in path.name:
         return "an unfinished one, left by a job that was interrupted; name a finished one"
     return f"no {_MARK} and state in it"
-
-
-def _refuse_torch(container: Container, path: Path, instead: str) -> None:
-    if container is Container.TORCH:
-        raise CheckpointError(f"{path}: is a PyTorch file; {instead}, or convert it with `unet convert`")

@@ -23,8 +23,8 @@ def as_numpy(tensor: Tensor) -> np.ndarray:
 def as_torch(array: np.ndarray, *, copy: bool = True) -> Tensor:
     """An array's values, bit for bit, in memory of its own; without `copy`, in the array's where torch can share."""
     owned = np.array(array, order="C", copy=None if array.flags.writeable and not copy else True)
-    if owned.dtype == _BFLOAT16:
-        return torch.from_numpy(owned.view(np.uint16)).view(torch.bfloat16)
+    if owned.dtype.isbuiltin != 1:  # bfloat16 and the like: pass the bits
+        return torch.from_numpy(owned.view(f"u{owned.itemsize}")).view(getattr(torch, owned.dtype.name))
     return torch.from_numpy(owned)
 
 

@@ -10,18 +10,19 @@ from torch import nn
 from unet_core.checkpoints import safetensors_file
 from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, exported, seal
 from unet_core.checkpoints.containers import Container, container_of, existing_container
-from unet_core.checkpoints.contents import Contents
 from unet_core.checkpoints.dialects import OWN
-from unet_core.checkpoints.reading import NO_HINTS, Hints, read_contents
-from unet_core.checkpoints.soundness import trusted
+from unet_core.checkpoints.reading import NO_HINTS, Hints
+from unet_core.checkpoints.torch_file import contents, examine, read
 from unet_core.errors import CheckpointError
 from unet_core.files import atomic
 from unet_core.graph import Graph
 from unet_core.graph.canonical import check_tensors, under_one_name
 from unet_torch.canonical import as_torch, fill, to_canonical, unwrapped
-from unet_torch.contents import contents_of, opened, write_pickle
+from unet_torch.contents import write_pickle
 from unet_torch.model import UNet
 from unet_torch.network import Network
+
+__all__ = ["contents", "examine", "from_checkpoint", "load", "read", "save", "to_checkpoint", "write"]
 
 
 def load(path: str | Path, *, hints: Hints = NO_HINTS) -> UNet | Network:
@@ -74,29 +75,6 @@ def from_checkpoint(checkpoint: Checkpoint) -> UNet | Network:
     model.origin, model.evidence = checkpoint.origin, checkpoint.evidence
     fill(model, checkpoint.tensors)
     return model.eval()
-
-
-def read(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
-    """Read and check a `.pt` or `.pth` file; never runs code from it.
-
-    Raises:
-        unet_core.CheckpointError: not such a file, damaged, no network of the family, or not sound.
-    """
-    return trusted(examine(path, hints), str(path))
-
-
-def examine(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
-    """As `read`, but whatever its values are, and with what nothing in the file tells left open."""
-    return read_contents(contents(path), hints)
-
-
-def contents(path: Path) -> Contents:
-    """What the file holds, before anything in it is judged; never runs code from it.
-
-    Raises:
-        unet_core.CheckpointError: not such a file, or damaged.
-    """
-    return contents_of(opened(path), str(path))
 
 
 def write(path: Path, checkpoint: Checkpoint, *, dialect: str = OWN.name) -> None:

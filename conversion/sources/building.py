@@ -11,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from conversion.sources.configs import check_arguments
 from conversion.sources.packages import quiet
 from unet_core.errors import CheckpointError, first_line, some
-from unet_torch.contents import check_dense
 
 _MOST_STEPS = 20_000
 """Operations in a constructor; one of a hundred layers has about a thousand."""
@@ -77,7 +76,6 @@ def built(
     """
     if plain:
         check_arguments({name: item for name, item in arguments.items() if not isinstance(item, type)}, source)
-    check_dense(tensors, source)
     mode = _Bounded(_MORE * sum(value.numel() for value in tensors.values()) + _SPARE)
     try:
         with quiet(), torch.random.fork_rng(devices=[]), mode:

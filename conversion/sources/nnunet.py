@@ -39,7 +39,7 @@ def read(folder: Path, *, fold: int | str | None = None, checkpoint: Path | None
         checkpoint, notes = _checkpoint(folder, fold)
     else:
         notes = [f"{checkpoint.parent.name}, {checkpoint.name}"]
-    state = opened(checkpoint, skip_numpy=True)
+    state = opened(checkpoint)
     name = _configuration_name(state, folder)
     source = f"{folder / PLANS}: configuration {shown(name)}"
     configuration = _configuration(plans, name, str(folder / PLANS))

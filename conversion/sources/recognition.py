@@ -1,7 +1,5 @@
 """Which kind of source a path is, found without running or importing anything that it names."""
 
-import io
-import pickletools
 import re
 import zipfile
 from collections.abc import Callable
@@ -11,14 +9,10 @@ from typing import Any
 from conversion.backends.frameworks import importing
 from conversion.sources.configs import read_run_config
 from conversion.sources.named import NamedCode
-from unet_core.checkpoints.containers import LEGACY_MAGIC
-from unet_core.errors import CheckpointError, shown
+from unet_core.checkpoints import torch_file
+from unet_core.errors import CheckpointError
 
 _HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_LARGEST_PICKLE = 10_000_000
-
-_MODULE = [re.compile(rb"(\x8c.|X...\x00)" + name) for name in (b"_modules", b"_parameters", b"_buffers")]
-"""How a pickle writes the names that every module has, and no state_dict."""
 
 
 def named_code(path: Path, *, trust: bool = False, fold: int | str | None = None) -> NamedCode | None:
@@ -37,16 +31,11 @@ def named_code(path: Path, *, trust: bool = False, fold: int | str | None = None
         MissingFrameworkError: a package that has the code is not installed.
     """
     found = _folder(path) if path.is_dir() else _inside_folder(path) if path.is_file() else None
-    kind, options = found if found is not None else (_archive(path) if path.is_file() else None, {})
+    kind, options = found if found is not None else (_archive(path, trust=trust) if path.is_file() else None, {})
     if kind is None:
         return None
     if fold is not None and kind != "nnunet":
         raise CheckpointError(f"{path}: has no folds; leave --fold out")
-    if kind in _RUNS and not trust:
-        raise CheckpointError(
-            f"{path}: is {_RUNS[kind].format(shown(_class_in(path)))}; where you trust the file add --trust, or save "
-            "model.state_dict() and name its code with --module"
-        )
     if kind in ("bundle", "exported"):
         options |= {"trust": trust}
     if kind == "nnunet":
@@ -58,13 +47,6 @@ def named_code(path: Path, *, trust: bool = False, fold: int | str | None = None
         for module in (bundle, exported, nnunet, pickled, scripted, segmentation_models)
     }
     return readers[kind](options.pop("folder", path), **options)
-
-
-_RUNS = {
-    "pickled": "a module that was pickled whole ({}), and loading it runs whatever code is in it",
-    "scripted": "a TorchScript file, which is a program",
-}
-"""The kinds that are code themselves."""
 
 
 def _folder(folder: Path) -> tuple[str, dict[str, Any]] | None:
@@ -100,18 +82,25 @@ def _is_bundle(folder: Path) -> bool:
     return (folder / "models").is_dir() and any(path.is_file() for path in (folder / "configs").glob("*.*"))
 
 
-def _archive(path: Path) -> str | None:
+def _archive(path: Path, *, trust: bool) -> str | None:
     """What a file is that brings its own code along."""
     if zipfile.is_zipfile(path):
         names = _members(path)
         if any(name.count("/") == 1 and name.endswith("/archive_format") for name in names):
             return "exported"
         if any(re.fullmatch(r"[^/]+/(constants\.pkl|code/.*)", name) for name in names):
-            return "scripted"
+            return "scripted" if trust else None
     if path.suffix.lower() == ".pt2":
         raise CheckpointError(f"{path}: is no torch.export archive as this torch writes them; export it anew")
-    pickle = _pickle(path)
-    return "pickled" if all(name.search(pickle) for name in _MODULE) else None
+    return "pickled" if trust and _holds_module(path) else None
+
+
+def _holds_module(path: Path) -> bool:
+    """Whether a module was pickled whole, alone or in a dict."""
+    try:
+        return bool(torch_file.contents(path).code)
+    except CheckpointError:  # then the file is read for what it holds, and refused there
+        return False
 
 
 def _members(path: Path) -> list[str]:
@@ -120,38 +109,3 @@ def _members(path: Path) -> list[str]:
             return archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError):
         return []
-
-
-def _pickle(path: Path) -> bytes:
-    """The pickle in a file of torch's, or its beginning; empty where there is none."""
-    try:
-        with open(path, "rb") as file:
-            if file.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC:
-                return file.read(_LARGEST_PICKLE)
-        if not zipfile.is_zipfile(path):
-            return b""
-        with zipfile.ZipFile(path) as archive:
-            name = next((name for name in archive.namelist() if re.fullmatch(r"[^/]+/data\.pkl", name)), None)
-            if name is None:
-                return b""
-            with archive.open(name) as member:
-                return member.read(_LARGEST_PICKLE)
-    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError, EOFError):
-        return b""
-
-
-def _class_in(path: Path) -> str:
-    """The first class that the pickle in a file names."""
-    strings: list[str] = []
-    file = io.BytesIO(_pickle(path))
-    try:
-        while True:  # an old file has several pickles; at the end of the last one genops raises
-            for opcode, argument, _ in pickletools.genops(file):
-                if opcode.name == "GLOBAL":
-                    return str(argument).replace(" ", ".")
-                if opcode.name == "STACK_GLOBAL":
-                    return ".".join(strings[-2:])
-                if isinstance(argument, str):
-                    strings.append(argument)
-    except ValueError:
-        return "of some class"

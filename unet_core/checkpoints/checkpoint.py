@@ -64,6 +64,10 @@ class Reading:
     """What was taken for granted."""
     overruled: tuple[str, ...] = ()
     """What a person said that is not so in the project's code."""
+    inert: tuple[str, ...] = ()
+    """The classes and functions in the file of which nothing was run."""
+    code: str = ""
+    """The class of the module that was pickled whole, whose tensors these are; empty: they came as a state_dict."""
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The file's own key of every tensor, wrappers and all, by the canonical one."""
 

@@ -50,6 +50,10 @@ class Contents:
     """By group, what is no tensor but lies among them, and can be kept: numbers, strings, short lists of these."""
     record: str | None = None
     """What `checkpoint.seal` stored."""
+    inert: tuple[str, ...] = ()
+    """The classes and functions in the file that were not looked up, and of which nothing was run."""
+    code: Mapping[str, str] = field(default_factory=dict)
+    """By group, the class of a module that was pickled whole, whose `state_dict` the group is."""
     ordered: bool = True
     """Whether the tensors are in the order in which the model registered them."""
 

@@ -75,8 +75,16 @@ def read_contents(contents: Contents, hints: Hints = NO_HINTS) -> Checkpoint:
         dialect_of(hints.dialect)
     if contents.record is not None:
         return _sealed(contents, contents.record, hints)
-    found = networks(contents, key=hints.key, dialect=hints.dialect)
-    network = chosen(found, contents.source)
+    try:
+        found = networks(contents, key=hints.key, dialect=hints.dialect)
+        network = chosen(found, contents.source)
+    except CheckpointError as error:
+        if not contents.code:
+            raise
+        raise CheckpointError(
+            f"{error}; its tensors are those of {some(dict.fromkeys(contents.code.values()))}: name its code with "
+            "--module FILE.py:Class, or where you trust the file add --trust, which loads and runs it"
+        ) from error
     return _read(network, contents, hints, [other.candidate for other in found if other is not network])
 
 
@@ -106,7 +114,7 @@ def _sealed(contents: Contents, text: str, hints: Hints) -> Checkpoint:
     unseal(tensors, record, source)
     extras = json.loads(record.origin.extras)
     beside = tuple(f"{name} {value}{' (kept)' if name in extras else ''}" for name, value in contents.beside.items())
-    reading = Reading(beside=beside, keys=names)
+    reading = Reading(beside=beside, keys=names, inert=contents.inert)
     tensors = in_forward_order(tensors, record.config)
     return Checkpoint(
         record.config, tensors, record.origin, reading=reading, dialect=record.dialect, evidence=record.evidence
@@ -167,6 +175,8 @@ def _read(network: Network, contents: Contents, hints: Hints, others: list[Candi
             for name, value in (hints.semantics.items() if dialect else ())
             if dialect and dialect.rule.get(name, value) != value
         ),
+        inert=contents.inert,
+        code=contents.code.get(place.group, ""),
         keys={key: place.keys[name] for key, name in names.items()},
     )
     return Checkpoint(

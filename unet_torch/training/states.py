@@ -23,8 +23,8 @@ from unet_core.files import atomic, reserve
 from unet_core.graph.canonical import check_tensors, contiguous, in_forward_order, under_all_names, under_one_name
 from unet_core.training.state import MOMENTS, TrainingState, updated_shapes
 from unet_core.training.train_config import TrainConfig
-from unet_torch.archive import check_archive
 from unet_torch.canonical import as_numpy, as_torch
+from unet_torch.contents import opened
 from unet_torch.training import optimizer_state
 from unet_torch.training.optimizers import optimizer_of
 
@@ -199,9 +199,8 @@ def write(folder: Path, state: TrainingState, train_config: TrainConfig, rate: f
 
 
 def _saved(path: Path, step: int) -> dict[str, Any]:
-    """What was saved, as it is; raises what torch raises."""
-    check_archive(path)
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    """What was saved, as it is."""
+    state = opened(path)
     if state["step"] != step:
         raise CheckpointError(f"{path}: is the state of step {state['step']}")
     return state
