@@ -14,11 +14,11 @@ from conversion.modules import read_module
 from conversion.proof.certificate import SOURCE
 from conversion.proof.example import Example, held, read_example, settled
 from conversion.sources import NamedCode, named_code
-from unet_core.checkpoints import safetensors_file, torch_file
+from unet_core.checkpoints import readers, safetensors_file
 from unet_core.checkpoints.checkpoint import Checkpoint, Origin, Reading
 from unet_core.checkpoints.containers import Container, existing_container
 from unet_core.checkpoints.contents import Contents
-from unet_core.checkpoints.reading import NO_HINTS, Hints, read_contents
+from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.checkpoints.soundness import trusted
 from unet_core.errors import CheckpointError, shown, some
 from unet_core.graph.canonical import check_tensors, in_forward_order
@@ -160,18 +160,13 @@ def examined(path: Path, hints: Hints = NO_HINTS) -> Opened:
 def tells(path: Path) -> bool:
     """Whether a file tells its network itself, by a record of ours."""
     container = existing_container(path)
-    return container is Container.ORBAX or _contents(path, container).record is not None
+    return container is Container.ORBAX or readers.contents(path, container).record is not None
 
 
 def _examined(path: Path, container: Container, hints: Hints) -> Checkpoint:
     if container is Container.ORBAX:
         return module_of(container).examine(path, hints)
-    return read_contents(_contents(path, container), hints)
-
-
-def _contents(path: Path, container: Container) -> Contents:
-    """What a file holds; needs no framework."""
-    return (torch_file if container is Container.TORCH else safetensors_file).contents(path)
+    return readers.examine(path, container, hints)
 
 
 def _by_code(path: Path, container: Container, known: Known, example: Example | None) -> Opened:
@@ -179,7 +174,7 @@ def _by_code(path: Path, container: Container, known: Known, example: Example | 
     _refuse_semantics(known, f"--module {title}")
     live = Live(build(known), known.out)
     stored: Checkpoint | None = None
-    if container is Container.ORBAX or (contents := _contents(path, container)).record is not None:
+    if container is Container.ORBAX or (contents := readers.contents(path, container)).record is not None:
         stored = _examined(path, container, Hints(key=known.key))
         contents = contents_of(stored, source, live.module)
     loaded = load(live.module, contents, title, known.key)
