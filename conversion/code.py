@@ -45,6 +45,8 @@ class Known(Hints):
     """Run the code that a file brings along."""
     fold: int | str | None = None
     """Of a model folder of nnU-Net."""
+    names: Path | None = None
+    """A table of which tensor of the file is which of the module's (`unet_core.checkpoints.naming`)."""
 
     @property
     def title(self) -> str:
@@ -68,13 +70,13 @@ class Told(TypedDict, total=False):
     sizes: Sequence[tuple[int, ...]] | None
     example: str | Path | None
     unchecked: bool | None
+    names: str | Path | None
 
 
 def known_of(hints: Hints, **told: Unpack[Told]) -> Known:
     """The same hints, and what else was told."""
     given: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
-    if "example" in given:
-        given["example"] = Path(given["example"])
+    given |= {name: Path(given[name]) for name in ("example", "names") if name in given}
     if "sizes" in given:
         given["sizes"] = tuple(map(tuple, given["sizes"]))
     return Known(**{**vars(hints), **given})

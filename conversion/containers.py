@@ -9,16 +9,16 @@ from typing import Protocol, runtime_checkable
 from conversion.backends.backend import Framework, framework_of_kind, runner_of_code
 from conversion.backends.frameworks import importing
 from conversion.code import Known, Live, build, known_of
-from conversion.loading import contents_of, load
+from conversion.loading import contents_of, load, under_its_names
 from conversion.modules import read_module
 from conversion.proof.certificate import SOURCE
 from conversion.proof.example import Example, held, read_example, settled
 from conversion.sources import NamedCode, named_code
-from unet_core.checkpoints import safetensors_file, torch_file
+from unet_core.checkpoints import readers, safetensors_file
 from unet_core.checkpoints.checkpoint import Checkpoint, Origin, Reading
 from unet_core.checkpoints.containers import Container, existing_container
 from unet_core.checkpoints.contents import Contents
-from unet_core.checkpoints.reading import NO_HINTS, Hints, read_contents
+from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.checkpoints.soundness import trusted
 from unet_core.errors import CheckpointError, shown, some
 from unet_core.graph.canonical import check_tensors, in_forward_order
@@ -160,18 +160,39 @@ def examined(path: Path, hints: Hints = NO_HINTS) -> Opened:
 def tells(path: Path) -> bool:
     """Whether a file tells its network itself, by a record of ours."""
     container = existing_container(path)
-    return container is Container.ORBAX or _contents(path, container).record is not None
+    return _is_own_directory(path, container) or (
+        container is not Container.ORBAX and readers.contents(path, container).record is not None
+    )
+
+
+def _is_own_directory(path: Path, container: Container) -> bool:
+    """Whether it is an Orbax directory as this project writes it."""
+    replaces = replaces_of(container)
+    return replaces is not None and replaces(path)
+
+
+def contents_at(path: Path) -> Contents:
+    """What a file or directory of any kind holds, before anything in it is judged.
+
+    Raises:
+        UNetError: it is missing, or damaged.
+        MissingFrameworkError: what reads it is not installed.
+    """
+    return _contents(path, existing_container(path))
+
+
+def _contents(path: Path, container: Container) -> Contents:
+    if container is not Container.ORBAX:
+        return readers.contents(path, container)
+    with importing():
+        from unet_jax import foreign
+    return foreign.contents(path)
 
 
 def _examined(path: Path, container: Container, hints: Hints) -> Checkpoint:
     if container is Container.ORBAX:
         return module_of(container).examine(path, hints)
-    return read_contents(_contents(path, container), hints)
-
-
-def _contents(path: Path, container: Container) -> Contents:
-    """What a file holds; needs no framework."""
-    return (torch_file if container is Container.TORCH else safetensors_file).contents(path)
+    return readers.examine(path, container, hints)
 
 
 def _by_code(path: Path, container: Container, known: Known, example: Example | None) -> Opened:
@@ -179,9 +200,13 @@ def _by_code(path: Path, container: Container, known: Known, example: Example | 
     _refuse_semantics(known, f"--module {title}")
     live = Live(build(known), known.out)
     stored: Checkpoint | None = None
-    if container is Container.ORBAX or (contents := _contents(path, container)).record is not None:
+    if _is_own_directory(path, container) or (contents := _contents(path, container)).record is not None:
+        if known.names is not None:
+            raise CheckpointError(f"{path}: tells the names of its tensors itself; leave --names out")
         stored = _examined(path, container, Hints(key=known.key))
         contents = contents_of(stored, source, live.module)
+    else:
+        contents = under_its_names(contents, live.module, title, known.names)
     loaded = load(live.module, contents, title, known.key)
     found = read_module(live.module, title, sizes=known.sizes, out=known.out)
     check_tensors(loaded.tensors, found.config, source)

@@ -6,12 +6,15 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from conversion.code import known_of
-from conversion.containers import examined
+from conversion.code import build, known_of
+from conversion.containers import contents_at, examined
+from conversion.loading import shapes_of
 from unet_core.checkpoints.evidence import Evidence
+from unet_core.checkpoints.naming import likely, write_names
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.checkpoints.soundness import masks, oddities, poison
 from unet_core.codec import STORED_NAME
+from unet_core.errors import CheckpointError
 from unet_core.graph import Graph
 from unet_core.graph.canonical import FLOATS, Description, tensor_specs
 from unet_core.graph.summary import SummaryRow, summary, usual_size
@@ -87,6 +90,29 @@ class Inspection:
         fields["config"] = self.config.to_dict()
         fields["config"].update((name, None) for name in self.unknown if name in fields["config"])
         return json.dumps(fields, indent=2)
+
+
+def draft_names(path: str | Path, table: str | Path, *, hints: Hints) -> tuple[int, int]:
+    """Write a table of which tensor of a file is which of a module's, for a person to look through.
+
+    Args:
+        path: the file or directory.
+        table: a new .csv, which `--names` takes.
+        hints: a `conversion.code.Known` with the module.
+
+    Returns:
+        how many of the module's tensors there are, and of how many shapes leave no choice.
+
+    Raises:
+        UNetError: the file cannot be read, the table not be written, or no module is named.
+    """
+    known = known_of(hints)
+    if known.module is None:
+        raise CheckpointError(f"{table}: a table of names is for the code that --module names")
+    contents, wanted = contents_at(Path(path)), shapes_of(build(known))
+    names = likely(contents, wanted)
+    write_names(Path(table), names, wanted, contents)
+    return len(wanted), sum(name.sure for name in names.values())
 
 
 def inspect(path: str | Path, *, hints: Hints = NO_HINTS) -> Inspection:

@@ -1,7 +1,9 @@
 """A file's tensors in a module of anybody's, strictly: every key and every shape, and the file's dtypes are kept."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +12,7 @@ from conversion.backends.frameworks import importing
 from unet_core.checkpoints.checkpoint import Checkpoint, Reading, exported
 from unet_core.checkpoints.contents import Candidate, Contents, Shape, by_names
 from unet_core.checkpoints.dialects import OWN
+from unet_core.checkpoints.naming import likely, read_names, renamed, unmatched
 from unet_core.errors import CheckpointError, some
 from unet_core.graph.canonical import COUNTER, contiguous, differ
 
@@ -48,7 +51,7 @@ def load(module: "nn.Module", contents: Contents, code: str, key: str | None = N
     live = {name: value for name, value in module.state_dict(keep_vars=True).items() if hasattr(value, "shape")}
     first: dict[int, str] = {}
     names = {name: first.setdefault(id(value), name) for name, value in live.items()}
-    shapes = {name: tuple(value.shape) for name, value in live.items()}
+    shapes = shapes_of(module)
     places = by_names(contents, shapes, key)
     if not places:
         raise CheckpointError(f"{source}: has none of the tensors of {code}: {some(shapes)}")
@@ -79,6 +82,41 @@ def load(module: "nn.Module", contents: Contents, code: str, key: str | None = N
         keys={name: place.keys[name] for name in tensors if name in place.keys},
     )
     return Loaded(tensors, reading, counters)
+
+
+def shapes_of(module: "nn.Module") -> dict[str, Shape]:
+    """Of the tensors of a module's state_dict."""
+    return {name: tuple(value.shape) for name, value in module.state_dict().items() if hasattr(value, "shape")}
+
+
+def under_its_names(contents: Contents, module: "nn.Module", code: str, table: Path | None) -> Contents:
+    """The same tensors under a module's names: by a table, or where no name is the module's and only one way fits.
+
+    Args:
+        contents: of the file.
+        module: whose names they get.
+        code: where the module is from, for messages.
+        table: of names, as a person says them.
+
+    Raises:
+        CheckpointError: no name is the module's, and several ways fit, or none.
+    """
+    shapes = shapes_of(module)
+    if table is not None:
+        return renamed(contents, read_names(table))
+    if by_names(contents, shapes):
+        return contents
+    counted = {name for name in shapes if name.rpartition(".")[2] == _COUNTER}
+    names = likely(contents, shapes)
+    open_ = [name for name in unmatched(names, shapes) if name not in counted]
+    if open_:
+        raise CheckpointError(
+            f"{contents.source}: has none of the names of {code}, and shapes do not tell which tensors are "
+            f"{some(open_)}; unet inspect --module ... --draft map.csv writes a table of names to look through, which "
+            "--names takes"
+        )
+    found = renamed(contents, names)
+    return dataclasses.replace(found, beside={**found.beside, "names": "matched by their shapes, in the only way"})
 
 
 def contents_of(checkpoint: Checkpoint, source: str, module: "nn.Module") -> Contents:

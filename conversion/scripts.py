@@ -48,7 +48,7 @@ def _opened(path: Path, hints: Hints) -> tuple[TrainingFile, dict[str, str], Liv
         with importing():
             from unet_jax.training.script_file import read
         return read(path), {}, None
-    raise CheckpointError(f"{path}: a .safetensors file holds a network alone, no training; leave --to out")
+    raise CheckpointError(f"{path}: a {container.value} holds a network alone, no training; leave --to out")
 
 
 def _back(path: Path, written: TrainingFile) -> TrainingFile:

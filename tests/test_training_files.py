@@ -571,7 +571,7 @@ def test_a_damaged_record_is_refused(converted, tmp_path, damage):
         ("run.pt", "other", "torch", "--to torch takes a directory to a .pt file"),
         ("state", "other", "jax", "--to jax takes a .pt file to a name without a suffix"),
         ("network", "other.pt", "torch", "holds a network, but no training; leave --to out"),
-        ("network.safetensors", "other", "jax", "a .safetensors file holds a network alone, no training"),
+        ("network.safetensors", "other", "jax", "a safetensors file holds a network alone, no training"),
         ("missing.pt", "other", "jax", "missing.pt: no such file or directory"),
     ],
 )

@@ -39,14 +39,21 @@ class Inspect(SourceOptions):
     recognised."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON instead of a table."""
+    draft: Annotated[Path | None, option("FILE.csv")] = None
+    """With --module: write a table of which tensor of the file may be which of the module's, to look through; --names
+    takes it."""
 
     relief: ClassVar[str] = f"give a smaller --size, or {ON_CPU}"
 
     def run(self) -> int:
         """Print what `conversion.inspect` finds; 1 where the checkpoint cannot be used."""
-        from conversion.inspection import inspect
+        from conversion.inspection import draft_names, inspect
         from unet_cli.inspection import print_inspection
 
+        if self.draft is not None:
+            count, sure = draft_names(self.checkpoint, self.draft, hints=self.hints(self.dialect))
+            print(f"{self.draft}: {count} tensors of the module, {sure} of them found by shape in the only way")
+            return 0
         found = inspect(self.checkpoint, hints=self.hints(self.dialect))
         if self.json:
             print(found.to_json())

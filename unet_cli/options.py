@@ -41,6 +41,8 @@ class SourceOptions:
     example: Annotated[Path | None, option("FILE.npz")] = None
     """What the network's own code answered: an input and its output, NCHW, by numpy.savez(FILE, input=..., output=...).
     The network is held against it, and without --module found by it."""
+    names: Annotated[Path | None, option("FILE.csv")] = None
+    """With --module: a table of which tensor of the file is which of the module's; unet inspect --draft writes one."""
     unchecked: tyro.conf.FlagCreatePairsOff[bool] = False
     """Take the options below on trust, where neither names nor code nor an example tell what is computed."""
     trust: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -68,6 +70,7 @@ class SourceOptions:
         from unet_core.checkpoints.reading import SEMANTICS
 
         given = {"kwargs": self.kwargs, "out-index": self.out_index is not None, "out-key": self.out_key is not None}
+        given["names"] = self.names is not None
         idle = [f"--{name}" for name, value in given.items() if value and self.module is None]
         if idle or (self.out_index is not None and self.out_key is not None):
             raise UNetError(f"{' '.join(idle)}: is for --module" if idle else "--out-index and --out-key: give one")
@@ -83,6 +86,7 @@ class SourceOptions:
             unchecked=self.unchecked,
             trust=self.trust,
             fold=self.fold,
+            names=self.names,
         )
 
 

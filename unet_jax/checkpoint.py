@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from unet_core.checkpoints import safetensors_file, torch_file
+from unet_core.checkpoints import readers, safetensors_file
 from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, read_record, seal
 from unet_core.checkpoints.containers import Container, container_of, existing_container
 from unet_core.checkpoints.contents import Contents
@@ -54,8 +54,7 @@ def load(
     """
     path = Path(path)
     container = existing_container(path)
-    readers = {Container.TORCH: torch_file.read, Container.SAFETENSORS: safetensors_file.read}
-    checkpoint = readers.get(container, read)(path, hints)
+    checkpoint = read(path, hints) if container is Container.ORBAX else readers.read(path, container, hints)
     return from_checkpoint(checkpoint, dtype=dtype, param_dtype=param_dtype)
 
 

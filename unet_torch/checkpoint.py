@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints import readers, safetensors_file
 from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, exported, seal
 from unet_core.checkpoints.containers import Container, container_of, existing_container
 from unet_core.checkpoints.dialects import OWN
@@ -38,8 +38,7 @@ def load(path: str | Path, *, hints: Hints = NO_HINTS) -> UNet | Network:
     path = Path(path)
     container = existing_container(path)
     _refuse_orbax(container, path, "unet_jax.load reads it")
-    checkpoint = (read if container is Container.TORCH else safetensors_file.read)(path, hints)
-    return from_checkpoint(checkpoint)
+    return from_checkpoint(readers.read(path, container, hints))
 
 
 def save(model: nn.Module, path: str | Path, *, force: bool = False) -> None:

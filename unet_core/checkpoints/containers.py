@@ -16,12 +16,43 @@ class Container(Enum):
     TORCH = "PyTorch file"
     SAFETENSORS = "safetensors file"
     ORBAX = "Orbax directory"
+    SHARDS = "checkpoint in several files"
+    DISTRIBUTED = "folder of torch.distributed.checkpoint"
+    DEEPSPEED = "DeepSpeed folder"
+    EXPORTED = "torch.export archive"
+    ONNX = "ONNX file"
+    MSGPACK = "Flax msgpack file"
+    NPZ = "NumPy archive"
 
 
 SUFFIXES = {".pt": Container.TORCH, ".pth": Container.TORCH, ".safetensors": Container.SAFETENSORS}
 
-LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""How a file of torch before 1.6 begins: torch/serialization.py, MAGIC_NUMBER, pickled."""
+_READ = {
+    **SUFFIXES,
+    ".pt2": Container.EXPORTED,
+    ".onnx": Container.ONNX,
+    ".npz": Container.NPZ,
+    ".msgpack": Container.MSGPACK,
+    ".bin": Container.TORCH,
+    ".pkl": Container.TORCH,
+}
+"""Of files that are there to be read."""
+
+_KERAS = (
+    "a Keras file: in Keras, write its weights by numpy.savez('weights.npz', **{v.path: v.numpy() for v in "
+    "model.weights}) and give that with --module, its network in PyTorch, and --names"
+)
+_TENSORFLOW = (
+    "of TensorFlow: there, write its weights by numpy.savez('weights.npz', **{v.name: v.numpy() for v in "
+    "model.variables}) and give that with --module, its network in PyTorch, and --names"
+)
+_ELSEWHERE = {
+    **dict.fromkeys((".h5", ".hdf5", ".keras"), _KERAS),
+    **dict.fromkeys((".pb", ".tflite", ".index", ".data-00000-of-00001"), _TENSORFLOW),
+}
+"""Kinds that are known and not read, with the way to go."""
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 
 _MOST_ENTRIES = 100_000
 _NAMED = re.compile(r"(\.v?\d+|\.orbax)?", re.IGNORECASE)
@@ -51,6 +82,10 @@ def existing_container(path: Path) -> Container:
     """
     status = _status(path)
     if stat.S_ISDIR(status.st_mode):
+        foreign = _foreign_folder(path)
+        if foreign is not None:
+            _check_directory(path)
+            return foreign
         container = container_of(path)
         if container is not Container.ORBAX:
             raise CheckpointError(f"{path}: is a directory, not a {container.value}")
@@ -62,7 +97,25 @@ def existing_container(path: Path) -> Container:
         raise CheckpointError(f"{path}: permission denied")
     if status.st_size == 0:
         raise CheckpointError(f"{path}: the file is empty")
-    return SUFFIXES.get(path.suffix.lower()) or _container_by_content(path)
+    if path.name.endswith(".index.json"):
+        return Container.SHARDS
+    suffix = path.suffix.lower()
+    if suffix in _ELSEWHERE:
+        raise CheckpointError(f"{path}: is {_ELSEWHERE[suffix]}")
+    return _READ.get(suffix) or _container_by_content(path)
+
+
+def _foreign_folder(path: Path) -> Container | None:
+    """What a folder is by the files in it, where it is none of Orbax's."""
+    if (path / ".metadata").is_file():
+        return Container.DISTRIBUTED
+    if (path / "mp_rank_00_model_states.pt").is_file() or (path / "latest").is_file():
+        return Container.DEEPSPEED
+    if any(path.glob("*.index.json")):
+        return Container.SHARDS
+    if (path / "saved_model.pb").exists() or ((path / "checkpoint").is_file() and any(path.glob("*.index"))):
+        raise CheckpointError(f"{path}: is {_TENSORFLOW}")
+    return None
 
 
 def _status(path: Path) -> os.stat_result:
@@ -90,7 +143,9 @@ def _container_by_content(path: Path) -> Container:
     """What a file without a known suffix is, such as a Lightning `.ckpt` or a `.pth.tar`."""
     with open(path, "rb") as file:
         begin = file.read(16)
-    if begin.startswith((b"PK\x03\x04", LEGACY_MAGIC)):
+    if begin.startswith(_HDF5):
+        raise CheckpointError(f"{path}: is {_KERAS}")
+    if begin.startswith(b"PK\x03\x04") or re.match(rb"\x80[\x02-\x05]", begin):
         return Container.TORCH
     if begin[8:9] == b"{" and int.from_bytes(begin[:8], "little") < path.stat().st_size:
         return Container.SAFETENSORS

@@ -14,7 +14,7 @@ from unet_core.checkpoints.contents import MOST_TENSORS, Contents, check_names
 from unet_core.checkpoints.pickled.files import Held, held
 from unet_core.checkpoints.pickled.modules import class_of, is_module, state_dict_of, tensor_of
 from unet_core.checkpoints.pickled.standins import Dict, Inert, measure
-from unet_core.checkpoints.pickled.tensors import DTYPES, Storage, StoredTensor
+from unet_core.checkpoints.pickled.tensors import DTYPES, WEIGHTS, Storage, StoredTensor
 from unet_core.checkpoints.reading import NO_HINTS, Hints, read_contents
 from unet_core.checkpoints.soundness import trusted
 from unet_core.errors import CheckpointError, first_line, shown, some
@@ -26,10 +26,6 @@ _MOST_KEPT = 10_000
 """Values and letters beside the weights that are kept for the way back; milesial's `mask_values` has a few."""
 
 _MOST_ENTRIES = 1_000_000
-
-_WEIGHTS = tuple(
-    DTYPES[name] for name in ("float32", "float64", "bfloat16", "float16", "int32", "int64", "uint8", "bool")
-)
 
 
 def read(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
@@ -167,7 +163,7 @@ def check_dense(
 
 def _fetch(tensors: Mapping[str, StoredTensor], source: str) -> dict[str, np.ndarray]:
     """The tensors' values; refuses all that do not have memory of their own."""
-    check_dense(tensors.items(), source, _WEIGHTS)
+    check_dense(tensors.items(), source, WEIGHTS)
     shared = [*(key for key, value in tensors.items() if value.overlaps_itself), *_overlapping(tensors)]
     if shared:
         raise CheckpointError(f"{source}: these tensors share memory, within or with one another: {some(shared)}")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unet_core.checkpoints.pickled.machine import Unpickled, unpickled
+from unet_core.checkpoints.pickled.parts import Part
 from unet_core.checkpoints.pickled.standins import Inert
 from unet_core.checkpoints.pickled.tensors import DTYPES, STORAGES, Storage, TypedStorage
 from unet_core.checkpoints.pickled.zip_archive import ZipArchive
@@ -34,19 +35,20 @@ class Held:
     """Whether it is a TorchScript archive, whose program is not read."""
 
 
-def held(path: Path) -> Held:
+def held(path: Path | Part) -> Held:
     """What a file of torch's, or a pickle, holds; runs nothing from it.
 
     Raises:
         CheckpointError: it is none, was cut short or damaged, or is a trap.
     """
-    with open(path, "rb") as file:
+    part = path if isinstance(path, Part) else Part(path)
+    with part.open() as file:
         if _PICKLE.match(file.read(2)):
-            return _bare(path)
-    return _zipped(path)
+            return _bare(part)
+    return _zipped(part)
 
 
-def _zipped(path: Path) -> Held:
+def _zipped(path: Part) -> Held:
     archive = ZipArchive(path)
     if archive.sizes["data.pkl"] > _LARGEST_PICKLE:
         raise CheckpointError(f"{path}: its pickle is longer than any checkpoint's ({_LARGEST_PICKLE} bytes)")
@@ -67,14 +69,14 @@ def _zipped(path: Path) -> Held:
     return Held(found.value, _said(found, script=script), script)
 
 
-def _bare(path: Path) -> Held:
+def _bare(path: Part) -> Held:
     """A pickle alone; or several and then the storages' bytes, as torch wrote them before 1.6."""
-    with open(path, "rb") as file:
+    with path.open() as file:
         data = file.read(_LARGEST_PICKLE)
     source = str(path)
     first = unpickled(data, source)
     if first.value != MAGIC:
-        if first.end != path.stat().st_size:
+        if first.end != path.size:
             raise CheckpointError(f"{path}: not a sound pickle: something follows it; get the file again")
         return Held(first.value, _said(first))
     storages = _Storages()
@@ -93,23 +95,23 @@ def _bare(path: Path) -> Held:
     return Held(last.value, _said(last))
 
 
-def _placed(path: Path, storage: Storage, itemsize: int, place: int) -> int:
+def _placed(path: Part, storage: Storage, itemsize: int, place: int) -> int:
     """Find a storage's bytes in a file of torch before 1.6; returns where they end."""
-    with open(path, "rb") as file:
+    with path.open() as file:
         file.seek(place)
         count = int.from_bytes(file.read(8), "little")
     begin = place + 8
-    if count * itemsize != storage.nbytes or begin + storage.nbytes > path.stat().st_size:
+    if count * itemsize != storage.nbytes or begin + storage.nbytes > path.size:
         raise CheckpointError(
             f"{path}: not a sound PyTorch file: a storage should have {storage.nbytes} bytes, which are not there; "
             "get the file again"
         )
 
     def load() -> np.ndarray:
-        with open(path, "rb") as file:
+        with path.open() as file:
             file.seek(begin)
             found = np.empty(storage.nbytes, np.uint8)
-            if file.readinto(found.data) != storage.nbytes:
+            if file.readinto(found.data) != storage.nbytes:  # type: ignore[attr-defined]
                 raise CheckpointError(f"{path}: has changed while it was read")
         return found
 

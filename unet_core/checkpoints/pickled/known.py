@@ -47,7 +47,9 @@ def key(value: object) -> Any:
 
 def is_small_key(value: object) -> bool:
     """Whether keys like this one cannot have been chosen so that a table of them takes for ever."""
-    return isinstance(value, str | bytes | type(None)) or (type(value) is int and 0 <= value < 2**20)
+    return isinstance(value, str | bytes | type(None) | Inert | StoredTensor) or (
+        type(value) is int and 0 <= value < 2**20
+    )
 
 
 def put(target: dict[Any, Any], values: list[Any]) -> None:

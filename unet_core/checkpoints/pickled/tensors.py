@@ -16,6 +16,11 @@ DTYPES: dict[str, np.dtype] = {
 }
 """By torch's names. Of the others NumPy knows nothing: quantised numbers, several of them in a byte, bits."""
 
+WEIGHTS = tuple(
+    DTYPES[name] for name in ("float32", "float64", "bfloat16", "float16", "int32", "int64", "uint8", "bool")
+)
+"""Of a network's tensors."""
+
 STORAGES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",

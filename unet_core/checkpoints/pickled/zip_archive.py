@@ -7,10 +7,10 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 
+from unet_core.checkpoints.pickled.parts import Part
 from unet_core.errors import CheckpointError, first_line, shown, some
 
 _MOST_MEMBERS = 20_000
@@ -26,11 +26,15 @@ _TAIL = _END.size + _LOCATOR.size + _END64.size
 class ZipArchive:
     """The members of an archive, in the one folder that it has; each is read, under its checksum, when it is asked for.
 
+    Args:
+        path: the file.
+        needs: a member that it must have.
+
     Raises:
         CheckpointError: it is no archive, was cut short, or is not as torch writes it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Part, needs: str | None = "data.pkl") -> None:
         self.path = path
         with self._opened() as archive:
             _check_directory(path)
@@ -38,6 +42,10 @@ class ZipArchive:
             self.root = _check_members(members, path)
         self.sizes = {info.filename.removeprefix(f"{self.root}/"): info.file_size for info in members}
         """The bytes of every member, by its name in the folder."""
+        if needs is not None and needs not in self.sizes:
+            raise CheckpointError(
+                f"{path}: not a PyTorch file, or one that was cut short (no {needs}); get the file again"
+            )
 
     def read(self, name: str) -> np.ndarray:
         """The bytes of a member.
@@ -60,7 +68,7 @@ class ZipArchive:
     @contextmanager
     def _opened(self) -> Iterator[zipfile.ZipFile]:
         try:
-            with zipfile.ZipFile(self.path) as archive:
+            with self.path.open() as file, zipfile.ZipFile(file) as archive:
                 yield archive
         except CheckpointError:
             raise
@@ -75,7 +83,7 @@ class ZipArchive:
             ) from error
 
 
-def _check_members(members: list[zipfile.ZipInfo], path: Path) -> str:
+def _check_members(members: list[zipfile.ZipInfo], path: Part) -> str:
     """Refuse members that torch would not have written, or not so; returns the folder that they are all in."""
     names = [info.filename for info in members]
     members = [info for info in members if not re.match(r"[^/]+/code/", info.filename)]  # a program, which is not read
@@ -99,21 +107,17 @@ def _check_members(members: list[zipfile.ZipInfo], path: Path) -> str:
     for what, found in odd.items():
         if found:
             raise CheckpointError(f"{path}: not as torch writes it: members {what}: {some(found)}")
-    claimed, size = sum(info.file_size for info in members), path.stat().st_size
+    claimed, size = sum(info.file_size for info in members), path.size
     if claimed > size:
         raise CheckpointError(
             f"{path}: its members claim {claimed} bytes, the file has {size}; it is damaged or a trap"
         )
-    if f"{roots[0] if roots else ''}/data.pkl" not in names:
-        raise CheckpointError(
-            f"{path}: not a PyTorch file, or one that was cut short (no data.pkl); get the file again"
-        )
-    return roots[0]
+    return roots[0] if roots else ""
 
 
-def _check_directory(path: Path) -> None:
+def _check_directory(path: Part) -> None:
     """Refuse an archive with more than one table of members: zipfile would check one, and torch read the other."""
-    with open(path, "rb") as file:
+    with path.open() as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _TAIL))
         tail = file.read()

@@ -1,0 +1,353 @@
+"""Each kind of file that other programs write, made by them or by their specification, read as torch would give it."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import zipfile
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+from conftest import TINY, trained_tensors
+
+from unet_cli.main import main
+from unet_core import CheckpointError
+from unet_core.checkpoints import readers
+from unet_core.checkpoints.containers import Container, existing_container
+
+torch = pytest.importorskip("torch")
+from safetensors.torch import save_file
+
+from unet_torch.canonical import as_torch
+
+WEIGHTS = trained_tensors(TINY)
+
+
+def state_dict():
+    return {name: as_torch(value) for name, value in WEIGHTS.items()}
+
+
+def halves(state):
+    names = list(state)
+    return [{name: state[name] for name in part} for part in (names[::2], names[1::2])]
+
+
+def index(folder, name, parts):
+    places = {key: file for file, part in parts.items() for key in part}
+    (folder / name).write_text(json.dumps({"metadata": {"total_size": 3}, "weight_map": places}))
+
+
+def sharded_safetensors(folder):
+    parts = {f"model-0000{number}-of-00002.safetensors": part for number, part in enumerate(halves(state_dict()), 1)}
+    for name, part in parts.items():
+        save_file(part, folder / name)
+    index(folder, "model.safetensors.index.json", parts)
+    return folder
+
+
+def sharded_bin(folder):
+    parts = {f"pytorch_model-0000{number}-of-00002.bin": part for number, part in enumerate(halves(state_dict()), 1)}
+    for name, part in parts.items():
+        torch.save(part, folder / name)
+    index(folder, "pytorch_model.bin.index.json", parts)
+    return folder / "pytorch_model.bin.index.json"
+
+
+def distributed(folder):
+    import torch.distributed.checkpoint as dcp
+
+    dcp.save({"model": state_dict(), "step": 3}, checkpoint_id=str(folder / "dcp"), no_dist=True)
+    return folder / "dcp"
+
+
+def flat(folder, **model):
+    """A folder of DeepSpeed's, ZeRO stage 2 of two processes: two groups of parameters, their masters in two parts."""
+    state = state_dict()
+    parameters = [name for name in state if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+    groups = [OrderedDict((name, state[name].shape) for name in part) for part in (parameters[:7], parameters[7:])]
+    step = folder / "global_step3"
+    step.mkdir()
+    (folder / "latest").write_text("global_step3")
+    half = {name: value.bfloat16() if name in parameters else value for name, value in state.items()}
+    buffers = [name for name in state if name not in parameters]
+    about = {
+        "module": half,
+        "param_shapes": groups,
+        "buffer_names": buffers,
+        "shared_params": {},
+        "ds_version": "0.14.0",
+    }
+    torch.save(about | model, step / "mp_rank_00_model_states.pt")
+    whole = [torch.cat([state[name].reshape(-1) for name in group]) for group in groups]
+    whole = [torch.cat([one, torch.zeros(-len(one) % 4)]) for one in whole]  # padded to a multiple, as DeepSpeed does
+    for rank in range(2):
+        parts = [one.chunk(2)[rank].clone() for one in whole]
+        states = {"zero_stage": 2, "partition_count": 2, "single_partition_of_fp32_groups": parts}
+        torch.save({"optimizer_state_dict": states}, step / f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt")
+    return folder
+
+
+def saved(save, name):
+    def make(folder):
+        save(state_dict(), folder / name)
+        return folder / name
+
+    return make
+
+
+def npz(folder):
+    np.savez_compressed(folder / "a.npz", **WEIGHTS)
+    return folder / "a.npz"
+
+
+def flax_msgpack(folder):
+    serialization = pytest.importorskip("flax.serialization")
+    tree = {}
+    for name, value in WEIGHTS.items():
+        *parts, last = name.split(".")
+        inner = tree
+        for part in parts:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    (folder / "a.msgpack").write_bytes(serialization.msgpack_serialize(tree))
+    return folder / "a.msgpack"
+
+
+def onnx_initialisers(folder):
+    onnx = pytest.importorskip("onnx")
+    tensors = [onnx.numpy_helper.from_array(value, name) for name, value in WEIGHTS.items()]
+    graph = onnx.helper.make_graph([], "g", [], [], tensors)
+    onnx.save(onnx.helper.make_model(graph), folder / "a.onnx")
+    return folder / "a.onnx"
+
+
+def exported(folder):
+    import unet_torch
+
+    model = unet_torch.UNet.from_config(dataclasses.replace(TINY), seed=0).eval()
+    model.load_state_dict(state_dict())
+    program = torch.export.export(model, (torch.zeros(2, 3, 16, 16),), strict=False)
+    torch.export.save(program, folder / "a.pt2")
+    return folder / "a.pt2"
+
+
+def plain(state, path):
+    torch.save(state, path)
+
+
+def legacy(state, path):
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+
+
+def lightning(state, path):
+    settings = {"lr": 1e-3}
+    torch.save(
+        {"state_dict": {f"model.{key}": value for key, value in state.items()}, "hyper_parameters": settings}, path
+    )
+
+
+KINDS = {
+    "sharded safetensors": (sharded_safetensors, Container.SHARDS),
+    "sharded pytorch_model.bin": (sharded_bin, Container.SHARDS),
+    "a .bin": (saved(plain, "pytorch_model.bin"), Container.TORCH),
+    "a .ckpt of Lightning": (saved(lightning, "a.ckpt"), Container.TORCH),
+    "a .pth.tar": (saved(lambda state, path: plain({"state_dict": state}, path), "a.pth.tar"), Container.TORCH),
+    "a .pt of torch before 1.6": (saved(legacy, "a.pt"), Container.TORCH),
+    "torch.distributed.checkpoint": (distributed, Container.DISTRIBUTED),
+    "DeepSpeed ZeRO 2": (flat, Container.DEEPSPEED),
+    "torch.export": (exported, Container.EXPORTED),
+    "ONNX": (onnx_initialisers, Container.ONNX),
+    "flax.serialization": (flax_msgpack, Container.MSGPACK),
+    "numpy.savez": (npz, Container.NPZ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_of_file_gives_every_tensor_bit_for_bit(tmp_path, kind):
+    make, container = KINDS[kind]
+    path = make(tmp_path)
+    assert existing_container(path) is container
+    found = readers.read(path, container)
+    assert found.config == TINY
+    assert {key: value.tobytes() for key, value in found.tensors.items()} == {
+        key: value.tobytes() for key, value in WEIGHTS.items()
+    }
+    other = trained_tensors(TINY, seed=1)
+    assert all(value.tobytes() != other[key].tobytes() for key, value in found.tensors.items() if "weight" in key)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_command_converts_a_folder_of_many_processes(tmp_path, capsys):
+    assert main(["convert", str(distributed(tmp_path)), str(tmp_path / "b.safetensors"), "--no-verify"]) == 0
+    assert existing_container(tmp_path / "b.safetensors") is Container.SAFETENSORS
+
+
+def test_the_halves_in_the_module_are_not_what_is_taken(tmp_path):
+    """The negative control: DeepSpeed's module has the weights rounded to bfloat16."""
+    path = flat(tmp_path, param_shapes=None)
+    found = readers.read(path, Container.DEEPSPEED).tensors
+    assert found["out.weight"].dtype.name == "bfloat16"
+
+
+# --- damage
+
+
+def rewritten(path, **changes):
+    entries = json.loads(path.read_text())
+    entries["weight_map"].update(changes)
+    path.write_text(json.dumps(entries))
+
+
+def part(folder):
+    return next(iter(sorted(folder.glob("*.safetensors"))))
+
+
+DAMAGE = {
+    "an index that leads elsewhere": (
+        sharded_safetensors,
+        lambda folder: rewritten(folder / "model.safetensors.index.json", **{"out.bias": "../x.safetensors"}),
+        "does not lie in it",
+    ),
+    "an index that leads to nothing": (
+        sharded_safetensors,
+        lambda folder: rewritten(folder / "model.safetensors.index.json", **{"out.bias": "x.safetensors"}),
+        "is missing",
+    ),
+    "an index of other tensors": (
+        sharded_safetensors,
+        lambda folder: rewritten(folder / "model.safetensors.index.json", more=part(folder).name),
+        "which does not have it",
+    ),
+    "an index that is none": (
+        sharded_safetensors,
+        lambda folder: (folder / "model.safetensors.index.json").write_text("[]"),
+        "is no index",
+    ),
+    "two indexes": (sharded_safetensors, lambda folder: (folder / "b.index.json").write_text("{}"), "several indexes"),
+    "a part that is gone": (sharded_safetensors, lambda folder: part(folder).unlink(), "is missing"),
+    "a process that is gone": (
+        distributed,
+        lambda folder: next((folder / "dcp").glob("*.distcp")).unlink(),
+        "is missing",
+    ),
+    "a part cut short": (
+        distributed,
+        lambda folder: next((folder / "dcp").glob("*.distcp")).write_bytes(b"PK"),
+        "was cut short",
+    ),
+    "no metadata": (
+        distributed,
+        lambda folder: (folder / "dcp" / ".metadata").write_bytes(b"\x80\x02}."),
+        "no Metadata",
+    ),
+    "a process of DeepSpeed's that is gone": (
+        flat,
+        lambda folder: next(folder.rglob("*rank_0_mp*")).unlink(),
+        "part of process 0 is missing",
+    ),
+    "a DeepSpeed step that is gone": (flat, lambda folder: (folder / "latest").write_text("../x"), "names no folder"),
+    "an .npz of objects": (
+        npz,
+        lambda folder: np.savez(folder / "a.npz", a=np.array([None])),
+        "no sound .npz",
+    ),
+    "an .npz that is a bomb": (
+        npz,
+        lambda folder: np.savez_compressed(folder / "a.npz", a=np.zeros(10**7)),
+        "a trap",
+    ),
+    "an .npz that is none": (npz, lambda folder: (folder / "a.npz").write_bytes(b"x" * 100), "no sound .npz"),
+    "msgpack of something else": (
+        flax_msgpack,
+        lambda folder: (folder / "a.msgpack").write_bytes(b"\xc1"),
+        "not as flax.serialization writes it",
+    ),
+    "msgpack of an array that lies": (
+        flax_msgpack,
+        lambda folder: (folder / "a.msgpack").write_bytes(
+            b"\x81\xa1a\xc7\x0e\x01\x93\x91\xce\x7f\xff\xff\xff\xa4int8\xa0"
+        ),
+        "not as flax.serialization writes it",
+    ),
+    "ONNX of something else": (
+        onnx_initialisers,
+        lambda folder: (folder / "a.onnx").write_bytes(b"\xff" * 20),
+        "no sound ONNX file",
+    ),
+    "an archive without weights": (
+        exported,
+        lambda folder: zipfile.ZipFile(folder / "a.pt2", "w").close(),
+        "torch.export",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_one_is_refused_in_one_line(tmp_path, capsys, name):
+    make, damage, message = DAMAGE[name]
+    path = make(tmp_path)
+    damage(tmp_path)
+    capsys.readouterr()
+    assert main(["convert", str(path), str(tmp_path / "b.safetensors"), "--no-verify"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err[:-1].isprintable()
+    assert message in err
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def keras(folder):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(folder / "a.weights.h5", "w") as file:
+        file["conv/kernel:0"] = np.zeros((3, 3, 1, 2))
+    return folder / "a.weights.h5"
+
+
+def keras_of_another_name(folder):
+    return keras(folder).rename(folder / "weights")
+
+
+def saved_model(folder):
+    (folder / "saved_model.pb").write_bytes(b"\x08\x01")
+    return folder
+
+
+def tensorflow_checkpoint(folder):
+    (folder / "checkpoint").write_text('model_checkpoint_path: "model"')
+    (folder / "model.index").write_bytes(b"x")
+    return folder
+
+
+@pytest.mark.parametrize("make", [keras, keras_of_another_name, saved_model, tensorflow_checkpoint])
+def test_what_is_not_read_is_named_with_the_way_to_go(tmp_path, make):
+    with pytest.raises(CheckpointError, match=r"(a Keras file|of TensorFlow): .* numpy\.savez\('weights\.npz'"):
+        existing_container(make(tmp_path))
+
+
+SHARE = """
+import sys, torch, torch.distributed as dist, torch.distributed.checkpoint as dcp
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+rank, folder = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+mesh = init_device_mesh("cpu", (2,))
+whole = torch.load(f"{folder}/whole.pt")
+state = {name: distribute_tensor(value, mesh, [Shard(0)]) if value.ndim else value for name, value in whole.items()}
+dcp.save({"model": state}, checkpoint_id=f"{folder}/dcp")
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_a_folder_that_two_processes_wrote(tmp_path):
+    torch.save(state_dict(), tmp_path / "whole.pt")
+    command = [sys.executable, "-W", "ignore", "-c", SHARE]
+    jobs = [subprocess.Popen([*command, str(rank), str(tmp_path)]) for rank in range(2)]
+    assert [job.wait(120) for job in jobs] == [0, 0]
+    assert len(list((tmp_path / "dcp").glob("*.distcp"))) == 2
+    found = readers.read(tmp_path / "dcp", Container.DISTRIBUTED).tensors
+    assert all(value.tobytes() == WEIGHTS[key].tobytes() for key, value in found.items())

@@ -1,0 +1,103 @@
+"""Tensors of any kind of file, each read when it is asked for."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unet_core.checkpoints.contents import MOST_TENSORS, Contents, check_names
+from unet_core.checkpoints.pickled.tensors import WEIGHTS
+from unet_core.errors import CheckpointError, MissingFrameworkError, first_line, shown, some
+
+
+@dataclass(frozen=True)
+class Lazy:
+    """A tensor whose file is known, and its place in it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype | None
+    """None of one that NumPy has not."""
+    load: Callable[[], np.ndarray]
+
+
+def contents_from(
+    source: Path,
+    groups: Mapping[str, Mapping[str, Lazy]],
+    *,
+    beside: Mapping[str, Any] | None = None,
+    inert: tuple[str, ...] = (),
+    ordered: bool = False,
+) -> Contents:
+    """What a file holds, whatever its kind.
+
+    Args:
+        source: the file or folder.
+        groups: its tensors, by the dict that they lie in.
+        beside: what is no tensor.
+        inert: as in `Contents`.
+        ordered: as there.
+
+    Raises:
+        CheckpointError: it holds no tensors, or more than any checkpoint.
+    """
+    count = sum(map(len, groups.values()))
+    if not 0 < count <= MOST_TENSORS:
+        raise CheckpointError(f"{source}: holds {count} tensors; a network has some, and none more than {MOST_TENSORS}")
+    for tensors in groups.values():
+        check_names(tensors, str(source))
+
+    def fetch(group: str, keys: Any) -> dict[str, np.ndarray]:
+        unread = [f"{key} ({groups[group][key].dtype})" for key in keys if groups[group][key].dtype not in WEIGHTS]
+        if unread:
+            raise CheckpointError(f"{source}: these are no dense tensors of real numbers: {some(unread)}")
+        return {key: _read(groups[group][key], f"{source}: {shown(key)}") for key in keys}
+
+    return Contents(
+        str(source),
+        groups={group: {key: value.shape for key, value in tensors.items()} for group, tensors in groups.items()},
+        fetch=fetch,
+        beside=beside or {},
+        inert=inert,
+        ordered=ordered,
+    )
+
+
+def _read(tensor: Lazy, source: str) -> np.ndarray:
+    try:
+        found = tensor.load()
+    except (ValueError, OSError, KeyError, EOFError, TypeError) as error:
+        raise CheckpointError(f"{source}: cannot be read: {first_line(error)}") from error
+    if (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
+        raise CheckpointError(f"{source}: is {found.dtype} of {found.shape}, not {tensor.dtype} of {tensor.shape}")
+    return found
+
+
+def package(name: str, path: Path) -> Any:
+    """The package of this name, which reads a kind of file.
+
+    Raises:
+        MissingFrameworkError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingFrameworkError(
+            f"{path}: is read with {name}, which is not installed: pip install {name}", name=name
+        ) from error
+
+
+def inside(folder: Path, name: object) -> Path:
+    """The file of this name in a folder.
+
+    Raises:
+        CheckpointError: it is the name of something outside, or of no regular file.
+    """
+    path = folder / name if isinstance(name, str) and name and "\0" not in name else None
+    if path is None or path.parent != folder or name in (".", "..") or "\\" in str(name):
+        raise CheckpointError(f"{folder}: names the file {shown(name)}, which does not lie in it")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: is missing, or is no regular file; get the whole folder")
+    return path

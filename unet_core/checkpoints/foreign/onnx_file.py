@@ -1,0 +1,59 @@
+"""ONNX files: their initialisers, which are weights under the names that the exporter gave them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unet_core.checkpoints.contents import Contents
+from unet_core.checkpoints.foreign.lazily import Lazy, contents_from, package
+from unet_core.checkpoints.pickled.tensors import DTYPES, sizes
+from unet_core.errors import CheckpointError, first_line
+
+_LARGEST = 2**31
+"""Bytes; protobuf has no larger messages."""
+
+_NAMES = {"FLOAT": "float32", "DOUBLE": "float64"}
+
+
+def contents(path: Path) -> Contents:
+    """What the file holds; nothing of its graph is run.
+
+    Raises:
+        CheckpointError: it is no such file, is damaged, or refers to files elsewhere.
+        MissingFrameworkError: onnx is not installed.
+    """
+    onnx = package("onnx", path)
+    if path.stat().st_size > _LARGEST:
+        raise CheckpointError(f"{path}: is larger than any ONNX file ({_LARGEST} bytes)")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+        found = {}
+        for tensor in model.graph.initializer:
+            if tensor.name in found:
+                raise ValueError(f"two tensors are called {tensor.name}")
+            name = onnx.TensorProto.DataType.Name(tensor.data_type)
+            found[tensor.name] = _tensor(onnx, tensor, DTYPES.get(_NAMES.get(name, name.lower())), path)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever protobuf and onnx meet in a damaged file
+        raise CheckpointError(f"{path}: is no sound ONNX file: {first_line(error)}") from error
+    graph = model.graph
+    beside = {
+        "operations": str(len(graph.node)),
+        "written by": f"{model.producer_name} {model.producer_version}".strip(),
+    }
+    return contents_from(path, {"": found}, beside=beside)
+
+
+def _tensor(onnx: Any, tensor: Any, dtype: np.dtype | None, path: Path) -> Lazy:
+    shape = sizes(tuple(tensor.dims), "a shape")
+
+    def load() -> np.ndarray:
+        # Of data in another file, onnx takes none that lies outside the folder.
+        try:
+            return np.asarray(onnx.numpy_helper.to_array(tensor, str(path.parent)))
+        except Exception as error:  # whatever it meets there
+            raise ValueError(first_line(error)) from error
+
+    return Lazy(shape, dtype, load)
