@@ -13,8 +13,9 @@ from conversion.containers import Opened, opened
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.config import Output
-from unet_core.data.dataset import Dataset, open_dataset
+from unet_core.data.dataset import Dataset
 from unet_core.data.masks import AS_FOUND, Masks
+from unet_core.data.opening import open_dataset
 from unet_core.errors import DataError, MissingFrameworkError, some
 from unet_core.graph.canonical import Description
 from unet_core.prediction.evaluation import Bands

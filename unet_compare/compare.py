@@ -23,8 +23,9 @@ from unet_compare.precisions import LogitsByPrecision, ladder, predictions
 from unet_compare.trajectories import trajectories
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
-from unet_core.data.dataset import SYNTHETIC, Dataset, open_dataset
+from unet_core.data.dataset import Dataset
 from unet_core.data.masks import AS_FOUND, Masks
+from unet_core.data.opening import SYNTHETIC, masks_for, open_dataset
 from unet_core.data.pictures import as_float
 from unet_core.errors import CheckpointError, ConfigError, DataError, UNetError, some
 from unet_core.graph import Graph
@@ -74,7 +75,7 @@ def compare(
     begun = time.monotonic()
     progress("reading", 0.0)
     best = _best(a), _best(b)
-    masks = _masks_of(a).but(masks)
+    masks = masks_for(data, _masks_of(a).but(masks))
     first, second = _runners(*best, hints)
     apart = misshaped(first, second)
     if apart is not None:

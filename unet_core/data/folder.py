@@ -2,17 +2,18 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from unet_core.data.colour_table import read_table
+from unet_core.data.agreement import Named, agreed, colours_to_read, told_classes
+from unet_core.data.decoded import PictureFile
 from unet_core.data.index import Index, open_index
 from unet_core.data.inventory import Files, listed, look_at, within
-from unet_core.data.labels import Classes, value_problem
+from unet_core.data.labels import Classes
 from unet_core.data.masks import AS_FOUND, Masks
-from unet_core.data.pictures import OF_COLOURS, Pair, read_colours, read_mask, read_picture
+from unet_core.data.pictures import Pair, read_colours, read_mask, read_picture
 from unet_core.data.states import PairState
 from unet_core.errors import DataError, shown, some
 from unet_core.progress import Progress, silent
@@ -41,6 +42,8 @@ class Folder:
     """Images without a mask, which are left out as well."""
     matched: str | None
     """How the names of pictures and masks differ, by an example."""
+    states: tuple[PairState, ...] = field(repr=False)
+    """What decoding each pair showed."""
     index: Index = field(repr=False, compare=False)
     """What is known of the files."""
 
@@ -69,23 +72,25 @@ class Folder:
         Raises:
             DataError: a file has changed since the folder was opened.
         """
-        image = read_picture(self.images[index], self.channels)
-        file, classes = self.masks[index], self.classes
-        mask = read_colours(file, classes.known) if classes.coloured else read_mask(file)
-        if image.shape[:2] != self.sizes[index] or mask.shape != self.sizes[index]:
-            raise DataError(f"{shown(self.images[index])}: it or its mask has another size than before; start anew")
-        try:
-            return Pair(image, classes.labels(mask))
-        except DataError as error:
-            raise DataError(f"{shown(file)}: {error}") from error
+        image, mask, size = self.images[index], self.masks[index], self.sizes[index]
+        return read_pair(image, mask, channels=self.channels, classes=self.classes, size=size)
+
+    @property
+    def aside(self) -> None:
+        """Which pairs are for validation is decided by who trains."""
+
+    @property
+    def digests(self) -> list[str]:
+        """The sha256 of every picture, and then of every mask."""
+        found = self.index.sha256([within(self.path, file) for file in (*self.images, *self.masks)])
+        self.index.save()
+        return found
 
     def digest(self) -> str:
         """A sha256 of all names and files."""
         whole = hashlib.sha256()
-        files = [within(self.path, file) for file in (*self.images, *self.masks)]
-        for file, found in zip(files, self.index.sha256(files), strict=True):
-            whole.update(f"{file} {found}\n".encode(errors="surrogateescape"))
-        self.index.save()
+        for file, found in zip((*self.images, *self.masks), self.digests, strict=True):
+            whole.update(f"{within(self.path, file)} {found}\n".encode(errors="surrogateescape"))
         return whole.hexdigest()
 
     def subset(self, indices: Sequence[int]) -> "Folder":
@@ -96,6 +101,7 @@ class Folder:
             images=tuple(self.images[i] for i in indices),
             masks=tuple(self.masks[i] for i in indices),
             sizes=tuple(self.sizes[i] for i in indices),
+            states=tuple(self.states[i] for i in indices),
         )
 
 
@@ -124,46 +130,43 @@ def open_folder(
         MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
     """
     path = Path(path)
-    told = _told(values, coloured, masks)
+    told = told_classes(values, coloured, masks)
     files = listed(path, masks)
     index = open_index(path, files.stamps)
-    found = _looked_at(files, index, told.known if told is not None and told.coloured else None, progress)
-    # Of half the files what follows would tell too much or too little.
-    _refuse(path, [*files.problems, *_problems(files, found, channels)])
-    classes, held, problems = _classes(files, found, told, masks)
-    _refuse(path, [*_channel_problems(found, channels), *problems])
-    assert classes is not None  # for there is no problem
-    names = [name for name in found if held[name]]
+    found = _looked_at(files, index, colours_to_read(told), progress)
+    named = Named(lambda name: files.short(files.images[name]), lambda name: files.short(files.masks[name]))
+    whole = agreed(path, found, named, told=told, masks=masks, channels=channels, problems=files.problems)
     return Folder(
         path=path,
-        names=tuple(names),
-        images=tuple(files.images[name] for name in names),
-        masks=tuple(files.masks[name] for name in names),
-        channels=channels or max(finding.channels for finding in found.values()),
-        classes=classes,
-        sizes=tuple(found[name].size for name in names),
+        names=whole.names,
+        images=tuple(files.images[name] for name in whole.names),
+        masks=tuple(files.masks[name] for name in whole.names),
+        channels=whole.channels,
+        classes=whole.classes,
+        sizes=tuple(found[name].size for name in whole.names),
         skipped=files.skipped,
-        blank=tuple(files.short(files.masks[name]) for name in found if not held[name]),
+        blank=tuple(map(named.mask, whole.blank)),
         unlabelled=files.unlabelled,
         matched=files.matched,
+        states=tuple(found[name] for name in whole.names),
         index=index,
     )
 
 
-def _told(values: tuple[int, ...] | None, coloured: bool, masks: Masks) -> Classes | None:
-    """The classes, where they are known before a mask is read."""
-    if values is not None:
-        return Classes(values, masks.ignored(coloured=coloured), coloured)
-    if masks.colors is not None:
-        codes, names = read_table(masks.colors)
-        return Classes(codes, masks.ignored(coloured=True), True, names)
-    return None if masks.values is None else Classes(masks.values, masks.ignored(coloured=False))
+def read_pair(image: PictureFile, mask: PictureFile, *, channels: int, classes: Classes, size: tuple[int, int]) -> Pair:
+    """A picture and its labels, read from their files.
 
-
-def _refuse(path: Path, problems: list[str]) -> None:
-    if problems:
-        total = f"{len(problems)} problems: " if len(problems) > 1 else ""
-        raise DataError(f"{shown(path)}: {total}{some(problems)}")
+    Raises:
+        DataError: they are not what they were when the data was opened.
+    """
+    picture = read_picture(image, channels)
+    values = read_colours(mask, classes.known) if classes.coloured else read_mask(mask)
+    if picture.shape[:2] != size or values.shape != size:
+        raise DataError(f"{shown(image)}: it or its mask has another size than before; start anew")
+    try:
+        return Pair(picture, classes.labels(values))
+    except DataError as error:
+        raise DataError(f"{shown(mask)}: {error}") from error
 
 
 def _looked_at(files: Files, index: Index, colours: Sequence[int] | None, progress: Progress) -> dict[str, PairState]:
@@ -185,42 +188,3 @@ def _looked_at(files: Files, index: Index, colours: Sequence[int] | None, progre
         index.learn(new, colours)
         index.save()
     return {name: found.get(name) or new[pair] for name, pair in zip(names, pairs, strict=True)}
-
-
-def _problems(files: Files, found: dict[str, PairState], channels: int | None) -> Iterator[str]:
-    """What is wrong with each pair, where its picture is to have so many channels."""
-    for name, finding in found.items():
-        if finding.channels and channels not in (None, finding.channels) and {channels, finding.channels} != {1, 3}:
-            image = files.short(files.images[name])
-            yield f"{image} has {finding.channels} channels where {channels} are wanted"
-        yield from finding.problems
-
-
-def _channel_problems(found: dict[str, PairState], channels: int | None) -> list[str]:
-    one_of = {finding.channels: name for name, finding in found.items()}
-    if channels is not None or len(one_of) == 1 or set(one_of) == {1, 3}:
-        return []
-    counts = ", ".join(f"{name} has {count}" for count, name in sorted(one_of.items()))
-    return [f"the pictures have different numbers of channels: {counts}; save all in one way"]
-
-
-def _classes(
-    files: Files, found: dict[str, PairState], told: Classes | None, masks: Masks
-) -> tuple[Classes | None, dict[str, frozenset[int]], list[str]]:
-    """The classes, what each mask holds of them, and what is wrong with it."""
-    of_colours = [name for name, finding in found.items() if finding.values is None]
-    if of_colours and (told is not None or any(finding.colours is None for finding in found.values())):
-        return None, {}, [f"{files.short(files.masks[name])}: {OF_COLOURS}" for name in of_colours]
-    coloured = bool(of_colours) if told is None else told.coloured
-    ignored = masks.ignored(coloured=coloured)
-    values = {name: finding.colours if of_colours else finding.values for name, finding in found.items()}
-    held = {name: (one or frozenset()) - {ignored} for name, one in values.items()}
-    by_file = {files.short(files.masks[name]): one for name, one in held.items()}
-    if not any(held.values()):
-        return None, held, ["no mask holds anything but what is ignored; there is nothing to learn"]
-    if told is not None:
-        return told, held, told.strange(by_file)
-    problem = value_problem(by_file, coloured=coloured)
-    if problem is not None:
-        return None, held, [problem]
-    return Classes(tuple(sorted(frozenset().union(*held.values()))), ignored, coloured), held, []

@@ -47,15 +47,15 @@ class Index:
 
     def known(self, pairs: Iterable[Pair], colours: Sequence[int] | None) -> list[PairState | None]:
         """What is known of each pair, where its mask is read by these colours; None: by numbers, if it has such."""
-        found = self.ways.get(_way(colours), {})
-        plain = self.ways.get(_way(None), {}) if colours is not None else {}
-        return [found.get(pair) or _by_colours(plain.get(pair)) for pair in pairs]
+        found = self.ways.get(way_of(colours), {})
+        plain = self.ways.get(way_of(None), {}) if colours is not None else {}
+        return [found.get(pair) or by_colours(plain.get(pair)) for pair in pairs]
 
     def learn(self, states: Mapping[Pair, PairState], colours: Sequence[int] | None) -> None:
         """Keep what pairs showed, but for what has a problem: that is looked at again."""
-        way = self.ways.pop(_way(colours), {})
+        way = self.ways.pop(way_of(colours), {})
         new = {pair: state for pair, state in states.items() if not state.problems and self._settled(*pair)}
-        self.ways[_way(colours)] = way | new
+        self.ways[way_of(colours)] = way | new
         self.changed = self.changed or bool(new)
 
     def sha256(self, files: Sequence[str]) -> list[str]:
@@ -173,11 +173,12 @@ def _release(package: str) -> str:
         return "none"
 
 
-def _way(colours: Sequence[int] | None) -> str:
+def way_of(colours: Sequence[int] | None) -> str:
+    """How masks are read, in a word: by these colours, or as they are."""
     return "" if colours is None else " ".join(map(str, colours))
 
 
-def _by_colours(state: PairState | None) -> PairState | None:
+def by_colours(state: PairState | None) -> PairState | None:
     """What a mask that was read as it is shows by its colours; None where that is not known.
 
     It has these if it is RGB, where no compression changed them; of very many not all were kept.

@@ -1,17 +1,17 @@
 """Pictures and masks from files of all formats that are read, with the values that the files hold."""
 
+import io
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Integer, Shaped, UInt8, UInt32
 
 from unet_core.data.colours import nearest, packed
-from unet_core.data.decoded import Decoded
+from unet_core.data.decoded import Decoded, PictureFile, Stored
 from unet_core.errors import DataError, MissingFrameworkError, first_line, shown
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".npy", ".npz")
@@ -37,7 +37,7 @@ class Pair(NamedTuple):
     """Numbers of classes, from 0."""
 
 
-def read_picture(path: str | Path, channels: int | None = None) -> Shaped[np.ndarray, "h w c"]:
+def read_picture(path: PictureFile, channels: int | None = None) -> Shaped[np.ndarray, "h w c"]:
     """A picture as it is stored: uint8, uint16, or float32 from 0 to 1; upright, without alpha.
 
     Palettes and CMYK become RGB, a palette of greys becomes grey, fewer than 8 bits fill 0 to 255.
@@ -60,7 +60,7 @@ def as_float(picture: Shaped[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w c"]
     return picture.astype(np.float32) / np.float32(np.iinfo(picture.dtype).max)
 
 
-def read_mask(path: str | Path) -> Integer[np.ndarray, "h w"]:
+def read_mask(path: PictureFile) -> Integer[np.ndarray, "h w"]:
     """A mask's values as they are stored, uint8 or uint16, upright: of a palette the indices, of 1 bit 0 and 1.
 
     JPEG, and WebP with loss, change values, so these are read only as black and white: 0 and 255.
@@ -73,7 +73,7 @@ def read_mask(path: str | Path) -> Integer[np.ndarray, "h w"]:
         return _numbers(_raster(path))
 
 
-def read_colours(path: str | Path, among: Sequence[int]) -> UInt32[np.ndarray, "h w"]:
+def read_colours(path: PictureFile, among: Sequence[int]) -> UInt32[np.ndarray, "h w"]:
     """A mask's colours as they are seen, as numbers 0xRRGGBB: of a palette its colours, of grey the greys.
 
     Args:
@@ -102,7 +102,7 @@ class EitherMask(NamedTuple):
     """As of `read_colours`; None where the file is not RGB."""
 
 
-def read_either(path: str | Path) -> EitherMask:
+def read_either(path: PictureFile) -> EitherMask:
     """A mask as numbers, as colours, or as both, where each of its pixels is grey.
 
     Raises:
@@ -116,7 +116,7 @@ def read_either(path: str | Path) -> EitherMask:
         return EitherMask(None if _has_colours(raster) else _numbers(raster), packed(raster.samples))
 
 
-def picture_size(path: str | Path) -> tuple[int, int]:
+def picture_size(path: PictureFile) -> tuple[int, int]:
     """Height and width in pixels as the file's header tells, upright; the pixels are not decoded.
 
     Raises:
@@ -128,7 +128,7 @@ def picture_size(path: str | Path) -> tuple[int, int]:
 
 
 @contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
+def _naming(path: PictureFile) -> Iterator[None]:
     """Whatever a decoder says of a damaged file becomes one line that begins with the file's name."""
     try:
         yield
@@ -147,7 +147,10 @@ def _naming(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[BinaryIO]:
+def _opened(path: PictureFile) -> Iterator[BinaryIO]:
+    if isinstance(path, Stored):
+        yield io.BytesIO(path.content)
+        return
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for a writer
         raise DataError(f"is {'a directory' if stat.S_ISDIR(status.st_mode) else 'a special file'}, no picture")
@@ -157,7 +160,7 @@ def _opened(path: str | Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _raster(path: str | Path) -> Decoded:
+def _raster(path: PictureFile) -> Decoded:
     with _opened(path) as file:
         return _format(file)[0](file)
 

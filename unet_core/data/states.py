@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int32
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def state_columns(states: Sequence[PairState]) -> dict[str, np.ndarray]:
     ]
     sets = [sorted(one) for one in number if one is not None]
     return {
-        "states": np.array(rows, np.int64).reshape(-1, 5),
+        "states": np.array(rows, np.int32).reshape(-1, 5),
         "sets": np.array([value for one in sets for value in one], np.uint32),
         "ends": np.cumsum([len(one) for one in sets], dtype=np.int64),
     }
@@ -48,7 +48,7 @@ def states_of(columns: Mapping[str, np.ndarray]) -> list[PairState]:
     Raises:
         ValueError: these are no such columns.
     """
-    rows: Int64[np.ndarray, "n 5"] = columns["states"]
+    rows: Int32[np.ndarray, "n 5"] = columns["states"]
     values, ends = columns["sets"], columns["ends"]
     fits = rows.ndim == 2 and rows.shape[1] == 5 and (np.diff(ends, prepend=0, append=values.size) >= 0).all()
     if not fits or int(ends.max(initial=0)) != values.size or (rows.size and int(rows[:, 3:].min()) < -1):

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -56,7 +55,7 @@ def read_tiff(file: BinaryIO) -> Decoded:
         pages = max(len(tiff.pages), int((tiff.imagej_metadata or {}).get("images", 1)))
         if pages > 1:
             raise DataError(f"has {pages} pages; save each as a file")
-        _check_whole(page, os.fstat(file.fileno()).st_size)
+        _check_whole(page, tiff.filehandle.size)
         if _is_plain(page):
             return _plain(page)
         return _by_pillow(page, file)

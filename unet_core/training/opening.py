@@ -11,8 +11,10 @@ from pathlib import Path
 
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.safetensors_file import read, write
-from unet_core.data.dataset import Dataset, open_dataset, recheck
+from unet_core.data.dataset import Dataset
 from unet_core.data.masks import AS_FOUND
+from unet_core.data.opening import masks_for, open_dataset, recheck
+from unet_core.data.split import UNGROUPED
 from unet_core.data.splitting import split
 from unet_core.data.synthetic import Synthetic
 from unet_core.errors import ConfigError, DataError, RunError, some
@@ -63,7 +65,7 @@ class Job:
     backend: Backend
     recipe: TrainConfig
     data: str
-    """A data folder, or "synthetic"."""
+    """A data folder, what was packed of one, or "synthetic"."""
     start: Checkpoint | None = None
     """The network to start from, that of `recipe.start`; None: a new one of the recipe's seed."""
     resume: bool = False
@@ -102,6 +104,8 @@ def open_run(
         DataError: the data cannot be trained on.
         ConfigError: the recipe does not fit the data, or the machine cannot train the network.
     """
+    masks = masks_for(job.data, job.recipe.masks)
+    job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, masks=masks))
     if machine.rank:
         machine.wait()  # for the folder, which the first process has then checked and made
         job = dataclasses.replace(job, resume=True)
@@ -180,10 +184,23 @@ def _parted(source: Dataset, recipe: TrainConfig, progress: Progress) -> tuple[D
             progress=progress,
         )
         return source, validation, sha256(f"{source.digest()} {validation.digest()}".encode()).hexdigest()
-    training, validation = split(source, recipe.validation, recipe.split)
+    training, validation = _split(source, recipe)
     if not len(validation) and recipe.schedule.schedule == "plateau":
         raise ConfigError("schedule plateau: falls by the validation's loss, and --validation 0 leaves none")
     return training, validation, source.digest()
+
+
+def _split(source: Dataset, recipe: TrainConfig) -> tuple[Dataset, Dataset]:
+    """The pictures to train on, and those to validate on."""
+    if source.aside is None:
+        return split(source, recipe.validation, recipe.split)
+    if (recipe.validation, recipe.split) != (TrainConfig.validation, UNGROUPED):
+        raise ConfigError(
+            f"{len(source.aside)} of the pictures were put aside for validation when they were packed; leave out "
+            "--validation, --folds and --groups, or pack the data without them"
+        )
+    chosen = set(source.aside)
+    return source.subset([n for n in range(len(source)) if n not in chosen]), source.subset(source.aside)
 
 
 def _check_folder(path: Path, *, resume: bool) -> RunConfig | None:
