@@ -1,7 +1,6 @@
 """Where pictures and masks come from: a folder, or the built-in data."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -11,6 +10,7 @@ from unet_core.data.folder import open_folder
 from unet_core.data.labels import Classes
 from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.synthetic import Synthetic
+from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
 
 SYNTHETIC = "synthetic"
@@ -79,6 +79,6 @@ def open_dataset(
     Raises:
         DataError: the folder cannot be trained on; one line lists what is wrong.
     """
-    if data == SYNTHETIC and not Path(data).exists():
+    if data == SYNTHETIC and not as_path(data).exists():
         return Synthetic(channels=channels or 1)
-    return open_folder(Path(data), channels=channels, values=values, coloured=coloured, masks=masks, progress=progress)
+    return open_folder(data, channels=channels, values=values, coloured=coloured, masks=masks, progress=progress)

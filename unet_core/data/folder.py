@@ -14,7 +14,10 @@ from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.pictures import OF_COLOURS, Pair, read_colours, read_mask, read_picture
 from unet_core.errors import DataError, shown, some
 from unet_core.files import sha256_of
+from unet_core.paths import URLPath, as_path
 from unet_core.progress import Progress, silent
+
+_REMOTE_THREADS = 32
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Folder:
         """A sha256 of all names and files."""
         whole = hashlib.sha256()
         files = [*self.images, *self.masks]
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(threads_for(self.path)) as pool:
             for file, found in zip(files, pool.map(sha256_of, files), strict=True):
                 short = file.relative_to(self.path).as_posix()
                 whole.update(f"{short} {found}\n".encode(errors="surrogateescape"))
@@ -119,7 +122,7 @@ def open_folder(
         DataError: all that is wrong with the folder, in one line.
         MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
     """
-    path = Path(path)
+    path = as_path(path)
     told = _told(values, coloured, masks)
     files = listed(path, masks)
     found = _looked_at(files, channels, told.known if told is not None and told.coloured else None, progress)
@@ -165,7 +168,7 @@ def _looked_at(
 ) -> dict[str, PairState]:
     """What each pair shows, several decoded at a time."""
     names, found = files.names, {}
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(threads_for(files.path))
     try:
         looks = [pool.submit(look_at, files, name, channels, colours) for name in names]
         for name, look in zip(names, looks, strict=True):
@@ -174,6 +177,11 @@ def _looked_at(
     finally:
         pool.shutdown(cancel_futures=True)
     return found
+
+
+def threads_for(path: Path) -> int:
+    """How many threads read a data folder: of a bucket, each waits for most of its time."""
+    return _REMOTE_THREADS if isinstance(path, URLPath) else min(8, os.cpu_count() or 1)
 
 
 def _channel_problems(found: dict[str, PairState], channels: int | None) -> list[str]:

@@ -2,15 +2,17 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from unet_core import objects
 from unet_core.data.labels import values_of
 from unet_core.data.masks import AS_FOUND, MOST_CLASSES, Masks
 from unet_core.data.names import masks_by_image
 from unet_core.data.pictures import SUFFIXES, read_colours, read_either, read_picture
 from unet_core.errors import DataError, reason, shown
+from unet_core.paths import URLPath
 
 
 @dataclass(frozen=True)
@@ -132,17 +134,18 @@ def _by_name(path: Path, kind: str) -> tuple[dict[str, Path], list[str], list[st
     files: dict[str, Path] = {}
     skipped, problems = [], []
     waiting = [path / kind]
+    names_in, is_folder = _lister(path / kind)
     while waiting:
         folder = waiting.pop()
         try:
-            entries = sorted(os.listdir(folder), key=_natural)
+            entries = sorted(names_in(folder), key=_natural)
         except OSError as error:
             raise DataError(f"{shown(folder)}: cannot be listed: {reason(error)}") from error
         for entry in entries:
             file = folder / entry
             short, name = file.relative_to(path).as_posix(), (folder / file.stem).relative_to(path / kind).as_posix()
             hidden, data = entry.startswith("."), file.suffix.lower() in SUFFIXES
-            if not hidden and not data and file.is_dir() and not file.is_symlink() and any(file.iterdir()):
+            if not hidden and not data and is_folder(file):
                 waiting.append(file)
             elif hidden or not data:
                 skipped.append(short)
@@ -151,6 +154,25 @@ def _by_name(path: Path, kind: str) -> tuple[dict[str, Path], list[str], list[st
             else:
                 files[name] = file
     return files, skipped, problems
+
+
+def _lister(top: Path) -> tuple[Callable[[Path], Iterable[str]], Callable[[Path], bool]]:
+    """What tells the names in a folder below `top`, and what tells a folder with something in it that is to be entered.
+
+    Of a bucket, all is listed at once.
+    """
+    if not isinstance(top, URLPath):
+        return os.listdir, lambda file: file.is_dir() and not file.is_symlink() and any(file.iterdir())
+    below: dict[str, set[str]] = {}
+    for name in objects.listed(str(top)):
+        path = f"{top}/{name}"
+        while path != str(top):
+            path, _, last = path.rpartition("/")
+            known = path in below
+            below.setdefault(path, set()).add(last)
+            if known:
+                break
+    return lambda folder: below.get(str(folder), set()), lambda file: str(file) in below
 
 
 def _one_sided(images: dict[str, Path], masks: dict[str, Path]) -> list[str]:

@@ -1,5 +1,6 @@
 """Pictures and masks from files of all formats that are read, with the values that the files hold."""
 
+import io
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,8 @@ from jaxtyping import Float, Integer, Shaped, UInt8, UInt32
 
 from unet_core.data.colours import nearest, packed
 from unet_core.data.decoded import Decoded
-from unet_core.errors import DataError, MissingFrameworkError, first_line, shown
+from unet_core.errors import DataError, MissingFrameworkError, first_line, reason, shown
+from unet_core.paths import URLPath, as_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".npy", ".npz")
 """Of the files that are read, in lower case; what a file is, its content tells."""
@@ -139,15 +141,22 @@ def _naming(path: str | Path) -> Iterator[None]:
     except MemoryError as error:
         raise DataError(f"{shown(path)}: does not fit into memory; cut it into tiles") from error
     except OSError as error:
-        reason = error.strerror.lower() if error.strerror else first_line(error)
-        raise DataError(f"{shown(path)}: cannot be read: {reason}") from error
+        why = reason(error) if error.strerror else first_line(error)
+        raise DataError(f"{shown(path)}: cannot be read: {why}") from error
     except Exception as error:  # decoders meet damage with errors of all kinds: struct.error, KeyError, SyntaxError
-        reason = first_line(error) if str(error)[4:] else f"{type(error).__name__} {error}"
-        raise DataError(f"{shown(path)}: is damaged, or of a kind that is not read ({reason}); save it anew") from error
+        why = first_line(error) if str(error)[4:] else f"{type(error).__name__} {error}"
+        raise DataError(f"{shown(path)}: is damaged, or of a kind that is not read ({why}); save it anew") from error
 
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[BinaryIO]:
+    path = as_path(path)
+    if isinstance(path, URLPath):
+        content = path.read_bytes()
+        if not content:
+            raise DataError("is empty")
+        yield io.BytesIO(content)
+        return
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for a writer
         raise DataError(f"is {'a directory' if stat.S_ISDIR(status.st_mode) else 'a special file'}, no picture")

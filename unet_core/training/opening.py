@@ -20,6 +20,7 @@ from unet_core.files import atomic
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.graph.suitability import refusal
+from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
 from unet_core.training.run import (
     START,
@@ -146,7 +147,7 @@ def _checked(path: Path, job: Job, machine: Machine, old: RunConfig | None, prog
     settings = RunConfig(
         job.backend,
         recipe,
-        data=data if not Path(data).exists() else str(Path(data).resolve()),
+        data=data if not as_path(data).exists() else str(as_path(data).resolve()),
         training=training.names,
         validation=validation.names,
         digest=digest,
