@@ -1,9 +1,8 @@
 """Servers on the loopback that answer as Google's and Amazon's object stores do."""
 
 import contextlib
-import os
 import socket
-import threading
+import socketserver
 from collections.abc import Iterator
 
 import pytest
@@ -23,6 +22,7 @@ def gcs() -> Iterator[str]:
     """The address of an emulator of Google's store, with an empty bucket, `bucket`."""
     server = pytest.importorskip("gcp_storage_emulator.server")
     port = free_port()
+    socketserver.TCPServer.request_queue_size = 128  # with its 5, many requests at a time wait for seconds
     emulator = server.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
     emulator.start()
     try:

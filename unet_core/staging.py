@@ -1,8 +1,8 @@
 """Objects of a bucket as files of this machine, for as long as they are read; and new ones from files.
 
 An object is put whole or not at all. Of a folder nothing is: a first object says that it is being written, all others
-follow, then the one that Orbax wants to see last, and the first one is taken away again. Readers take no folder that
-says so, nor an Orbax directory without its last object.
+follow, those last that Orbax writes last, or the config of a run, and the first one is taken away again. Readers take
+no folder that says so, nor an Orbax directory without its last object.
 """
 
 import functools
@@ -58,12 +58,20 @@ def at_hand(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> Itera
     if not isinstance(path, URLPath):
         yield path
         return
-    with _HELD.copy_of(path, wanted) as local:
-        try:
-            yield local
-        except Exception as error:
-            _rename(error, str(local), str(path))
-            raise
+    with _HELD.copy_of(path, wanted) as local, speaking_of(path, local):
+        yield local
+
+
+@contextmanager
+def speaking_of(url: URLPath, local: Path) -> Iterator[None]:
+    """Let errors speak of an address, not of what is here for it."""
+    try:
+        yield
+    except Exception as error:
+        error.args = tuple(part.replace(str(local), str(url)) if isinstance(part, str) else part for part in error.args)
+        if isinstance(error, OSError) and isinstance(error.filename, str):
+            error.filename = error.filename.replace(str(local), str(url))
+        raise
 
 
 def locally(read: Callable[Concatenate[Path, _More], _Read], /) -> Callable[Concatenate[Path, _More], _Read]:
@@ -124,14 +132,16 @@ def remove_tree(url: URLPath, names: Iterable[str]) -> None:
 
 def _put_folder(local: Path, url: URLPath) -> None:
     files = {file.relative_to(local).as_posix(): file for file in sorted(local.rglob("*")) if file.is_file()}
-    last = [name for name in files if name == "config.json"]  # a run is one from that on
-    marks = [f"{name.removesuffix(_ORBAX)}{COMMITTED}" for name in files if name.rpartition("/")[2] == _ORBAX]
+    last = [name for name in files if name.rpartition("/")[2] == COMMITTED]
+    last = [*sorted(last, key=lambda name: -name.count("/")), *(["config.json"] if "config.json" in files else [])]
+    marks = {f"{name.removesuffix(_ORBAX)}{COMMITTED}" for name in files if name.rpartition("/")[2] == _ORBAX}
     objects.write(str(url / UNFINISHED), b"")
     remove_tree(url, [name for name in objects.listed(str(url)) if name != UNFINISHED])
     put_files({url / name: file for name, file in files.items() if name not in last})
-    for name in marks:
+    for name in marks - files.keys():
         objects.write(str(url / name), b"")
-    put_files({url / name: files[name] for name in last})
+    for name in last:
+        objects.put(str(url / name), files[name])
     objects.remove(str(url / UNFINISHED))
 
 
@@ -188,9 +198,13 @@ def _fetched(url: URLPath, local: Path, wanted: Callable[[str], bool]) -> Path:
     if not entries:
         raise CheckpointError(f"{url}: no such object, or no such bucket")
     check_whole(url, entries)
-    entries = {name: entry for name, entry in entries.items() if PurePosixPath(name).name != COMMITTED and wanted(name)}
-    fetch(url, local, entries)
+    fetch(url, local, {name: entry for name, entry in entries.items() if _is_kept(name, entry) and wanted(name)})
     return local
+
+
+def _is_kept(name: str, entry: Entry) -> bool:
+    """Whether an object is one of what was put: not an empty mark, which Orbax has not written."""
+    return entry.size > 0 or PurePosixPath(name).name != COMMITTED
 
 
 def fetch(url: URLPath, local: Path, entries: Mapping[str, Entry]) -> None:
@@ -249,10 +263,3 @@ def _told(what: str, urls: Iterable[URLPath], size: int) -> Iterator[Callable[[i
     if size >= _LARGE:
         logger.info("%s %s, %.1f MB", what, name, size / 1e6)
     yield done
-
-
-def _rename(error: Exception, local: str, url: str) -> None:
-    """Let an error speak of the address, not of the copy."""
-    error.args = tuple(part.replace(local, url) if isinstance(part, str) else part for part in error.args)
-    if isinstance(error, OSError) and isinstance(error.filename, str):
-        error.filename = error.filename.replace(local, url)

@@ -23,7 +23,7 @@ from unet_core.files import atomic, reserve
 from unet_core.graph import Graph
 from unet_core.graph.canonical import COUNTER, Description, check_tensors, contiguous, in_forward_order, infer_config
 from unet_core.paths import as_path
-from unet_core.staging import at_hand
+from unet_core.staging import at_hand, locally
 from unet_jax.arrays import read_arrays, reason
 from unet_jax.canonical import fill, nest, refuse_narrowing, to_canonical, translate
 from unet_jax.earlier import as_today, is_earlier
@@ -127,6 +127,7 @@ def is_orbax(path: Path) -> bool:
     return (path / _MARK).is_file() and (path / "state").is_dir()
 
 
+@locally
 def read(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     """Read and check an Orbax directory.
 

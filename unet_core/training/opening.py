@@ -37,6 +37,7 @@ from unet_core.training.run import (
     write_run_config,
 )
 from unet_core.training.train_config import TrainConfig
+from unet_core.training.working_copy import WorkingCopy, working_copy
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ class Machine:
     """Of this process; the first one, 0, writes and logs."""
     wait: Callable[[], None] = lambda: None
     """Returns in all processes once each has called it."""
+    divided: bool = False
+    """Each of several processes writes its part of a state."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +107,22 @@ def open_run(
     if machine.rank:
         machine.wait()  # for the folder, which the first process has then checked and made
         job = dataclasses.replace(job, resume=True)
+    _check_folder(path, resume=job.resume)  # before anything is fetched
+    with (
+        working_copy(path, writes=machine.rank == 0, divided=machine.divided) as copy,
+        _opened(copy, job, machine, progress) as run,
+    ):
+        yield run
+
+
+@contextmanager
+def _opened(copy: WorkingCopy, job: Job, machine: Machine, progress: Progress) -> Iterator[Run]:
+    path = copy.path
     old = _check_folder(path, resume=job.resume)
     run = _checked(path, job, machine, old, progress)
     machine.check(run.start)
     _check_sizes(job.data, run.start.config, run.validation)
+    run.states, run.publish = copy.states, copy.publish
     if machine.rank:
         yield run
         return
@@ -121,6 +136,7 @@ def open_run(
             with atomic(path / START, force=True) as partial:
                 write(partial, job.start)
         write_run_config(path, run.settings)
+        copy.publish()
         machine.wait()
         logger.info("%s", run)
         yield run
