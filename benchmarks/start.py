@@ -21,9 +21,9 @@ import numpy as np
 import tyro
 
 from unet_core.data.columns import read_columns, text_column, write_columns
+from unet_core.data.listing import SETTLED
 from unet_core.data.manifest import PAIRS, read_manifest, write_manifest
 from unet_core.data.packing import pack
-from unet_core.data.stamps import SETTLED
 from unet_core.data.synthetic import Synthetic, write_folder
 from unet_core.errors import UNetError
 from unet_core.files import sha256_of

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from conversion.backends.frameworks import importing
 from unet_core.checkpoints.reading import Hints
 from unet_core.errors import UNetError, first_line, shown, some
+from unet_core.paths import as_path
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -74,7 +75,7 @@ def known_of(hints: Hints, **told: Unpack[Told]) -> Known:
     """The same hints, and what else was told."""
     given: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
     if "example" in given:
-        given["example"] = Path(given["example"])
+        given["example"] = as_path(given["example"])
     if "sizes" in given:
         given["sizes"] = tuple(map(tuple, given["sizes"]))
     return Known(**{**vars(hints), **given})

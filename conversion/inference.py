@@ -18,6 +18,7 @@ from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.opening import open_dataset
 from unet_core.errors import DataError, MissingFrameworkError, some
 from unet_core.graph.canonical import Description
+from unet_core.paths import as_path
 from unet_core.prediction.evaluation import Bands
 from unet_core.prediction.tile_geometry import shared_tile, tiling
 from unet_core.progress import Progress, silent
@@ -142,7 +143,7 @@ def open_network(path: str | Path, *, backend: Backend | None = None, hints: Hin
     Raises:
         unet_core.UNetError: the checkpoint cannot be read, or the framework is not installed.
     """
-    path = Path(path)
+    path = as_path(path)
     settings = read_run_config(path) if is_run(path) else None
     if settings is not None:
         path = path / BEST

@@ -22,6 +22,7 @@ from unet_cli.pack import Pack
 from unet_cli.predict import Eval, Predict
 from unet_cli.train import Plot, Train
 from unet_core.errors import UNetError, of_system
+from unet_core.paths import as_path
 
 DESCRIPTION = """One UNet in PyTorch and in JAX, and the bridge between the two.
 
@@ -54,7 +55,7 @@ def _parse(arguments: Sequence[str]) -> Command | int:
     """The command that the arguments ask for, or the exit code where they ask for none."""
     messages = io.StringIO()
     try:
-        with contextlib.redirect_stderr(messages):
+        with contextlib.redirect_stderr(messages), _paths():
             command: Command = tyro.cli(
                 Command,
                 prog="unet",
@@ -67,6 +68,25 @@ def _parse(arguments: Sequence[str]) -> Command | int:
         if stop.code == 0:  # --help
             return 0
         return _fail(in_one_line(messages.getvalue()))
+
+
+def _paths() -> tyro.constructors.ConstructorRegistry:
+    """How tyro reads paths, which may be addresses such as gs://bucket/name."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Path] | None:
+        if info.type is not Path:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="PATH",
+            instance_from_str=lambda arguments: as_path(arguments[0]),
+            is_instance=lambda value: isinstance(value, Path),
+            str_from_instance=lambda path: [str(path)],
+        )
+
+    return registry
 
 
 def _keep_programs() -> None:

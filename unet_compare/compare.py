@@ -32,6 +32,7 @@ from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.graph.chance import draws
 from unet_core.graph.suitability import check_training, refusal
+from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
 from unet_core.training.run import BEST, is_run, read_run_config
 
@@ -154,9 +155,9 @@ def _comparison(a: Runner, b: Runner, begun: float, **parts: Any) -> Comparison:
 
 def _best(network: Any) -> Any:
     """A run's best network in place of the run; anything else as it is."""
-    if not isinstance(network, str | Path) or not is_run(Path(network)):
+    if not isinstance(network, str | Path) or not is_run(as_path(network)):
         return network
-    best = Path(network) / BEST
+    best = as_path(network) / BEST
     if not best.is_file():
         raise CheckpointError(f"{best}: is not there yet; it comes with the run's first validation")
     return best
@@ -164,8 +165,8 @@ def _best(network: Any) -> Any:
 
 def _masks_of(network: Any) -> Masks:
     """How a run reads masks."""
-    run = isinstance(network, str | Path) and is_run(Path(network))
-    return read_run_config(Path(network)).recipe.masks if run else AS_FOUND
+    run = isinstance(network, str | Path) and is_run(as_path(network))
+    return read_run_config(as_path(network)).recipe.masks if run else AS_FOUND
 
 
 def _sample(source: Dataset, a: Runner, size: tuple[int, ...] | None) -> Sample:

@@ -22,6 +22,8 @@ from unet_core.errors import CheckpointError, some
 from unet_core.files import atomic, reserve
 from unet_core.graph import Graph
 from unet_core.graph.canonical import COUNTER, Description, check_tensors, contiguous, in_forward_order, infer_config
+from unet_core.paths import as_path
+from unet_core.staging import at_hand, locally
 from unet_jax.arrays import read_arrays, reason
 from unet_jax.canonical import fill, nest, refuse_narrowing, to_canonical, translate
 from unet_jax.earlier import as_today, is_earlier
@@ -51,10 +53,10 @@ def load(
     Raises:
         unet_core.CheckpointError: the checkpoint is missing, damaged or of another network; one line says which.
     """
-    path = Path(path)
-    container = existing_container(path)
-    _refuse_torch(container, path, "unet_torch.load reads it")
-    checkpoint = (read if container is Container.ORBAX else safetensors_file.read)(path, hints)
+    with at_hand(as_path(path)) as local:
+        container = existing_container(local)
+        _refuse_torch(container, local, "unet_torch.load reads it")
+        checkpoint = (read if container is Container.ORBAX else safetensors_file.read)(local, hints)
     return from_checkpoint(checkpoint, dtype=dtype, param_dtype=param_dtype)
 
 
@@ -67,7 +69,7 @@ def save(model: Network, path: str | Path, *, force: bool = False) -> None:
     Raises:
         unet_core.CheckpointError: the target exists (and not `force`), or cannot be written.
     """
-    path = Path(path)
+    path = as_path(path)
     container = container_of(path)
     _refuse_torch(container, path, "unet_torch.save writes it")
     with atomic(path, force=force, replaces=is_orbax) as partial:
@@ -125,6 +127,7 @@ def is_orbax(path: Path) -> bool:
     return (path / _MARK).is_file() and (path / "state").is_dir()
 
 
+@locally
 def read(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     """Read and check an Orbax directory.
 

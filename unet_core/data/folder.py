@@ -1,7 +1,6 @@
 """A folder of pictures and their masks, all checked before a training starts."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -12,10 +11,12 @@ from unet_core.data.decoded import PictureFile
 from unet_core.data.index import Index, open_index
 from unet_core.data.inventory import Files, listed, look_at, within
 from unet_core.data.labels import Classes
+from unet_core.data.listing import threads_for
 from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.pictures import Pair, read_colours, read_mask, read_picture
 from unet_core.data.states import PairState
 from unet_core.errors import DataError, shown, some
+from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
 
 
@@ -129,7 +130,7 @@ def open_folder(
         DataError: all that is wrong with the folder, in one line.
         MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
     """
-    path = Path(path)
+    path = as_path(path)
     told = told_classes(values, coloured, masks)
     files = listed(path, masks)
     index = open_index(path, files.stamps)
@@ -175,7 +176,7 @@ def _looked_at(files: Files, index: Index, colours: Sequence[int] | None, progre
     pairs = [(files.short(files.images[name]), files.short(files.masks[name])) for name in names]
     known = dict(zip(names, index.known(pairs, colours), strict=True))
     found = {name: state for name, state in known.items() if state is not None}
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(threads_for(files.path))
     new: dict[tuple[str, str], PairState] = {}
     try:
         looks = [(name, pool.submit(look_at, files, name, colours)) for name in names if name not in found]

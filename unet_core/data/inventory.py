@@ -2,16 +2,15 @@
 
 import os
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from unet_core.data.labels import values_of
+from unet_core.data.listing import lister
 from unet_core.data.masks import AS_FOUND, MOST_CLASSES, Masks
 from unet_core.data.names import masks_by_image
 from unet_core.data.pictures import SUFFIXES, read_colours, read_either, read_picture
-from unet_core.data.stamps import stamp
 from unet_core.data.states import PairState
 from unet_core.errors import DataError, reason, shown
 
@@ -31,7 +30,7 @@ class Files:
     matched: str | None = None
     """How the names of pictures and masks differ, by an example."""
     stamps: Mapping[str, str] = field(default_factory=dict)
-    """Of the files by their paths within the data folder (`stamps.stamp`)."""
+    """Of the files by their paths within the data folder (`listing.Item`)."""
 
     @property
     def names(self) -> list[str]:
@@ -123,28 +122,27 @@ def within(folder: Path, path: Path) -> str:
 def _by_name(path: Path, kind: str, stamps: dict[str, str]) -> tuple[dict[str, Path], list[str], list[str]]:
     """The files of a kind by name, what is skipped of it, and problems; `stamps` learns the files' stamps."""
     files: dict[str, Path] = {}
-    skipped, problems, waiting = [], [], [kind]
+    skipped, problems, waiting = [], [], [""]
+    items_in = lister(path / kind)
     while waiting:
         folder = waiting.pop()
-        now = time.time_ns()
         try:
-            with os.scandir(path / folder) as found:
-                entries = sorted(found, key=lambda entry: _natural(entry.name))
+            items = sorted(items_in(folder), key=lambda item: _natural(item.name))
         except OSError as error:
-            raise DataError(f"{shown(path / folder)}: cannot be listed: {reason(error)}") from error
-        for entry in entries:
-            short, (stem, suffix) = f"{folder}/{entry.name}", os.path.splitext(entry.name)
-            name = f"{folder}/{stem}".removeprefix(f"{kind}/")
-            hidden, data = entry.name.startswith("."), suffix.lower() in SUFFIXES
-            if not hidden and not data and entry.is_dir(follow_symlinks=False) and os.listdir(entry.path):
-                waiting.append(short)
+            raise DataError(f"{shown(path / kind / folder)}: cannot be listed: {reason(error)}") from error
+        for item in items:
+            stem, suffix = os.path.splitext(item.name)
+            short, name = f"{kind}/{folder}{item.name}", f"{folder}{stem}"
+            hidden, data = item.name.startswith("."), suffix.lower() in SUFFIXES
+            if not hidden and not data and item.is_folder():
+                waiting.append(f"{folder}{item.name}/")
             elif hidden or not data:
                 skipped.append(short)
             elif name in files:
                 problems.append(f"{within(path, files[name])} and {short} have one name")
             else:
                 files[name] = path / short
-                stamps[short] = stamp(entry, now)
+                stamps[short] = item.stamp()
     return files, skipped, problems
 
 

@@ -8,16 +8,19 @@ SET/colors.csv      the colours of the classes, where the masks were packed with
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from unet_core import objects
 from unet_core.codec import decoded, encoded
 from unet_core.data.labels import Classes
 from unet_core.data.masks import Masks
 from unet_core.errors import DataError, of_system, shown, some
 from unet_core.files import sha256_of
+from unet_core.paths import URLPath
 
 MANIFEST, PAIRS, COLOURS = "manifest.json", "pairs.npz", "colors.csv"
 KIND, VERSION = "unet-twins shards", 1
@@ -115,14 +118,19 @@ def check_digests(path: Path) -> None:
 
 def check_files(path: Path, manifest: Manifest) -> None:
     """Raise DataError where a shard is missing or cut short; none is read."""
-    problems = []
+    sizes, problems = _sizes(path), []
     for shard in manifest.shards:
-        try:
-            size = (path / shard.name).stat().st_size
-        except OSError:
+        if shard.name not in sizes:
             problems.append(f"{shard.name} is missing")
-            continue
-        if size != shard.size:
-            problems.append(f"{shard.name} has {size} bytes in place of {shard.size}")
+        elif sizes[shard.name] != shard.size:
+            problems.append(f"{shard.name} has {sizes[shard.name]} bytes in place of {shard.size}")
     if problems:
         raise DataError(f"{shown(path)}: {some(problems)}; restore what is lost, or pack the data anew")
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    """Bytes of the files in a folder."""
+    if isinstance(path, URLPath):
+        return {name: entry.size for name, entry in objects.listed(str(path)).items()}
+    with os.scandir(path) as entries:
+        return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}

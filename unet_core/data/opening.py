@@ -1,7 +1,5 @@
 """Opens pictures with masks where a person says that they are: a folder, shards, or the built-in data."""
 
-from pathlib import Path
-
 from unet_core.data.dataset import Dataset
 from unet_core.data.folder import open_folder
 from unet_core.data.index import forget
@@ -9,6 +7,7 @@ from unet_core.data.manifest import check_digests, is_packed, packed_masks, read
 from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.shards import open_packed
 from unet_core.data.synthetic import Synthetic
+from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
 
 SYNTHETIC = "synthetic"
@@ -37,11 +36,13 @@ def open_dataset(
     Raises:
         DataError: the data cannot be trained on; one line lists what is wrong.
     """
-    if data == SYNTHETIC and not Path(data).exists():
+    if data == SYNTHETIC and not as_path(data).exists():
         return Synthetic(channels=channels or 1)
-    if is_packed(Path(data)):
-        return open_packed(Path(data), channels=channels, values=values, coloured=coloured, masks=masks)
-    return open_folder(Path(data), channels=channels, values=values, coloured=coloured, masks=masks, progress=progress)
+    if is_packed(as_path(data)):
+        return open_packed(as_path(data), channels=channels, values=values, coloured=coloured, masks=masks)
+    return open_folder(
+        as_path(data), channels=channels, values=values, coloured=coloured, masks=masks, progress=progress
+    )
 
 
 def masks_for(data: str, masks: Masks) -> Masks:
@@ -50,17 +51,17 @@ def masks_for(data: str, masks: Masks) -> Masks:
     Raises:
         DataError: they are packed, and their manifest is damaged.
     """
-    path = Path(data)
+    path = as_path(data)
     return packed_masks(path, read_manifest(path)).but(masks) if is_packed(path) else masks
 
 
 def recheck(*data: str | None) -> None:
-    """Let every file of these data be read again when they are opened, whatever is known of it; of shards, read it now.
+    """Let all of these data be read again when they are opened, whatever is known of them; of shards, read it now.
 
     Raises:
         DataError: what is known of a folder cannot be removed, or a shard is not what was packed.
     """
-    for path in map(Path, filter(None, data)):
+    for path in map(as_path, filter(None, data)):
         if is_packed(path):
             check_digests(path)
         elif path.is_dir():

@@ -12,7 +12,8 @@ from jaxtyping import Float, Integer, Shaped, UInt8, UInt32
 
 from unet_core.data.colours import nearest, packed
 from unet_core.data.decoded import Decoded, PictureFile, Stored
-from unet_core.errors import DataError, MissingFrameworkError, first_line, shown
+from unet_core.errors import DataError, MissingFrameworkError, first_line, reason, shown
+from unet_core.paths import URLPath, as_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".npy", ".npz")
 """Of the files that are read, in lower case; what a file is, its content tells."""
@@ -139,17 +140,24 @@ def _naming(path: PictureFile) -> Iterator[None]:
     except MemoryError as error:
         raise DataError(f"{shown(path)}: does not fit into memory; cut it into tiles") from error
     except OSError as error:
-        reason = error.strerror.lower() if error.strerror else first_line(error)
-        raise DataError(f"{shown(path)}: cannot be read: {reason}") from error
+        why = reason(error) if error.strerror else first_line(error)
+        raise DataError(f"{shown(path)}: cannot be read: {why}") from error
     except Exception as error:  # decoders meet damage with errors of all kinds: struct.error, KeyError, SyntaxError
-        reason = first_line(error) if str(error)[4:] else f"{type(error).__name__} {error}"
-        raise DataError(f"{shown(path)}: is damaged, or of a kind that is not read ({reason}); save it anew") from error
+        why = first_line(error) if str(error)[4:] else f"{type(error).__name__} {error}"
+        raise DataError(f"{shown(path)}: is damaged, or of a kind that is not read ({why}); save it anew") from error
 
 
 @contextmanager
 def _opened(path: PictureFile) -> Iterator[BinaryIO]:
     if isinstance(path, Stored):
         yield io.BytesIO(path.content)
+        return
+    path = as_path(path)
+    if isinstance(path, URLPath):
+        content = path.read_bytes()
+        if not content:
+            raise DataError("is empty")
+        yield io.BytesIO(content)
         return
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for a writer

@@ -22,9 +22,22 @@ from unet_core.data.labels import Classes
 from unet_core.data.manifest import PAIRS, Manifest, Shard, check_files, packed_masks, read_manifest
 from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.pictures import Pair
+from unet_core.data.record_places import span, without_headers
 from unet_core.data.states import PairState, states_of
-from unet_core.errors import DataError, MissingFrameworkError, first_line, of_system, shown, some
+from unet_core.errors import (
+    CheckpointError,
+    DataError,
+    MissingFrameworkError,
+    UNetError,
+    first_line,
+    of_system,
+    shown,
+    some,
+)
 from unet_core.files import sha256_of
+from unet_core.objects import read_part
+from unet_core.paths import URLPath
+from unet_core.staging import at_hand
 
 LENGTH = struct.Struct("<Q")
 """How many bytes are the picture's, at the beginning of a record."""
@@ -41,6 +54,8 @@ class Records:
     ends: Int[np.ndarray, " shards"]
     """How many records there are up to the end of each shard."""
     checksums: UInt32[np.ndarray, " pairs"]
+    places: Int[np.ndarray, "pairs 2"]
+    """Where each record begins in its shard's file, and how many bytes it has (`record_places`)."""
 
     def read(self, number: int, name: str) -> tuple[Stored, Stored]:
         """The files of a picture and its mask.
@@ -54,8 +69,8 @@ class Records:
         place = int(number - self.ends[which] + shard.pairs)
         file = self.path / shard.name
         try:
-            record = _reader(str(file), shard)[place]
-        except MissingFrameworkError:
+            record = self._part(file, number) if isinstance(file, URLPath) else _reader(str(file), shard)[place]
+        except UNetError:
             raise
         except Exception as error:  # the reader's own errors are of many kinds
             raise _damaged(file, name, first_line(error)) from error
@@ -67,6 +82,11 @@ class Records:
             Stored(f"{file}: the picture {name}", record[LENGTH.size : split]),
             Stored(f"{file}: the mask of {name}", record[split:]),
         )
+
+    def _part(self, file: URLPath, number: int) -> bytes:
+        """A record, of which no more than itself is fetched."""
+        begin, length = self.places[number].tolist()
+        return without_headers(read_part(str(file), begin, span(begin, length)), begin)
 
 
 @dataclass(frozen=True)
@@ -170,18 +190,24 @@ def open_packed(
         blank=whole.blank,
         aside=None if manifest.validation is None else tuple(np.flatnonzero(columns["aside"][numbers]).tolist()),
         records=Records(
-            path, manifest.shards, np.cumsum([shard.pairs for shard in manifest.shards]), columns["checksums"]
+            path,
+            manifest.shards,
+            np.cumsum([shard.pairs for shard in manifest.shards]),
+            columns["checksums"],
+            columns["places"],
         ),
         packed=manifest.digest,
     )
 
 
 def _table(path: Path, manifest: Manifest) -> Mapping[str, np.ndarray]:
-    file = path / PAIRS
     try:
-        if sha256_of(file) != manifest.table:
-            raise DataError(f"{shown(file)}: is damaged, or of another set; restore it, or pack the data anew")
-        return read_columns(file)
+        with at_hand(path / PAIRS) as file:
+            if sha256_of(file) != manifest.table:
+                raise DataError(f"{shown(file)}: is damaged, or of another set; restore it, or pack the data anew")
+            return read_columns(file)
+    except CheckpointError as error:
+        raise DataError(str(error)) from error
     except OSError as error:
         raise DataError(of_system(error)) from error
 

@@ -14,6 +14,7 @@ from unet_core.data.pictures import SUFFIXES, read_picture
 from unet_core.errors import DataError, some
 from unet_core.files import atomic
 from unet_core.graph.canonical import Description
+from unet_core.paths import URLPath
 from unet_core.prediction.evaluation import Bands
 from unet_core.prediction.metrics import decided
 from unet_core.prediction.overlay import overlay
@@ -57,7 +58,8 @@ def list_pictures(paths: Iterable[Path], out: Path, wanted: Wanted, *, force: bo
             if target in targets:
                 raise DataError(f"{picture} and {targets[target]}: both would be written to {target}; rename one")
             targets[target] = picture
-    there = [target for target in targets if target.exists()]
+    known = set(out.iterdir()) if isinstance(out, URLPath) and out.is_dir() else set()  # asked once for all
+    there = [target for target in targets if (target in known if isinstance(out, URLPath) else target.exists())]
     if there and not force:
         raise DataError(f"{some(there, most=3)}: there already; name another --out, or --force to replace")
     lost = {path.resolve() for path in found} & {target.resolve() for target in there}

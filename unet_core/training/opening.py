@@ -22,6 +22,7 @@ from unet_core.files import atomic
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.graph.suitability import refusal
+from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
 from unet_core.training.run import (
     START,
@@ -38,6 +39,7 @@ from unet_core.training.run import (
     write_run_config,
 )
 from unet_core.training.train_config import TrainConfig
+from unet_core.training.working_copy import WorkingCopy, working_copy
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ class Machine:
     """Of this process; the first one, 0, writes and logs."""
     wait: Callable[[], None] = lambda: None
     """Returns in all processes once each has called it."""
+    divided: bool = False
+    """Each of several processes writes its part of a state."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +113,22 @@ def open_run(
     if machine.rank:
         machine.wait()  # for the folder, which the first process has then checked and made
         job = dataclasses.replace(job, resume=True)
+    _check_folder(path, resume=job.resume)  # before anything is fetched
+    with (
+        working_copy(path, writes=machine.rank == 0, divided=machine.divided) as copy,
+        _opened(copy, job, machine, progress) as run,
+    ):
+        yield run
+
+
+@contextmanager
+def _opened(copy: WorkingCopy, job: Job, machine: Machine, progress: Progress) -> Iterator[Run]:
+    path = copy.path
     old = _check_folder(path, resume=job.resume)
     run = _checked(path, job, machine, old, progress)
     machine.check(run.start)
     _check_sizes(job.data, run.start.config, run.validation)
+    run.states, run.publish = copy.states, copy.publish
     if machine.rank:
         yield run
         return
@@ -126,6 +142,7 @@ def open_run(
             with atomic(path / START, force=True) as partial:
                 write(partial, job.start)
         write_run_config(path, run.settings)
+        copy.publish()
         machine.wait()
         logger.info("%s", run)
         yield run
@@ -154,7 +171,7 @@ def _checked(path: Path, job: Job, machine: Machine, old: RunConfig | None, prog
     settings = RunConfig(
         job.backend,
         recipe,
-        data=data if not Path(data).exists() else str(Path(data).resolve()),
+        data=data if not as_path(data).exists() else str(as_path(data).resolve()),
         training=training.names,
         validation=validation.names,
         digest=digest,

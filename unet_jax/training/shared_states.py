@@ -59,7 +59,7 @@ class SharedStates(States):
         Raises:
             RunError: the last one, or this one, cannot be written; the earlier ones are as they were.
         """
-        self._settle()
+        self.settle()
         state = _laid_out(state, in_torchs_layout)
         network, training = named_network(state), named_rest(state)
         record = {}

@@ -70,7 +70,7 @@ def _train(run: Run, mesh: Mesh, hosts: Hosts, request: Request, progress: Progr
         split = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
         logger.info("on %s devices%s: %s", mesh.size, among, split)
     predictor = _predictor(run, model, mesh)
-    folder, validators = run.path / STATES, Share(hosts.index, hosts.count, hosts.gathered)
+    folder, validators = run.states or run.path / STATES, Share(hosts.index, hosts.count, hosts.gathered)
 
     with (
         States(folder, train_config.keep)
@@ -116,6 +116,7 @@ def _train(run: Run, mesh: Mesh, hosts: Hosts, request: Request, progress: Progr
                 if recorder.saves(step, stop):
                     recorder.flush()
                     states.keep(step, state, start)
+                    run.publish(states.settle)
     return recorder.outcome(step, request)
 
 

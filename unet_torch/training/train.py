@@ -48,7 +48,10 @@ def train(
     predictor = Predictor(judged, tile=tile, bfloat16=train_config.precision == "bfloat16")
     share = Share(together.rank, together.size, together.gathered)
 
-    with stop_requests() as request, States(run.path / STATES, train_config.keep, together.rank) as states:
+    with (
+        stop_requests() as request,
+        States(run.states or run.path / STATES, train_config.keep, together.rank) as states,
+    ):
         step = states.newest(state.load_state_dict)
         peak, first = together.peak(train_config.precision), together.rank == 0
         recorder = Recorder(run, step, progress, peak) if first else Follower(run, step)
@@ -77,4 +80,5 @@ def train(
                 if recorder.saves(step, stop) and first:
                     recorder.flush()
                     states.save(step, state.state_dict(step))
+                    run.publish()
     return recorder.outcome(step, request)
