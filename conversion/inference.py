@@ -70,7 +70,7 @@ class OpenedNetwork:
             unet_core.UNetError: tiles that do not fit the network.
         """
         tiles = shared_tile(self.config, sizes, overlap, tile=None if tile is None else (tile, tile))
-        for size in sizes:
+        for size in set(sizes):
             if tiles is not None and min(size) >= self.config.minimum_size:
                 tiling(self.config, size, tiles, overlap)
         if self.backend == "torch":
@@ -125,10 +125,11 @@ class OpenedNetwork:
         names: tuple[str, ...] = getattr(self.settings, only)
         if not names:
             raise DataError(f"--only {only}: the run validated on nothing (--validation 0)")
-        gone = set(names) - set(source.names)
+        places = {name: place for place, name in enumerate(source.names)}
+        gone = set(names) - places.keys()
         if gone:
             raise DataError(f"{data}: lacks the run's pictures {some(sorted(gone))}")
-        return source.subset([source.names.index(name) for name in names])
+        return source.subset([places[name] for name in names])
 
 
 def open_network(path: str | Path, *, backend: Backend | None = None, hints: Hints = NO_HINTS) -> OpenedNetwork:

@@ -104,7 +104,7 @@ def test_damage_in_a_bucket_is_one_line(bucket, cells):
         found.pair(5)
     objects.remove(str(target / "pairs.npz"))
     objects.write(str(target / last.name), b"x" * last.size)
-    with pytest.raises(DataError, match="pairs.npz: no such object"):
+    with pytest.raises(DataError, match=r"pairs\.npz: no such object"):
         open_packed(target)
 
 

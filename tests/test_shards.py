@@ -371,6 +371,18 @@ def test_what_is_there_is_not_replaced_by_chance(cells, tmp_path, capsys):
     assert left(tmp_path) == ["set"]
 
 
+@pytest.mark.parametrize("content", ['{"name": "an app"}', "[1]", "{", '{"kind": 3}'])
+def test_a_manifest_of_something_else_is_left_alone(cells, tmp_path, content):
+    folder = shutil.copytree(cells, tmp_path / "cells")
+    (tmp_path / "app").mkdir()
+    for place in (folder, tmp_path / "app"):
+        (place / "manifest.json").write_text(content)
+    assert len(open_dataset(str(folder))) == 6
+    with pytest.raises(CheckpointError, match="is a directory of something else"):
+        pack(folder, tmp_path / "app", force=True)
+    assert (tmp_path / "app/manifest.json").read_text() == content
+
+
 @pytest.mark.parametrize("size", ["0", "-1", "x"])
 def test_a_size_that_is_none_is_refused(cells, tmp_path, capsys, size):
     assert main(["pack", str(cells), str(tmp_path / "set"), "--shard-size", size]) == 2

@@ -58,8 +58,16 @@ class Manifest:
 
 
 def is_packed(path: Path) -> bool:
-    """Whether this is a packed set."""
-    return (path / MANIFEST).is_file()
+    """Whether this is a packed set, whole or damaged, and no data folder that has a manifest of its own."""
+    return (path / MANIFEST).is_file() and not (path / "images").is_dir()
+
+
+def is_replaceable(path: Path) -> bool:
+    """Whether this is a packed set beyond doubt."""
+    try:
+        return is_packed(path) and json.loads((path / MANIFEST).read_text(encoding="utf-8")).get("kind") == KIND
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def packed_masks(path: Path, manifest: Manifest) -> Masks:

@@ -21,7 +21,7 @@ from unet_core.data.columns import text_column, write_columns
 from unet_core.data.folder import Folder, open_folder
 from unet_core.data.index import way_of
 from unet_core.data.inventory import within
-from unet_core.data.manifest import COLOURS, MANIFEST, PAIRS, Manifest, Shard, is_packed, write_manifest
+from unet_core.data.manifest import COLOURS, MANIFEST, PAIRS, Manifest, Shard, is_packed, is_replaceable, write_manifest
 from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.record_places import record_places
 from unet_core.data.shards import LENGTH
@@ -70,7 +70,7 @@ def pack(
     path, target = as_path(data), as_path(target)
     if shard_size < 1:
         raise DataError(f"shard_size {shard_size}: give a number of bytes from 1 up")
-    check_target(target, force=force, replaces=is_packed)
+    check_target(target, force=force, replaces=is_replaceable)
     if is_packed(path):
         raise DataError(f"{shown(path)}: is packed already; name the folder with images/ and masks/")
     source = open_folder(path, masks=masks, progress=lambda text, done: progress(text, done / 2))
@@ -87,7 +87,7 @@ def _placed(target: Path, force: bool) -> Iterator[tuple[Path, Callable[[str], N
     Of what is in a bucket nothing counts before the manifest is there.
     """
     if not isinstance(target, URLPath):
-        with atomic(target, force=force, replaces=is_packed) as partial:
+        with atomic(target, force=force, replaces=is_replaceable) as partial:
             partial.mkdir()
             yield partial, lambda _: None
         return

@@ -258,7 +258,8 @@ def _check_sizes(data: str, config: Description, validation: Dataset) -> None:
     """Raise DataError where pictures are none that the network can be validated on."""
     named = list(zip(validation.names, validation.sizes, strict=True))
     if isinstance(config, Graph):
-        whys = {name: why for name, size in named if (why := refusal(config, size))}
+        refused = {size: refusal(config, size) for size in set(validation.sizes)}
+        whys = {name: why for name, size in named if (why := refused[size])}
         if whys:
             why = next(iter(whys.values()))
             raise DataError(f"{data}: not to be validated on, for {why}: {some(whys)}")

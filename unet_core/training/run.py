@@ -150,8 +150,8 @@ class Run:
 
     @property
     def judged_sizes(self) -> tuple[tuple[int, int], ...]:
-        """Heights and widths of what it is validated on; those of a crop where that is nothing."""
-        return self.validation.sizes or ((self.recipe.crop, self.recipe.crop),)
+        """The different heights and widths of what it is validated on; those of a crop where that is nothing."""
+        return tuple(dict.fromkeys(self.validation.sizes)) or ((self.recipe.crop, self.recipe.crop),)
 
     @property
     def output(self) -> Output:
