@@ -112,7 +112,7 @@ def test_a_store_that_stays_away_is_one_line_in_the_end(through, names, monkeypa
     monkeypatch.setattr(objects, "_PATIENCE", 3)
     bucket = through("s3", lambda _: "503")
     begun = time.monotonic()
-    with pytest.raises(UNetError, match=r"the store does not answer as it should, tried \d+ times"):
+    with pytest.raises(UNetError, match=r"the store does not answer as it should"):
         as_path(f"{bucket}/{names}").exists()
     assert time.monotonic() - begun < 60
 
@@ -120,7 +120,8 @@ def test_a_store_that_stays_away_is_one_line_in_the_end(through, names, monkeypa
 def started(arguments, variables, log):
     path = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "unet_cli.main", *map(str, arguments)]
-    return subprocess.Popen(command, env={**os.environ, **path, **variables}, stdout=log, stderr=log, cwd=ROOT)
+    with log.open("w") as file:
+        return subprocess.Popen(command, env={**os.environ, **path, **variables}, stdout=file, stderr=file, cwd=ROOT)
 
 
 def steps_of(run):
@@ -137,7 +138,7 @@ def test_kills_lose_no_more_than_the_last_steps_and_change_no_history(
     run = as_path(f"{gs_bucket}/{names}/run")
     variables, rng = buckets.gcs_environment(gcs_server), random.Random(backend)
     arguments = ["train", "--backend", backend, "--data", cells, "--out", run, "--resume", *TRAIN]
-    known, kills, log = {}, 0, (tmp_path / "log").open("w")
+    known, kills, log = {}, 0, tmp_path / "log"
     for _ in range(60):
         process = started(arguments, variables, log)
         begun = len(steps_of(run)) if run.exists() else 0
@@ -147,7 +148,7 @@ def test_kills_lose_no_more_than_the_last_steps_and_change_no_history(
         if kills < 15 and process.poll() is None:
             process.kill()
             kills += 1
-        assert process.wait() in (0, -signal.SIGKILL), (tmp_path / "log").read_text()
+        assert process.wait() in (0, -signal.SIGKILL), log.read_text()
         for entry in steps_of(run):
             assert known.setdefault(entry["step"], entry) == entry
         if process.returncode == 0:
@@ -217,10 +218,13 @@ def test_two_hosts_train_in_one_bucket_and_one_goes_on(gs_bucket, gcs_server, na
     def on(hosts, kill_after=None, until=None):
         more = ["--until", str(until)] if until else []
         where = ["--hosts", str(hosts), "--coordinator", f"127.0.0.1:{buckets.free_port()}"] if hosts > 1 else []
-        logs = [(tmp_path / f"log{host}").open("w") for host in range(hosts)]
         processes = [
-            started([*arguments, *more, *where, *(["--host", str(host)] if where else [])], variables, log)
-            for host, log in enumerate(logs)
+            started(
+                [*arguments, *more, *where, *(["--host", str(host)] if where else [])],
+                variables,
+                tmp_path / f"log{host}",
+            )
+            for host in range(hosts)
         ]
         if kill_after is not None:
             while not run.exists() or len(steps_of(run)) < kill_after:
