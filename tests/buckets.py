@@ -3,7 +3,8 @@
 import contextlib
 import socket
 import socketserver
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -23,12 +24,27 @@ def gcs() -> Iterator[str]:
     server = pytest.importorskip("gcp_storage_emulator.server")
     port = free_port()
     socketserver.TCPServer.request_queue_size = 128  # with its 5, many requests at a time wait for seconds
+    for _, methods in server.HANDLERS:
+        if methods.get("GET") in (server.objects.download, server.objects.get):
+            methods["GET"] = _telling_generations(methods["GET"])
     emulator = server.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
     emulator.start()
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
         emulator.stop()
+
+
+def _telling_generations(answer: Callable[..., None]) -> Callable[..., None]:
+    """The same, with the header of Google's store by which TensorStore knows what it has read."""
+
+    def telling(request: Any, response: Any, storage: Any, *rest: Any) -> None:
+        answer(request, response, storage, *rest)
+        if isinstance(response._content, bytes):
+            about = storage.get_file_obj(request.params["bucket_name"], request.params["object_id"])
+            response["x-goog-generation"] = about["generation"]
+
+    return telling
 
 
 def gcs_environment(address: str) -> dict[str, str]:

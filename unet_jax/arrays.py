@@ -9,8 +9,6 @@ import numpy as np
 import tensorstore
 
 from unet_core.errors import CheckpointError, first_line, shown
-from unet_core.objects import listed
-from unet_core.paths import URLPath
 
 _LARGEST_UNPACKED = 500_000_000
 """Bytes that arrays may always claim: a network of zeros is packed into almost nothing."""
@@ -50,8 +48,7 @@ def _metadata(path: Path, item: str) -> dict[str, Any]:
 
 
 def _place(path: Path, item: str) -> dict[str, Any]:
-    scheme = "" if isinstance(path, URLPath) else "file://"
-    return {"driver": "ocdbt", "base": f"{scheme}{(path / item).resolve()}/"}
+    return {"driver": "ocdbt", "base": f"file://{(path / item).resolve()}/"}
 
 
 def _specs(path: Path, item: str, store: tensorstore.KvStore, stored: set[str]) -> dict[str, dict[str, Any]]:
@@ -72,10 +69,7 @@ def _specs(path: Path, item: str, store: tensorstore.KvStore, stored: set[str]) 
             raise ValueError(f"its array {shown(name)} claims parts larger than itself")
         claimed += 4 * math.prod(array["shape"])
         specs[name] = {"driver": driver, "kvstore": {**_place(path, item), "path": f"{name}/"}}
-    if isinstance(path, URLPath):
-        on_disk = sum(entry.size for entry in listed(str(path)).values())
-    else:
-        on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    on_disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     if claimed > max(_LARGEST_UNPACKED, 100 * on_disk):
         raise CheckpointError(f"{path}: its arrays claim {claimed} bytes, {on_disk} are stored; damaged, or a trap")
     return specs

@@ -128,7 +128,7 @@ def _opened(copy: WorkingCopy, job: Job, machine: Machine, progress: Progress) -
     run = _checked(path, job, machine, old, progress)
     machine.check(run.start)
     _check_sizes(job.data, run.start.config, run.validation)
-    run.states, run.publish = copy.states, copy.publish
+    run.elsewhere, run.publish = copy.states, copy.publish
     if machine.rank:
         yield run
         return

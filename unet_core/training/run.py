@@ -133,10 +133,15 @@ class Run:
     """The step after which to leave for now, before the recipe's last one."""
     profile: int | None = None
     """How many updates to profile (`unet_core.training.profiling`)."""
-    states: Path | None = None
+    elsewhere: Path | None = None
     """The folder of the states, where that is not one in `path`."""
     publish: Callable[..., None] = lambda *_, **__: None
     """Puts what has changed where the run is (`unet_core.training.working_copy`)."""
+
+    @property
+    def states(self) -> Path:
+        """The folder of the states."""
+        return self.elsewhere or self.path / STATES
 
     @property
     def last(self) -> int:

@@ -22,6 +22,7 @@ from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, digest, rea
 from unet_core.errors import CheckpointError, some
 from unet_core.files import reserve
 from unet_core.graph.canonical import Description
+from unet_core.staging import locally
 from unet_core.training.train_config import TrainConfig
 from unet_jax import checkpoint as orbax
 from unet_jax.arrays import open_arrays, reason
@@ -146,6 +147,7 @@ def _canonical(name: str, part: np.ndarray, config: Description) -> np.ndarray:
     return found
 
 
+@locally
 def _read(path: Path, step: int, start: Checkpoint, shapes: TrainState, places: TrainState) -> TrainState | None:
     """The state of a step on the devices; of every array the parts that are on this host's, checked.
 

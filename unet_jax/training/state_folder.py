@@ -21,8 +21,9 @@ from jax.sharding import Mesh
 from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, digest, is_intact, seal
 from unet_core.errors import CheckpointError, RunError, first_line, some
 from unet_core.files import reserve
+from unet_core.objects import listed
 from unet_core.paths import URLPath
-from unet_core.staging import locally
+from unet_core.staging import COMMITTED, locally
 from unet_core.training.train_config import TrainConfig
 from unet_jax import checkpoint as orbax
 from unet_jax.arrays import read_arrays, reason
@@ -82,6 +83,9 @@ class States:
 
     def steps(self) -> list[int]:
         """Of the states that are there, the earliest first."""
+        if isinstance(self.folder, URLPath):  # what Orbax lists may be what it has seen before
+            names = [name.split("/") for name in listed(str(self.folder))]
+            return sorted(int(step) for step, *rest in names if rest == [COMMITTED] and step.isdecimal())
         self._manager.reload()
         return sorted(self._manager.all_steps())
 
