@@ -22,6 +22,7 @@ from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.checkpoints.soundness import trusted
 from unet_core.errors import CheckpointError, shown, some
 from unet_core.graph.canonical import check_tensors, in_forward_order
+from unet_core.staging import locally
 
 
 @runtime_checkable
@@ -131,6 +132,7 @@ def opened(path: Path, hints: Hints = NO_HINTS) -> Opened:
     return found
 
 
+@locally
 def examined(path: Path, hints: Hints = NO_HINTS) -> Opened:
     """Read a network of any kind: by its own code where that is named, or else by the names of its tensors.
 
@@ -157,6 +159,7 @@ def examined(path: Path, hints: Hints = NO_HINTS) -> Opened:
     return Opened(checkpoint, None, container)
 
 
+@locally
 def tells(path: Path) -> bool:
     """Whether a file tells its network itself, by a record of ours."""
     container = existing_container(path)

@@ -13,11 +13,13 @@ from conversion.containers import Opened, opened
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.config import Output
-from unet_core.data.dataset import Dataset, open_dataset
+from unet_core.data.dataset import Dataset
 from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.masks import AS_FOUND, Masks
+from unet_core.data.opening import open_dataset
 from unet_core.errors import DataError, MissingFrameworkError, some
 from unet_core.graph.canonical import Description
+from unet_core.paths import absolute, as_path
 from unet_core.prediction.evaluation import Bands
 from unet_core.prediction.tile_geometry import shared_tile, tiling
 from unet_core.progress import Progress, silent
@@ -74,7 +76,7 @@ class OpenedNetwork:
             unet_core.UNetError: tiles that do not fit the network.
         """
         tiles = shared_tile(self.config, sizes, overlap, tile=None if tile is None else (tile, tile))
-        for size in sizes:
+        for size in set(sizes):
             if tiles is not None and min(size) >= self.config.minimum_size:
                 tiling(self.config, size, tiles, overlap)
         if self.backend == "torch":
@@ -145,17 +147,18 @@ class OpenedNetwork:
         chosen: tuple[str, ...] = getattr(self.settings, only)
         if not chosen:
             raise DataError(f"--only {only}: the run validated on nothing (--validation 0)")
-        gone = set(chosen) - set(source.names)
+        places = {name: place for place, name in enumerate(source.names)}
+        gone = set(chosen) - places.keys()
         if gone:
             raise DataError(f"{data}: lacks the run's pictures {some(sorted(gone))}")
-        return source.subset([source.names.index(name) for name in chosen])
+        return source.subset([places[name] for name in chosen])
 
     def _masks(self, data: str) -> Masks:
         """How its run read masks; the file of annotations is that of its own data alone."""
         if self.settings is None:
             return AS_FOUND
         masks = self.settings.recipe.masks
-        own = str(Path(data).resolve()) == self.settings.data
+        own = str(absolute(as_path(data))) == self.settings.data
         return masks if own else dataclasses.replace(masks, annotations=None)
 
 
@@ -171,7 +174,7 @@ def open_network(path: str | Path, *, backend: Backend | None = None, hints: Hin
     Raises:
         unet_core.UNetError: the checkpoint cannot be read, or the framework is not installed.
     """
-    found, values, settings = opened_with_classes(Path(path), hints)
+    found, values, settings = opened_with_classes(as_path(path), hints)
     checkpoint = found.checkpoint
     tensors = {  # the command's JAX has no float64, and no mask depends on it
         key: value.astype(np.float32) if value.dtype == np.float64 else value

@@ -8,6 +8,7 @@ from conversion.containers import read
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import ConfigError
+from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
 from unet_core.training.opening import Job, open_run
 from unet_core.training.recorder import Outcome
@@ -52,14 +53,14 @@ def train(
         unet_core.UNetError: bad data, a recipe that does not fit it or the devices, a folder that holds something else,
             a framework that is not installed, a loss that is no number, a full disk; in one line.
     """
-    recipe, out = recipe or TrainConfig(), Path(out)
+    recipe, out = recipe or TrainConfig(), as_path(out)
     if (recipe.compile and backend != "torch") or (recipe.remat and backend != "jax"):
         raise ConfigError("--compile is for --backend torch, --remat for --backend jax")
     with machine_of(backend, recipe, mesh, cluster) as (machine, trained):
         if machine.rank:
             progress = silent
         begun = resume and has_begun(out)  # such a run keeps what it started from
-        start = None if recipe.start is None or begun else _start(Path(recipe.start), hints)
+        start = None if recipe.start is None or begun else _start(as_path(recipe.start), hints)
         recipe = _absolute(recipe)
         job = Job(backend, recipe, str(data), start, resume=resume, until=until, profile=profile, recheck=recheck)
         with open_run(out, job, machine=machine, progress=progress) as run:
@@ -74,7 +75,7 @@ def _start(path: Path, hints: Hints) -> Checkpoint:
 def _absolute(recipe: TrainConfig) -> TrainConfig:
     """The recipe with the files that it names where they are, wherever the run is gone on with."""
     masks, parted = recipe.masks, recipe.split
-    if parted.validation_data is not None and Path(parted.validation_data).exists():
+    if parted.validation_data is not None and as_path(parted.validation_data).exists():
         parted = dataclasses.replace(parted, validation_data=_resolved(parted.validation_data))
     return dataclasses.replace(
         recipe,
@@ -85,4 +86,4 @@ def _absolute(recipe: TrainConfig) -> TrainConfig:
 
 
 def _resolved(path: str | None) -> str | None:
-    return None if path is None else str(Path(path).resolve())
+    return None if path is None else str(as_path(path).resolve())

@@ -18,7 +18,7 @@ pytest.importorskip("PIL")
 from PIL import Image
 
 from unet_core.data import folder as opening
-from unet_core.data import index, stamps
+from unet_core.data import index, listing
 from unet_core.data.folder import open_folder
 from unet_core.data.masks import Masks
 
@@ -30,7 +30,7 @@ TICK = 0.02
 @pytest.fixture(autouse=True)
 def settled(monkeypatch, tmp_path):
     """Files are relied on at once, and nothing is written into the real cache."""
-    monkeypatch.setattr(stamps, "SETTLED", 0)
+    monkeypatch.setattr(listing, "SETTLED", 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -128,7 +128,7 @@ def test_what_changed_is_read_again_and_nothing_else(folder, looked, edit, names
 
 
 def test_a_file_that_changed_just_now_is_not_relied_on(folder, looked, monkeypatch):
-    monkeypatch.setattr(stamps, "SETTLED", 10**12)
+    monkeypatch.setattr(listing, "SETTLED", 10**12)
     open_folder(folder).digest()
     assert not (folder / ".unet-index.npz").exists()
     looked.clear()
@@ -352,7 +352,7 @@ class Edited(RuleBasedStateMachine):
 
 @pytest.fixture
 def some_place(tmp_path, monkeypatch):
-    monkeypatch.setattr(stamps, "SETTLED", int(TICK * 1e9))
+    monkeypatch.setattr(listing, "SETTLED", int(TICK * 1e9))
     Edited.place = tmp_path
 
 

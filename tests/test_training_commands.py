@@ -115,7 +115,7 @@ def test_data_that_changed_is_another_training(run, cells, tmp_path, capsys):
 def test_a_resume_reads_no_picture_unless_recheck_is_said(cells, tmp_path, monkeypatch, caplog):
     pytest.importorskip("torch")
     shutil.copytree(cells, tmp_path / "data")
-    monkeypatch.setattr("unet_core.data.stamps.SETTLED", 0)
+    monkeypatch.setattr("unet_core.data.listing.SETTLED", 0)
     seen = []
     for name in ("unet_core.data.folder.look_at", "unet_core.data.index.sha256_of"):
         module, _, function = name.rpartition(".")

@@ -34,7 +34,8 @@ class Compare(SourceOptions):
     out: Annotated[Path, tyro.conf.arg(metavar="REPORT")]
     """The folder for report.html and report.json."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR")] = "synthetic"
-    """A folder with images/ and masks/, matching by name; or synthetic, for the built-in pictures."""
+    """A folder with images/ and masks/, matching by name; or what unet pack made of one; or synthetic, for the built-in
+    pictures."""
     size: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], option("HxW")] = ()
     """Height and width of what is traced layer by layer, in pixels; by default an odd size. With --module, where the
     code is read as well; the first, of several."""
@@ -58,7 +59,7 @@ class Compare(SourceOptions):
         from unet_cli.tables import print_comparison, progress_bar
         from unet_compare.compare import compare
         from unet_compare.report import check_report, write_report
-        from unet_core.data.dataset import recheck
+        from unet_core.data.opening import recheck
 
         check_report(self.out, force=self.force)
         if self.recheck:

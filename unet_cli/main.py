@@ -21,10 +21,12 @@ from unet_cli.compare import Compare
 from unet_cli.doctor import Completion, Doctor, versions
 from unet_cli.export import Export
 from unet_cli.messages import nowhere, printed
+from unet_cli.pack import Pack
 from unet_cli.predict import Eval, Predict
 from unet_cli.train import Plot, Train
 from unet_core.device_errors import of_device
 from unet_core.errors import UNetError, of_system
+from unet_core.paths import as_path
 
 DESCRIPTION = """One UNet in PyTorch and in JAX, and the bridge between the two.
 
@@ -106,7 +108,9 @@ def _silence() -> None:
                 os.dup2(silent.fileno(), stream.fileno())
 
 
-Command = Inspect | Convert | Export | Verify | Compare | Train | Predict | Eval | Plot | Bench | Doctor | Completion
+Command = (
+    Inspect | Convert | Export | Verify | Compare | Pack | Train | Predict | Eval | Plot | Bench | Doctor | Completion
+)
 
 
 def _parse(arguments: Sequence[str]) -> Command | int:
@@ -116,7 +120,7 @@ def _parse(arguments: Sequence[str]) -> Command | int:
         return 0
     messages = io.StringIO()
     try:
-        with contextlib.redirect_stderr(messages):
+        with contextlib.redirect_stderr(messages), _paths():
             command: Command = tyro.cli(
                 Command,
                 prog="unet",
@@ -129,6 +133,25 @@ def _parse(arguments: Sequence[str]) -> Command | int:
         if not stop.code:  # --help, and the like
             return 0
         return _fail(in_one_line(messages.getvalue()))
+
+
+def _paths() -> tyro.constructors.ConstructorRegistry:
+    """How tyro reads paths, which may be addresses such as gs://bucket/name."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Path] | None:
+        if info.type is not Path:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="PATH",
+            instance_from_str=lambda arguments: as_path(arguments[0]),
+            is_instance=lambda value: isinstance(value, Path),
+            str_from_instance=lambda path: [str(path)],
+        )
+
+    return registry
 
 
 def _keep_programs() -> None:

@@ -123,7 +123,7 @@ class Eval(Computing):
     checkpoint: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="CKPT")]]
     """Any checkpoint that unet inspect reads, or the folder of a run."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR")]
-    """A folder with images/ and masks/; or synthetic."""
+    """A folder with images/ and masks/, or what unet pack made of one; or synthetic."""
     only: Annotated[Literal["training", "validation"] | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Only those pictures that the run (CKPT) trained on, or validated on."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -139,7 +139,7 @@ class Eval(Computing):
         """Print the metrics."""
         from conversion.inference import open_network
         from unet_cli.tables import print_evaluation, progress_bar
-        from unet_core.data.dataset import recheck
+        from unet_core.data.opening import recheck
         from unet_core.prediction.evaluation import evaluate
 
         network = open_network(self.checkpoint, backend=self.backend, hints=self.hints(None))

@@ -29,7 +29,8 @@ class Train(SourceOptions):
     backend: Annotated[Literal["jax", "torch"] | None, tyro.conf.arg(metavar="jax|torch", help_behavior_hint="")] = None
     """The framework to train in."""
     data: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """A folder with images/ and masks/, matching by name; or synthetic, for the built-in pictures."""
+    """A folder with images/ and masks/, matching by name; or what unet pack made of one; or synthetic, for the built-in
+    pictures."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the run in RUN, if there is one; what is not given is as it was."""
     until: Annotated[int | None, tyro.conf.arg(metavar="STEP", help_behavior_hint="")] = None

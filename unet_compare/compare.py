@@ -23,15 +23,17 @@ from unet_compare.precisions import LogitsByPrecision, ladder, predictions
 from unet_compare.trajectories import trajectories
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
-from unet_core.data.dataset import SYNTHETIC, Dataset, open_dataset
+from unet_core.data.dataset import Dataset
 from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.masks import AS_FOUND, Masks
+from unet_core.data.opening import SYNTHETIC, masks_for, open_dataset
 from unet_core.data.pictures import as_float
 from unet_core.errors import CheckpointError, ConfigError, DataError, UNetError, some
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.graph.chance import draws
 from unet_core.graph.suitability import check_training, refusal
+from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
 from unet_core.training.run import BEST, is_run, read_run_config
 
@@ -76,7 +78,7 @@ def compare(
     effort, begun = effort or Effort(), time.monotonic()
     progress("reading", 0.0)
     best = _best(a), _best(b)
-    masks, (first, second) = _masks_of(a).but(masks), _runners(*best, hints)
+    masks, (first, second) = masks_for(data, _masks_of(a).but(masks)), _runners(*best, hints)
     apart = misshaped(first, second)
     if apart is not None:
         return _comparison(first, second, begun, incomparable=str(apart))
@@ -160,9 +162,9 @@ def _comparison(a: Runner, b: Runner, begun: float, **parts: Any) -> Comparison:
 
 def _best(network: Any) -> Any:
     """A run's best network in place of the run; anything else as it is."""
-    if not isinstance(network, str | Path) or not is_run(Path(network)):
+    if not isinstance(network, str | Path) or not is_run(as_path(network)):
         return network
-    best = Path(network) / BEST
+    best = as_path(network) / BEST
     if not best.is_file():
         raise CheckpointError(f"{best}: is not there yet; it comes with the run's first validation")
     return best
@@ -170,8 +172,8 @@ def _best(network: Any) -> Any:
 
 def _masks_of(network: Any) -> Masks:
     """How a run reads masks."""
-    run = isinstance(network, str | Path) and is_run(Path(network))
-    return read_run_config(Path(network)).recipe.masks if run else AS_FOUND
+    run = isinstance(network, str | Path) and is_run(as_path(network))
+    return read_run_config(as_path(network)).recipe.masks if run else AS_FOUND
 
 
 def _sample(source: Dataset, a: Runner, size: tuple[int, ...] | None) -> Sample:

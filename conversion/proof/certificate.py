@@ -22,6 +22,8 @@ from unet_core.checkpoints.safetensors_file import stored_certificate
 from unet_core.codec import decoded, limited, parsed
 from unet_core.config import UNetConfig
 from unet_core.errors import CheckpointError, first_line, printable, some
+from unet_core.paths import absolute
+from unet_core.staging import locally
 from unet_core.training.state import TrainingState, state_digest
 from unet_core.version import VERSION
 
@@ -148,7 +150,7 @@ class Certificate:
 
 def certificate_path(path: Path) -> Path:
     """Where the certificate of what is written to `path` lies: next to it."""
-    named = path if path.name not in ("", "..") else Path(os.path.abspath(path))
+    named = path if path.name not in ("", "..") else absolute(path)
     return named.with_name(named.name + SUFFIX)
 
 
@@ -164,7 +166,7 @@ def party(
     """One of the two files of a proof; `path` gives its name, and `sha256` may come later."""
     training = None if state is None else state_digest(state)
     step = state.step if state is not None and kind == RUN else None
-    name, network, reading = printable(Path(os.path.abspath(path)).name), network_digest(checkpoint), checkpoint.reading
+    name, network, reading = printable(absolute(path).name), network_digest(checkpoint), checkpoint.reading
     ran = side.framework, side.device, dict(side.versions), dict(side.flags)
     return Party(name, kind, sha256, network, training, step, reading.key, checkpoint.dialect, *ran)
 
@@ -192,6 +194,7 @@ def certify(proof: Proof, source: Party, destination: Party, *, when: datetime) 
     return certificate
 
 
+@locally
 def read_certificate(path: Path) -> Certificate:
     """The certificate in a file that `unet convert` wrote, or in the metadata of a `.safetensors` file.
 

@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 
 from unet_core.errors import CheckpointError
+from unet_core.staging import locally
 
 
 class Container(Enum):
@@ -74,6 +75,7 @@ def container_of(path: Path) -> Container:
     return Container.ORBAX
 
 
+@locally
 def existing_container(path: Path) -> Container:
     """As `container_of`, of something that is there to be read; a file of another suffix is told by how it begins.
 

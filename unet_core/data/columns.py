@@ -11,7 +11,7 @@ from unet_core.errors import DataError, first_line
 Columns = Mapping[str, np.ndarray]
 
 
-def text_column(words: Iterable[str]) -> UInt8[np.ndarray, "bytes"]:
+def text_column(words: Iterable[str]) -> UInt8[np.ndarray, " bytes"]:
     """Words in one array; none of them holds a NUL, as no name of a file does."""
     return np.frombuffer("".join(f"{word}\0" for word in words).encode(errors="surrogateescape"), np.uint8)
 

@@ -1,28 +1,26 @@
 """A folder of pictures and their masks, all checked before a training starts."""
 
 import hashlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from jaxtyping import Integer
-
+from unet_core.data.agreement import Named, agreed, annotated_classes, colours_to_read, told_classes
 from unet_core.data.annotations import Annotations
-from unet_core.data.colour_table import read_table
-from unet_core.data.common import channel_problems, common_classes, pair_problems, range_problems
 from unet_core.data.findings import Files, within
+from unet_core.data.formats.decoded import PictureFile
 from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.index import Index, open_index
 from unet_core.data.inventory import listed, look_at
-from unet_core.data.labels import IGNORED, Classes
+from unet_core.data.labels import Classes
+from unet_core.data.listing import threads_for
 from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.pictures import Pair, read_colours, read_mask, read_picture
 from unet_core.data.states import PairState, Way
 from unet_core.errors import DataError, shown, some
+from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
 
 _DARK = 2**14
@@ -58,6 +56,8 @@ class Folder:
     """How the files of pictures are read."""
     brightest: int
     """The largest number in the pictures of 16 bits; 0 where there are none."""
+    states: tuple[PairState, ...] = field(repr=False)
+    """What decoding each pair's files showed."""
     index: Index = field(repr=False, compare=False)
     """What is known of the files."""
     annotations: Annotations | None = None
@@ -117,34 +117,40 @@ class Folder:
         Raises:
             DataError: a file has changed since the folder was opened.
         """
-        how, at = self.pictures, self.slices[index]
-        image = read_picture(self.images[index], self.channels, how, at)
-        file, classes = self.masks[index], self.classes
-        if self.annotations is not None:
-            mask = self._annotated(self.annotations, index)
-        else:
-            mask = read_colours(file, classes.known, how, at) if classes.coloured else read_mask(file, how, at)
-        if image.shape[:2] != self.sizes[index] or mask.shape != self.sizes[index]:
-            raise DataError(f"{shown(self.images[index])}: it or its mask has another size than before; start anew")
+        image, mask, how = self.images[index], self.masks[index], self.pictures
+        channels, classes, size, at = self.channels, self.classes, self.sizes[index], self.slices[index]
+        if self.annotations is None:
+            return read_pair(image, mask, channels=channels, classes=classes, size=size, how=how, at=at)
+        picture = read_picture(image, channels, how, at)
+        if picture.shape[:2] != size:
+            raise DataError(f"{shown(image)}: it has another size than before; start anew")
         try:
-            return Pair(image, classes.labels(mask))
+            return Pair(picture, classes.labels(self.annotations.numbers(self.files[index], size, how, at)))
         except DataError as error:
-            raise DataError(f"{shown(file)}: {error}") from error
+            raise DataError(f"{shown(mask)}: {error}") from error
 
-    def _annotated(self, annotations: Annotations, index: int) -> Integer[np.ndarray, "h w"]:
-        try:
-            return annotations.numbers(self.files[index], self.sizes[index], self.pictures, self.slices[index])
-        except DataError as error:
-            raise DataError(f"{shown(self.masks[index])}: {error}") from error
+    @property
+    def aside(self) -> None:
+        """Which pairs are for validation is decided by who trains."""
+
+    @property
+    def digests(self) -> list[str]:
+        """The sha256 of every file of pictures, and then of every mask's."""
+        found = self.index.sha256(list(self._files))
+        self.index.save()
+        return found
+
+    @property
+    def _files(self) -> dict[str, Path]:
+        """All files, by their paths within the folder."""
+        return {within(self.path, file): file for file in (*self.images, *self.masks)}
 
     def digest(self) -> str:
         """A sha256 of all names and files."""
         whole = hashlib.sha256()
-        files = {within(self.path, file): file for file in (*self.images, *self.masks)}
-        for (short, file), found in zip(files.items(), self.index.sha256(list(files)), strict=True):
-            name = file.name if file == Path(short) else short  # what lies elsewhere may be moved
+        for (short, file), found in zip(self._files.items(), self.digests, strict=True):
+            name = file.name if str(file) == short else short  # what lies elsewhere may be moved
             whole.update(f"{name} {found}\n".encode(errors="surrogateescape"))
-        self.index.save()
         return whole.hexdigest()
 
     def subset(self, indices: Sequence[int]) -> "Folder":
@@ -156,6 +162,7 @@ class Folder:
             masks=tuple(self.masks[i] for i in indices),
             sizes=tuple(self.sizes[i] for i in indices),
             slices=tuple(self.slices[i] for i in indices),
+            states=tuple(self.states[i] for i in indices),
         )
 
 
@@ -185,19 +192,18 @@ def open_folder(
         DataError: all that is wrong with the folder, in one line.
         MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
     """
-    path = Path(path)
+    path = as_path(path)
     files = listed(path, masks)
-    told = _told(values, coloured, masks) if files.annotations is None else _named(files, values, masks)
+    if files.annotations is None:
+        told = told_classes(values, coloured, masks)
+    else:
+        told = annotated_classes(path, files.annotations.classes, values, masks)
     index = open_index(path, files.stamps)
-    way = Way(told.known if told is not None and told.coloured else None, pictures)
+    way = Way(colours_to_read(told), pictures)
     found = _looked_at(files, index, way, progress)
-    # Of half the files what follows would tell too much or too little.
-    _refuse(path, [*files.problems, *pair_problems(files, found, channels)])
-    _refuse(path, range_problems(files, found))
-    classes, held, problems = common_classes(files, found, told, masks)
-    _refuse(path, [*channel_problems(found, channels), *problems])
-    assert classes is not None  # for there is no problem
-    pairs = [place for name, finding in found.items() for place in _places(name, finding, held[name], masks, classes)]
+    named = Named(lambda name: files.short(files.images[name]), files.mask)
+    whole = agreed(path, found, named, told=told, masks=masks, channels=channels, problems=files.problems)
+    pairs = list(_places(found, set(whole.blank), masks.ignored(coloured=whole.classes.coloured)))
     kept = [place for place in pairs if place.labelled]
     pages = next((finding.pages for finding in found.values() if finding.pages is not None), pictures.pages)
     return Folder(
@@ -205,8 +211,8 @@ def open_folder(
         names=tuple(place.name for place in kept),
         images=tuple(files.images[place.file] for place in kept),
         masks=tuple(files.masks[place.file] for place in kept),
-        channels=channels or max(finding.channels for finding in found.values()),
-        classes=classes,
+        channels=whole.channels,
+        classes=whole.classes,
         sizes=tuple(found[place.file].size for place in kept),
         skipped=files.skipped,
         blank=tuple(files.mask(place.file) + place.suffix for place in pairs if not place.labelled),
@@ -216,6 +222,7 @@ def open_folder(
         pictures=replace(pictures, pages=pages),
         brightest=max(finding.brightest for finding in found.values()),
         annotations=files.annotations,
+        states=tuple(found[place.file] for place in kept),
         index=index,
     )
 
@@ -237,45 +244,39 @@ class _Place(NamedTuple):
         return self.file + self.suffix
 
 
-def _places(name: str, finding: PairState, held: frozenset[int], masks: Masks, classes: Classes) -> Iterator[_Place]:
-    """The pictures of a file."""
-    if finding.slices is None:
-        yield _Place(name, None, bool(held))
-        return
-    ignored = masks.ignored(coloured=classes.coloured)
-    for number, values in enumerate(finding.slices):
-        yield _Place(name, number, bool(values - {ignored}))
+def _places(found: Mapping[str, PairState], blank: Collection[str], ignored: int | None) -> Iterator[_Place]:
+    """The pictures of all files."""
+    for name, finding in found.items():
+        if finding.slices is None:
+            yield _Place(name, None, name not in blank)
+            continue
+        for number, values in enumerate(finding.slices):
+            yield _Place(name, number, bool(values - {ignored}))
 
 
-def _told(values: tuple[int, ...] | None, coloured: bool, masks: Masks) -> Classes | None:
-    """The classes, where they are known before a mask is read."""
-    if values is not None:
-        return Classes(values, masks.ignored(coloured=coloured), coloured)
-    if masks.colors is not None:
-        codes, names = read_table(masks.colors)
-        return Classes(codes, masks.ignored(coloured=True), True, names)
-    return None if masks.values is None else Classes(masks.values, masks.ignored(coloured=False))
+def read_pair(
+    image: PictureFile,
+    mask: PictureFile,
+    *,
+    channels: int,
+    classes: Classes,
+    size: tuple[int, int],
+    how: Pictures = AS_STORED,
+    at: int | None = None,
+) -> Pair:
+    """A picture and its labels, read from their files.
 
-
-def _named(files: Files, values: tuple[int, ...] | None, masks: Masks) -> Classes:
-    """The classes that annotations name."""
-    assert files.annotations is not None
-    names = files.annotations.classes
-    if masks.colors is not None or masks.classes is not None or masks.ignore not in (None, IGNORED):
-        raise DataError(
-            f"{shown(files.path)}: the classes are those of its annotations ({some(names)}); leave out --colors, "
-            "--classes and any --ignore but 255"
-        )
-    numbers = tuple(range(len(names)))
-    if values not in (None, numbers):
-        raise DataError(f"{shown(files.path)}: has the classes {some(names)}, where {len(values or ())} are wanted")
-    return Classes(numbers, masks.ignored(coloured=False), names=names)
-
-
-def _refuse(path: Path, problems: list[str]) -> None:
-    if problems:
-        total = f"{len(problems)} problems: " if len(problems) > 1 else ""
-        raise DataError(f"{shown(path)}: {total}{some(problems)}")
+    Raises:
+        DataError: they are not what they were when the data was opened.
+    """
+    picture = read_picture(image, channels, how, at)
+    values = read_colours(mask, classes.known, how, at) if classes.coloured else read_mask(mask, how, at)
+    if picture.shape[:2] != size or values.shape != size:
+        raise DataError(f"{shown(image)}: it or its mask has another size than before; start anew")
+    try:
+        return Pair(picture, classes.labels(values))
+    except DataError as error:
+        raise DataError(f"{shown(mask)}: {error}") from error
 
 
 def _looked_at(files: Files, index: Index, way: Way, progress: Progress) -> dict[str, PairState]:
@@ -284,7 +285,7 @@ def _looked_at(files: Files, index: Index, way: Way, progress: Progress) -> dict
     pairs = [(files.short(files.images[name]), files.short(files.masks[name])) for name in names]
     known = dict(zip(names, index.known(pairs, way), strict=True))
     found = {name: state for name, state in known.items() if state is not None}
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(threads_for(files.path))
     new: dict[tuple[str, str], PairState] = {}
     try:
         looks = [(name, pool.submit(look_at, files, name, way)) for name in names if name not in found]

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from unet_core.data.columns import Columns, read_columns, text_column, words_of, write_columns
+from unet_core.data.listing import threads_for
 from unet_core.data.masks import MOST_CLASSES
 from unet_core.data.states import PairState, Way, state_columns, states_of
 from unet_core.errors import CheckpointError, DataError, of_system
@@ -49,21 +50,21 @@ class Index:
 
     def known(self, pairs: Iterable[Pair], way: Way) -> list[PairState | None]:
         """What is known of each pair that is read in this way."""
-        found = self.ways.get(_name(way), {})
-        plain = self.ways.get(_name(Way(None, way.pictures)), {}) if way.colours is not None else {}
-        return [found.get(pair) or _by_colours(plain.get(pair)) for pair in pairs]
+        found = self.ways.get(way_of(way), {})
+        plain = self.ways.get(way_of(Way(None, way.pictures)), {}) if way.colours is not None else {}
+        return [found.get(pair) or by_colours(plain.get(pair)) for pair in pairs]
 
     def learn(self, states: Mapping[Pair, PairState], way: Way) -> None:
         """Keep what pairs showed, but for what has a problem: that is looked at again."""
-        before = self.ways.pop(_name(way), {})
+        before = self.ways.pop(way_of(way), {})
         new = {pair: state for pair, state in states.items() if state.is_sound and self._settled(*pair)}
-        self.ways[_name(way)] = before | new
+        self.ways[way_of(way)] = before | new
         self.changed = self.changed or bool(new)
 
     def sha256(self, files: Sequence[str]) -> list[str]:
         """The digests of files; those that are not known are read."""
         unknown = [file for file in files if file not in self.digests]
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(threads_for(self.folder)) as pool:
             new = dict(zip(unknown, pool.map(lambda file: sha256_of(self.folder / file), unknown), strict=True))
         kept = {file: digest for file, digest in new.items() if self._settled(file)}
         self.digests |= kept
@@ -108,15 +109,19 @@ class Index:
 def open_index(folder: Path, stamps: Mapping[str, str]) -> Index:
     """What is known of the folder's files that have these stamps; a damaged index is named, and tells nothing."""
     index = Index(folder, stamps)
-    try:
-        there = [place for place in _places(folder) if place.is_file()]
-        if there:
-            newest = max(there, key=lambda place: place.stat().st_mtime_ns)
-            _fill(index, read_columns(newest))
-    except (DataError, OSError) as error:
-        why = of_system(error) if isinstance(error, OSError) else error
-        logger.warning("%s; all files are read again", why)
-        return Index(folder, stamps)
+    for place in _places(folder):
+        found = Index(folder, stamps)
+        try:
+            if not place.is_file():
+                continue
+            _fill(found, read_columns(place))
+        except (DataError, OSError) as error:
+            why = of_system(error) if isinstance(error, OSError) else error
+            logger.warning("%s; it is passed over", why)
+            continue
+        index.digests |= found.digests
+        for way, states in found.ways.items():
+            index.ways[way] = states | index.ways.get(way, {})
     return index
 
 
@@ -155,7 +160,7 @@ def _fill(index: Index, columns: Columns) -> None:
 
 def _places(folder: Path) -> tuple[Path, ...]:
     """Where the index may lie, the best place first."""
-    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()
+    name = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # which stays as it is without a home
     places = folder / NAME, Path(home) / "unet-twins" / "folders" / f"{name}.npz"
     return places if os.path.isabs(home) else places[:1]
@@ -175,11 +180,12 @@ def _release(package: str) -> str:
         return "none"
 
 
-def _name(way: Way) -> str:
+def way_of(way: Way) -> str:
+    """How pairs are read, in a word."""
     return json.dumps([way.colours, dataclasses.asdict(way.pictures)])
 
 
-def _by_colours(state: PairState | None) -> PairState | None:
+def by_colours(state: PairState | None) -> PairState | None:
     """What a mask that was read as it is shows by its colours; None where that is not known.
 
     It has these if it is RGB, where no compression changed them; of very many not all were kept.

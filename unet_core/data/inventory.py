@@ -1,7 +1,5 @@
 """What lies in a data folder, and what is wrong with it."""
 
-import os
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,10 +10,10 @@ from unet_core.data.annotations.found import annotation_file, read_annotations
 from unet_core.data.findings import Files, natural, within
 from unet_core.data.formats.files import SUFFIXES, Extent, bare, extent, is_data
 from unet_core.data.labels import values_of
+from unet_core.data.listing import lister
 from unet_core.data.masks import AS_FOUND, MOST_CLASSES, Masks
 from unet_core.data.names import masks_by_image
 from unet_core.data.pictures import EitherMask, UnknownRangeError, read_colours, read_either, read_picture
-from unet_core.data.stamps import stamp
 from unet_core.data.states import NUMBERS, PairState, Way
 from unet_core.errors import DataError, reason, shown
 
@@ -220,27 +218,26 @@ def _joined(slices: list[PairState]) -> PairState:
 def _by_name(path: Path, kind: str, stamps: dict[str, str]) -> tuple[dict[str, Path], list[str], list[str]]:
     """The files of a kind by name, what is skipped of it, and problems; `stamps` learns the files' stamps."""
     files: dict[str, Path] = {}
-    skipped, problems, waiting = [], [], [kind]
+    skipped, problems, waiting = [], [], [""]
+    items_in = lister(path / kind)
     while waiting:
         folder = waiting.pop()
-        now = time.time_ns()
         try:
-            with os.scandir(path / folder) as found:
-                entries = sorted(found, key=lambda entry: natural(entry.name))
+            items = sorted(items_in(folder), key=lambda item: natural(item.name))
         except OSError as error:
-            raise DataError(f"{shown(path / folder)}: cannot be listed: {reason(error)}") from error
-        for entry in entries:
-            short, name = f"{folder}/{entry.name}", f"{folder}/{bare(entry.name)}".removeprefix(f"{kind}/")
-            hidden, data = entry.name.startswith("."), is_data(entry.name)
-            if not hidden and not data and entry.is_dir(follow_symlinks=False) and os.listdir(entry.path):
-                waiting.append(short)
+            raise DataError(f"{shown(path / kind / folder)}: cannot be listed: {reason(error)}") from error
+        for item in items:
+            short, name = f"{kind}/{folder}{item.name}", f"{folder}{bare(item.name)}"
+            hidden, data = item.name.startswith("."), is_data(item.name)
+            if not hidden and not data and item.is_folder():
+                waiting.append(f"{folder}{item.name}/")
             elif hidden or not data:
                 skipped.append(short)
             elif name in files:
                 problems.append(f"{within(path, files[name])} and {short} have one name")
             else:
                 files[name] = path / short
-                stamps[short] = stamp(entry, now)
+                stamps[short] = item.stamp()
     return files, skipped, problems
 
 

@@ -1,14 +1,13 @@
 """Pictures and masks from files of all formats that are read, with the values that the files hold."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Integer, Shaped, UInt8, UInt32
 
 from unet_core.data.colours import nearest, packed
-from unet_core.data.formats.decoded import Decoded
+from unet_core.data.formats.decoded import Decoded, PictureFile
 from unet_core.data.formats.files import decode, extent, naming
 from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.errors import DataError
@@ -42,7 +41,7 @@ class UnknownRangeError(DataError):
 
 
 def read_picture(
-    path: str | Path, channels: int | None = None, how: Pictures = AS_STORED, at: int | None = None
+    path: PictureFile, channels: int | None = None, how: Pictures = AS_STORED, at: int | None = None
 ) -> Shaped[np.ndarray, "h w c"]:
     """A picture as it is stored: uint8, uint16, or float32 from 0 to 1; upright, without alpha.
 
@@ -69,7 +68,7 @@ def as_float(picture: Shaped[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w c"]
     return picture.astype(np.float32) / np.float32(np.iinfo(picture.dtype).max)
 
 
-def read_mask(path: str | Path, how: Pictures = AS_STORED, at: int | None = None) -> Integer[np.ndarray, "h w"]:
+def read_mask(path: PictureFile, how: Pictures = AS_STORED, at: int | None = None) -> Integer[np.ndarray, "h w"]:
     """A mask's values as they are stored, uint8 or uint16, upright: of a palette the indices, of 1 bit 0 and 1.
 
     JPEG, and WebP with loss, change values, so these are read only as black and white: 0 and 255.
@@ -88,7 +87,7 @@ def read_mask(path: str | Path, how: Pictures = AS_STORED, at: int | None = None
 
 
 def read_colours(
-    path: str | Path, among: Sequence[int], how: Pictures = AS_STORED, at: int | None = None
+    path: PictureFile, among: Sequence[int], how: Pictures = AS_STORED, at: int | None = None
 ) -> UInt32[np.ndarray, "h w"]:
     """A mask's colours as they are seen, as numbers 0xRRGGBB: of a palette its colours, of grey the greys.
 
@@ -119,7 +118,7 @@ class EitherMask(NamedTuple):
     """As of `read_colours`; None where the file is not RGB."""
 
 
-def read_either(path: str | Path, how: Pictures = AS_STORED, at: int | None = None) -> EitherMask:
+def read_either(path: PictureFile, how: Pictures = AS_STORED, at: int | None = None) -> EitherMask:
     """A mask as numbers, as colours, or as both, where each of its pixels is grey; its arguments are `read_mask`'s.
 
     Raises:
@@ -133,7 +132,7 @@ def read_either(path: str | Path, how: Pictures = AS_STORED, at: int | None = No
         return EitherMask(None if _has_colours(raster) else _numbers(raster), packed(raster.samples))
 
 
-def picture_size(path: str | Path) -> tuple[int, int]:
+def picture_size(path: PictureFile) -> tuple[int, int]:
     """Height and width in pixels as the file's header tells, upright; the pixels are not decoded.
 
     Raises:

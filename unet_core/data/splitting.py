@@ -55,7 +55,7 @@ def _last(groups: Sequence[str], validation: float) -> set[str]:
     part = max(int(len(groups) * validation), int(validation > 0))
     count = int(validation) if validation >= 1 else part
     sizes, chosen, has = Counter(groups), set(), 0
-    for group in reversed(_places(groups)):
+    for group in reversed(dict.fromkeys(groups)):  # in order of their first pictures
         if has >= count:
             break
         chosen.add(group)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int32
 
 from unet_core.data.formats.reading import AS_STORED, Pages, Pictures
 
@@ -78,7 +78,7 @@ def state_columns(states: Sequence[PairState]) -> dict[str, np.ndarray]:
     volumes = [[of(values) for values in slices] for slices in places if slices is not None]
     sets = [sorted(one) for one in number if one is not None]
     return {
-        "states": np.array(rows, np.int64).reshape(-1, _WIDTH),
+        "states": np.array(rows, np.int32).reshape(-1, _WIDTH),
         "sets": np.array([value for one in sets for value in one], np.uint32),
         "ends": np.cumsum([len(one) for one in sets], dtype=np.int64),
         "slices": np.array([values for one in volumes for values in one], np.int64),
@@ -97,7 +97,7 @@ def states_of(columns: Mapping[str, np.ndarray]) -> list[PairState]:
         ValueError: these are no such columns.
         IndexError: nor are these.
     """
-    rows: Int64[np.ndarray, "n 8"] = columns["states"]
+    rows: Int32[np.ndarray, "n 8"] = columns["states"]
     if rows.ndim != 2 or rows.shape[1] != _WIDTH or (rows.size and int(rows.min()) < -1):
         raise ValueError("no states of pairs")
     sets: list[_Values] = [frozenset(part) for part in _parts(columns["sets"], columns["ends"])]

@@ -76,6 +76,10 @@ class Synthetic:
         return ((self.size, self.size),) * len(self)
 
     @property
+    def aside(self) -> None:
+        """Which are for validation is decided by who trains."""
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """Nothing."""
         return ()

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.safetensors_file import read, write
-from unet_core.data.dataset import Dataset, open_dataset, recheck
+from unet_core.data.dataset import Dataset
 from unet_core.data.formats.reading import AS_STORED
 from unet_core.data.masks import AS_FOUND
+from unet_core.data.opening import masks_for, open_dataset, recheck
+from unet_core.data.split import UNGROUPED
 from unet_core.data.splitting import split
 from unet_core.data.synthetic import Synthetic
 from unet_core.errors import ConfigError, DataError, RunError, some
@@ -21,6 +23,7 @@ from unet_core.files import atomic
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.graph.suitability import refusal
+from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
 from unet_core.training.run import (
     START,
@@ -37,6 +40,7 @@ from unet_core.training.run import (
     write_run_config,
 )
 from unet_core.training.train_config import TrainConfig
+from unet_core.training.working_copy import WorkingCopy, working_copy
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +55,8 @@ class Machine:
     """Of this process; the first one, 0, writes and logs."""
     wait: Callable[[], None] = lambda: None
     """Returns in all processes once each has called it."""
+    divided: bool = False
+    """Each of several processes writes its part of a state."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Job:
     backend: Backend
     recipe: TrainConfig
     data: str
-    """A data folder, or "synthetic"."""
+    """A data folder, what was packed of one, or "synthetic"."""
     start: Checkpoint | None = None
     """The network to start from, that of `recipe.start`; None: a new one of the recipe's seed."""
     resume: bool = False
@@ -103,13 +109,27 @@ def open_run(
         DataError: the data cannot be trained on.
         ConfigError: the recipe does not fit the data, or the machine cannot train the network.
     """
+    masks = masks_for(job.data, job.recipe.masks)
+    job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, masks=masks))
     if machine.rank:
         machine.wait()  # for the folder, which the first process has then checked and made
         job = dataclasses.replace(job, resume=True)
+    _check_folder(path, resume=job.resume)  # before anything is fetched
+    with (
+        working_copy(path, writes=machine.rank == 0, divided=machine.divided) as copy,
+        _opened(copy, job, machine, progress) as run,
+    ):
+        yield run
+
+
+@contextmanager
+def _opened(copy: WorkingCopy, job: Job, machine: Machine, progress: Progress) -> Iterator[Run]:
+    path = copy.path
     old = _check_folder(path, resume=job.resume)
     run = _checked(path, job, machine, old, progress)
     machine.check(run.start)
     _check_sizes(job.data, run.start.config, run.validation)
+    run.elsewhere, run.publish = copy.states, copy.publish
     if machine.rank:
         yield run
         return
@@ -123,6 +143,7 @@ def open_run(
             with atomic(path / START, force=True) as partial:
                 write(partial, job.start)
         write_run_config(path, run.settings)
+        copy.publish()
         machine.wait()
         logger.info("%s", run)
         yield run
@@ -157,7 +178,7 @@ def _checked(path: Path, job: Job, machine: Machine, old: RunConfig | None, prog
     settings = RunConfig(
         job.backend,
         recipe,
-        data=data if not Path(data).exists() else str(Path(data).resolve()),
+        data=data if not as_path(data).exists() else str(as_path(data).resolve()),
         training=training.names,
         validation=validation.names,
         digest=digest,
@@ -193,10 +214,23 @@ def _parted(source: Dataset, recipe: TrainConfig, progress: Progress) -> tuple[D
         if names and others and names != others:
             raise DataError(f"{other}: its classes are {some(others)}, those to train on {some(names)}")
         return source, validation, sha256(f"{source.digest()} {validation.digest()}".encode()).hexdigest()
-    training, validation = split(source, recipe.validation, recipe.split)
+    training, validation = _split(source, recipe)
     if not len(validation) and recipe.schedule.schedule == "plateau":
         raise ConfigError("schedule plateau: falls by the validation's loss, and --validation 0 leaves none")
     return training, validation, source.digest()
+
+
+def _split(source: Dataset, recipe: TrainConfig) -> tuple[Dataset, Dataset]:
+    """The pictures to train on, and those to validate on."""
+    if source.aside is None:
+        return split(source, recipe.validation, recipe.split)
+    if (recipe.validation, recipe.split) != (TrainConfig.validation, UNGROUPED):
+        raise ConfigError(
+            f"{len(source.aside)} of the pictures were put aside for validation when they were packed; leave out "
+            "--validation, --folds and --groups, or pack the data without them"
+        )
+    chosen = set(source.aside)
+    return source.subset([n for n in range(len(source)) if n not in chosen]), source.subset(source.aside)
 
 
 def _check_folder(path: Path, *, resume: bool) -> RunConfig | None:
@@ -237,7 +271,8 @@ def _check_sizes(data: str, config: Description, validation: Dataset) -> None:
     """Raise DataError where pictures are none that the network can be validated on."""
     named = list(zip(validation.names, validation.sizes, strict=True))
     if isinstance(config, Graph):
-        whys = {name: why for name, size in named if (why := refusal(config, size))}
+        refused = {size: refusal(config, size) for size in set(validation.sizes)}
+        whys = {name: why for name, size in named if (why := refused[size])}
         if whys:
             why = next(iter(whys.values()))
             raise DataError(f"{data}: not to be validated on, for {why}: {some(whys)}")

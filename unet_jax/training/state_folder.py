@@ -22,6 +22,9 @@ from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, digest, is_
 from unet_core.device_errors import of_device
 from unet_core.errors import CheckpointError, RunError, first_line, some
 from unet_core.files import reserve
+from unet_core.objects import listed
+from unet_core.paths import URLPath
+from unet_core.staging import COMMITTED, locally
 from unet_core.training.train_config import TrainConfig
 from unet_jax import checkpoint as orbax
 from unet_jax.arrays import read_arrays, reason
@@ -53,7 +56,7 @@ class States:
             (np.ndarray, numpy_handler), (jax.Array, ocp.type_handlers.ArrayHandler())
         )
         self._manager = ocp.CheckpointManager(
-            self.folder,
+            str(self.folder),
             item_handlers={
                 "state": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
                 "training": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
@@ -76,11 +79,14 @@ class States:
             RunError: it could not be written.
         """
         if error is None:
-            self._settle()
+            self.settle()
         self._close()
 
     def steps(self) -> list[int]:
         """Of the states that are there, the earliest first."""
+        if isinstance(self.folder, URLPath):  # what Orbax lists may be what it has seen before
+            names = [name.split("/") for name in listed(str(self.folder))]
+            return sorted(int(step) for step, *rest in names if rest == [COMMITTED] and step.isdecimal())
         self._manager.reload()
         return sorted(self._manager.all_steps())
 
@@ -95,7 +101,7 @@ class States:
         Raises:
             RunError: the last one, or this one, cannot be written; the earlier ones are as they were.
         """
-        self._settle()
+        self.settle()
         size = sum(value.nbytes for value in (*model.tensors.values(), *training.values()))
         try:
             reserve(self.folder / str(step), size * 5 // 4 + SPARE)
@@ -178,7 +184,7 @@ class States:
         )
         self._last = step
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Wait for what is being written; Orbax itself says that all is well once it has reported an error."""
         if self._last is None:
             return
@@ -193,8 +199,9 @@ class States:
 
     def _unwritten(self, step: int, error: Exception | None) -> RunError:
         self._last = None
-        for left in self.folder.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(left, ignore_errors=True)
+        if not isinstance(self.folder, URLPath):
+            for left in self.folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(left, ignore_errors=True)
         why = reason(error) if error else "Orbax does not say why"
         return RunError(f"{self.folder / str(step)}: not saved: {why}. Earlier states are sound")
 
@@ -202,6 +209,7 @@ class States:
         self._manager.close()
 
 
+@locally
 def training_item(path: Path, step: int) -> Arrays:
     """The item `training` of a state of this step, held against its digests.
 

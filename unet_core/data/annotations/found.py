@@ -11,6 +11,7 @@ from unet_core.data.annotations.label_studio import read_label_studio
 from unet_core.data.annotations.regions import Regions
 from unet_core.data.formats.files import bare
 from unet_core.errors import DataError, reason, shown, some
+from unet_core.paths import as_path
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,13 @@ def annotation_file(path: Path, named: str | None) -> Path | None:
         DataError: there are several, or there is none of this name.
     """
     if named is not None:
-        if not Path(named).is_file():
+        if not as_path(named).is_file():
             raise DataError(f"{shown(named)}: no such file of annotations")
-        return Path(named)
+        return as_path(named)
     if not path.is_dir() or (path / "masks").is_dir():
         return None
-    found = sorted(file for folder in (path, path / "annotations") for file in folder.glob("*.json"))
+    folders = [folder for folder in (path, path / "annotations") if folder.is_dir()]
+    found = sorted(file for folder in folders for file in folder.iterdir() if file.suffix == ".json")
     if len(found) > 1:
         names = some(file.relative_to(path).as_posix() for file in found)
         raise DataError(f"{shown(path)}: has several files of annotations ({names}); name one (--annotations)")

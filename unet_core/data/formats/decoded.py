@@ -3,6 +3,7 @@
 import os
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -12,6 +13,21 @@ from unet_core.errors import DataError
 
 MOST_PIXELS = 178_956_970
 """Above this Pillow too takes a picture for a decompression bomb."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A picture's file that lies in another file."""
+
+    place: str
+    """Where, for messages."""
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.place
+
+
+PictureFile = str | Path | Stored
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The formats of pictures and masks: which one a file is of, its size and slices by its header, and its samples."""
 
 import functools
+import io
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -8,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from unet_core.data.formats.decoded import Decoded
+from unet_core import objects
+from unet_core.data.formats.decoded import Decoded, PictureFile, Stored
 from unet_core.data.formats.reading import AS_STORED, Pages, Pictures
 from unet_core.data.formats.stack import NOWHERE, Grid, Kept, Stack
 from unet_core.errors import DataError, MissingFrameworkError, first_line, reason, shown
+from unet_core.paths import URLPath, as_path, is_url
 
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".npy", ".npz"),
@@ -55,6 +58,9 @@ def data_files(path: Path, *, but: Path | None = None) -> Iterator[Path]:
     Raises:
         DataError: a folder cannot be listed.
     """
+    if isinstance(path, URLPath):
+        yield from (path / name for name in sorted(objects.listed(str(path))) if is_data(name.rpartition("/")[2]))
+        return
     waiting = [path]
     while waiting:
         folder = waiting.pop()
@@ -70,7 +76,7 @@ def data_files(path: Path, *, but: Path | None = None) -> Iterator[Path]:
                 yield entry
 
 
-def extent(path: str | Path, how: Pictures = AS_STORED) -> Extent:
+def extent(path: PictureFile, how: Pictures = AS_STORED) -> Extent:
     """How large a file is and how many slices it has, without decoding any.
 
     Raises:
@@ -88,7 +94,7 @@ def extent(path: str | Path, how: Pictures = AS_STORED) -> Extent:
         return Extent(stack.size(how.axis), stack.count(how.axis), are, stack.grid)
 
 
-def decode(path: str | Path, how: Pictures = AS_STORED, at: int | None = None, *, channels: bool = True) -> Decoded:
+def decode(path: PictureFile, how: Pictures = AS_STORED, at: int | None = None, *, channels: bool = True) -> Decoded:
     """The samples of a picture, or of the slice `at` of a volume. The caller names the file in errors (`naming`).
 
     Args:
@@ -97,11 +103,10 @@ def decode(path: str | Path, how: Pictures = AS_STORED, at: int | None = None, *
         at: the slice's number; None: the file is one picture, of which pages are channels unless they are slices.
         channels: whether several pages may be channels, which those of a mask never are.
     """
+    key = (_version(path), how.pages)
+    if at is not None and (kept := _volumes.find(key, how.axis, at)) is not None:
+        return kept
     with _opened(path) as file:
-        status = os.fstat(file.fileno())
-        key = (os.path.abspath(path), status.st_size, status.st_mtime_ns, how.pages)
-        if at is not None and (kept := _volumes.find(key, how.axis, at)) is not None:
-            return kept
         form = _format(file, how)
         if isinstance(form, _Plain):
             if at is not None:
@@ -123,8 +128,16 @@ def decode(path: str | Path, how: Pictures = AS_STORED, at: int | None = None, *
         return stack.as_channels()
 
 
+def _version(path: PictureFile) -> object:
+    """What is another one for another file, or once it has changed; an object of a bucket is as it was found first."""
+    if isinstance(path, Stored) or is_url(path):
+        return path
+    status = os.stat(path)
+    return os.path.abspath(path), status.st_size, status.st_mtime_ns
+
+
 @contextmanager
-def naming(path: str | Path) -> Iterator[None]:
+def naming(path: PictureFile) -> Iterator[None]:
     """Whatever a decoder says of a damaged file becomes one line that begins with the file's name."""
     try:
         yield
@@ -136,7 +149,7 @@ def naming(path: str | Path) -> Iterator[None]:
     except MemoryError as error:
         raise DataError(f"{shown(path)}: does not fit into memory; cut it into tiles") from error
     except OSError as error:
-        why = error.strerror.lower() if error.strerror else first_line(error)
+        why = reason(error) if error.strerror else first_line(error)
         raise DataError(f"{shown(path)}: cannot be read: {why}") from error
     except Exception as error:  # decoders meet damage with errors of all kinds: struct.error, KeyError, SyntaxError
         why = first_line(error) if str(error)[4:] else f"{type(error).__name__} {error}"
@@ -144,7 +157,14 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[BinaryIO]:
+def _opened(path: PictureFile) -> Iterator[BinaryIO]:
+    path = path if isinstance(path, Stored) else as_path(path)
+    if isinstance(path, Stored | URLPath):
+        content = path.content if isinstance(path, Stored) else path.read_bytes()
+        if not content:
+            raise DataError("is empty")
+        yield io.BytesIO(content)
+        return
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for a writer
         raise DataError(f"is {'a directory' if stat.S_ISDIR(status.st_mode) else 'a special file'}, no picture")
