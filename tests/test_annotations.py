@@ -291,6 +291,9 @@ def test_what_label_studio_has_besides_is_refused_or_left_out(tmp_path):
     told[1]["annotations"] = [{"result": [region("brushlabels", "Cell", rle=[300, "x"])]}]
     written()
     refused(path, "region r1: a brush's run lengths that are no bytes")
+    told[1]["annotations"] = [{"result": [region("brushlabels", "Cell", rle=None)]}]
+    written()
+    refused(path, "region r1: its run lengths are no list")
     told[1]["data"] = {"image": "http://there/y.png"}
     written()
     refused(path, r"the picture of task 1 \(http://there/y\.png\) is not there")

@@ -398,9 +398,10 @@ def test_a_fold_is_validated_on(cells, tmp_path, capsys):
     assert "started with another --validation-fold" in message
 
 
-def test_the_built_in_pictures_take_no_options_on_masks(tmp_path, capsys):
-    given = ["train", "--backend", "torch", "--data", "synthetic", "--out", tmp_path / "run", "--ignore", "255"]
-    assert "the options on pictures and masks are for a data folder" in refused(given, capsys)
+@pytest.mark.parametrize(("kind", "option"), [("masks", ["--ignore", "255"]), ("pictures", ["--window", "0", "9"])])
+def test_the_built_in_pictures_take_no_options_on_files(tmp_path, capsys, kind, option):
+    given = ["train", "--backend", "torch", "--data", "synthetic", "--out", tmp_path / "run", *option]
+    assert f"the options on {kind} are for a data folder" in refused(given, capsys)
 
 
 def test_eval_refuses_masks_of_other_classes(run, cells, tmp_path, capsys):

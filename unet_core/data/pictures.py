@@ -213,7 +213,10 @@ def _unsigned(samples: np.ndarray) -> np.ndarray:
 def _whole(samples: np.ndarray) -> np.ndarray:
     if not np.isfinite(samples).all() or (samples != np.rint(samples)).any():
         raise DataError("is a mask of fractions; save the number of each pixel's class")
-    return samples.astype(np.int64)
+    low, high = float(samples.min()), float(samples.max())
+    if low < 0 or high > 65535:
+        raise DataError(f"holds numbers from {low:g} to {high:g}, which do not fit 16 bits; save it as uint16")
+    return samples.astype(np.uint16)
 
 
 def _black_or_white(raster: Decoded) -> np.ndarray:

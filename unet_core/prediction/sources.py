@@ -4,9 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unet_core import objects
 from unet_core.data.formats.files import SUFFIXES, Extent, bare, data_files, extent
 from unet_core.data.formats.reading import Pictures
 from unet_core.errors import DataError, shown, some
+from unet_core.paths import URLPath
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,11 @@ def check_targets(sources: Sequence[tuple[Source, Extent]], out: Path, wanted: W
             if target in targets:
                 raise DataError(f"{source.path} and {targets[target]}: both would be written to {target}; rename one")
             targets[target] = source.path
-    there = [target for target in targets if target.exists()]
+    if isinstance(out, URLPath):  # which is asked once for all
+        written = {out / name for name in objects.listed(str(out))}
+        there = [target for target in targets if target in written]
+    else:
+        there = [target for target in targets if target.exists()]
     if there and not force:
         raise DataError(f"{some(there, most=3)}: there already; name another --out, or --force to replace")
     lost = {source.path.resolve() for source, _ in sources} & {target.resolve() for target in there}

@@ -171,7 +171,8 @@ def _checked(path: Path, job: Job, machine: Machine, old: RunConfig | None, prog
         progress=progress,
     )
     if isinstance(source, Synthetic) and (recipe.masks, recipe.pictures) != (AS_FOUND, AS_STORED):
-        raise DataError(f"{data}: is as it is; the options on pictures and masks are for a data folder")
+        kind = "masks" if recipe.masks != AS_FOUND else "pictures"
+        raise DataError(f"{data}: its {kind} are as they are; the options on {kind} are for a data folder")
     for line in () if machine.rank else source.remarks:
         logger.info("%s", line)
     training, validation, digest = _parted(source, recipe, progress)

@@ -65,6 +65,8 @@ def _region(one: dict[str, Any], known: Annotated) -> Region:
         raise DataError(f"{title}: was drawn on a turned picture; save the picture as it is seen")
     label = known.classes.index(_label(one))
     if one["type"] == "brushlabels":
+        if not isinstance(value["rle"], list):
+            raise DataError(f"{title}: its run lengths are no list; export it as JSON again")
         return Region(label, title, brush=value["rle"])
     height, width = one["original_height"], one["original_width"]
     corners = [part for x, y in value["points"] for part in (x * width / 100, y * height / 100)]

@@ -26,7 +26,7 @@ def dicom_stack(file: BinaryIO) -> Stack:
         MissingFrameworkError: pydicom is not installed.
     """
     try:
-        from pydicom import dcmread
+        from pydicom import config, dcmread
         from pydicom.pixels.utils import pixel_array
     except ModuleNotFoundError as missing:
         raise MissingFrameworkError(
@@ -35,6 +35,7 @@ def dicom_stack(file: BinaryIO) -> Stack:
     if _DEFLATED in file.read(1024):
         raise DataError("is a deflated DICOM, which is not read; save it in another transfer syntax")
     file.seek(0)
+    config.settings.reading_validation_mode = config.IGNORE  # texts that break the standard's rules are no pixels
     found = dcmread(file, stop_before_pixels=True)
     height, width, samples = (int(found.get(name, 0)) for name in ("Rows", "Columns", "SamplesPerPixel"))
     frames, bits = int(found.get("NumberOfFrames") or 1), int(found.get("BitsAllocated", 0))
