@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Iterator
 
+from unet_core.staging import spoken
+
 PACKAGES = ("conversion", "unet_core", "unet_jax", "unet_torch")
 """Their loggers have something to say to a person who waits."""
 
@@ -20,7 +22,7 @@ def say(line: str) -> None:
 
 class _Printer(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+        say(spoken(record.getMessage()))
 
 
 @contextlib.contextmanager
