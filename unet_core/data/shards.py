@@ -172,6 +172,9 @@ def open_packed(
     if masks.mask_suffix != manifest.masks.mask_suffix:
         raise DataError(f"--mask-suffix {masks.mask_suffix}: the pairs of {path} were matched when they were packed")
     told = told_classes(values, coloured, masks)
+    table = told if masks.colors == packed_masks(path, manifest).colors else None
+    if table and table.names and (table.values, table.names) != (manifest.classes.values, manifest.classes.names):
+        raise DataError(f"{shown(masks.colors)}: is not what was packed; restore it, or pack the data anew")
     states = _states(path, columns, colours_to_read(told))
     names = words_of(columns["names"])
     found = dict(zip(names, states, strict=True))
