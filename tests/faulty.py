@@ -30,7 +30,7 @@ def proxy(store: str, fault: Callable[[int], str | None]) -> Iterator[str]:
                 kind = fault(count[0])
                 count[0] += 1
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if kind in ("503", "429"):
+            if kind is not None and kind.isdecimal():
                 self.send_response(int(kind))
                 self.send_header("Content-Length", "0")
                 self.end_headers()

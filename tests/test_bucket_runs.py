@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from conversion.runs import read_run
 from conversion.training import train
 from tests.conftest import mostly_torch
 from unet_cli.main import main
@@ -76,6 +77,25 @@ def test_a_run_in_a_bucket_goes_on_as_one_here(run, backend, cells, tmp_path):
     trained(str(run), backend, cells, resume=True)
     assert lines(run)[: len(begun)] == begun
     assert without_times(lines(run)) == without_times(lines(tmp_path / "whole"))
+
+
+@mostly_torch
+def test_what_is_said_of_a_run_speaks_of_its_address(run, backend, cells, capsys):
+    command = ["train", "--backend", backend, "--data", str(cells), "--out", str(run), "--profile", "1"]
+    given = ["--steps", "5", "--batch", "2", "--crop", "16", "--features", "4", "8"]
+    assert main([*command, *given]) == 0
+    assert f"the profile of updates 4 to 4 is in {run}/profile" in capsys.readouterr().out
+    assert any(run.joinpath("profile").iterdir())
+
+
+def test_a_run_is_read_beside_what_is_left_of_a_state(run, cells):
+    pytest.importorskip("torch")
+    trained(str(run), "torch", cells, until=4)
+    objects.write(str(run / "states" / "6" / UNFINISHED), b"")
+    objects.write(str(run / "states" / "6" / "state" / "x"), b"")
+    assert read_run(run).state.step == 4
+    trained(str(run), "torch", cells, resume=True)
+    assert not any(name.startswith("states/6/") for name in objects.listed(str(run)))
 
 
 @pytest.mark.slow
@@ -168,6 +188,7 @@ def test_two_processes_do_not_train_in_one_folder(run, monkeypatch):
     monkeypatch.setattr(lease, "_is_dead", lambda _: False)
     monkeypatch.setattr(lease, "_BEAT", 0.05)
     monkeypatch.setattr(lease, "_LOOK", 0.2)
+    objects.write(str(run / "config.json"), b"{}")
     with Lease(run) as first:
         with pytest.raises(RunError, match=f"{run}: another process trains here"), Lease(run):
             pass
@@ -181,6 +202,7 @@ def test_the_lock_of_a_dead_process_is_taken_over_and_a_living_one_sees_it(run, 
     for name, seconds in (("_BEAT", 100), ("_LOOK", 0.05), ("_SILENCE", 0.2)):
         monkeypatch.setattr(lease, name, seconds)
     monkeypatch.setattr(lease, "_is_dead", lambda _: False)
+    objects.write(str(run / "config.json"), b"{}")
     with Lease(run) as silent:
         with Lease(run) as other:
             other.check()
@@ -188,6 +210,12 @@ def test_the_lock_of_a_dead_process_is_taken_over_and_a_living_one_sees_it(run, 
                 silent.check()
         assert json.loads((run / ".lock.2").read_bytes())["released"]
     assert locks_in(run) == [2]
+
+
+def test_a_run_that_is_never_begun_leaves_no_lock(run):
+    with Lease(run):
+        assert locks_in(run) == [1]
+    assert objects.listed(str(run)) == {}
 
 
 def test_of_two_that_take_over_one_wins(run):

@@ -7,7 +7,7 @@ import pytest
 
 import conversion
 from conversion.inference import open_network
-from tests.conftest import TINY, batch, trained_tensors
+from tests.conftest import TINY, batch, few, trained_tensors
 from unet_cli.main import main
 from unet_core import objects
 from unet_core.checkpoints.checkpoint import Checkpoint
@@ -67,6 +67,7 @@ def test_checkpoints_go_to_buckets_and_back(bucket, source, name):
     conversion.convert(str(source), str(there), verify=False, force=True)
 
 
+@pytest.mark.parametrize("bucket", ["gs"], indirect=True)
 def test_frameworks_load_and_save_in_buckets(bucket):
     torch, jax = pytest.importorskip("torch"), pytest.importorskip("jax")
     import unet_jax
@@ -101,6 +102,7 @@ def test_a_certificate_in_a_bucket_holds_and_finds_what_was_changed(bucket, sour
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.parametrize("bucket", few(KINDS, "gs"), indirect=True)
 def test_predictions_of_pictures_in_a_bucket_are_those_of_pictures_here(bucket, source, cells, tmp_path):
     pytest.importorskip("torch")
     put(source, bucket / "own.safetensors")

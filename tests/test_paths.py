@@ -59,7 +59,7 @@ def test_a_file_address_is_a_path_of_this_machine():
     assert not is_url("file:///tmp/x.pt")
 
 
-@pytest.mark.parametrize("typed", ["gs://", "gs:///", "gs://b/../c", "zip://a.pt::gs://b/c.zip"])
+@pytest.mark.parametrize("typed", ["gs://", "gs:///", "gs:///b/c", "gs://b/../c", "zip://a.pt::gs://b/c.zip"])
 def test_what_is_no_address_of_an_object_is_refused(typed):
     with pytest.raises(StorageError, match="is no address of an object"):
         as_path(typed)

@@ -202,6 +202,8 @@ def test_colours_come_along(tmp_path):
     found = open_packed(tmp_path / "set")
     assert (found.classes, found.names) == (expected.classes, expected.names)
     assert same(found, expected)
+    (tmp_path / "set/colors.csv").write_text("ground,0,0,0\ntree,200,0,0\nroad,#00c800\n")
+    refused(tmp_path / "set", r"set/colors\.csv: is not what was packed; restore it")
     again = open_packed(tmp_path / "found", values=expected.values, coloured=True)
     assert same(again, expected)
     with pytest.raises(DataError, match="its masks were packed by their colours; pack the data anew"):

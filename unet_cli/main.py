@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     _keep_programs()
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax's and grain's notes to their own developers
+    logging.getLogger("google.auth").setLevel(logging.ERROR)  # each way of logging in that it has tried
     sys.stdout, sys.stderr = sys.stdout or nowhere(), sys.stderr or nowhere()  # where the shell has closed them
     try:
         code = _ran(sys.argv[1:] if arguments is None else arguments)

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
+from unet_core.staging import spoken
+
 PACKAGES = ("conversion", "unet_core", "unet_jax", "unet_torch")
 """Their loggers have something to say to a person who waits."""
 
@@ -26,7 +28,7 @@ def say(line: str) -> None:
 
 class _Printer(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+        say(spoken(record.getMessage()))
 
 
 @contextlib.contextmanager

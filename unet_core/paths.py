@@ -104,7 +104,7 @@ def as_path(typed: str | os.PathLike[str]) -> Path:
     scheme, _, rest = text.partition("://")
     if scheme.lower() == "file":
         return Path("/" + rest.lstrip("/"))
-    if "::" in text or not rest.strip("/") or ".." in rest.split("/"):
+    if "::" in text or not rest or rest.startswith("/") or ".." in rest.split("/"):
         raise StorageError(errno.EINVAL, "is no address of an object; give it as gs://bucket/name", shown(text))
     return URLPath(f"{scheme.lower()}://{rest}")
 

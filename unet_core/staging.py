@@ -25,6 +25,9 @@ from unet_core.paths import URLPath
 
 logger = logging.getLogger(__name__)
 
+_SPOKEN: dict[str, str] = {}
+"""The addresses of what is here for a while, by the paths."""
+
 _More = ParamSpec("_More")
 _Read = TypeVar("_Read")
 
@@ -58,20 +61,34 @@ def at_hand(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> Itera
     if not isinstance(path, URLPath):
         yield path
         return
-    with _HELD.copy_of(path, wanted) as local, speaking_of(path, local):
-        yield local
+    with _HELD.copy_of(path, wanted) as local:
+        if str(local) in _SPOKEN:  # with the folder that it is in
+            yield local
+            return
+        with speaking_of(path, local):
+            yield local
 
 
 @contextmanager
 def speaking_of(url: URLPath, local: Path) -> Iterator[None]:
-    """Let errors speak of an address, not of what is here for it."""
+    """Let errors, and what is `spoken`, speak of an address, not of what is here for it."""
+    _SPOKEN[str(local)] = str(url)
     try:
         yield
     except Exception as error:
-        error.args = tuple(part.replace(str(local), str(url)) if isinstance(part, str) else part for part in error.args)
+        error.args = tuple(spoken(part) if isinstance(part, str) else part for part in error.args)
         if isinstance(error, OSError) and isinstance(error.filename, str):
-            error.filename = error.filename.replace(str(local), str(url))
+            error.filename = spoken(error.filename)
         raise
+    finally:
+        del _SPOKEN[str(local)]
+
+
+def spoken(text: str) -> str:
+    """A line for people, with addresses in place of what is here for them."""
+    for local, url in tuple(_SPOKEN.items()):
+        text = text.replace(local, url)
+    return text
 
 
 def locally(read: Callable[Concatenate[Path, _More], _Read], /) -> Callable[Concatenate[Path, _More], _Read]:
@@ -85,20 +102,28 @@ def locally(read: Callable[Concatenate[Path, _More], _Read], /) -> Callable[Conc
     return reading
 
 
-def check_whole(path: URLPath, names: Iterable[str]) -> None:
-    """Raise CheckpointError where the objects below a folder say that its writing has not come to its end."""
-    there = set(names)
-    for name in there:
-        folder, _, last = name.rpartition("/")
-        if last == UNFINISHED:
-            raise CheckpointError(
-                f"{path}: is being written, or its writing was cut off; write it again with --force, or remove it"
-            )
-        if last == _ORBAX and f"{folder}/{COMMITTED}".lstrip("/") not in there:
-            raise CheckpointError(
-                f"{path}: has no {COMMITTED}, which is written last: its writing was cut off; if you have copied all "
-                "of it there yourself, add an empty object of that name"
-            )
+def whole(url: URLPath, entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Of the objects below a folder, those that are in no folder whose writing has not come to its end.
+
+    Raises:
+        CheckpointError: the folder itself is such a one.
+    """
+    half = {name.rpartition("/")[0] for name in entries if name.rpartition("/")[2] == UNFINISHED}
+    if "" in half:
+        raise CheckpointError(
+            f"{url}: is being written, or its writing was cut off; write it again with --force, or remove it"
+        )
+    half |= {
+        folder
+        for folder, _, last in (name.rpartition("/") for name in entries)
+        if last == _ORBAX and f"{folder}/{COMMITTED}".lstrip("/") not in entries
+    }
+    if "" in half:
+        raise CheckpointError(
+            f"{url}: has no {COMMITTED}, which is written last: its writing was cut off; if you have copied all "
+            "of it there yourself, add an empty object of that name"
+        )
+    return {name: about for name, about in entries.items() if not any(name.startswith(f"{one}/") for one in half)}
 
 
 def put(local: Path, url: URLPath) -> None:
@@ -197,7 +222,7 @@ def _fetched(url: URLPath, local: Path, wanted: Callable[[str], bool]) -> Path:
         entries = {"": entries[""]}
     if not entries:
         raise CheckpointError(f"{url}: no such object, or no such bucket")
-    check_whole(url, entries)
+    entries = whole(url, entries)
     fetch(url, local, {name: entry for name, entry in entries.items() if _is_kept(name, entry) and wanted(name)})
     return local
 

@@ -62,7 +62,7 @@ class Manifest:
 
 def is_packed(path: Path) -> bool:
     """Whether this is a packed set, whole or damaged, and no data folder that has a manifest of its own."""
-    return (path / MANIFEST).is_file() and not (path / "images").is_dir()
+    return any((path / name).is_file() for name in (MANIFEST, PAIRS)) and not (path / "images").is_dir()
 
 
 def is_replaceable(path: Path) -> bool:
@@ -95,6 +95,10 @@ def read_manifest(path: Path) -> Manifest:
         if fields.pop("sha256", None) != _digest(fields):
             raise ValueError("it does not hold what was written")
         manifest: Manifest = decoded(Manifest, fields)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{shown(file)}: is missing: the set is not whole; restore it, or pack the data anew"
+        ) from error
     except OSError as error:
         raise DataError(of_system(error)) from error
     except (ValueError, RecursionError) as error:

@@ -185,6 +185,9 @@ def open_packed(
     if pictures != manifest.pictures:
         raise DataError(f"{shown(path)}: its pictures were packed with other options; pack the data anew, with these")
     told = told_classes(values, coloured, masks)
+    table = told if masks.colors == packed_masks(path, manifest).colors else None
+    if table and table.names and (table.values, table.names) != (manifest.classes.values, manifest.classes.names):
+        raise DataError(f"{shown(masks.colors)}: is not what was packed; restore it, or pack the data anew")
     states = _states(path, columns, Way(colours_to_read(told), pictures))
     names = words_of(columns["names"])
     found = dict(zip(names, states, strict=True))

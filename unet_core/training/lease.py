@@ -66,7 +66,10 @@ class Lease:
         self._renewing.join()
         with contextlib.suppress(StorageError, OSError, RunError):  # others wait for its silence then
             self.check()
-            objects.write(self._name(self._number), self._content(released=True))
+            if all(name.startswith(_NAME) for name in objects.listed(str(self._url))):  # the run was never begun
+                objects.remove(self._name(self._number))
+            else:
+                objects.write(self._name(self._number), self._content(released=True))
 
     def check(self) -> None:
         """Raise RunError where another process has taken the folder over."""

@@ -30,7 +30,7 @@ from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.graph.family import graph_of
 from unet_core.graph.summary import operations
-from unet_core.paths import URLPath
+from unet_core.paths import URLPath, is_url
 from unet_core.training.lease import check_free
 from unet_core.training.train_config import TrainConfig
 
@@ -191,6 +191,7 @@ class Run:
             accumulate=recipe.accumulate,
             start=start,
             share=share,
+            threads=32 if is_url(self.settings.data) else 8,
         )
 
 

@@ -13,9 +13,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from unet_core import objects
-from unet_core.errors import CheckpointError, RunError, StorageError
+from unet_core.errors import RunError, StorageError
 from unet_core.paths import URLPath
-from unet_core.staging import check_whole, fetch, put, put_files, remove_tree, speaking_of
+from unet_core.staging import COMMITTED, fetch, put, put_files, remove_tree, speaking_of, whole
 from unet_core.training.lease import Lease
 from unet_core.training.run import BOARD, CONFIG, PROFILE, STATES
 
@@ -77,17 +77,14 @@ class BucketCopy(WorkingCopy):
     def fetch(self) -> None:
         """Fetch what a training goes on from. What was left of a state that was being written is removed."""
         entries = objects.listed(str(self._url))
-        wanted = {name: entry for name, entry in entries.items() if _is_kept(name) and not self._is_divided(name)}
-        tops = {top: [name for name in wanted if _top(name) == top] for top in map(_top, wanted) if top}
-        for top, names in tops.items():
-            try:
-                check_whole(self._url / top, [name.removeprefix(f"{top}/") for name in names])
-            except CheckpointError:
-                wanted = {name: entry for name, entry in wanted.items() if name not in names}
-                if self._lease is not None:
-                    remove_tree(self._url, names)
-        if wanted:
-            fetch(self._url, self.path, wanted)
+        run = {name: entry for name, entry in entries.items() if _is_kept(name)}
+        kept = whole(self._url, run)
+        kept = {name: entry for name, entry in kept.items() if _top(name) in ("", name) or _mark(name) in kept}
+        if self._lease is not None:
+            remove_tree(self._url, run.keys() - kept.keys())
+        kept = {name: entry for name, entry in kept.items() if not self._is_divided(name)}
+        if kept:
+            fetch(self._url, self.path, kept)
         self._put = self._files()
 
     def publish(self, settle: Callable[[], None] = lambda: None, *, every: float = 0) -> None:
@@ -168,6 +165,11 @@ def working_copy(path: Path, *, writes: bool, divided: bool = False) -> Iterator
 def _is_kept(name: str) -> bool:
     """Whether a training that goes on needs it."""
     return not name.startswith((".", f"{BOARD}/", f"{PROFILE}/"))
+
+
+def _mark(name: str) -> str:
+    """Of a file of a state that is a folder, the last object of that."""
+    return f"{_top(name)}/{COMMITTED}"
 
 
 def _top(name: str) -> str:
