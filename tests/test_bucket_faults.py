@@ -78,6 +78,7 @@ def tried(bucket, name, folder):
     """Write a file and a directory to a bucket and read them back: what came back."""
     file, tree = folder / "file", folder / "tree"
     tree.mkdir()
+    (tree / "line").write_bytes(b"a\r\nb\r")
     file.write_bytes(random.Random(0).randbytes(300_000))
     for number in range(4):
         (tree / f"{number}").write_bytes(bytes([number]) * 1000)
