@@ -84,11 +84,8 @@ def check_targets(sources: Sequence[tuple[Source, Extent]], out: Path, wanted: W
             if target in targets:
                 raise DataError(f"{source.path} and {targets[target]}: both would be written to {target}; rename one")
             targets[target] = source.path
-    if isinstance(out, URLPath):  # which is asked once for all
-        written = {out / name for name in objects.listed(str(out))}
-        there = [target for target in targets if target in written]
-    else:
-        there = [target for target in targets if target.exists()]
+    written = {out / name for name in objects.listed(str(out))} if isinstance(out, URLPath) else None  # asked once
+    there = [target for target in targets if (target.exists() if written is None else target in written)]
     if there and not force:
         raise DataError(f"{some(there, most=3)}: there already; name another --out, or --force to replace")
     lost = {source.path.resolve() for source, _ in sources} & {target.resolve() for target in there}
