@@ -1,5 +1,6 @@
 """The commands and their arguments. Each one's fields are its command line, each docstring its help."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,6 +13,7 @@ from unet_core.errors import CheckpointError, UNetError, printable
 
 if TYPE_CHECKING:
     from conversion.proof.proof import Proof
+    from conversion.survey import Survey
 
     Dialect = str
 else:
@@ -24,6 +26,9 @@ class Inspect(SourceOptions):
 
     Of a network that was read from code, or that --module names, also its operations: what each answers at a size
     (--size), its parameters, and the work that it makes.
+
+    Of a file that opens and is no network that it knows, and of one of more than 1 GB, what is in it, by its headers
+    alone, and what to type next.
 
     Exit code 1 where no network runs on its values (NaN, a negative variance).
 
@@ -46,18 +51,36 @@ class Inspect(SourceOptions):
     def run(self) -> int:
         """Print what `conversion.inspect` finds; 1 where the checkpoint cannot be used."""
         from conversion.inspection import draft_names, inspect
+        from conversion.survey import is_large, survey
         from unet_cli.inspection import print_inspection
 
         if self.draft is not None:
             count, sure = draft_names(self.checkpoint, self.draft, hints=self.hints(self.dialect))
             print(f"{self.draft}: {count} tensors of the module, {sure} of them found by shape in the only way")
             return 0
-        found = inspect(self.checkpoint, hints=self.hints(self.dialect))
+        hints = self.hints(self.dialect)
+        if self.module is None and self.example is None and is_large(self.checkpoint):
+            self._print_survey(survey(self.checkpoint, hints=hints))
+            return 0
+        try:
+            found = inspect(self.checkpoint, hints=hints)
+        except CheckpointError as error:
+            with contextlib.suppress(UNetError):
+                self._print_survey(survey(self.checkpoint, hints=hints, problem=str(error)))
+            raise
         if self.json:
             print(found.to_json())
         else:
             print_inspection(found)
         return 0 if found.sound else 1
+
+    def _print_survey(self, found: "Survey") -> None:
+        from unet_cli.inspection import print_survey
+
+        if self.json:
+            print(found.to_json())
+        else:
+            print_survey(found)
 
 
 @dataclass(frozen=True, kw_only=True)
