@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from unet_cli.options import SourceOptions, option, parse_size
+from unet_cli.options import SourceOptions, option, parse_bytes, parse_size
 from unet_core.checkpoints.dialects import NAMES
 from unet_core.errors import CheckpointError, UNetError, printable
 
@@ -38,7 +38,7 @@ class Inspect(SourceOptions):
     """
 
     checkpoint: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="CKPT")]]
-    """A .pt, .pth or .safetensors file, or an Orbax directory."""
+    """A file or folder of any kind that holds tensors."""
     dialect: Annotated[Dialect | None, option("NAME")] = None
     """Whose names the tensors have: own, milesial, milesial-2019, mateuszbuda or generic; by default this is
     recognised."""
@@ -87,10 +87,11 @@ class Inspect(SourceOptions):
 class Convert(SourceOptions):
     """Convert a checkpoint, prove that it is the same network, and only then give it its name.
 
-    The kinds go by suffix: .pt, .pth, .safetensors, or none for an Orbax directory. SRC may come from any project: name
-    its code (--module), or what that answered (--example), and the network is the one that was run. Without them, the
-    names of the tensors may be those of a known project; its dialect then stays known, so that --dialect brings the
-    network back into it. The last line says by what the network is known.
+    The kinds go by suffix: .pt, .pth, .safetensors, .npz, .dcp (a folder of torch.distributed.checkpoint), or none for
+    an Orbax directory. SRC may be of further kinds, which are told by their content, and come from any project: name its
+    code (--module), or what that answered (--example), and the network is the one that was run. Without them, the names
+    of the tensors may be those of a known project; its dialect then stays known, so that --dialect brings the network
+    back into it. The last line says by what the network is known.
 
     With --to, SRC is the folder of a training run: all of it is carried over to the other framework, in which unet
     train --resume goes on. Or SRC is what a PyTorch script saved (a .pt with model and optimizer) and DST an Orbax
@@ -116,6 +117,8 @@ class Convert(SourceOptions):
     mateuszbuda or generic. An Orbax directory has names of its own: where DST is one, whose names SRC has."""
     source_dialect: Annotated[Dialect | None, option("NAME")] = None
     """Whose names the tensors of SRC have; by default this is recognised."""
+    shard_size: Annotated[str | None, option("SIZE")] = None
+    """Write DST as a folder of .safetensors files of at most this size (500MB, 2GB) and their index."""
     force: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace DST where it exists."""
     verify: bool = True
@@ -130,7 +133,7 @@ class Convert(SourceOptions):
         from unet_core.checkpoints.containers import Container, container_of
         from unet_core.checkpoints.dialects import OWN
 
-        named = container_of(self.dst) is not Container.ORBAX
+        named = self.shard_size is not None or container_of(self.dst) is not Container.ORBAX
         hints = self.hints(self.source_dialect or (None if named else self.dialect))
         dialect = (self.dialect if named else None) or OWN.name
         try:
@@ -145,6 +148,7 @@ class Convert(SourceOptions):
                     force=self.force,
                     verify=self.verify,
                     certificate=self.certificate,
+                    shard_size=None if self.shard_size is None else parse_bytes(self.shard_size),
                     progress=progress,
                 )
         except DifferentError as error:

@@ -27,6 +27,8 @@ class Container(Enum):
 
 SUFFIXES = {".pt": Container.TORCH, ".pth": Container.TORCH, ".safetensors": Container.SAFETENSORS}
 
+_WRITTEN = {**SUFFIXES, ".npz": Container.NPZ, ".dcp": Container.DISTRIBUTED}
+
 _READ = {
     **SUFFIXES,
     ".pt2": Container.EXPORTED,
@@ -55,7 +57,7 @@ _ELSEWHERE = {
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 _MOST_ENTRIES = 100_000
-_KNOWN = "known are .pt, .pth, .safetensors and, without a suffix, an Orbax directory"
+_KNOWN = "known are .pt, .pth, .safetensors, .npz, .dcp and, without a suffix, an Orbax directory"
 
 
 def container_of(path: Path) -> Container:
@@ -65,8 +67,8 @@ def container_of(path: Path) -> Container:
         CheckpointError: a suffix that no kind has.
     """
     suffix = path.suffix.lower()
-    if suffix in SUFFIXES:
-        return SUFFIXES[suffix]
+    if suffix in _WRITTEN:
+        return _WRITTEN[suffix]
     if suffix and not path.is_dir():
         raise CheckpointError(f"{path}: unknown suffix {path.suffix}; {_KNOWN}")
     return Container.ORBAX
