@@ -39,7 +39,7 @@ IMPORTS = """
 import resource, sys, time
 started = time.monotonic()
 from pathlib import Path
-from conversion.containers import module_of
+from conversion.formats import module_of
 from conversion.files import convert
 from unet_core.checkpoints.containers import container_of
 src, dst = map(Path, sys.argv[1:])

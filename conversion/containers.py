@@ -1,20 +1,19 @@
 """Files of any kind, opened as the networks that they hold; each kind's module is imported when it is first needed."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from conversion.backends.backend import Framework, framework_of_kind, runner_of_code
 from conversion.backends.frameworks import importing
 from conversion.code import Known, Live, build, known_of
+from conversion.formats import module_of, replaces_of
 from conversion.loading import contents_of, load, under_its_names
 from conversion.modules import read_module
 from conversion.proof.certificate import SOURCE
 from conversion.proof.example import Example, held, read_example, settled
 from conversion.sources import NamedCode, named_code
-from unet_core.checkpoints import readers, safetensors_file
+from unet_core.checkpoints import readers
 from unet_core.checkpoints.checkpoint import Checkpoint, Origin, Reading
 from unet_core.checkpoints.containers import Container, existing_container
 from unet_core.checkpoints.contents import Contents
@@ -23,33 +22,6 @@ from unet_core.checkpoints.soundness import trusted
 from unet_core.errors import CheckpointError, shown, some
 from unet_core.graph.canonical import check_tensors, in_forward_order
 from unet_core.staging import locally
-
-
-@runtime_checkable
-class ContainerModule(Protocol):
-    """What reads and writes checkpoints of one kind: `checkpoint` in `unet_jax`; that in `unet_torch`, and
-    `unet_core.checkpoints.safetensors_file`, are a `FileModule`, too.
-    """
-
-    def read(self, path: Path, hints: Hints = ..., /) -> Checkpoint:
-        """A sound checkpoint."""
-
-    def examine(self, path: Path, hints: Hints = ..., /) -> Checkpoint:
-        """A checkpoint, whatever its values are."""
-
-    def write(self, path: Path, checkpoint: Checkpoint, /) -> None:
-        """Write it to a new file or directory."""
-
-
-@runtime_checkable
-class FileModule(ContainerModule, Protocol):
-    """Of a kind whose files may have any names for their tensors, and no record of what they are."""
-
-    def contents(self, path: Path, /) -> Contents:
-        """What a file holds, before anything in it is judged."""
-
-    def write(self, path: Path, checkpoint: Checkpoint, /, *, dialect: str = ...) -> None:
-        """Write it to a new file, the tensors under the names of the dialect."""
 
 
 @dataclass(frozen=True)
@@ -71,41 +43,6 @@ class Opened:
     def framework(self) -> Framework | None:
         """In which it runs; None: in either."""
         return "torch" if self.live is not None or self.container is None else framework_of_kind(self.container)
-
-
-def module_of(container: Container) -> ContainerModule:
-    """The module that reads and writes this kind.
-
-    Raises:
-        MissingFrameworkError: it needs a framework that is not installed.
-    """
-    file_module = file_module_of(container)
-    if file_module is not None:
-        return file_module
-    with importing():
-        import unet_jax.checkpoint
-    return unet_jax.checkpoint
-
-
-def file_module_of(container: Container) -> FileModule | None:
-    """As `module_of`; None of an Orbax directory."""
-    if container is Container.ORBAX:
-        return None
-    if container is Container.SAFETENSORS:
-        return safetensors_file
-    assert container is Container.TORCH
-    with importing():
-        import unet_torch.checkpoint
-    return unet_torch.checkpoint
-
-
-def replaces_of(container: Container) -> Callable[[Path], bool] | None:
-    """Whether a folder may be replaced by one of this kind, as `unet_core.files.atomic` asks; None of files."""
-    if container is not Container.ORBAX:
-        return None
-    with importing():
-        from unet_jax.checkpoint import is_orbax
-    return is_orbax
 
 
 def read(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:

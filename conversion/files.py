@@ -8,7 +8,8 @@ from typing import Unpack
 from conversion.backends.backend import Framework, backend_of, framework_of_kind, frameworks_of
 from conversion.backends.pairs import paired
 from conversion.code import Known, Told, known_of
-from conversion.containers import Opened, file_module_of, module_of, opened, replaces_of
+from conversion.containers import Opened, opened
+from conversion.formats import file_module_of, module_of, replaces_of
 from conversion.proof.certificate import Certificate, certificate_path
 from conversion.proof.proof import Proof, verify_runners
 from conversion.result import Conversion
@@ -19,6 +20,7 @@ from unet_core.checkpoints import safetensors_file
 from unet_core.checkpoints.checkpoint import exported, network_digest
 from unet_core.checkpoints.containers import Container, container_of
 from unet_core.checkpoints.dialects import OWN
+from unet_core.checkpoints.foreign.shards import whole_of
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import CheckpointError, MissingFrameworkError
 from unet_core.files import check_target
@@ -41,14 +43,16 @@ def convert(
     force: bool = False,
     verify: bool = True,
     certificate: bool = True,
+    shard_size: int | None = None,
     progress: Progress = silent,
     **told: Unpack[Told],
 ) -> Conversion:
     """Write the network of `src` to `dst`, every tensor bit for bit, with config and digests; or a whole training.
 
     Args:
-        src, dst: `.pt`, `.pth`, `.safetensors`, or, without a suffix, with `.orbax` or a version (`model.v2`), an Orbax
-            directory; or folders of runs.
+        src: a file or folder of any kind (docs/checkpoints.md), or the folder of a run.
+        dst: `.pt`, `.pth`, `.safetensors`, `.npz`, a folder `.dcp` of torch.distributed.checkpoint, or, without a
+            suffix, with `.orbax` or a version (`model.v2`), an Orbax directory; or the folder of a run.
         to: carry a whole training over to this framework: weights, statistics, the optimiser's moments, step, average,
             history, and so the position in data and schedule. `src` then is the folder of a run, which is not changed,
             and `dst` a new one, with which `train(dst, resume=True)` goes on; or `src` is the training file of a
@@ -64,6 +68,7 @@ def convert(
             (`conversion.verify`); takes both frameworks and about a minute for the full network on two cores.
         certificate: write what was proven next to `dst`, as `DST.certificate.json`, and into its metadata where it is a
             `.safetensors` file. A certificate that is there already goes with what `dst` was before.
+        shard_size: write `dst`, a folder, as .safetensors files of at most so many bytes, and an index of them.
         progress: called before each stage with a few words and the fraction that is done.
         told: the network's own code and the like: `module`, `kwargs`, `out`, `sizes`, `example` and `unchecked`, see
             `conversion.code.Known`.
@@ -76,7 +81,7 @@ def convert(
     """
     src, dst = as_path(src), as_path(dst)
     hints = known_of(hints, **told)
-    options = Options(force, verify, certificate and verify, progress)
+    options = Options(force, verify, certificate and verify, progress, shard_size)
     earlier = certificate_path(dst)
     stale = present(earlier)
     if is_url(src):  # before it is fetched
@@ -116,10 +121,11 @@ def _convert(
 
 
 def _convert_network(src: Path, dst: Path, hints: Hints, dialect: str, options: Options) -> Conversion:
-    target = container_of(dst)
+    target = Container.SHARDS if options.shard_size is not None else container_of(dst)
+    src = whole_of(src)
     if target is Container.ORBAX and dialect != OWN.name:
         raise CheckpointError(f"{dst}: an Orbax directory has the NNX names, not those of the dialect {dialect}")
-    module, file_module = module_of(target), file_module_of(target)
+    module, file_module = module_of(target, options.shard_size), file_module_of(target, options.shard_size)
 
     def read() -> Job:
         with unchanged(src, options.certificate) as sha256:

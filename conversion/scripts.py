@@ -8,7 +8,8 @@ from conversion.backends.backend import Framework
 from conversion.backends.frameworks import importing
 from conversion.backends.pairs import paired
 from conversion.code import Live
-from conversion.containers import Opened, opened, replaces_of
+from conversion.containers import Opened, opened
+from conversion.formats import replaces_of
 from conversion.proof.proof import Proof, verify_runners
 from conversion.result import Conversion
 from conversion.writing import Content, Job, Options, convert_by, unchanged

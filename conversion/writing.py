@@ -24,6 +24,8 @@ class Options:
     verify: bool = True
     certificate: bool = False
     progress: Progress = silent
+    shard_size: int | None = None
+    """Of a target in several files, the most bytes in each; None: it is in one."""
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,28 @@
 
 import dataclasses
 import json
+import random
 import subprocess
 import sys
 import zipfile
 from collections import OrderedDict
 
+import ml_dtypes
 import numpy as np
 import pytest
-from conftest import TINY, trained_tensors
+from conftest import TINY, few, trained_tensors
 
 from unet_cli.main import main
 from unet_core import CheckpointError
 from unet_core.checkpoints import readers
+from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.containers import Container, existing_container
+from unet_core.errors import UNetError
 
 torch = pytest.importorskip("torch")
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from unet_torch import checkpoint as torch_file
 from unet_torch.canonical import as_torch
 
 WEIGHTS = trained_tensors(TINY)
@@ -225,7 +230,11 @@ DAMAGE = {
         lambda folder: (folder / "model.safetensors.index.json").write_text("[]"),
         "is no index",
     ),
-    "two indexes": (sharded_safetensors, lambda folder: (folder / "b.index.json").write_text("{}"), "several indexes"),
+    "two indexes": (
+        sharded_safetensors,
+        lambda folder: (folder / "b.safetensors.index.json").write_text("{}"),
+        "several indexes",
+    ),
     "a part that is gone": (sharded_safetensors, lambda folder: part(folder).unlink(), "is missing"),
     "a process that is gone": (
         distributed,
@@ -351,3 +360,135 @@ def test_a_folder_that_two_processes_wrote(tmp_path):
     assert len(list((tmp_path / "dcp").glob("*.distcp"))) == 2
     found = readers.read(tmp_path / "dcp", Container.DISTRIBUTED).tensors
     assert all(value.tobytes() == WEIGHTS[key].tobytes() for key, value in found.items())
+
+
+# --- written here
+
+OTHER = dataclasses.replace(TINY, align_corners=False, skip_first=True, norm_epsilon=1e-3)
+TARGETS = {
+    "a.pt": [],
+    "a.safetensors": [],
+    "a.npz": [],
+    "a.dcp": [],
+    "shards": ["--shard-size", "5KB"],
+    "orbax": [],
+}
+
+
+@pytest.mark.parametrize("name", [name for name in TARGETS if name != "a.pt"])
+def test_what_is_written_comes_back_bit_for_bit_with_its_config(tmp_path, name):
+    pytest.importorskip("jax")
+    tensors = trained_tensors(OTHER)
+    torch_file.write(tmp_path / "a.pt", Checkpoint(OTHER, tensors))
+    there, back = tmp_path / name, tmp_path / "back.pt"
+    assert main(["convert", str(tmp_path / "a.pt"), str(there), "--no-verify", *TARGETS[name]]) == 0
+    assert main(["convert", str(there), str(back), "--no-verify"]) == 0
+    found = torch_file.read(back)
+    assert found.config == OTHER
+    assert found.digests_stored
+    assert {key: value.tobytes() for key, value in found.tensors.items()} == {
+        key: value.tobytes() for key, value in tensors.items()
+    }
+    assert main(["convert", str(tmp_path / "a.pt"), str(there), "--no-verify", *TARGETS[name]]) == 2
+    assert main(["convert", str(tmp_path / "a.pt"), str(there), "--no-verify", "--force", *TARGETS[name]]) == 0
+
+
+def written(folder, name):
+    torch_file.write(folder / "a.pt", Checkpoint(TINY, WEIGHTS))
+    assert main(["convert", str(folder / "a.pt"), str(folder / name), "--no-verify", *TARGETS[name]]) == 0
+    return folder / name
+
+
+def by_torch_distributed(folder):
+    import torch.distributed.checkpoint as dcp
+
+    state = {name: torch.zeros_like(value) for name, value in state_dict().items()}
+    dcp.load(state, checkpoint_id=str(written(folder, "a.dcp")), no_dist=True)
+    return state
+
+
+def by_numpy(folder):
+    found = np.load(written(folder, "a.npz"))
+    return {name: torch.from_numpy(found[name]) for name in WEIGHTS}
+
+
+def by_safetensors(folder):
+    path = written(folder, "shards")
+    places = json.loads((path / "model.safetensors.index.json").read_text())["weight_map"]
+    assert len(set(places.values())) > 2
+    assert all((path / file).stat().st_size < 15_000 for file in places.values())
+    return {name: load_file(path / file)[name] for name, file in places.items()}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("read", [by_torch_distributed, by_numpy, by_safetensors])
+def test_others_read_what_is_written(tmp_path, read):
+    pytest.importorskip("jax")
+    found = read(tmp_path)
+    assert list(found) == list(WEIGHTS)
+    assert all(torch.equal(value, as_torch(WEIGHTS[name])) for name, value in found.items())
+
+
+def test_numpys_files_have_no_bfloat16(tmp_path, capsys):
+    tensors = trained_tensors(TINY, dtype=ml_dtypes.bfloat16)
+    torch_file.write(tmp_path / "a.pt", Checkpoint(TINY, tensors))
+    assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "a.npz"), "--no-verify"]) == 2
+    assert "NumPy's files have no bfloat16" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+@pytest.mark.parametrize("size", ["0MB", "5", "1.5GB", "-1KB", "2TB"])
+def test_a_size_that_is_none(tmp_path, capsys, size):
+    torch_file.write(tmp_path / "a.pt", Checkpoint(TINY, WEIGHTS))
+    assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "b"), f"--shard-size={size}"]) == 2
+    assert "give it as 500MB or 2GB" in capsys.readouterr().err
+
+
+def test_an_index_beside_another_one_is_not_certified_for_both(tmp_path, capsys):
+    sharded_safetensors(tmp_path)
+    path = sharded_bin(tmp_path)
+    assert readers.read(path, existing_container(path)).config == TINY
+    assert main(["convert", str(path), str(tmp_path / "b.pt"), "--no-verify"]) == 2
+    assert "has another index beside it" in capsys.readouterr().err
+
+
+def damaged_at_random(path, files, chance):
+    """One of the files with some bytes changed, put in or taken out, mostly near its begin or end; then as it was."""
+    file = chance.choice(files)
+    good = file.read_bytes()
+    data = bytearray(good)
+    for _ in range(chance.randint(1, 3)):
+        near = chance.randrange(min(len(data), 3000))
+        at = (
+            near
+            if chance.random() < 0.5
+            else len(data) - 1 - near
+            if chance.random() < 0.5
+            else chance.randrange(len(data))
+        )
+        data[at : at + chance.choice([0, 1, 1, 1, 4])] = chance.randbytes(chance.choice([0, 1, 1, 1, 4]))
+        data = data[: chance.randint(1, len(data))] if chance.random() < 0.1 else data or bytearray(b"x")
+    file.write_bytes(data)
+    try:
+        contents = readers.contents(path, existing_container(path))
+        for group, shapes in contents.groups.items():
+            contents.fetch(group, list(shapes))
+    finally:
+        file.write_bytes(good)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "kind", few(KINDS.keys(), "sharded safetensors", "torch.distributed.checkpoint", "numpy.savez")
+)
+def test_damage_at_random_is_one_line_or_nothing(tmp_path, kind):
+    path = KINDS[kind][0](tmp_path)
+    files, chance = [file for file in sorted(tmp_path.rglob("*")) if file.is_file()], random.Random(0)
+    refused = 0
+    for _ in range(25 if kind in ("sharded safetensors", "torch.distributed.checkpoint", "numpy.savez") else 300):
+        try:
+            damaged_at_random(path, files, chance)
+        except UNetError as error:
+            assert str(error).isprintable()  # noqa: PT017  (either outcome is right)
+            refused += 1
+    assert refused

@@ -11,7 +11,7 @@ import pytest
 from conftest import TINY, trained_tensors
 from graphs import CODE, network, small, trained
 
-from conversion.containers import module_of
+from conversion.formats import module_of
 from conversion.inspection import inspect
 from unet_core.checkpoints import safetensors_file
 from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, Origin

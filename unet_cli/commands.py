@@ -1,17 +1,19 @@
 """The commands and their arguments. Each one's fields are its command line, each docstring its help."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from unet_cli.options import ON_CPU, SourceOptions, option, parse_size
+from unet_cli.options import ON_CPU, SourceOptions, option, parse_bytes, parse_size
 from unet_core.checkpoints.dialects import NAMES
 from unet_core.errors import CheckpointError, UNetError, printable
 
 if TYPE_CHECKING:
     from conversion.proof.proof import Proof
+    from conversion.survey import Survey
 
     Dialect = str
 else:
@@ -25,6 +27,9 @@ class Inspect(SourceOptions):
     Of a network that was read from code, or that --module names, also its operations: what each answers at a size
     (--size), its parameters, and the work that it makes.
 
+    Of a file that opens and is no network that it knows, and of one of more than 1 GB, what is in it, by its headers
+    alone, and what to type next.
+
     Exit code 1 where no network runs on its values (NaN, a negative variance).
 
     Example: unet inspect model.pt
@@ -33,7 +38,7 @@ class Inspect(SourceOptions):
     """
 
     checkpoint: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="CKPT")]]
-    """A .pt, .pth or .safetensors file, or an Orbax directory."""
+    """A file or folder of any kind that holds tensors."""
     dialect: Annotated[Dialect | None, option("NAME")] = None
     """Whose names the tensors have: own, milesial, milesial-2019, mateuszbuda or generic; by default this is
     recognised."""
@@ -48,29 +53,48 @@ class Inspect(SourceOptions):
     def run(self) -> int:
         """Print what `conversion.inspect` finds; 1 where the checkpoint cannot be used."""
         from conversion.inspection import draft_names, inspect
+        from conversion.survey import is_large, survey
         from unet_cli.inspection import print_inspection
 
         if self.draft is not None:
             count, sure = draft_names(self.checkpoint, self.draft, hints=self.hints(self.dialect))
             print(f"{self.draft}: {count} tensors of the module, {sure} of them found by shape in the only way")
             return 0
-        found = inspect(self.checkpoint, hints=self.hints(self.dialect))
+        hints = self.hints(self.dialect)
+        if self.module is None and self.example is None and is_large(self.checkpoint):
+            self._print_survey(survey(self.checkpoint, hints=hints))
+            return 0
+        try:
+            found = inspect(self.checkpoint, hints=hints)
+        except CheckpointError as error:
+            with contextlib.suppress(UNetError):
+                self._print_survey(survey(self.checkpoint, hints=hints, problem=str(error)))
+            raise
         if self.json:
             print(found.to_json())
         else:
             print_inspection(found)
         return 0 if found.sound else 1
 
+    def _print_survey(self, found: "Survey") -> None:
+        from unet_cli.inspection import print_survey
+
+        if self.json:
+            print(found.to_json())
+        else:
+            print_survey(found)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Convert(SourceOptions):
     """Convert a checkpoint, prove that it is the same network, and only then give it its name.
 
-    The kinds go by suffix: .pt, .pth, .safetensors; none, .orbax, or a version as in model.v2, is an Orbax directory,
-    and any other is refused. SRC may come from any project: name
-    its code (--module), or what that answered (--example), and the network is the one that was run. Without them, the
-    names of the tensors may be those of a known project; its dialect then stays known, so that --dialect brings the
-    network back into it. The last line says by what the network is known.
+    The kinds go by suffix: .pt, .pth, .safetensors, .npz, .dcp (a folder of torch.distributed.checkpoint); none, .orbax,
+    or a version as in model.v2, is an Orbax directory, and any other is refused. SRC may be of further kinds, which are
+    told by their content, and come from any project: name its
+    code (--module), or what that answered (--example), and the network is the one that was run. Without them, the names
+    of the tensors may be those of a known project; its dialect then stays known, so that --dialect brings the network
+    back into it. The last line says by what the network is known.
 
     With --to, SRC is the folder of a training run: all of it is carried over to the other framework, in which unet
     train --resume goes on. Or SRC is what a PyTorch script saved (a .pt with model and optimizer) and DST an Orbax
@@ -96,6 +120,8 @@ class Convert(SourceOptions):
     mateuszbuda or generic. An Orbax directory has names of its own: where DST is one, whose names SRC has."""
     source_dialect: Annotated[Dialect | None, option("NAME")] = None
     """Whose names the tensors of SRC have; by default this is recognised."""
+    shard_size: Annotated[str | None, option("SIZE")] = None
+    """Write DST as a folder of .safetensors files of at most this size (500MB, 2GB) and their index."""
     force: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace DST where it exists."""
     verify: bool = True
@@ -112,7 +138,7 @@ class Convert(SourceOptions):
         from unet_core.checkpoints.containers import Container, container_of
         from unet_core.checkpoints.dialects import OWN
 
-        named = container_of(self.dst) is not Container.ORBAX
+        named = self.shard_size is not None or container_of(self.dst) is not Container.ORBAX
         hints = self.hints(self.source_dialect or (None if named else self.dialect))
         dialect = (self.dialect if named else None) or OWN.name
         try:
@@ -127,6 +153,7 @@ class Convert(SourceOptions):
                     force=self.force,
                     verify=self.verify,
                     certificate=self.certificate,
+                    shard_size=None if self.shard_size is None else parse_bytes(self.shard_size),
                     progress=progress,
                 )
         except DifferentError as error:

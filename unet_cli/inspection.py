@@ -6,6 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from conversion.inspection import Inspection
+from conversion.survey import Survey
 from unet_cli.tables import new_console, new_table
 from unet_core.checkpoints.dialects import dialect_of
 from unet_core.checkpoints.soundness import CHOICES
@@ -27,6 +28,41 @@ def print_inspection(found: Inspection) -> None:
     console.print(table)
     if found.layers:
         console.print(_layers(found))
+
+
+def print_survey(found: Survey) -> None:
+    """What `unet inspect` prints of a file that it does not read as a network, or is too large to be read whole."""
+    table = new_table(show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _surveyed(found):
+        table.add_row(name, escape(value))
+    tree = new_table()
+    tree.add_column("tensors", overflow="fold")
+    for heading in ("how many", "numbers", "shape"):
+        tree.add_column(heading, justify="right", no_wrap=True)
+    for branch in found.tree:
+        shape = "" if branch.shape is None else "x".join(map(str, branch.shape)) or "a number"
+        tree.add_row(escape("  " * branch.depth + branch.name), f"{branch.tensors:,}", f"{branch.numbers:,}", shape)
+    console = new_console()
+    console.print(table)
+    console.print(tree)
+    for command in found.next:
+        console.print(f"next: {escape(shown(command))}", soft_wrap=True)
+
+
+def _surveyed(found: Survey) -> Iterator[tuple[str, str]]:
+    yield "file", f"{found.path}, {_size(found.file_bytes)}"
+    yield "kind", found.container
+    yield "holds", f"{found.tensors:,} tensors of {found.numbers:,} numbers"
+    yield "networks", _lines(found.networks) or "none that is known by its names"
+    if found.code:
+        yield "its class", f"{some(found.code)}, which came with the tensors and was not run; --module names it"
+    if found.inert:
+        yield "left inert", f"{some(found.inert)} (never run)"
+    if found.lost:
+        yield "would be lost", _lines(map(shown, found.lost))
+    yield "values", "not looked at: only the headers were read"
 
 
 def _layers(found: Inspection) -> Table:

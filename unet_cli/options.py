@@ -95,3 +95,11 @@ def parse_size(size: str) -> tuple[int, ...]:
     if re.fullmatch(r"[1-9]\d{0,5}(x[1-9]\d{0,5}){1,2}", size) is None:
         raise UNetError(f"--size {size}: give height and width as HxW, for example 75x91")
     return tuple(map(int, size.split("x")))
+
+
+def parse_bytes(size: str) -> int:
+    """Of 500MB, 2GB and the like."""
+    found = re.fullmatch(r"([1-9]\d{0,5})([KMG]B)", size)
+    if found is None:
+        raise UNetError(f"--shard-size {size}: give it as 500MB or 2GB")
+    return int(found[1]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[found[2]]

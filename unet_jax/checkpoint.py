@@ -1,7 +1,7 @@
 """Checkpoints of the Flax NNX twin: Orbax directories and `.safetensors`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -16,6 +16,7 @@ from unet_core.checkpoints import readers, safetensors_file
 from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, read_record, seal
 from unet_core.checkpoints.containers import Container, container_of, existing_container
 from unet_core.checkpoints.contents import Contents
+from unet_core.checkpoints.foreign import npz_file
 from unet_core.checkpoints.reading import NO_HINTS, Hints, read_contents
 from unet_core.checkpoints.soundness import trusted
 from unet_core.device_errors import of_device
@@ -71,12 +72,17 @@ def save(model: Network, path: str | Path, *, force: bool = False) -> None:
     """
     path = as_path(path)
     container = container_of(path)
-    if container is Container.TORCH:
+    writers: dict[Container, Callable[[Path, Checkpoint], None]] = {
+        Container.ORBAX: write,
+        Container.SAFETENSORS: safetensors_file.write,
+        Container.NPZ: npz_file.write,
+    }
+    if container not in writers:
         raise CheckpointError(
-            f"{path}: is a PyTorch file; unet_torch.save writes it, or convert what is saved with `unet convert`"
+            f"{path}: is a {container.value}; PyTorch writes it, or convert what is saved with `unet convert`"
         )
     with atomic(path, force=force, replaces=is_orbax) as partial:
-        (write if container is Container.ORBAX else safetensors_file.write)(partial, to_checkpoint(model))
+        writers[container](partial, to_checkpoint(model))
 
 
 def to_checkpoint(model: Network) -> Checkpoint:

@@ -1,6 +1,7 @@
 """Checkpoints of the PyTorch twin: `.pt`, `.pth` and `.safetensors`."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from unet_core.checkpoints import readers, safetensors_file
 from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, exported, seal
 from unet_core.checkpoints.containers import Container, container_of, existing_container
 from unet_core.checkpoints.dialects import OWN
+from unet_core.checkpoints.foreign import npz_file
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.checkpoints.torch_file import contents, examine, read
 from unet_core.errors import CheckpointError
@@ -55,8 +57,15 @@ def save(model: nn.Module, path: str | Path, *, force: bool = False) -> None:
     path = as_path(path)
     container = container_of(path)
     _refuse_orbax(container, path, "unet_jax.save writes it")
+    writers: dict[Container, Callable[[Path, Checkpoint], None]] = {
+        Container.TORCH: write,
+        Container.SAFETENSORS: safetensors_file.write,
+        Container.NPZ: npz_file.write,
+    }
+    if container not in writers:
+        raise CheckpointError(f"{path}: is a {container.value}; save a .pt and convert it with `unet convert`")
     with atomic(path, force=force) as partial:
-        (write if container is Container.TORCH else safetensors_file.write)(partial, to_checkpoint(model))
+        writers[container](partial, to_checkpoint(model))
 
 
 def to_checkpoint(model: nn.Module) -> Checkpoint:

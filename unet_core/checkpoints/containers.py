@@ -28,6 +28,8 @@ class Container(Enum):
 
 SUFFIXES = {".pt": Container.TORCH, ".pth": Container.TORCH, ".safetensors": Container.SAFETENSORS}
 
+_WRITTEN = {**SUFFIXES, ".npz": Container.NPZ, ".dcp": Container.DISTRIBUTED}
+
 _READ = {
     **SUFFIXES,
     ".pt2": Container.EXPORTED,
@@ -58,7 +60,10 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MOST_ENTRIES = 100_000
 _NAMED = re.compile(r"(\.v?\d+|\.orbax)?", re.IGNORECASE)
 """What an Orbax directory's name may end in: nothing, a number or version, which is part of the name, or what it is."""
-_KNOWN = "known are .pt, .pth, .safetensors and, without a suffix, with .orbax or a version as .v2, an Orbax directory"
+_KNOWN = (
+    "known are .pt, .pth, .safetensors, .npz, .dcp and, without a suffix, with .orbax or a version as .v2, an Orbax "
+    "directory"
+)
 
 
 def container_of(path: Path) -> Container:
@@ -68,8 +73,8 @@ def container_of(path: Path) -> Container:
         CheckpointError: a suffix that no kind has.
     """
     suffix = path.suffix.lower()
-    if suffix in SUFFIXES:
-        return SUFFIXES[suffix]
+    if suffix in _WRITTEN:
+        return _WRITTEN[suffix]
     if _NAMED.fullmatch(suffix) is None and not path.is_dir():
         raise CheckpointError(f"{path}: unknown suffix {path.suffix}; {_KNOWN}")
     return Container.ORBAX

@@ -89,11 +89,20 @@ def write(path: Path, checkpoint: Checkpoint, *, dialect: str = OWN.name, certif
         CheckpointError: the dialect cannot hold this network, or the file cannot be written.
     """
     tensors, _ = exported(checkpoint, dialect)
-    # safetensors takes the bytes as they lie, whatever the strides: only C order is written right.
-    contiguous = {key: np.ascontiguousarray(value).reshape(value.shape) for key, value in tensors.items()}
     metadata = {"format": "pt", RECORD_KEY: seal(checkpoint, dialect)}
     if certificate is not None:
         metadata[CERTIFICATE_KEY] = certificate
+    write_tensors(path, tensors, metadata)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Write tensors to a file at `path`.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    # safetensors takes the bytes as they lie, whatever the strides: only C order is written right.
+    contiguous = {key: np.ascontiguousarray(value).reshape(value.shape) for key, value in tensors.items()}
     try:
         save_file(contiguous, path, metadata=metadata)
     except (SafetensorError, UnicodeError) as error:  # its writer hides the OSError

@@ -19,6 +19,11 @@ METADATA = ".metadata"
 _Places = dict[tuple[str, tuple[int, ...] | None], Inert]
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder is one of torch.distributed.checkpoint."""
+    return (path / METADATA).is_file()
+
+
 def contents(path: Path) -> Contents:
     """What a folder holds: every tensor whole, of however many processes it is.
 

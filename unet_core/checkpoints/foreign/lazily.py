@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from unet_core.checkpoints.checkpoint import LONGEST_RECORD, RECORD_KEY, Checkpoint, seal
 from unet_core.checkpoints.contents import MOST_TENSORS, Contents, check_names
 from unet_core.checkpoints.pickled.tensors import WEIGHTS
 from unet_core.errors import CheckpointError, MissingFrameworkError, first_line, shown, some
@@ -48,6 +49,10 @@ def contents_from(
         raise CheckpointError(f"{source}: holds {count} tensors; a network has some, and none more than {MOST_TENSORS}")
     for tensors in groups.values():
         check_names(tensors, str(source))
+    record = groups.get("", {}).get(RECORD_KEY)
+    record = record if record is not None and record.dtype == np.uint8 and len(record.shape) == 1 else None
+    if record is not None:
+        groups = {**groups, "": {name: value for name, value in groups[""].items() if name != RECORD_KEY}}
 
     def fetch(group: str, keys: Any) -> dict[str, np.ndarray]:
         unread = [f"{key} ({groups[group][key].dtype})" for key in keys if groups[group][key].dtype not in WEIGHTS]
@@ -60,9 +65,24 @@ def contents_from(
         groups={group: {key: value.shape for key, value in tensors.items()} for group, tensors in groups.items()},
         fetch=fetch,
         beside=beside or {},
+        record=None if record is None else _text(record, str(source)),
         inert=inert,
         ordered=ordered,
     )
+
+
+def record_array(checkpoint: Checkpoint, dialect: str) -> np.ndarray:
+    """The record of a checkpoint as a tensor of bytes, for a kind of file that has nothing but tensors."""
+    return np.frombuffer(seal(checkpoint, dialect).encode(), np.uint8)
+
+
+def _text(record: Lazy, source: str) -> str:
+    if record.shape[0] > LONGEST_RECORD:
+        raise CheckpointError(f"{source}: its record of config and digests has {record.shape[0]} bytes; a trap")
+    try:
+        return _read(record, source).tobytes().decode()
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{source}: the stored record of config and digests is damaged") from error
 
 
 def _read(tensor: Lazy, source: str) -> np.ndarray:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, exported
 from unet_core.checkpoints.contents import Contents
-from unet_core.checkpoints.foreign.lazily import Lazy, contents_from
+from unet_core.checkpoints.dialects import OWN
+from unet_core.checkpoints.foreign.lazily import Lazy, contents_from, record_array
 from unet_core.checkpoints.pickled.tensors import sizes
-from unet_core.errors import CheckpointError, first_line
+from unet_core.errors import CheckpointError, first_line, some
 
 _MOST_TIMES = 100
 """That a file may grow when it is unpacked; weights hardly shrink."""
@@ -33,6 +35,22 @@ def contents(path: Path) -> Contents:
     except Exception as error:  # whatever zipfile and NumPy meet in a damaged file
         raise CheckpointError(f"{path}: is no sound .npz of plain arrays: {first_line(error)}") from error
     return contents_from(path, {"": found}, ordered=True)
+
+
+def write(path: Path, checkpoint: Checkpoint, *, dialect: str = OWN.name) -> None:
+    """Write a new archive: every tensor under its name, and the record as an array of bytes.
+
+    Raises:
+        CheckpointError: the dialect cannot hold this network, NumPy's files not its dtypes, or it cannot be written.
+    """
+    tensors, _ = exported(checkpoint, dialect)
+    odd = [name for name, value in tensors.items() if value.dtype.isbuiltin != 1]
+    if odd:
+        raise CheckpointError(f"{path.name}: not written: NumPy's files have no bfloat16: {some(odd)}")
+    with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
+        for name, value in {**tensors, RECORD_KEY: record_array(checkpoint, dialect)}.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(value), allow_pickle=False)
 
 
 def _array(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Lazy:
