@@ -17,7 +17,7 @@ pytest.importorskip("jax")
 import conversion
 from conversion.exports import onnx_file, stablehlo
 from conversion.exports.deployment import metadata, read_source
-from conversion.exports.programs import Fresh
+from conversion.exports.programs import fresh
 from conversion.proof.certificate import read_certificate
 from unet_cli.main import main
 from unet_core.checkpoints import safetensors_file
@@ -98,7 +98,7 @@ def test_a_stablehlo_program_is_opened_by_jax_alone(checkpoint, tmp_path, pictur
         f"model, about = load({str(done.dst)!r})\n"
         "found = {'answer': np.asarray(model(given['x'])), 'about': np.array(json.dumps(about))}\n"
     )
-    found = Fresh(script).run(x=picture[:1])
+    found = fresh(script, x=picture[:1])
     expected = probable(logits_of(checkpoint, picture[:1]), TINY.output)
     np.testing.assert_allclose(found["answer"], expected, atol=1e-5)
     about = json.loads(str(found["about"]))
@@ -173,7 +173,7 @@ def test_what_onnx_has_no_form_for_is_named(tmp_path, capsys):
         (["a.stablehlo", "--size", "3x300"], "--size 3x300: an input of 3x300"),
         (["a.stablehlo", "--size", "32x32", "--platforms", "cpu,abacus"], "give some of cpu, cuda, rocm, tpu"),
         (["a.stablehlo", "--size", "32x32", "--batch", "0"], "--batch 0: give a whole number from 1 up"),
-        (["a.onnx", "--batch", "2"], "an ONNX file takes all that the network takes"),
+        (["a.onnx", "--batch", "2"], "onnx takes all that the network takes"),
         (["there.onnx"], "exists already; give another name, or --force"),
         (["no/a.onnx"], "does not exist; make it first"),
     ],

@@ -28,7 +28,7 @@ class Export(SourceOptions):
     """Any checkpoint that unet inspect reads, or the folder of a run (its best network)."""
     dst: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DST")]]
     """The file to write: .onnx or .stablehlo."""
-    to: Annotated[Literal["onnx", "stablehlo"] | None, option("onnx|stablehlo")] = None
+    to: Annotated[Literal["onnx", "stablehlo", "flax"] | None, option("onnx|stablehlo|flax")] = None
     """The format, where the suffix of DST does not tell it."""
     answer: Literal["network", "logits", "probabilities", "classes"] = "network"
     """What the file answers: what the network does when it is called; its logits; their sigmoid or softmax; or of every

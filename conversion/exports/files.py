@@ -1,28 +1,32 @@
 """A network exported into one file, proven before that gets its name."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Unpack, get_args
 
 from conversion.backends.frameworks import importing
 from conversion.code import Told, known_of
+from conversion.exports.code.flax_file import weights_of
 from conversion.exports.deployment import Answer, Source, read_source
 from conversion.exports.programs import Program
 from conversion.exports.proving import Reference, inputs_of, prove
 from conversion.exports.stablehlo import PLATFORMS
-from conversion.proof.certificate import ONNX, STABLEHLO
+from conversion.proof.certificate import FLAX, ONNX, STABLEHLO
 from conversion.proof.proof import Proof
 from conversion.result import Conversion
 from conversion.writing import Content, Job, Options, convert_by, unchanged
+from unet_core.checkpoints import safetensors_file
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import CheckpointError, MissingFrameworkError, UNetError
+from unet_core.files import atomic
 from unet_core.progress import Progress, silent
 
-Format = Literal["onnx", "stablehlo"]
+Format = Literal["onnx", "stablehlo", "flax"]
 
-_SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".stablehlo": "stablehlo"}
+_SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".stablehlo": "stablehlo", ".py": "flax"}
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,10 @@ class Request:
             raise UNetError(f"--answer {self.answer}: one of {', '.join(get_args(Answer))} is needed")
         if self.batch is not None and self.batch < 1:
             raise UNetError(f"--batch {self.batch}: give a whole number from 1 up")
-        if self.to == "onnx" and (self.size or self.batch):
-            raise UNetError("--size and --batch: an ONNX file takes all that the network takes; leave them out")
+        if self.to != "stablehlo" and (self.size or self.batch):
+            raise UNetError(f"--size and --batch: {self.to} takes all that the network takes; leave them out")
+        if self.to == "flax" and self.answer != "network":
+            raise UNetError(f"--answer {self.answer}: code answers as the network does; leave it out")
         if self.to == "stablehlo" and self.size is None:
             raise UNetError("a StableHLO program is of one size: say --size HxW")
 
@@ -87,7 +93,7 @@ def export(
 
     Args:
         src: any checkpoint that `conversion.convert` reads, or the folder of a run (its best network).
-        dst: the new file: `.onnx`, or `.stablehlo`.
+        dst: the new file: `.onnx`, `.stablehlo`, or `.py` for code of Flax NNX, whose weights are written beside it.
         to: the format, where the suffix does not tell it.
         answer: what the file answers: what the network does when it is called; or its logits, its probabilities, or the
             class of every pixel, as `unet predict` makes them.
@@ -112,15 +118,28 @@ def export(
     request.check()
     _require(request.to, verify=verify)
     options = Options(force, verify, certificate and verify, progress)
-    return convert_by(lambda: _job(src, dst, request, known_of(hints, **told), options), src, dst, None, options)
+    hints = known_of(hints, **told)
+    with _beside(src, dst, request.to, force=force) as weights:
+        return convert_by(lambda: _job(src, dst, request, weights, hints, options), src, dst, None, options)
 
 
-def _job(src: Path, dst: Path, request: Request, hints: Hints, options: Options) -> Job:
+@contextmanager
+def _beside(src: Path, dst: Path, to: Format, *, force: bool) -> Iterator[Path | None]:
+    """Where the weights of code are written; they get their name after it. None: they are within, or there already."""
+    weights = weights_of(dst)
+    if to != "flax" or (weights.exists() and src.exists() and weights.samefile(src)):
+        yield None
+        return
+    with atomic(weights, force=force) as partial:
+        yield partial
+
+
+def _job(src: Path, dst: Path, request: Request, weights: Path | None, hints: Hints, options: Options) -> Job:
     """What was read, and how it is written and proven."""
     with unchanged(src, options.certificate) as sha256:
         source = read_source(src, hints)
     request.suit(source)
-    way = _way(request, source)
+    way = _way(request, source, weights, src)
     kept = Content(source.checkpoint, source.opened.kind, sha256=sha256)
     written: list[Path] = []
 
@@ -158,8 +177,9 @@ def _require(to: Format, *, verify: bool) -> None:
         if to == "onnx":
             import onnx  # noqa: F401
         else:
+            import flax  # noqa: F401
+        if to == "stablehlo":
             import flatbuffers  # noqa: F401
-            import jax  # noqa: F401
     try:
         with importing():
             if to == "onnx" and verify:
@@ -168,7 +188,16 @@ def _require(to: Format, *, verify: bool) -> None:
         raise MissingFrameworkError(f"{error}; or export without the proof: --no-verify") from error
 
 
-def _way(request: Request, source: Source) -> _Way:
+def _way(request: Request, source: Source, weights: Path | None, src: Path) -> _Way:
+    if request.to == "flax":
+        from conversion.exports.code import flax_file
+
+        def write(path: Path) -> None:
+            flax_file.write(path, source, weights_of(path).name if weights is not None else src.name)
+            if weights is not None:
+                safetensors_file.write(weights, source.checkpoint)
+
+        return _Way(FLAX, write, lambda path: flax_file.Written(path, weights or src))
     if request.to == "onnx":
         from conversion.exports import onnx_file
 

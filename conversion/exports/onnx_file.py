@@ -9,6 +9,7 @@ import numpy as np
 from conversion.backends.backend import Tool
 from conversion.backends.frameworks import importing
 from conversion.exports.deployment import Answer, Source, answering, metadata
+from conversion.exports.programs import Answers
 from unet_core.errors import UNetError, first_line
 from unet_core.graph.canonical import FLOATS
 from unet_core.graph.folding import folded
@@ -51,6 +52,7 @@ class Written:
     """See `conversion.exports.programs.Program`: run by onnxruntime, on the CPU."""
 
     tool: Tool = "onnxruntime"
+    trains = False
 
     def __init__(self, path: Path) -> None:
         with importing():
@@ -63,7 +65,8 @@ class Written:
         except Exception as error:  # onnxruntime's errors have no class of their own
             raise UNetError(f"{path.name}: onnxruntime does not open it: {first_line(error)}") from error
 
-    def answers(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def run(self, pictures: Sequence[np.ndarray], _: np.ndarray) -> Answers:
+        """See there."""
         (taken,) = self._session.get_inputs()
         found = []
         for picture in pictures:
@@ -72,7 +75,4 @@ class Written:
             except Exception as error:  # as above
                 raise UNetError(f"onnxruntime does not run what was written: {first_line(error)}") from error
             found.append(np.moveaxis(answer, 1, -1) if answer.ndim == picture.ndim else answer)
-        return found
-
-    def exact_answers(self, _: Sequence[np.ndarray]) -> list[np.ndarray] | None:
-        return None
+        return Answers(found)

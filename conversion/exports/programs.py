@@ -7,12 +7,24 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from conversion.backends.backend import Tool
+from conversion.backends.backend import Step, Tool
 from unet_core.errors import UNetError, printable
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a file answers to batches of pictures, channels last."""
+
+    narrow: list[np.ndarray]
+    """In float32."""
+    wide: list[np.ndarray] | None = None
+    """In float64; None where the tool cannot."""
+    step: Step | None = None
+    """Of training on the first batch, in float64, nothing dropped; None: it only predicts."""
 
 
 @runtime_checkable
@@ -22,48 +34,40 @@ class Program(Protocol):
     tool: Tool
     """What runs it."""
     versions: Mapping[str, str]
+    trains: bool
+    """Whether it can be trained as well."""
 
-    def answers(self, pictures: Sequence[np.ndarray], /) -> list[np.ndarray]:
-        """To batches of pictures in float32, channels last; the answers likewise."""
-
-    def exact_answers(self, pictures: Sequence[np.ndarray], /) -> list[np.ndarray] | None:
-        """In float64; None where the tool cannot."""
+    def run(self, pictures: Sequence[np.ndarray], cotangent: np.ndarray, /) -> Answers:
+        """Answer to batches in float32; the cotangent is that of a step on the first, as `Runner.step` takes it."""
 
 
-@dataclass(frozen=True)
-class Fresh:
-    """A script of Python that is run in an interpreter of its own, which sees no module of this project.
+def fresh(script: str, **given: np.ndarray) -> dict[str, np.ndarray]:
+    """Run a script in a Python of its own, which sees no module of this project.
 
-    It finds the arrays that it is given as `given`, by name, and leaves those that are asked for in `found`.
+    Args:
+        script: finds the arrays that it is given as `given`, by name, and leaves those that are asked for in `found`.
+        given: the arrays.
+
+    Raises:
+        UNetError: it fails.
     """
-
-    script: str
-    double: bool = False
-    """Let JAX have float64."""
-
-    def run(self, **given: np.ndarray) -> dict[str, np.ndarray]:
-        """What it finds.
-
-        Raises:
-            UNetError: it fails.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            one, other = Path(folder) / "given.npz", Path(folder) / "found.npz"
-            np.savez(one, **given)  # type: ignore[arg-type]
-            code = _FRAME.format(script=self.script, given=str(one), found=str(other))
-            environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-            environment["JAX_ENABLE_X64"] = str(int(self.double))
-            command = [sys.executable, "-I", "-c", code]
-            done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
-            if done.returncode:
-                last = [*done.stderr.strip().splitlines()[-1:], f"exit code {done.returncode}"][0]
-                raise UNetError(f"what was written does not run in a Python of its own: {printable(last)}")
-            with np.load(other) as file:
-                return dict(file)
+    with tempfile.TemporaryDirectory() as folder:
+        one, other = Path(folder) / "given.npz", Path(folder) / "found.npz"
+        np.savez(one, **given)  # type: ignore[arg-type]
+        code = _FRAME.format(script=script, given=str(one), found=str(other))
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        command = [sys.executable, "-I", "-c", code]
+        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = [*done.stderr.strip().splitlines()[-1:], f"exit code {done.returncode}"][0]
+            raise UNetError(f"what was written does not run in a Python of its own: {printable(last)}")
+        with np.load(other) as file:
+            return dict(file)
 
 
 _FRAME = """
 import sys
+sys.dont_write_bytecode = True
 import numpy as np
 given = dict(np.load({given!r}))
 found = {{}}
@@ -74,9 +78,10 @@ np.savez({found!r}, **found)
 """
 
 
-def in_order(arrays: Mapping[str, Any]) -> list[np.ndarray]:
-    """Arrays under the names 0, 1, and so on."""
-    return [arrays[str(number)] for number in range(len(arrays))]
+def in_order(arrays: Mapping[str, np.ndarray], head: str = "") -> list[np.ndarray]:
+    """Arrays under the names 0, 1, and so on, with something before."""
+    count = sum(name.startswith(head) for name in arrays)
+    return [arrays[f"{head}{number}"] for number in range(count)]
 
 
 def numbered(arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

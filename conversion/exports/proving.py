@@ -1,25 +1,30 @@
 """The proof that what was written answers as the user's network: both run on the same inputs."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from conversion.backends.backend import Precision, Runner, runner_of_checkpoint, runner_of_code
+from conversion.backends.backend import Precision, Runner, Step, runner_of_checkpoint, runner_of_code
 from conversion.backends.frameworks import importing
 from conversion.exports.deployment import Answer, Source, finished
 from conversion.exports.programs import Program
 from conversion.proof.checks import (
     EVAL,
     FLOAT64_BUDGETS,
+    GRADIENTS,
+    STATISTICS,
+    TRAINING,
     Check,
     Departure,
+    cotangent_of,
     float32_checks,
     float32_errors,
     float64_checks,
 )
 from conversion.proof.proof import NetworkSummary, Proof, described, side_of
 from conversion.proof.samples import Input, Sample, neighbour, repeated, samples, usual_sizes
-from unet_core.errors import MissingFrameworkError
+from unet_core.errors import MissingFrameworkError, UNetError, some
 from unet_core.graph import Graph
 from unet_core.progress import Progress
 
@@ -27,6 +32,7 @@ CLASSES = "classes"
 """The quantity of a check: the part of the pixels that are of another class."""
 
 PREDICTS = "what is exported only predicts"
+OTHERWISE = "in training the network computes otherwise, which is not written"
 _SURE = 10
 """How many times further than float32 errs two classes have to be apart for their pixel to be judged."""
 
@@ -59,6 +65,20 @@ class Reference:
         """What is wanted."""
         found = self.logits(x, precision, runner)
         return found if self.called else finished(found, self.source, self.answer)
+
+    def still(self) -> Runner:
+        """The network, which drops nothing in training."""
+        graph = self.source.graph
+        if not any(node.operation == "dropout" for node in graph.nodes):
+            return self.runner
+        nodes = tuple(
+            dataclasses.replace(node, attributes={**node.attributes, "rate": 0.0})
+            if node.operation == "dropout"
+            else node
+            for node in graph.nodes
+        )
+        checkpoint = dataclasses.replace(self.source.checkpoint, config=dataclasses.replace(graph, nodes=nodes))
+        return runner_of_checkpoint(checkpoint, self.runner.framework, self.runner.name).as_called()
 
     def moved(self, number: int) -> Runner:
         """The network with every weight one unit in the last place off, or not."""
@@ -117,17 +137,20 @@ def prove(reference: Reference, program: Program, batches: Sequence[Sample], nam
     """
     source, pictures = reference.source, [sample.x for sample in batches]
     progress(f"running {name}", 0.0)
-    found = program.answers(pictures)
-    wide = program.exact_answers(pictures)
+    config, graph = source.checkpoint.config, source.graph
+    untrained = PREDICTS if not program.trains else graph.untrained or (OTHERWISE if graph.training else "")
+    cotangent = cotangent_of(config, batches[0], 0)
+    found = program.run(pictures, cotangent)
     checks: list[Check] = []
     for number, sample in enumerate(batches):
         progress(f"{reference.runner.name} on {sample.name}", 0.5 + 0.5 * number / len(batches))
-        exact = None if wide is None else wide[number]
+        exact = None if found.wide is None else found.wide[number]
         judged = _classes if reference.answer == "classes" else _numbers
-        checks += judged(reference, sample, found[number], exact)
+        checks += judged(reference, sample, found.narrow[number], exact)
+    if found.step is not None and not untrained:
+        checks += _training(reference, found.step, batches[0], cotangent)
     failed = next((check for check in checks if not check.ok), None)
     cause = None if failed is None else f"{failed.quantity} on {failed.sample} are {failed.error:.1e} apart"
-    config = source.checkpoint.config
     side = NetworkSummary(name, program.tool, "cpu", dict(program.versions), described(config))
     return Proof(
         side_of(reference.runner),
@@ -138,8 +161,25 @@ def prove(reference: Reference, program: Program, batches: Sequence[Sample], nam
         None if failed is None else Departure("", failed.quantity, failed.error, cause),
         inputs=tuple(Input.of(sample.name, sample.x) for sample in batches),
         evidence=source.checkpoint.evidence,
-        untrained=PREDICTS,
+        untrained=untrained,
     )
+
+
+def _training(reference: Reference, found: Step, sample: Sample, cotangent: np.ndarray) -> Iterator[Check]:
+    """Of a step in training mode, in float64, in which nothing is dropped."""
+    step = reference.still().step(sample.x, cotangent, "float64")
+    lacking = [name for name in reference.source.graph.trained if name not in found.gradients]
+    if lacking:
+        raise UNetError(f"what was written has no {some(lacking)}")
+    ours, theirs = (
+        {
+            TRAINING: {"": one.logits},
+            GRADIENTS: {name: one.gradients[name] for name in found.gradients},
+            STATISTICS: {name: one.statistics[name] for name in found.statistics},
+        }
+        for one in (step, found)
+    )
+    yield from float64_checks(sample.name, {EVAL: {}, **ours}, theirs)
 
 
 def _numbers(reference: Reference, sample: Sample, found: np.ndarray, exact: np.ndarray | None) -> Iterator[Check]:

@@ -16,7 +16,7 @@ import numpy as np
 from conversion.backends.backend import Tool
 from conversion.backends.frameworks import importing
 from conversion.exports.deployment import Answer, Source, answering, metadata
-from conversion.exports.programs import Fresh, in_order, numbered
+from conversion.exports.programs import Answers, fresh, in_order, numbered
 from unet_core.errors import UNetError, first_line
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -138,6 +138,7 @@ class Written:
     """
 
     tool: Tool = "jax"
+    trains = False
 
     def __init__(self, path: Path, double: Callable[[Path], None] | None = None) -> None:
         import jax
@@ -145,23 +146,25 @@ class Written:
         self.path, self.double = path, double
         self.versions: Mapping[str, str] = {"jax": jax.__version__}
 
-    def answers(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return self._run(self.path, pictures, double=False)
-
-    def exact_answers(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray] | None:
-        if self.double is None:
-            return None
-        partial = self.path.with_name(f"float64.{self.path.name}")
-        self.double(partial)
-        return self._run(partial, [picture.astype(np.float64) for picture in pictures], double=True)
-
-    def _run(self, path: Path, pictures: Sequence[np.ndarray], *, double: bool) -> list[np.ndarray]:
-        script = LOADER + _CALLS.format(path=str(path.absolute()))
-        return in_order(Fresh(script, double).run(**numbered(pictures)))
+    def run(self, pictures: Sequence[np.ndarray], _: np.ndarray) -> Answers:
+        """See there."""
+        script = LOADER + _CALLS.format(path=str(self.path.absolute()))
+        if self.double is not None:
+            partial = self.path.with_name(f"float64.{self.path.name}")
+            self.double(partial)
+            script += _CALLS_WIDE.format(path=str(partial.absolute()))
+        found = fresh(script, **numbered(pictures))
+        return Answers(in_order(found, "narrow."), None if self.double is None else in_order(found, "wide."))
 
 
 _CALLS = """
 from jax import export
 model, about = load({path!r})
-found = {{name: np.asarray(model(pictures)) for name, pictures in given.items()}}
+found |= {{f"narrow.{{name}}": np.asarray(model(pictures)) for name, pictures in given.items()}}
+"""
+
+_CALLS_WIDE = """
+with jax.enable_x64(True):
+    model, about = load({path!r})
+    found |= {{f"wide.{{name}}": np.asarray(model(pictures.astype(np.float64))) for name, pictures in given.items()}}
 """

@@ -1,0 +1,1 @@
+"""A graph as one readable file of code, a class for each block that comes again."""
