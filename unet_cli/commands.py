@@ -93,7 +93,7 @@ class Convert(SourceOptions):
     or a version (model.v2) is an Orbax directory; any other is refused. SRC may be of further kinds, which are told by
     their content, and come from any project: name its code (--module), or what that answered (--example), and the
     network is the one that was run. Without them, the names of the tensors may be those of a known project; its dialect
-    then stays known, so that --dialect brings the network back into it. The last line says by what the network is known.
+    then stays known, so that --dialect brings the network back into it. The last line says by what it is known.
 
     With --to, SRC is the folder of a training run: all of it is carried over to the other framework, in which unet
     train --resume goes on. Or SRC is what a PyTorch script saved (a .pt with model and optimizer) and DST an Orbax
