@@ -26,10 +26,11 @@ PROGRAM, WEIGHTS, METADATA = "program.bin", "weights.npz", "metadata.json"
 LOADER = """
 import io, json, zipfile
 import jax, numpy as np
+from jax import export
 
 def load(path):
     with zipfile.ZipFile(path) as file:
-        program = jax.export.deserialize(bytearray(file.read("program.bin")))
+        program = export.deserialize(bytearray(file.read("program.bin")))
         weights = jax.device_put(dict(np.load(io.BytesIO(file.read("weights.npz")))))
         about = json.loads(file.read("metadata.json"))
     return jax.jit(lambda pictures: program.call(weights, pictures)), about
@@ -158,7 +159,6 @@ class Written:
 
 
 _CALLS = """
-from jax import export
 model, about = load({path!r})
 found |= {{f"narrow.{{name}}": np.asarray(model(pictures)) for name, pictures in given.items()}}
 """
