@@ -144,7 +144,7 @@ def test_the_loader_is_the_one_that_every_export_is_proven_with():
     from conversion.exports.stablehlo import LOADER
 
     assert f"```python\n{LOADER.strip()}\n```" in README
-    assert len([line for line in LOADER.splitlines() if line]) == 10
+    assert len([line for line in LOADER.splitlines() if line]) <= 10
 
 
 @pytest.mark.slow
