@@ -28,6 +28,7 @@ import io, json, zipfile
 import jax, numpy as np
 from jax import export
 
+
 def load(path):
     with zipfile.ZipFile(path) as file:
         program = export.deserialize(bytearray(file.read("program.bin")))
