@@ -50,11 +50,11 @@ def ran(path, x):
 
 
 def logits_of(path, x):
+    import jax.numpy as jnp
+
     import unet_jax
 
-    model = unet_jax.load(path)
-    model.eval()
-    return np.asarray(model.logits(x))
+    return np.asarray(unet_jax.load(path).logits(jnp.asarray(x)))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,6 @@ def test_a_stablehlo_program_is_opened_by_jax_alone(checkpoint, tmp_path, pictur
     done = conversion.export(checkpoint, tmp_path / "a.stablehlo", size=(21, 18), platforms=["cpu", "tpu"])
     assert {check.precision for check in done.proof.checks} == {"float64", "float32"}
     script = stablehlo.LOADER + (
-        "from jax import export\n"
         f"model, about = load({str(done.dst)!r})\n"
         "found = {'answer': np.asarray(model(given['x'])), 'about': np.array(json.dumps(about))}\n"
     )

@@ -140,6 +140,13 @@ def test_the_guards_table_has_every_case():
     assert f"[{len(cases)} cases](docs/guard.md)" in README
 
 
+def test_the_loader_is_the_one_that_every_export_is_proven_with():
+    from conversion.exports.stablehlo import LOADER
+
+    assert f"```python\n{LOADER.strip()}\n```" in README
+    assert len([line for line in LOADER.splitlines() if line]) <= 10
+
+
 @pytest.mark.slow
 def test_the_example_of_a_loop_of_ones_own_runs():
     for package in ("torch", "jax"):

@@ -26,10 +26,12 @@ PROGRAM, WEIGHTS, METADATA = "program.bin", "weights.npz", "metadata.json"
 LOADER = """
 import io, json, zipfile
 import jax, numpy as np
+from jax import export
+
 
 def load(path):
     with zipfile.ZipFile(path) as file:
-        program = jax.export.deserialize(bytearray(file.read("program.bin")))
+        program = export.deserialize(bytearray(file.read("program.bin")))
         weights = jax.device_put(dict(np.load(io.BytesIO(file.read("weights.npz")))))
         about = json.loads(file.read("metadata.json"))
     return jax.jit(lambda pictures: program.call(weights, pictures)), about
@@ -100,7 +102,10 @@ def _exported(source: Source, answer: Answer, shape: Shape, dtype: np.dtype) -> 
     finish = _decided(source.output) if answer == "classes" else lambda logits: logits
 
     def predict(weights: dict[str, Any], pictures: Any) -> Any:
-        return finish(execute(graph, weights, pictures, how).answer)
+        if shape.batch is not None:
+            return finish(execute(graph, weights, pictures, how).answer)
+        one = jax.vmap(lambda picture: execute(graph, weights, picture[None], how).answer[0])
+        return finish(one(pictures))  # the forms of its operations are chosen by the size of one picture
 
     batch = ("b",) if shape.batch is None else (shape.batch,)
     (named,) = export.symbolic_shape(str(batch[0])) if shape.batch is None else batch
@@ -109,7 +114,7 @@ def _exported(source: Source, answer: Answer, shape: Shape, dtype: np.dtype) -> 
     try:
         with jax.default_matmul_precision("highest"):
             exported = export.export(jax.jit(predict), platforms=shape.platforms)(specs, given)
-    except export.shape_poly.InconclusiveDimensionOperation as error:  # type: ignore[attr-defined]
+    except jax.errors.InconclusiveDimensionOperation as error:
         raise UNetError("the network's program depends on the number of pictures: say --batch N") from error
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UNetError(f"jax.export cannot write the network: {first_line(error)}") from error
@@ -158,7 +163,6 @@ class Written:
 
 
 _CALLS = """
-from jax import export
 model, about = load({path!r})
 found |= {{f"narrow.{{name}}": np.asarray(model(pictures)) for name, pictures in given.items()}}
 """

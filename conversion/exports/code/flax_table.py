@@ -1,13 +1,14 @@
 """What each operation without tensors is in JAX, channels last: an expression."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from conversion.exports.code.flax_layers import UnprintableError
 from unet_core.graph import Graph, Node
 from unet_core.graph.sizes import Dim
 
 
+@runtime_checkable
 class Scope(Protocol):
     """What an expression may ask for."""
 
