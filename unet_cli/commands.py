@@ -88,8 +88,8 @@ class Convert(SourceOptions):
     """Convert a checkpoint, prove that it is the same network, and only then give it its name.
 
     The kinds go by suffix: .pt, .pth, .safetensors, .npz, .dcp (a folder of torch.distributed.checkpoint), or none for
-    an Orbax directory. SRC may be of further kinds, which are told by their content, and come from any project: name its
-    code (--module), or what that answered (--example), and the network is the one that was run. Without them, the names
+    an Orbax directory. SRC may be of further kinds, told by their content, and come from any project: name its code
+    (--module), or what that answered (--example), and the network is the one that was run. Without them, the names
     of the tensors may be those of a known project; its dialect then stays known, so that --dialect brings the network
     back into it. The last line says by what the network is known.
 
