@@ -256,7 +256,7 @@ DAMAGE = {
     "an index that leads elsewhere": (
         sharded_safetensors,
         lambda folder: rewritten(folder / "model.safetensors.index.json", **{"out.bias": "../x.safetensors"}),
-        "does not lie in it",
+        "does not lie beside it",
     ),
     "an index that leads to nothing": (
         sharded_safetensors,
@@ -485,6 +485,13 @@ def test_a_size_that_is_none(tmp_path, capsys, size):
     torch_file.write(tmp_path / "a.pt", Checkpoint(TINY, WEIGHTS))
     assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / "b"), f"--shard-size={size}"]) == 2
     assert "give it as 500MB or 2GB" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "more"), [("b.pt", []), ("b", ["--to", "jax"])])
+def test_a_folder_of_shards_has_no_suffix(tmp_path, capsys, name, more):
+    torch_file.write(tmp_path / "a.pt", Checkpoint(TINY, WEIGHTS))
+    assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / name), "--shard-size", "5KB", *more]) == 2
+    assert "give a name without a suffix, and no --to" in capsys.readouterr().err
 
 
 def test_an_index_beside_another_one_is_not_certified_for_both(tmp_path, capsys):
