@@ -103,6 +103,10 @@ def _convert(
     options: Options,
 ) -> Conversion:
     run = is_run(src)
+    if options.shard_size is not None and (to is not None or dst.suffix):
+        raise CheckpointError(
+            f"{dst}: with --shard-size, it is a folder of a network's files: give a name without a suffix, and no --to"
+        )
     if drop and (to is None or run):
         raise CheckpointError(f"--drop {' '.join(drop)}: is for the training files of scripts, with --to")
     if to is None:

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import pickle
 import random
 import subprocess
 import sys
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -128,11 +130,7 @@ def onnx_initialisers(folder):
 
 
 def exported(folder):
-    import unet_torch
-
-    model = unet_torch.UNet.from_config(dataclasses.replace(TINY), seed=0).eval()
-    model.load_state_dict(state_dict())
-    program = torch.export.export(model, (torch.zeros(2, 3, 16, 16),), strict=False)
+    program = torch.export.export(model(), (torch.zeros(2, 3, 16, 16),), strict=False)
     torch.export.save(program, folder / "a.pt2")
     return folder / "a.pt2"
 
@@ -152,20 +150,65 @@ def lightning(state, path):
     )
 
 
+def model():
+    import unet_torch
+
+    made = unet_torch.UNet.from_config(TINY, seed=0).eval()
+    made.load_state_dict(state_dict())
+    return made
+
+
+def whole_module(folder):
+    torch.save(model(), folder / "a.pt")
+    return folder / "a.pt"
+
+
+def torchscript(folder):
+    torch.jit.trace(model(), torch.zeros(1, 3, 16, 16)).save(folder / "a.pt")
+    return folder / "a.pt"
+
+
+def pickle_of_arrays(folder):
+    (folder / "a.pkl").write_bytes(pickle.dumps(WEIGHTS))
+    return folder / "a.pkl"
+
+
+def one_safetensors(folder):
+    save_file(state_dict(), folder / "a.safetensors")
+    return folder / "a.safetensors"
+
+
 KINDS = {
+    "`.pt`, `.pth`": (saved(plain, "a.pt"), Container.TORCH),
+    "`.pt` of torch before 1.6": (saved(legacy, "a.pt"), Container.TORCH),
+    "`.bin`": (saved(plain, "pytorch_model.bin"), Container.TORCH),
+    "`.ckpt`": (saved(lightning, "a.ckpt"), Container.TORCH),
+    "`.pth.tar`": (saved(lambda state, path: plain({"state_dict": state}, path), "a.pth.tar"), Container.TORCH),
+    "a module pickled whole": (whole_module, Container.TORCH),
+    "TorchScript": (torchscript, Container.TORCH),
+    "a pickle of arrays": (pickle_of_arrays, Container.TORCH),
+    "`.safetensors`": (one_safetensors, Container.SAFETENSORS),
     "sharded safetensors": (sharded_safetensors, Container.SHARDS),
-    "sharded pytorch_model.bin": (sharded_bin, Container.SHARDS),
-    "a .bin": (saved(plain, "pytorch_model.bin"), Container.TORCH),
-    "a .ckpt of Lightning": (saved(lightning, "a.ckpt"), Container.TORCH),
-    "a .pth.tar": (saved(lambda state, path: plain({"state_dict": state}, path), "a.pth.tar"), Container.TORCH),
-    "a .pt of torch before 1.6": (saved(legacy, "a.pt"), Container.TORCH),
-    "torch.distributed.checkpoint": (distributed, Container.DISTRIBUTED),
-    "DeepSpeed ZeRO 2": (flat, Container.DEEPSPEED),
-    "torch.export": (exported, Container.EXPORTED),
-    "ONNX": (onnx_initialisers, Container.ONNX),
-    "flax.serialization": (flax_msgpack, Container.MSGPACK),
-    "numpy.savez": (npz, Container.NPZ),
+    "sharded `pytorch_model.bin`": (sharded_bin, Container.SHARDS),
+    "a folder of torch.distributed.checkpoint": (distributed, Container.DISTRIBUTED),
+    "a folder of DeepSpeed": (flat, Container.DEEPSPEED),
+    "`.pt2`": (exported, Container.EXPORTED),
+    "`.onnx`": (onnx_initialisers, Container.ONNX),
+    "`.msgpack`": (flax_msgpack, Container.MSGPACK),
+    "`.npz`": (npz, Container.NPZ),
 }
+"""By the first column of the table in docs/checkpoints.md."""
+
+ELSEWHERE = {
+    "an Orbax directory": "tests/test_checkpoints.py",
+    "an Orbax directory of another project": "tests/test_foreign_names.py",
+}
+
+
+def test_the_page_lists_what_opens():
+    text = (Path(__file__).parents[1] / "docs" / "checkpoints.md").read_text()
+    table = text.split("## What opens")[1].split("\n\n")[1]
+    assert [row.split("|")[1].strip() for row in table.splitlines()[2:]] == [*KINDS, *ELSEWHERE]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -213,7 +256,7 @@ DAMAGE = {
     "an index that leads elsewhere": (
         sharded_safetensors,
         lambda folder: rewritten(folder / "model.safetensors.index.json", **{"out.bias": "../x.safetensors"}),
-        "does not lie in it",
+        "does not lie beside it",
     ),
     "an index that leads to nothing": (
         sharded_safetensors,
@@ -444,6 +487,13 @@ def test_a_size_that_is_none(tmp_path, capsys, size):
     assert "give it as 500MB or 2GB" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("name", "more"), [("b.pt", []), ("b", ["--to", "jax"])])
+def test_a_folder_of_shards_has_no_suffix(tmp_path, capsys, name, more):
+    torch_file.write(tmp_path / "a.pt", Checkpoint(TINY, WEIGHTS))
+    assert main(["convert", str(tmp_path / "a.pt"), str(tmp_path / name), "--shard-size", "5KB", *more]) == 2
+    assert "give a name without a suffix, and no --to" in capsys.readouterr().err
+
+
 def test_an_index_beside_another_one_is_not_certified_for_both(tmp_path, capsys):
     sharded_safetensors(tmp_path)
     path = sharded_bin(tmp_path)
@@ -477,15 +527,16 @@ def damaged_at_random(path, files, chance):
         file.write_bytes(good)
 
 
+QUICKLY = ("sharded safetensors", "a folder of torch.distributed.checkpoint", "`.npz`")
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "kind", few(KINDS.keys(), "sharded safetensors", "torch.distributed.checkpoint", "numpy.savez")
-)
+@pytest.mark.parametrize("kind", few(KINDS.keys(), *QUICKLY))
 def test_damage_at_random_is_one_line_or_nothing(tmp_path, kind):
     path = KINDS[kind][0](tmp_path)
     files, chance = [file for file in sorted(tmp_path.rglob("*")) if file.is_file()], random.Random(0)
     refused = 0
-    for _ in range(25 if kind in ("sharded safetensors", "torch.distributed.checkpoint", "numpy.savez") else 300):
+    for _ in range(25 if kind in QUICKLY else 300):
         try:
             damaged_at_random(path, files, chance)
         except UNetError as error:

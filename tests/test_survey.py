@@ -90,3 +90,24 @@ def test_five_gigabytes_take_neither_time_nor_memory(tmp_path):
     assert int(done.stderr) < 300_000  # kB
     assert after - before < 5
     assert len(contents(tmp_path / "a.pt").groups[""]) == 5
+
+
+class Node:
+    """A part of a configuration that knows what it is a part of, as OmegaConf's do."""
+
+    def __init__(self, parent=None):
+        self._parent = parent
+        self._content = {} if parent is not None else {"rate": Node(self), "weights": torch.ones(2)}
+
+
+def test_objects_that_know_one_another_and_optimisers_are_walked_through(tmp_path):
+    net = nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    torch.save({"settings": Node(), "optimizer": optimizer, "model": net.state_dict()}, tmp_path / "a.pt")
+    found = contents(tmp_path / "a.pt")
+    assert found.groups["model"] == {"weight": (2, 2), "bias": (2,)}
+    assert found.groups["settings._content"] == {"weights": (2,)}
+    assert "torch.optim.adam.Adam" in found.inert
+    assert sum("exp_avg" in shapes for shapes in found.groups.values()) == 2

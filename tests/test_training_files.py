@@ -1,5 +1,6 @@
 """Training files of PyTorch scripts: their optimiser's state in optax and back, and what is refused by name."""
 
+import argparse
 import copy
 import functools
 import json
@@ -939,3 +940,16 @@ def test_parameters_that_a_script_never_updated_come_back_without_moments(tmp_pa
     state, again = (torch.load(one)["optimizer"]["state"] for one in (path, tmp_path / "again.pt"))
     assert len(state) == len(optimizer.param_groups[0]["params"]) - 2 * (heads == 1)
     same(state, again)
+
+
+def test_objects_beside_are_left_behind_by_name_and_numpys_numbers_carried(tmp_path):
+    file = adam_file() | {"args": argparse.Namespace(lr=1), "best": np.float64(0.5)}
+    torch.save(file, tmp_path / "run.pt")
+    with pytest.raises(CheckpointError, match=r"cannot be carried: args \(Namespace\); .* --drop args"):
+        conversion.convert(tmp_path / "run.pt", tmp_path / "state", to="jax", verify=False)
+    conversion.convert(tmp_path / "run.pt", tmp_path / "state", to="jax", drop=["args"], verify=False)
+    conversion.convert(tmp_path / "state", tmp_path / "back.pt", to="torch", verify=False)
+    back = torch.load(tmp_path / "back.pt", weights_only=True)
+    assert back["best"] == 0.5
+    assert same(back["optimizer"], file["optimizer"])
+    assert "args" not in back

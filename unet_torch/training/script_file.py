@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.checkpoints.pickled.standins import Inert
 from unet_core.errors import CheckpointError, some
 from unet_core.files import reserve
 from unet_core.graph import Graph
@@ -154,5 +155,7 @@ def _cannot_be_carried(name: str, value: Any) -> str | None:
             if isinstance(part, dict | list | tuple) and (what := _cannot_be_carried(str(key), part)):
                 return what
     if not is_plain(value):
+        if isinstance(value, Inert):
+            return value.kind
         return "tensors, or objects of a class" if isinstance(value, dict | list | tuple) else type(value).__name__
     return None

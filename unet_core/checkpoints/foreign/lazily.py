@@ -109,15 +109,20 @@ def package(name: str, path: Path) -> Any:
         ) from error
 
 
-def inside(folder: Path, name: object) -> Path:
+def inside(folder: Path, name: object, source: Path | None = None) -> Path:
     """The file of this name in a folder.
+
+    Args:
+        folder: where it should lie.
+        name: as a file says it.
+        source: that file, for the message; None: the folder.
 
     Raises:
         CheckpointError: it is the name of something outside, or of no regular file.
     """
     path = folder / name if isinstance(name, str) and name and "\0" not in name else None
     if path is None or path.parent != folder or name in (".", "..") or "\\" in str(name):
-        raise CheckpointError(f"{folder}: names the file {shown(name)}, which does not lie in it")
+        raise CheckpointError(f"{source or folder}: names the file {shown(name)}, which does not lie beside it")
     if not path.is_file():
         raise CheckpointError(f"{path}: is missing, or is no regular file; get the whole folder")
     return path

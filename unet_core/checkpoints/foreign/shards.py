@@ -36,7 +36,7 @@ def contents(path: Path) -> Contents:
     places, record = _places(index)
     parts: dict[str, Contents] = {}
     for name in dict.fromkeys(places.values()):
-        file = inside(index.parent, name)
+        file = inside(index.parent, name, index)
         read = safetensors_file.contents if file.suffix == ".safetensors" else torch_file.contents
         parts[name] = read(file)
     shapes: dict[str, tuple[int, ...]] = {}

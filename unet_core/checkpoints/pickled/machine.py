@@ -103,14 +103,14 @@ class _Machine:
             self._made(opcode, argument)
 
     def _made(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
-        before = [kind.name for kind in opcode.stack_before]
-        if "mark" in before:
-            above: list[Any] = []
+        count, marked = _TAKES[opcode.name]
+        above: list[Any] = []
+        if marked:
             while (value := self.stack.pop()) is not _MARK:
                 above.append(value)
-            parts = [*self._taken(before.index("mark")), above[::-1]]
-        else:
-            parts = self._taken(len(before))
+        parts = self._taken(count)
+        if marked:
+            parts.append(above[::-1])
         if argument is not None:
             parts.insert(0, argument)
         if opcode.name != "POP_MARK":
@@ -132,6 +132,14 @@ class _Machine:
             raise ValueError("it keeps a mark")
         return self.stack[-1]
 
+
+def _takes(opcode: pickletools.OpcodeInfo) -> tuple[int, bool]:
+    """How many values an opcode takes below the mark, or in all; and whether it takes all down to a mark."""
+    before = [kind.name for kind in opcode.stack_before]
+    return (before.index("mark"), True) if "mark" in before else (len(before), False)
+
+
+_TAKES = {opcode.name: _takes(opcode) for opcode in pickletools.opcodes}
 
 _PLAIN: dict[str, Callable[..., Any]] = {
     "EMPTY_LIST": list,
