@@ -86,7 +86,7 @@ def test_help_names_the_commands_and_the_exit_codes(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Expected one of {inspect, convert, verify, compare, train, predict, eval, plot, bench}"),
+        ([], "Expected one of {inspect, convert, verify, compare, study, train, predict, eval, plot, bench}"),
         (["transmogrify"], "transmogrify"),
         (["convert", "a.pt"], "DST"),
         (["inspect"], "CKPT"),

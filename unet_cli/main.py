@@ -19,6 +19,7 @@ from unet_cli.commands import Convert, Inspect, Verify
 from unet_cli.compare import Compare
 from unet_cli.messages import printed
 from unet_cli.predict import Eval, Predict
+from unet_cli.study import Study
 from unet_cli.train import Plot, Train
 from unet_core.errors import UNetError, of_system
 
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-Command = Inspect | Convert | Verify | Compare | Train | Predict | Eval | Plot | Bench
+Command = Inspect | Convert | Verify | Compare | Study | Train | Predict | Eval | Plot | Bench
 
 
 def _parse(arguments: Sequence[str]) -> Command | int:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-PACKAGES = ("conversion", "unet_core", "unet_jax", "unet_torch")
+PACKAGES = ("conversion", "unet_compare", "unet_core", "unet_jax", "unet_torch")
 """Their loggers have something to say to a person who waits."""
 
 
