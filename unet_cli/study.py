@@ -1,5 +1,7 @@
 """`unet study`."""
 
+import shlex
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,12 +49,18 @@ class Study:
     the first arm."""
     runs: Annotated[int | None, option("N")] = None
     """Leave after so many runs, of which this process has made each; 0: report on what is there."""
+    where: bool = True
+    """Say, by unet compare's account layer by layer, where the network of an arm departs: a minute or two for each."""
     recipe: TrainConfig = field(default_factory=TrainConfig)
 
     def run(self) -> int:
         """Make the runs that are missing, and the report; 1 where the answer is not that all is the same."""
-        from unet_cli.tables import progress_bar
-        from unet_compare.study.runs import carry_out, prepare
+        from unet_cli.tables import print_study, progress_bar
+        from unet_compare.study.collected import collect
+        from unet_compare.study.judging import judged
+        from unet_compare.study.page.report import write_report
+        from unet_compare.study.runs import REPORT, carry_out, prepare
+        from unet_compare.study.where import account
 
         if self.runs is not None and self.runs < 0:
             raise UNetError(f"--runs {self.runs}: give a whole number from 0 up")
@@ -60,9 +68,24 @@ class Study:
         prepare(plan, self.out)
         with progress_bar() as progress:
             tally = carry_out(plan, self.out, most=self.runs, progress=progress)
-        for line in tally.failed.values():
-            say(f"failed: {line}")
-        return 0
+            whole = not tally.missing
+            where = account(plan, self.out, progress=progress) if self.where and whole else {}
+            progress("judging", 1.0)
+            arms = collect(plan, self.out)
+            found = judged(plan, arms, where)
+            page = write_report(self.out / REPORT, found, arms, self.typed)
+        print_study(found, page)
+        if tally.failed:
+            raise UNetError("; ".join(tally.failed.values()))
+        if not whole:
+            say(f"{found.finished} of {plan.runs} runs are finished: go on with the same command")
+            return 0
+        return 0 if found.as_hoped else 1
+
+    @property
+    def typed(self) -> str:
+        """The command, as a shell takes it, to be typed where it was typed."""
+        return shlex.join(["unet", *sys.argv[1:]])
 
     def _plan(self) -> "Plan":
         from unet_compare.study.plan import read_study, study_of
@@ -76,11 +99,10 @@ class Study:
         options |= {"metric": self.metric, "margin": self.margin}
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if self.file is not None:
-            own = TrainConfig().changes(self.recipe)
+            own = ["options of unet train"] if self.recipe != TrainConfig() else []
             if given or own:
-                raise UNetError(
-                    f"{' '.join([*(f'--{name}' for name in given), *own])}: is FILE's to say; write it there"
-                )
+                told = ", ".join([*(f"--{name}" for name in given), *own])
+                raise UNetError(f"{told}: with FILE, write it there")
             return read_study(self.file)
         lacking = [f"--{name}" for name in ("arms", "seeds") if name not in given]
         if lacking:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -21,6 +22,9 @@ from unet_core.errors import printable, shown, some
 from unet_core.graph import Graph
 from unet_core.prediction.evaluation import Evaluation
 from unet_core.progress import Progress as Report
+
+if TYPE_CHECKING:
+    from unet_compare.study.findings import Outcome
 
 _TRIALS = 6
 """Switches that are listed, at most."""
@@ -55,6 +59,26 @@ def print_evaluation(found: Evaluation, classes: Sequence[str], pictures: int) -
         f"loss {found.loss:.4f}",
         soft_wrap=True,
     )
+
+
+def print_study(found: "Outcome", page: Path) -> None:
+    """The answer of `unet study`, the arms in a table, and where the report is."""
+    table = new_table()
+    for heading in ("arm", "mean", "difference", "interval", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("arm", "verdict") else "right", no_wrap=True)
+    for arm in found.arms:
+        of = arm.contrast(found.study.metric)
+        figures = [f"{arm.scores[found.study.metric].mean:.4f}" if arm.scores else "-"]
+        if of is not None:
+            interval = f"{of.interval.low:+.4f} {of.interval.high:+.4f}"
+            figures += [f"{of.difference:+.4f}", interval, of.verdict]
+        table.add_row(escape(arm.name), *figures)
+    console = new_console()
+    console.print(table)
+    console.print(escape(found.answer), soft_wrap=True)
+    for arm in found.faults:
+        console.print(f"{arm.name}: {escape(arm.told) or 'is not found'}", soft_wrap=True)
+    console.print(f"the report is in {escape(str(page))}", soft_wrap=True)
 
 
 def print_conversion(done: Conversion) -> None:

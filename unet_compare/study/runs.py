@@ -9,12 +9,8 @@ DIR/report/                  what the study found
 
 import json
 import logging
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,10 +18,11 @@ from pathlib import Path
 from unet_compare.study.arms import Arm
 from unet_compare.study.claims import claim
 from unet_compare.study.plan import Study, Trial
+from unet_compare.study.processes import Process, failure_of, started
 from unet_compare.study.result import read_result
 from unet_compare.study.trial import Order
 from unet_core.codec import encoded, parsed
-from unet_core.errors import RunError, of_system, shown, some
+from unet_core.errors import RunError, of_system, some
 from unet_core.files import atomic
 from unet_core.progress import Progress, silent
 
@@ -34,8 +31,6 @@ logger = logging.getLogger(__name__)
 PLAN, RUNS, CLAIMS, REPORT, ARM = "study.json", "runs", "claims", "report", "arm.json"
 _POLL = 2.0
 """Seconds between two looks at what others do."""
-_PATIENCE = 60.0
-"""Seconds that a run has to save its state, once it is to leave."""
 
 
 @dataclass
@@ -161,7 +156,7 @@ def carry_out(study: Study, folder: Path, *, most: int | None = None, progress: 
 def _take(study: Study, folder: Path, tally: Tally, progress: Progress) -> Trial | None:
     """Make the first of the missing runs that nobody has; None: there is none."""
     for trial in tally.missing:
-        running: list[subprocess.Popen[bytes]] = []
+        running: list[Process] = []
         mine = claim(folder / CLAIMS, f"{trial.arm.folder}_{trial.name}", partial(_stop, running))
         if mine is None:
             continue
@@ -176,54 +171,16 @@ def _take(study: Study, folder: Path, tally: Tally, progress: Progress) -> Trial
     return None
 
 
-def _stop(running: list["subprocess.Popen[bytes]"]) -> None:
+def _stop(running: list[Process]) -> None:
     for process in running:
         process.terminate()
 
 
-def _made(order: Order, running: list["subprocess.Popen[bytes]"]) -> str | None:
+def _made(order: Order, running: list[Process]) -> str | None:
     """Make a run in a process of its own; why it failed, if it did."""
-    with _process(order) as process:
+    with started("unet_compare.study.trial", order, order.arm) as process:
         running.append(process)
-        assert process.stderr is not None
-        said = process.stderr.read()  # to its end; what is read from there stays open, or it would leave
-        process.wait()
-    if process.returncode == 0:
-        return None
-    lines = said.decode(errors="replace").strip().splitlines()
-    last = shown(lines[-1].removeprefix("unet: ")) if lines else ""
-    return last or f"its process ended with {process.returncode}"
-
-
-@contextmanager
-def _process(order: Order) -> Iterator["subprocess.Popen[bytes]"]:
-    path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    own = {"PYTHONPATH": os.pathsep.join(path)}
-    if order.arm.device is not None:
-        own["JAX_PLATFORMS"] = order.arm.device
-        if order.arm.device == "cpu":
-            own["CUDA_VISIBLE_DEVICES"] = ""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "unet_compare.study.trial", order.to_json()],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=os.environ | own,
-        start_new_session=True,  # Ctrl-C is this process's, which hands it on
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        for stream in (process.stdin, process.stderr):
-            if stream is not None:
-                stream.close()
+        return failure_of(process)
 
 
 def duration(seconds: float) -> str:

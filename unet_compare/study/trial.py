@@ -4,13 +4,10 @@ It leaves as `unet train` does where its standard input ends: whoever started it
 """
 
 import dataclasses
-import json
 import os
 import platform
 import resource
-import signal
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,9 +22,9 @@ from conversion.training import train
 from unet_compare.study.arms import Arm
 from unet_compare.study.controls import planted, start_of
 from unet_compare.study.energy import measured
+from unet_compare.study.processes import served
 from unet_compare.study.result import Cost, Result
 from unet_core.checkpoints.checkpoint import Checkpoint
-from unet_core.codec import decoded, encoded
 from unet_core.data.dataset import open_dataset
 from unet_core.errors import RunError, UNetError
 from unet_core.files import sha256_of
@@ -47,10 +44,6 @@ class Order:
     fold: int | None
     folds: int | None
     data: str
-
-    def to_json(self) -> str:
-        """For the command line."""
-        return json.dumps(encoded(self))
 
 
 @dataclass
@@ -160,22 +153,5 @@ def _device(arm: Arm) -> tuple[str, int | None]:
     return device.device_kind, told.get("peak_bytes_in_use")
 
 
-def _leave_with_parent() -> None:
-    os.read(0, 1)  # the buffered reader would be locked at the end
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def main() -> int:
-    """Make the run that the only argument tells; 2 with a line where it cannot be."""
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    try:
-        make(decoded(Order, json.loads(sys.argv[1])))
-    except (UNetError, OSError, MemoryError) as error:
-        line = " ".join(str(error).split()) or type(error).__name__
-        sys.stderr.write(f"unet: {line}\n")
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(served(Order, make))
