@@ -1,11 +1,14 @@
 """The scores of single pictures: calibration and the distance of boundaries, against values worked out by hand."""
 
+import json
+
 import numpy as np
 import pytest
 
 pytest.importorskip("scipy")
 
-from unet_core.data.synthetic import Synthetic
+from unet_cli.main import main
+from unet_core.data.synthetic import Synthetic, write_folder
 from unet_core.prediction.evaluation import evaluate
 from unet_core.prediction.scores import boundary_distance, calibration_error, confidence
 from unet_core.training.settings import Loss
@@ -78,3 +81,17 @@ def test_a_picture_of_which_nothing_counts_has_no_score():
 
     found = evaluate(bands, Ignored(count=2, size=32), loss=Loss(), scores=True)
     assert [one.name for one in found.pictures] == [source.names[1]]
+
+
+def test_the_command_lists_them(tmp_path, capsys):
+    unet_torch = pytest.importorskip("unet_torch")
+    unet_torch.save(unet_torch.UNet(1, 1, features=(2, 3), seed=0), tmp_path / "net.pt")
+    write_folder(Synthetic(count=2, size=32), tmp_path / "cells")
+    words = ["eval", str(tmp_path / "net.pt"), "--data", str(tmp_path / "cells")]
+    assert main([*words, "--pictures"]) == 0
+    assert "boundary distance" in capsys.readouterr().out
+    assert main([*words, "--pictures", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in found["pictures"]] == ["000", "001"]
+    assert main([*words, "--json"]) == 0
+    assert "pictures" not in json.loads(capsys.readouterr().out)

@@ -21,8 +21,8 @@ from unet_compare.study.collected import collect
 from unet_compare.study.judging import judged
 from unet_compare.study.page.report import faults_sentence
 from unet_compare.study.plan import METRICS, Study, read_study, study_of
-from unet_compare.study.result import SCORES, Cost, Result
-from unet_compare.study.runs import carry_out, finished, prepare, run_folder
+from unet_compare.study.result import SCORES, Cost, Result, run_folder
+from unet_compare.study.runs import carry_out, finished, prepare
 from unet_core import ConfigError
 from unet_core.errors import RunError
 from unet_core.prediction.scores import PictureScore

@@ -122,6 +122,8 @@ class Eval(Computing):
     """A folder with images/ and masks/; or synthetic."""
     only: Annotated[Literal["training", "validation"] | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Only those pictures that the run (CKPT) trained on, or validated on."""
+    pictures: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Score each picture by itself as well: its calibration and the distance of its boundaries, too."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON instead of a table."""
     masks: Masks = field(default_factory=Masks)
@@ -138,9 +140,10 @@ class Eval(Computing):
             source = network.source(self.data, only=self.only, masks=self.masks, progress=progress)
             bands = self.bands(network, source.sizes)
             loss = network.settings.recipe.loss if network.settings else Loss()
-            found = evaluate(bands, source, loss=loss, output=network.output, progress=progress)
+            found = evaluate(bands, source, loss=loss, output=network.output, scores=self.pictures, progress=progress)
         if self.json:
-            print(json.dumps(found.to_dict()))
+            scores = {"pictures": [vars(one) for one in found.pictures]} if self.pictures else {}
+            print(json.dumps(found.to_dict() | scores))
         else:
             print_evaluation(found, _class_names(network, source), len(source))
         return 0

@@ -59,6 +59,19 @@ def print_evaluation(found: Evaluation, classes: Sequence[str], pictures: int) -
         f"loss {found.loss:.4f}",
         soft_wrap=True,
     )
+    if found.pictures:
+        print_scores(found)
+
+
+def print_scores(found: Evaluation) -> None:
+    """The table of single pictures."""
+    table = new_table()
+    for heading in ("picture", "mean IoU", "mean Dice", "loss", "calibration error", "boundary distance"):
+        table.add_column(heading, justify="right")
+    for one in found.pictures:
+        values = (one.mean_iou, one.mean_dice, one.loss, one.calibration, one.boundary)
+        table.add_row(escape(shown(one.name)), *(f"{value:.4f}" for value in values))
+    new_console().print(table)
 
 
 def print_study(found: "Outcome", page: Path) -> None:

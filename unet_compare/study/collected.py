@@ -9,8 +9,7 @@ from jaxtyping import Float, Int
 
 from unet_compare.study.arms import Arm
 from unet_compare.study.plan import METRICS, Metric, Study, Trial
-from unet_compare.study.result import Result, read_result
-from unet_compare.study.runs import run_folder
+from unet_compare.study.result import Result, read_result, run_folder
 from unet_core.errors import RunError, some
 from unet_core.training.history import read_history
 from unet_core.training.run import HISTORY

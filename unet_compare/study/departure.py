@@ -1,30 +1,14 @@
 """When arms part in training: the first step after which they are farther apart than rounding takes them."""
 
-from dataclasses import dataclass
-
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from unet_compare.study.collected import Collected, Curve
+from unet_compare.study.findings import Parting
 from unet_compare.trajectories.verdict import FACTOR
 
 LEAST = 2.0**-20
 """Of a loss; what is less is rounding in any case: a few units in float32's last place."""
-
-
-@dataclass(frozen=True)
-class Parting:
-    """How far one arm's losses are from the first arm's, beside the band of rounding."""
-
-    what: str
-    """"training loss" or "validation loss"."""
-    steps: Int[np.ndarray, " n"]
-    apart: Float[np.ndarray, " n"]
-    """The median over the runs."""
-    limit: Float[np.ndarray, " n"]
-    """`FACTOR` times the most of what rounding made in any run up to that step."""
-    left: int | None
-    """The first step beyond the limit."""
 
 
 def partings(first: Collected, rounding: Collected, other: Collected) -> tuple[Parting, ...]:

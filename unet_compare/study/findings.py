@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from jaxtyping import Float, Int
+
 from unet_compare.study.arms import FAULTS
-from unet_compare.study.departure import Parting
 from unet_compare.study.plan import TITLES, Metric, Study
 from unet_compare.study.statistics import Interval
 
@@ -47,6 +49,21 @@ class Contrast:
     least_margin: float
     """Within which they are just equivalent, uncorrected."""
     verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Parting:
+    """How far one arm's losses are from the first arm's, beside the band of rounding."""
+
+    what: str
+    """"training loss" or "validation loss"."""
+    steps: Int[np.ndarray, " n"]
+    apart: Float[np.ndarray, " n"]
+    """The median over the runs."""
+    limit: Float[np.ndarray, " n"]
+    """Four times the most of what rounding made in any run up to that step."""
+    left: int | None
+    """The first step beyond the limit."""
 
 
 @dataclass(frozen=True)

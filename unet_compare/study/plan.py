@@ -45,6 +45,19 @@ class Trial(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Order:
+    """A run that is to be made."""
+
+    path: str
+    """The run's folder."""
+    arm: Arm
+    seed: int
+    fold: int | None
+    folds: int | None
+    data: str
+
+
+@dataclass(frozen=True)
 class Study:
     """What is compared, and how it is judged.
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from unet_compare.study.plan import Trial
 from unet_core.codec import decoded, encoded, parsed
 from unet_core.errors import RunError
 from unet_core.files import atomic
 from unet_core.prediction.scores import PictureScore
 
-SCORES = "scores.json"
+SCORES, RUNS = "scores.json", "runs"
 
 
 @dataclass(frozen=True)
@@ -74,3 +75,8 @@ def read_result(run: Path) -> Result | None:
     except (ValueError, RecursionError) as error:
         raise RunError(f"{file}: is damaged ({error}); remove it, and the run is scored again") from error
     return found
+
+
+def run_folder(folder: Path, trial: Trial) -> Path:
+    """Where a run is."""
+    return folder / RUNS / trial.arm.folder / trial.name

@@ -17,10 +17,9 @@ from pathlib import Path
 
 from unet_compare.study.arms import Arm
 from unet_compare.study.claims import claim
-from unet_compare.study.plan import Study, Trial
+from unet_compare.study.plan import Order, Study, Trial
 from unet_compare.study.processes import Process, failure_of, started
-from unet_compare.study.result import read_result
-from unet_compare.study.trial import Order
+from unet_compare.study.result import RUNS, read_result, run_folder
 from unet_core.codec import encoded, parsed
 from unet_core.errors import RunError, of_system, some
 from unet_core.files import atomic
@@ -28,7 +27,7 @@ from unet_core.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
 
-PLAN, RUNS, CLAIMS, REPORT, ARM = "study.json", "runs", "claims", "report", "arm.json"
+PLAN, CLAIMS, REPORT, ARM = "study.json", "claims", "report", "arm.json"
 _POLL = 2.0
 """Seconds between two looks at what others do."""
 
@@ -43,11 +42,6 @@ class Tally:
     """Not made yet, by anybody."""
     failed: dict[str, str] = field(default_factory=dict)
     """Why runs of this process failed, by name."""
-
-
-def run_folder(folder: Path, trial: Trial) -> Path:
-    """Where a run is."""
-    return folder / RUNS / trial.arm.folder / trial.name
 
 
 def finished(folder: Path, trial: Trial) -> bool:

@@ -22,6 +22,7 @@ from conversion.training import train
 from unet_compare.study.arms import Arm
 from unet_compare.study.controls import planted, start_of
 from unet_compare.study.energy import measured
+from unet_compare.study.plan import Order
 from unet_compare.study.processes import served
 from unet_compare.study.result import Cost, Result
 from unet_core.checkpoints.checkpoint import Checkpoint
@@ -31,19 +32,6 @@ from unet_core.files import sha256_of
 from unet_core.prediction.evaluation import evaluate
 from unet_core.training.run import HISTORY, has_begun
 from unet_core.training.state import state_digest
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be made."""
-
-    path: str
-    """The run's folder."""
-    arm: Arm
-    seed: int
-    fold: int | None
-    folds: int | None
-    data: str
 
 
 @dataclass

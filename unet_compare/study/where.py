@@ -19,7 +19,8 @@ from unet_compare.study.controls import planted, start_of
 from unet_compare.study.findings import Where
 from unet_compare.study.plan import Study, Trial
 from unet_compare.study.processes import failure_of, served, started
-from unet_compare.study.runs import RUNS, finished, run_folder
+from unet_compare.study.result import RUNS, run_folder
+from unet_compare.study.runs import finished
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.codec import decoded, encoded, parsed
 from unet_core.data.dataset import Dataset, open_dataset

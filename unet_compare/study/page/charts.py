@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from unet_compare.curves import COLOURS
 from unet_compare.page.figures import ALARM, FAINT, SHADE, Drawing, new_figure
 from unet_compare.study.collected import Collected, Curve
-from unet_compare.study.departure import Parting
-from unet_compare.study.findings import Contrast, Outcome
+from unet_compare.study.findings import Contrast, Outcome, Parting
 from unet_compare.study.plan import TITLES
 from unet_compare.trajectories.verdict import FACTOR
 
