@@ -114,7 +114,7 @@ class Judged:
         return (
             *scores,
             *steps,
-            *((f"layer by layer, {self.where.text}",) if self.where and self.where.departs else ()),
+            *((f"unet compare ({self.where.text})",) if self.where and self.where.departs else ()),
         )
 
     @property
