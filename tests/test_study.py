@@ -66,6 +66,8 @@ def study(arms=("torch", "jax"), seeds=4, **more):
         ("arms = ['torch', 'jax']\nseeds = 3\n[recipe]\nsteps = 'many'", "recipe: option steps is 'many'"),
         ("arms = ['torch', 'jax']\nseeds = 3\n[recipe]\nsteps = 0", "recipe: steps 0"),
         ("arms = ['torch', {backend = 'jax', name = '../x'}]\nseeds = 3", "give it a name"),
+        ("arms = ['torch', 'jax']\nseeds = 3\n[recipe]\nvalidation = 0", "validation 0 leaves no pictures to score"),
+        ("arms = ['torch', 'jax']\nseeds = 3\nfolds = 2\n[recipe]\nvalidation_data = 'x'", "leave out folds"),
         ("arms = [", "is no TOML"),
     ],
 )

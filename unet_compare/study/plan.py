@@ -95,6 +95,11 @@ class Study:
             raise ConfigError("arms: give two or more, such as torch and jax")
         if self.folds is not None and self.folds < 2:
             raise ConfigError(f"folds {self.folds}: give 2 or more")
+        for arm in self.arms:
+            if self.folds is None and not arm.recipe.validation and arm.recipe.split.validation_data is None:
+                raise ConfigError(f"arm {arm.name}: validation 0 leaves no pictures to score")
+            if self.folds is not None and arm.recipe.split.validation_data is not None:
+                raise ConfigError(f"arm {arm.name}: validation_data is all that is validated on; leave out folds")
         if not 0 < self.level <= 0.25:
             raise ConfigError(f"level {self.level}: give a number above 0, and 0.25 at most")
         for name, margin in self.margins.items():
