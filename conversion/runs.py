@@ -192,7 +192,7 @@ def _settings_in(to: Framework, run: OpenRun) -> RunConfig:
     return dataclasses.replace(
         old,
         backend=to,
-        recipe=dataclasses.replace(old.recipe, compile=False, remat=False),
+        recipe=dataclasses.replace(old.recipe, compile=False, remat=False, rewrites=True),
         versions=versions_of(to),
         switches=(*old.switches, (run.state.step, old.backend)),
     )
@@ -201,9 +201,9 @@ def _settings_in(to: Framework, run: OpenRun) -> RunConfig:
 def _write_run(run: OpenRun, folder: Path, settings: RunConfig) -> None:
     """Write a run's new folder, and log what is left out."""
     old = run.settings
-    for name in ("compile", "remat"):
-        if getattr(old.recipe, name):
-            logger.warning("--%s is left out: it is for %s alone", name, old.backend)
+    own = {"compile": old.recipe.compile, "remat": old.recipe.remat, "no-rewrites": not old.recipe.rewrites}
+    for name in filter(own.get, own):
+        logger.warning("--%s is left out: it is for %s alone", name, old.backend)
     folder.mkdir()
     rate = next(entry["rate"] for entry in reversed(run.entries) if "rate" in entry)
     states_of(settings.backend).write(folder / STATES, run.state, settings.recipe, rate)

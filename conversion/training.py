@@ -29,6 +29,7 @@ def train(
     mesh: str | None = None,
     cluster: Cluster = AS_STARTED,
     hints: Hints = NO_HINTS,
+    start: Checkpoint | None = None,
     progress: Progress = silent,
 ) -> Outcome:
     """Train into the folder `out`; `unet_core.training.run` says what is then in it.
@@ -47,6 +48,7 @@ def train(
         cluster: the hosts on which JAX trains, where neither SLURM nor a TPU says so. Of several, only the first one
             writes the history and logs; all need the same folder.
         hints: what nothing in `recipe.start` tells, where that is a checkpoint of another project.
+        start: the network to start from, where the recipe names none; a run that has begun keeps its own.
         progress: is told where it is.
 
     Raises:
@@ -56,11 +58,13 @@ def train(
     recipe, out = recipe or TrainConfig(), as_path(out)
     if (recipe.compile and backend != "torch") or (recipe.remat and backend != "jax"):
         raise ConfigError("--compile is for --backend torch, --remat for --backend jax")
+    if not recipe.rewrites and backend != "jax":
+        raise ConfigError("--no-rewrites is for --backend jax")
     with machine_of(backend, recipe, mesh, cluster) as (machine, trained):
         if machine.rank:
             progress = silent
         begun = resume and has_begun(out)  # such a run keeps what it started from
-        start = None if recipe.start is None or begun else _start(as_path(recipe.start), hints)
+        start = None if begun else start if recipe.start is None else _start(as_path(recipe.start), hints)
         recipe = _absolute(recipe)
         job = Job(backend, recipe, str(data), start, resume=resume, until=until, profile=profile, recheck=recheck)
         with open_run(out, job, machine=machine, progress=progress) as run:

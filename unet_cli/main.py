@@ -23,6 +23,7 @@ from unet_cli.export import Export
 from unet_cli.messages import nowhere, printed
 from unet_cli.pack import Pack
 from unet_cli.predict import Eval, Predict
+from unet_cli.study import Study
 from unet_cli.train import Plot, Train
 from unet_core.device_errors import of_device
 from unet_core.errors import UNetError, of_system
@@ -110,7 +111,20 @@ def _silence() -> None:
 
 
 Command = (
-    Inspect | Convert | Export | Verify | Compare | Pack | Train | Predict | Eval | Plot | Bench | Doctor | Completion
+    Inspect
+    | Convert
+    | Export
+    | Verify
+    | Compare
+    | Study
+    | Pack
+    | Train
+    | Predict
+    | Eval
+    | Plot
+    | Bench
+    | Doctor
+    | Completion
 )
 
 

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from unet_core.staging import spoken
 
-PACKAGES = ("conversion", "unet_core", "unet_jax", "unet_torch")
+PACKAGES = ("conversion", "unet_compare", "unet_core", "unet_jax", "unet_torch")
 """Their loggers have something to say to a person who waits."""
 
 

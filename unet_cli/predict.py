@@ -126,6 +126,8 @@ class Eval(Computing):
     """A folder with images/ and masks/, or what unet pack made of one; or synthetic."""
     only: Annotated[Literal["training", "validation"] | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Only those pictures that the run (CKPT) trained on, or validated on."""
+    one_by_one: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="pictures")] = False
+    """Score each picture by itself as well: its calibration and the distance of its boundaries, too."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON instead of a table."""
     recheck: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -151,9 +153,10 @@ class Eval(Computing):
             )
             bands = self.bands(network, source.sizes)
             loss = network.settings.recipe.loss if network.settings else Loss()
-            found = evaluate(bands, source, loss=loss, output=network.output, progress=progress)
+            found = evaluate(bands, source, loss=loss, output=network.output, scores=self.one_by_one, progress=progress)
         if self.json:
-            print(json.dumps(found.to_dict()))
+            scores = {"pictures": [vars(one) for one in found.pictures]} if self.one_by_one else {}
+            print(json.dumps(found.to_dict() | scores))
         else:
             print_evaluation(found, _class_names(network, source), len(source))
         return 0

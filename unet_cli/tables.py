@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -22,6 +23,9 @@ from unet_core.errors import printable, shown, some
 from unet_core.graph import Graph
 from unet_core.prediction.evaluation import Evaluation
 from unet_core.progress import Progress as Report
+
+if TYPE_CHECKING:
+    from unet_compare.study.findings import Outcome
 
 _TRIALS = 6
 """Switches that are listed, at most."""
@@ -56,6 +60,39 @@ def print_evaluation(found: Evaluation, classes: Sequence[str], pictures: int) -
         f"loss {found.loss:.4f}",
         soft_wrap=True,
     )
+    if found.pictures:
+        print_scores(found)
+
+
+def print_scores(found: Evaluation) -> None:
+    """The table of single pictures."""
+    table = new_table()
+    for heading in ("picture", "mean IoU", "mean Dice", "loss", "calibration error", "boundary distance"):
+        table.add_column(heading, justify="right")
+    for one in found.pictures:
+        values = (one.mean_iou, one.mean_dice, one.loss, one.calibration, one.boundary)
+        table.add_row(escape(shown(one.name)), *(f"{value:.4f}" for value in values))
+    new_console().print(table)
+
+
+def print_study(found: "Outcome", page: Path) -> None:
+    """The answer of `unet study`, the arms in a table, and where the report is."""
+    table = new_table()
+    for heading in ("arm", "mean", "difference", "interval", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("arm", "verdict") else "right", no_wrap=True)
+    for arm in found.arms:
+        of = arm.contrast(found.study.metric)
+        figures = [f"{arm.scores[found.study.metric].mean:.4f}" if arm.scores else "-"]
+        if of is not None:
+            interval = f"{of.interval.low:+.4f} {of.interval.high:+.4f}"
+            figures += [f"{of.difference:+.4f}", interval, of.verdict]
+        table.add_row(escape(arm.name), *figures)
+    console = new_console()
+    console.print(table)
+    console.print(escape(found.answer), soft_wrap=True)
+    for arm in found.faults:
+        console.print(f"{arm.name}: {escape(arm.told) or 'is not found'}", soft_wrap=True)
+    console.print(f"the report is in {escape(str(page))}", soft_wrap=True)
 
 
 def print_conversion(done: Conversion) -> None:

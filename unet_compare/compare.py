@@ -86,7 +86,7 @@ def compare(
     source = _pictures_of(data, first, masks, pictures)
     effort, crop, notes = _possible(effort, source, config, data)
     with _part(progress, 0.02, 0.35) as report:
-        sample = _sample(source, first, size)
+        sample = sample_of(source, first, size)
         parts: dict[str, Any] = {"divergence": divergence(first, second, sample, seed=effort.seed, progress=report)}
     if effort.pictures:
         with _part(progress, 0.35, 0.5) as report:
@@ -176,7 +176,7 @@ def _masks_of(network: Any) -> Masks:
     return read_run_config(as_path(network)).recipe.masks if run else AS_FOUND
 
 
-def _sample(source: Dataset, a: Runner, size: tuple[int, ...] | None) -> Sample:
+def sample_of(source: Dataset, a: Runner, size: tuple[int, ...] | None) -> Sample:
     """The centres of the first and the last picture; smaller ones go on as in a mirror. In 3-D, random numbers."""
     if size is not None:
         check_size(a.config, *size)

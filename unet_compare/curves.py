@@ -18,7 +18,7 @@ from unet_core.files import atomic
 from unet_core.training.history import read_history
 from unet_core.training.run import HISTORY, Backend, RunConfig, read_run_config
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STYLES = ("-", "--", "-.", ":")
 
 Look = Mapping[str, Any]
@@ -27,8 +27,8 @@ Piece = tuple[int, int | None, Look]
 
 TITLES: Mapping[Backend, str] = {"torch": "PyTorch", "jax": "JAX"}
 LOOKS: Mapping[Backend, Look] = {
-    "torch": {"color": _COLOURS[0], "linestyle": _STYLES[0]},
-    "jax": {"color": _COLOURS[1], "linestyle": _STYLES[1]},
+    "torch": {"color": COLOURS[0], "linestyle": _STYLES[0]},
+    "jax": {"color": COLOURS[1], "linestyle": _STYLES[1]},
 }
 
 
@@ -56,7 +56,7 @@ def draw_runs(runs: Sequence[Path], path: Path) -> None:
         if not steps:
             raise RunError(f"{run}: has no step in its history yet")
         x, y = np.array([(entry["step"], entry["loss"]) for entry in steps]).T
-        look = {"color": _COLOURS[number % len(_COLOURS)], "linestyle": _STYLES[number % len(_STYLES)]}
+        look = {"color": COLOURS[number % len(COLOURS)], "linestyle": _STYLES[number % len(_STYLES)]}
         pieces: Sequence[Piece] = pieces_of(of[run]) if of[run].switches else ((0, None, look),)
         draw_pieces(losses, x, y, pieces, alpha=0.2, linewidth=0.8, linestyle="-")
         lines = draw_pieces(losses, x, smooth(y), pieces)

@@ -71,14 +71,7 @@ def render(comparison: Comparison, command: str) -> str:
         comparison: what was found.
         command: how to repeat it, as it is typed.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=visible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters |= {
         "number": number,
         "signed": signed,
@@ -103,6 +96,18 @@ def render(comparison: Comparison, command: str) -> str:
         absent=_absent(comparison),
         device_notes=tuple(_device_notes(cost.environment)) if cost else (),
         versions={**comparison.a.versions, **comparison.b.versions, **(cost.environment.versions if cost else {})},
+    )
+
+
+def templates(*folders: Path) -> "jinja2.Environment":
+    """What makes pages of the templates in some folders, and of those here."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

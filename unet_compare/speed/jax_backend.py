@@ -1,5 +1,6 @@
 """JAX's side of the speed measurement. `unet_compare/speed/torch_backend.py` is the twin."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from typing import Any
@@ -98,8 +99,8 @@ class Job:
         return run
 
     def _training(self) -> Callable[[Array, Array], Array]:
-        train_config, start = self.setup.recipe, self.checkpoint
-        update = updater(train_config, abstract_model(start, train_config, rewrites=not self.plain))
+        train_config, start = dataclasses.replace(self.setup.recipe, rewrites=not self.plain), self.checkpoint
+        update = updater(train_config, abstract_model(start, train_config))
         state = new_state(start, train_config, self.mesh)
         controls = controls_of(train_config.optimizer.rate, 1.0, self.mesh)
 

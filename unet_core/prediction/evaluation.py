@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, Shaped, UInt8
 from unet_core.data.dataset import Dataset
 from unet_core.prediction.metrics import Metrics, confusion, decided, metrics
 from unet_core.prediction.overlay import panel
+from unet_core.prediction.scores import PictureScore, picture_score
 from unet_core.progress import Progress, silent
 from unet_core.training.losses import Sums, sums, value
 from unet_core.training.settings import Loss
@@ -60,6 +61,8 @@ class Evaluation:
     """Pixels of each class (row) that were taken for each class (column)."""
     samples: dict[str, UInt8[np.ndarray, "h w 3"]]
     """By name, the first pictures beside their masks and what the network makes of them; those of this process."""
+    pictures: tuple[PictureScore, ...] = ()
+    """Where they were asked for, the scores of each picture that has a pixel which counts; those of this process."""
 
     def __str__(self) -> str:
         found = self.metrics
@@ -93,6 +96,7 @@ def evaluate(
     loss: Loss,
     output: str = "sigmoid",
     samples: int = 0,
+    scores: bool = False,
     share: Share = ALONE,
     progress: Progress = silent,
 ) -> Evaluation:
@@ -106,35 +110,40 @@ def evaluate(
         loss: which.
         output: the `UNetConfig.output` of the network.
         samples: of how many pictures to keep one.
+        scores: score each picture by itself as well, which takes the memory of its logits.
         share: the processes that make it together; all get its numbers.
         progress: is told how many of this process's pictures are done.
     """
     classes = len(source.values)
     rows: list[np.ndarray] = []
     kept: dict[str, np.ndarray] = {}
+    scored: list[PictureScore] = []
     mine = share.of(len(source))
     for done, index in enumerate(mine, 1):
         picture, labels = source.pair(index)
         matrix = np.zeros((classes, classes), np.int64)
         total: Sums | None = None
-        top: list[np.ndarray] = []
+        seen, whole_logits = np.zeros_like(labels), []
         for start, logits in bands(picture):
             true = labels[start : start + len(logits)]
             predicted, counted = decided(logits, output), true < classes
             part = sums(loss, logits[counted], true[counted])
             total = part if total is None else total.plus(part)
             matrix += confusion(true, np.minimum(predicted, classes - 1), classes)
-            if index < samples and start < _SAMPLE:
-                top.append(predicted[:, :_SAMPLE])
-        if index < samples:
-            seen = np.concatenate(top)[:_SAMPLE]
-            shape = (slice(seen.shape[0]), slice(seen.shape[1]))
-            known = labels[shape] < classes
-            kept[source.names[index]] = panel(picture[shape], labels[shape] * known, seen * known)
+            seen[start : start + len(logits)] = predicted
+            if scores:
+                whole_logits.append(logits)
         assert total is not None  # no picture is empty
+        if index < samples:
+            shape = (slice(_SAMPLE),) * 2
+            known = labels[shape] < classes
+            kept[source.names[index]] = panel(picture[shape], labels[shape] * known, seen[shape] * known)
+        if scores and matrix.any():
+            of = (np.concatenate(whole_logits), seen, labels, output)
+            scored.append(picture_score(source.names[index], value(loss, total), metrics(matrix), *of))
         rows.append(np.concatenate((total.flat(), matrix.ravel())))
         progress(f"{done} of {len(mine)} pictures", done / len(mine))
     whole = share.joined(np.array(rows) if rows else np.zeros((0, 0))).sum(0)
     sums_of_all, pixels = np.split(whole, [-(classes**2)])
     matrix = pixels.astype(np.int64).reshape(classes, classes)  # float64 counts to 2**53
-    return Evaluation(value(loss, Sums.of(sums_of_all)), metrics(matrix), matrix, kept)
+    return Evaluation(value(loss, Sums.of(sums_of_all)), metrics(matrix), matrix, kept, tuple(scored))

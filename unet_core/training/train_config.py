@@ -17,7 +17,7 @@ from unet_core.training.settings import Loss, Optimizer, check_choice
 
 Precision = Literal["float32", "bfloat16", "float64"]
 
-_CHANGEABLE = ("steps", "log_every", "save_every", "keep", "compile", "remat")
+_CHANGEABLE = ("steps", "log_every", "save_every", "keep", "compile", "remat", "rewrites")
 """What a resumed training may have otherwise without becoming another training."""
 
 
@@ -64,6 +64,8 @@ class TrainConfig:
     """torch: run the network through torch.compile."""
     remat: bool = False
     """jax: keep only each block's input for the backward pass and compute the rest again: less memory, more time."""
+    rewrites: bool = field(default=True, metadata=OPTIONAL)
+    """jax: run a graph that computes the same faster; else every operation by itself, as PyTorch does."""
     keep: int = 3
     """How many of the latest states are kept."""
     loss: Loss = field(default_factory=Loss)

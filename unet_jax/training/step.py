@@ -34,12 +34,16 @@ _AHEAD = 2
 """Batches that are on their way to the devices while an update runs."""
 
 
-def abstract_model(checkpoint: Checkpoint, train_config: TrainConfig, *, rewrites: bool = True) -> Network:
+def abstract_model(checkpoint: Checkpoint, train_config: TrainConfig) -> Network:
     """The network in training mode, with shapes in place of arrays."""
     kinds: dict[str, Any] = {"float64": {"param_dtype": jnp.float64}, "bfloat16": {"dtype": jnp.bfloat16}}
     options = kinds.get(train_config.precision, {})
     return abstract(
-        checkpoint, norm_parts=train_config.norm_parts, remat=train_config.remat, rewrites=rewrites, **options
+        checkpoint,
+        norm_parts=train_config.norm_parts,
+        remat=train_config.remat,
+        rewrites=train_config.rewrites,
+        **options,
     )
 
 

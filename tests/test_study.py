@@ -1,0 +1,406 @@
+"""`unet study`: plans, claims, runs that are made once, what is found in them, and the report."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy")
+
+from unet_cli.main import main
+from unet_compare.study import claims
+from unet_compare.study.arms import Arm, arm_of_text
+from unet_compare.study.claims import claim
+from unet_compare.study.collected import collect
+from unet_compare.study.judging import judged
+from unet_compare.study.page.report import faults_sentence
+from unet_compare.study.plan import METRICS, Study, read_study, study_of
+from unet_compare.study.result import SCORES, Cost, Result, run_folder
+from unet_compare.study.runs import carry_out, finished, prepare
+from unet_core import ConfigError
+from unet_core.errors import RunError
+from unet_core.prediction.scores import PictureScore
+
+ROOT = Path(__file__).parents[1]
+
+
+def study(arms=("torch", "jax"), seeds=4, **more):
+    return study_of({"arms": list(arms), "seeds": seeds, **more})
+
+
+# Plans
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("arms = ['torch', 'jax']", "lacks seeds"),
+        ("seeds = 3", "lacks arms"),
+        ("arms = ['torch', 'jax']\nseeds = 3\nsteps = 4", "unknown key steps"),
+        ("arms = ['torch', 'tensorflow']\nseeds = 3", "arm tensorflow: names no framework"),
+        ("arms = ['torch', {precision = 'bfloat16'}]\nseeds = 3", "arm 2: names no framework"),
+        ("arms = ['torch', 'jax:fast']\nseeds = 3", "arm jax:fast: fast: give one of"),
+        ("arms = ['torch', 'jax:setps=3']\nseeds = 3", "arm jax:setps=3: setps: is no option"),
+        ("arms = ['torch', 'jax:seed=3']\nseeds = 3", "seed: is the study's to give"),
+        ("arms = ['torch', 'control:sign']\nseeds = 3", "there is no such control"),
+        ("arms = ['control:tf32', 'jax']\nseeds = 3", "the first one"),
+        ("arms = ['torch', 'control:tf32']\nseeds = 3", "control tf32 is planted in JAX"),
+        ("arms = ['torch', 'torch']\nseeds = 3", "each needs a name of its own"),
+        ("arms = ['torch', 3]\nseeds = 3", "arm 2: give a text"),
+        ("arms = 'torch'\nseeds = 3", "arms: give a list"),
+        ("arms = ['torch']\nseeds = 3", "give two or more"),
+        ("arms = ['torch', 'jax']\nseeds = 1", "from 2 up"),
+        ("arms = ['torch', 'jax']\nseeds = [1, 1]", "different ones"),
+        ("arms = ['torch', 'jax']\nseeds = 1000000000", "from 2 up"),
+        ("arms = ['torch', 'jax']\nseeds = 'all'", "seeds is 'all'"),
+        ("arms = ['torch', 'jax']\nseeds = 3\nmetric = 'auc'", "'auc'"),
+        ("arms = ['torch', 'jax']\nseeds = 3\nmargin = -1", "give a number above 0"),
+        ("arms = ['torch', 'jax']\nseeds = 3\nlevel = 1", "level 1"),
+        ("arms = ['torch', 'jax']\nseeds = 3\ndata = 3", "data is 3"),
+        ("arms = ['torch', 'jax']\nseeds = 3\n[recipe]\nsteps = 'many'", "recipe: option steps is 'many'"),
+        ("arms = ['torch', 'jax']\nseeds = 3\n[recipe]\nsteps = 0", "recipe: steps 0"),
+        ("arms = ['torch', {backend = 'jax', name = '../x'}]\nseeds = 3", "give it a name"),
+        ("arms = ['torch', 'jax']\nseeds = 3\n[recipe]\nvalidation = 0", "validation 0 leaves no pictures to score"),
+        ("arms = ['torch', 'jax']\nseeds = 3\nfolds = 2\n[recipe]\nvalidation_data = 'x'", "leave out folds"),
+        ("arms = [", "is no TOML"),
+    ],
+)
+def test_a_study_that_is_none_is_one_line(tmp_path, capsys, text, message):
+    file, out = tmp_path / "study.toml", tmp_path / "out"
+    file.write_text(text)
+    assert main(["study", str(file), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"unet: {file}: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.toml"], "nothing.toml: no such file"),
+        (["x.toml", "--seeds", "3"], "--seeds: with FILE, write it there"),
+        (["x.toml", "--steps", "3"], "options of unet train: with FILE, write it there"),
+        (["--arms", "torch", "jax"], "--seeds: is needed"),
+        (["--arms", "torch", "jax", "--seeds", "3", "--seed", "1"], "--seed and --folds: are for one run"),
+        (["--arms", "torch", "jax", "--seeds", "3", "--runs", "-1"], "--runs -1"),
+    ],
+)
+def test_bad_usage_is_one_line(tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", *arguments, "--out", "out"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_arms_in_short_say_all_that_tables_say():
+    (short, table) = (
+        study(["torch", one]).arms[1]
+        for one in (
+            "jax:bfloat16:plain:cpu:norm_parts=2",
+            {
+                "name": "jax:bfloat16:plain:cpu:norm_parts=2",
+                "backend": "jax",
+                "precision": "bfloat16",
+                "rewrites": False,
+                "device": "cpu",
+                "norm_parts": 2,
+            },
+        )
+    )
+    assert short == table
+    assert (short.recipe.precision, short.recipe.rewrites, short.recipe.norm_parts) == ("bfloat16", False, 2)
+    assert arm_of_text("torch") == {"name": "torch", "backend": "torch"}
+
+
+def test_a_file_and_its_recipe(tmp_path):
+    file = tmp_path / "study.toml"
+    file.write_text(
+        "arms = ['torch', {backend = 'jax', optimizer = 'sgd', momentum = 0.9}]\nseeds = [3, 5]\ndata = 'cells'\n"
+        "folds = 2\nmargin = {loss = 0.1}\n[recipe]\nsteps = 7\nloss = 'dice'\nnorm-parts = 2\n"
+    )
+    found = read_study(file)
+    assert found.data == str(tmp_path / "cells")
+    assert found.runs == len(list(found.trials())) == 8
+    assert found.margins == {"loss": 0.1}
+    assert [arm.recipe.optimizer.optimizer for arm in found.arms] == ["adam", "sgd"]
+    assert {(arm.recipe.steps, arm.recipe.loss.loss, arm.recipe.norm_parts) for arm in found.arms} == {(7, "dice", 2)}
+    assert found.arms[1].name == "jax:optimizer=sgd:momentum=0.9"
+    recipe = found.arms[1].of_run(5, 2, found.folds)
+    assert (recipe.seed, recipe.split.folds, recipe.split.validation_fold) == (5, 2, 2)
+
+
+def test_what_decides_an_arm_is_in_its_digest():
+    plain, other, alike = (study(["torch", f"jax:{one}"]).arms[1] for one in ("steps=3", "steps=4", "steps=3:keep=1"))
+    assert plain.digest != other.digest
+    assert Arm(**{**vars(alike), "name": plain.name}).digest == plain.digest
+
+
+# Claims
+
+
+def test_a_run_is_claimed_once_and_given_back(tmp_path):
+    with claim(tmp_path, "run", lambda: None) as mine:
+        assert mine.holds
+        assert claim(tmp_path, "run", lambda: None) is None
+        assert claim(tmp_path, "run-2", lambda: None) is not None
+    with claim(tmp_path, "run", lambda: None) as mine:
+        assert mine.file.name == "run.2"
+
+
+def test_of_many_that_ask_at_once_one_gets_it(tmp_path):
+    found, barrier = [], threading.Barrier(8)
+
+    def ask():
+        barrier.wait()
+        found.append(claim(tmp_path, "run", lambda: None))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(one is not None for one in found) == 1
+
+
+def test_a_dead_process_claims_nothing(tmp_path):
+    code = "import pathlib; from unet_compare.study.claims import claim; claim(pathlib.Path(), 'run', None)"
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, timeout=60, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert (tmp_path / "run.1").exists()
+    assert claim(tmp_path, "run", lambda: None) is not None
+
+
+@pytest.mark.parametrize("text", ['{"host": "another", "space": 1, "pid": 1}', "", '{"host": ', "[]"])
+def test_a_process_elsewhere_is_believed_as_long_as_it_gives_signs_of_life(tmp_path, text):
+    (tmp_path / "run.1").write_text(text)
+    assert claim(tmp_path, "run", lambda: None) is None
+    long_ago = time.time() - 2 * claims.SILENT
+    os.utime(tmp_path / "run.1", (long_ago, long_ago))
+    assert claim(tmp_path, "run", lambda: None) is not None
+
+
+def test_who_was_taken_for_dead_is_told_and_leaves_the_claim_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "BEAT", 0.01)
+    lost = threading.Event()
+    with claim(tmp_path, "run", lost.set) as mine:
+        (tmp_path / "run.2").write_text('{"host": "another", "space": 1, "pid": 1}')
+        assert lost.wait(10)
+        assert not mine.holds
+    assert "another" in (tmp_path / "run.2").read_text()
+    assert "released" not in mine.file.read_text()
+
+
+# Folders
+
+
+def scores(rng, mean, pictures=6):
+    return tuple(
+        PictureScore(f"{number}", *(mean + rng.normal(0, 0.01, len(METRICS))).tolist()) for number in range(pictures)
+    )
+
+
+def write_runs(plan, folder, shift=lambda trial: 0.0, noise=0.002):
+    """A study whose runs nobody trained."""
+    prepare(plan, folder)
+    for trial in plan.trials():
+        shared = np.random.default_rng(trial.seed)
+        pictures = scores(shared, 0.8 + shared.normal(0, 0.02))
+        own = np.random.default_rng((trial.seed, len(trial.arm.name)))
+        moved = own.normal(0, noise) + shift(trial)
+        pictures = tuple(
+            PictureScore(
+                one.name,
+                *(
+                    getattr(one, metric) + moved
+                    for metric in ("loss", "mean_iou", "mean_dice", "calibration", "boundary")
+                ),
+            )
+            for one in pictures
+        )
+        path = run_folder(folder, trial)
+        path.mkdir(parents=True)
+        lines = [{"step": step, "loss": 1 / step + moved, "norm": 1.0, "rate": 0.1} for step in range(1, 5)]
+        lines.append({"step": 4, "validation": {"loss": 0.3 + moved, "mean_iou": 0.8}})
+        (path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        cost = Cost(10.0, 20.0 if trial.arm.backend == "torch" else 40.0, 10**8, None, {"package": 5.0}, "")
+        Result(
+            trial.arm.digest,
+            trial.seed,
+            trial.fold,
+            "data",
+            pictures,
+            "state",
+            "history",
+            cost,
+            {"torch": "2"},
+            "CPU",
+            "here",
+        ).write(path)
+
+
+def report(folder, plan, *more):
+    return main(["study", str(plan), "--out", str(folder), "--no-where", *more])
+
+
+@pytest.fixture
+def plan(tmp_path):
+    file = tmp_path / "study.toml"
+    file.write_text(
+        "arms = ['torch', 'jax', 'control:rounding', 'control:half_pixel']\nseeds = 6\nmargin = 0.01\n"
+        "title = 'A <b>test</b> & more'\n"
+    )
+    return file
+
+
+def planted(trial):
+    return -0.05 if trial.arm.control == "half_pixel" else 0.0
+
+
+def test_what_is_the_same_is_called_equivalent_and_a_planted_fault_is_found(tmp_path, plan, capsys):
+    write_runs(read_study(plan), tmp_path / "out", planted)
+    assert report(tmp_path / "out", plan) == 0
+    text = capsys.readouterr().out
+    assert "jax is equivalent to torch within 0.01 of mean IoU" in text
+    assert "it took 0.50 of the time" in text
+    assert "control:half_pixel: is found by mean IoU" in text
+    page = (tmp_path / "out" / "report" / "report.html").read_text()
+    assert "A &lt;b&gt;test&lt;/b&gt; &amp; more" in page
+    assert "1 of 1 planted faults were found" in page
+    assert 'src="http' not in page
+    found = json.loads((tmp_path / "out" / "report" / "study.json").read_text())
+    assert found["schema"] == 1
+    assert [arm["name"] for arm in found["arms"]] == ["torch", "jax", "control:rounding", "control:half_pixel"]
+    names = {
+        path.relative_to(tmp_path / "out" / "report").as_posix() for path in (tmp_path / "out" / "report").rglob("*.*")
+    }
+    assert {
+        "figures/differences.pdf",
+        "figures/differences.svg",
+        "tables/scores.tex",
+        "tables/differences.tex",
+    } <= names
+    table = (tmp_path / "out" / "report" / "tables" / "differences.tex").read_text()
+    assert "control:half\\_pixel" in table
+    assert table.count("\\\\") == 4
+
+
+@pytest.mark.parametrize(
+    ("shift", "noise", "verdicts", "faults"),
+    [
+        (planted, 0.002, {"equivalent"}, "1 of 1 planted faults were found."),
+        (lambda trial: planted(trial) + 0.03 * (trial.arm.name == "jax"), 0.002, {"different"}, "1 of 1"),
+        (planted, 0.03, {"undecided"}, "of 1 planted faults"),
+        (lambda trial: 0.0, 0.002, {"equivalent"}, "0 of 1 planted faults were found; not found: control:half_pixel."),
+    ],
+    ids=["same", "different", "undecided", "fault not found"],
+)
+def test_verdicts(tmp_path, plan, shift, noise, verdicts, faults):
+    """The last one has no fault where one is said to be: the study does not find it, and says so."""
+    asked = read_study(plan)
+    write_runs(asked, tmp_path / "out", shift, noise)
+    found = judged(asked, collect(asked, tmp_path / "out"), {})
+    assert {arm.contrast("mean_iou").verdict for arm in found.compared} == verdicts
+    assert faults in faults_sentence(found)
+    assert found.as_hoped == (verdicts == {"equivalent"} and faults.startswith("1 of 1"))
+
+
+def test_what_is_not_as_hoped_exits_with_1(tmp_path, plan, monkeypatch):
+    monkeypatch.setattr("unet_compare.study.page.report.charts", lambda *_: ())
+    write_runs(read_study(plan), tmp_path / "out")
+    assert report(tmp_path / "out", plan) == 1
+
+
+def test_an_unfinished_study_is_reported_and_gone_on_with(tmp_path, plan, capsys, monkeypatch):
+    monkeypatch.setattr("unet_compare.study.page.report.charts", lambda *_: ())
+    write_runs(read_study(plan), tmp_path / "out", planted)
+    gone = tmp_path / "out" / "runs" / "jax" / "seed-2" / SCORES
+    kept = gone.read_text()
+    gone.unlink()
+    assert report(tmp_path / "out", plan, "--runs", "0") == 0
+    assert "23 of 24 runs are finished" in capsys.readouterr().out
+    gone.write_text(kept)
+    assert report(tmp_path / "out", plan, "--runs", "0") == 0
+    assert "runs are finished" not in capsys.readouterr().out
+
+
+def test_a_study_of_nothing_yet_is_reported(tmp_path, plan, capsys):
+    assert report(tmp_path / "out", plan, "--runs", "0") == 0
+    assert "0 of 24 runs are finished" in capsys.readouterr().out
+
+
+def test_runs_of_another_study_are_refused(tmp_path, plan, capsys):
+    write_runs(read_study(plan), tmp_path / "out")
+    plan.write_text("arms = ['torch', 'jax']\nseeds = 6\n[recipe]\nsteps = 7\nrate = 0.1\n")
+    assert report(tmp_path / "out", plan) == 2
+    assert "holds runs of another study: another steps, rate; give another --out" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "report").exists()
+
+
+def test_a_single_foreign_run_is_refused(tmp_path):
+    plan = study()
+    write_runs(plan, tmp_path)
+    file = tmp_path / "runs" / "jax" / "seed-1" / SCORES
+    file.write_text(file.read_text().replace('"arm": "', '"arm": "0'))
+    with pytest.raises(RunError, match="seed-1: is a run of another study; give another --out"):
+        carry_out(plan, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda out: out.write_text("x"), "is a file"),
+        (lambda out: (out.mkdir(), (out / "notes.txt").write_text("x")), "exists and is no study"),
+        (
+            lambda out: ((out / "runs" / "jax" / "seed-0").mkdir(parents=True), (out / "study.json").touch()),
+            "is not of this study",
+        ),
+    ],
+)
+def test_other_folders_are_left_alone(tmp_path, make, message):
+    make(tmp_path / "out")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RunError, match=message):
+        prepare(study(), tmp_path / "out")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"arm": 3}'])
+def test_damaged_scores_are_one_line(tmp_path, text):
+    plan = study()
+    write_runs(plan, tmp_path)
+    (tmp_path / "runs" / "jax" / "seed-1" / SCORES).write_text(text)
+    with pytest.raises(RunError, match=r"scores.json: is damaged .*; remove it, and the run is scored again"):
+        prepare(plan, tmp_path)
+
+
+def test_other_data_in_between_is_refused(tmp_path, plan, capsys):
+    write_runs(read_study(plan), tmp_path / "out")
+    file = tmp_path / "out" / "runs" / "jax" / "seed-1" / SCORES
+    file.write_text(file.read_text().replace('"data": "data"', '"data": "others"'))
+    assert report(tmp_path / "out", plan) == 2
+    assert "the data has changed" in capsys.readouterr().err
+
+
+def test_more_seeds_may_be_asked_for_later(tmp_path):
+    write_runs(study(seeds=3), tmp_path)
+    prepare(study(seeds=4), tmp_path)
+    assert [finished(tmp_path, trial) for trial in study(seeds=4).trials()] == [True] * 6 + [False] * 2
+
+
+def test_numbers_of_a_study_are_checked():
+    arms = study().arms
+    with pytest.raises(ConfigError, match="runs: give fewer"):
+        Study(arms, tuple(range(9000)))
+    with pytest.raises(ConfigError, match="whole numbers"):
+        Study(arms, (0, 2**32))

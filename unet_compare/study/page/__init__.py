@@ -1,0 +1,1 @@
+"""The report of a study: a page, figures and tables for papers, JSON."""
