@@ -20,6 +20,8 @@ _COMPILED = {
     "training 2x128x128": "torch:compile+channels_last",
 }
 
+_HEAD = "| network | JAX | ratio | eager | compile | compiling, s | peak, MB |\n|---|---|---|---|---|---|---|"
+
 
 def measured(name: str, file: Path, rounds: int) -> list[dict[str, Any]]:
     """What `unet bench` writes of one network, case by case."""
@@ -38,13 +40,17 @@ def measured(name: str, file: Path, rounds: int) -> list[dict[str, Any]]:
 
 
 def row(name: str, case: dict[str, Any]) -> str:
-    """In Markdown, milliseconds."""
+    """In Markdown: milliseconds, seconds of compiling, and what a process takes at most beside its start."""
     found = {one["name"]: one for one in case["candidates"]}
     ours = found[_OURS]
     low, high = ours["spread"]
-    which = next(compiled for kind, compiled in _COMPILED.items() if kind.startswith(case["case"]["kind"]))
-    times = " | ".join(f"{1000 * found[theirs]['median']:.0f}" for theirs in (_EAGER, which))
-    return f"| {name} | {1000 * ours['median']:.0f} | {ours['ratio']:.2f} ({low:.2f} to {high:.2f}) | {times} |"
+    compiled = next(found[one] for kind, one in _COMPILED.items() if kind.startswith(case["case"]["kind"]))
+    times = " | ".join(f"{1000 * theirs['median']:.0f}" for theirs in (found[_EAGER], compiled))
+    compiling = " / ".join(f"{one['compile_seconds']:.0f}" for one in (ours, compiled))
+    peaks = [(one["memory"]["peak"] - one["memory"]["before"]) / 1e6 for one in (ours, found[_EAGER], compiled)]
+    memory = f"{peaks[0]:.0f} / {min(peaks[1:]):.0f}"
+    ratio = f"{ours['ratio']:.2f} ({low:.2f} to {high:.2f})"
+    return f"| {name} | {1000 * ours['median']:.0f} | {ratio} | {times} | {compiling} | {memory} |"
 
 
 def main(names: list[str], rounds: int = 3) -> None:
@@ -53,7 +59,7 @@ def main(names: list[str], rounds: int = 3) -> None:
         found = {name: measured(name, Path(folder) / "speed.json", rounds) for name in names or WIDE}
     for number, title in enumerate(_COMPILED):
         rows = [row(name, cases[number]) for name, cases in found.items()]
-        print(f"\n{title}\n", "| network | JAX | ratio | eager | compile |\n|---|---|---|---|---|", *rows, sep="\n")
+        print(f"\n{title}\n", _HEAD, *rows, sep="\n")
 
 
 if __name__ == "__main__":

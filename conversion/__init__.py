@@ -3,6 +3,7 @@
 Each framework is imported when a job first needs it.
 """
 
+from conversion.exports.files import export
 from conversion.files import convert
 from conversion.inspection import Inspection, inspect
 from conversion.models import to_jax, to_torch
@@ -24,6 +25,7 @@ __all__ = [
     "Proof",
     "confirm",
     "convert",
+    "export",
     "inspect",
     "optimizer_to_optax",
     "optimizer_to_torch",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from conversion.backends.frameworks import importing
 from unet_core.checkpoints.reading import Hints
 from unet_core.errors import UNetError, first_line, shown, some
+from unet_core.paths import as_path
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -76,7 +77,7 @@ class Told(TypedDict, total=False):
 def known_of(hints: Hints, **told: Unpack[Told]) -> Known:
     """The same hints, and what else was told."""
     given: dict[str, Any] = {name: value for name, value in told.items() if value is not None}
-    given |= {name: Path(given[name]) for name in ("example", "names") if name in given}
+    given |= {name: as_path(given[name]) for name in ("example", "names") if name in given}
     if "sizes" in given:
         given["sizes"] = tuple(map(tuple, given["sizes"]))
     return Known(**{**vars(hints), **given})

@@ -21,6 +21,7 @@ from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.checkpoints.soundness import trusted
 from unet_core.errors import CheckpointError, shown, some
 from unet_core.graph.canonical import check_tensors, in_forward_order
+from unet_core.staging import locally
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def opened(path: Path, hints: Hints = NO_HINTS) -> Opened:
     return found
 
 
+@locally
 def examined(path: Path, hints: Hints = NO_HINTS) -> Opened:
     """Read a network of any kind: by its own code where that is named, or else by the names of its tensors.
 
@@ -94,6 +96,7 @@ def examined(path: Path, hints: Hints = NO_HINTS) -> Opened:
     return Opened(checkpoint, None, container)
 
 
+@locally
 def tells(path: Path) -> bool:
     """Whether a file tells its network itself, by a record of ours."""
     container = existing_container(path)
@@ -108,6 +111,7 @@ def _is_own_directory(path: Path, container: Container) -> bool:
     return replaces is not None and replaces(path)
 
 
+@locally
 def contents_at(path: Path) -> Contents:
     """What a file or directory of any kind holds, before anything in it is judged.
 

@@ -1,7 +1,6 @@
 """A checkpoint from one file or directory into another, of the same kind or not."""
 
 import logging
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Unpack
@@ -24,8 +23,11 @@ from unet_core.checkpoints.dialects import OWN
 from unet_core.checkpoints.foreign.shards import whole_of
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import CheckpointError, MissingFrameworkError
+from unet_core.files import check_target
+from unet_core.paths import as_path, is_url, present
 from unet_core.progress import Progress, silent
-from unet_core.training.run import BEST, is_run
+from unet_core.staging import at_hand
+from unet_core.training.run import BEST, PROFILE, is_run
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ def convert(
     Args:
         src: a file or folder of any kind (docs/checkpoints.md), or the folder of a run.
         dst: `.pt`, `.pth`, `.safetensors`, `.npz`, a folder `.dcp` of torch.distributed.checkpoint, or, without a
-            suffix, an Orbax directory; or the folder of a run.
+            suffix, with `.orbax` or a version (`model.v2`), an Orbax directory; or the folder of a run.
         to: carry a whole training over to this framework: weights, statistics, the optimiser's moments, step, average,
             history, and so the position in data and schedule. `src` then is the folder of a run, which is not changed,
             and `dst` a new one, with which `train(dst, resume=True)` goes on; or `src` is the training file of a
@@ -77,12 +79,15 @@ def convert(
         DifferentError: the proof failed; nothing was written, and the error carries the proof.
         MissingFrameworkError: a kind, or the proof, needs a framework that is not installed.
     """
-    src, dst = Path(src), Path(dst)
+    src, dst = as_path(src), as_path(dst)
     hints = known_of(hints, **told)
     options = Options(force, verify, certificate and verify, progress, shard_size)
     earlier = certificate_path(dst)
-    stale = os.path.lexists(earlier)
-    done = _convert(src, dst, to, hints, dialect, drop, options)
+    stale = present(earlier)
+    if is_url(src):  # before it is fetched
+        check_target(dst, force=force, replaces=lambda _: True, companion=earlier)
+    with at_hand(src, lambda name: not name.startswith(f"{PROFILE}/")):
+        done = _convert(src, dst, to, hints, dialect, drop, options)
     if stale and done.certificate is None:
         logger.warning("%s: removed, for it was of what %s was before", earlier, dst.name)
     return done

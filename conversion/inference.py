@@ -13,10 +13,13 @@ from conversion.containers import Opened, opened
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.config import Output
-from unet_core.data.dataset import Dataset, open_dataset
+from unet_core.data.dataset import Dataset
+from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.masks import AS_FOUND, Masks
+from unet_core.data.opening import open_dataset
 from unet_core.errors import DataError, MissingFrameworkError, some
 from unet_core.graph.canonical import Description
+from unet_core.paths import absolute, as_path
 from unet_core.prediction.evaluation import Bands
 from unet_core.prediction.tile_geometry import shared_tile, tiling
 from unet_core.progress import Progress, silent
@@ -46,6 +49,11 @@ class OpenedNetwork:
         """What its logits are: what its run was trained on, or else what calling it makes of them."""
         return trained_output(self.config) if self.settings else self.config.output
 
+    @property
+    def pictures(self) -> Pictures:
+        """How pictures are read for it: as those that it was trained on."""
+        return self.checkpoint.origin.pictures or AS_STORED
+
     def bands(
         self,
         sizes: Sequence[tuple[int, int]],
@@ -68,7 +76,7 @@ class OpenedNetwork:
             unet_core.UNetError: tiles that do not fit the network.
         """
         tiles = shared_tile(self.config, sizes, overlap, tile=None if tile is None else (tile, tile))
-        for size in sizes:
+        for size in set(sizes):
             if tiles is not None and min(size) >= self.config.minimum_size:
                 tiling(self.config, size, tiles, overlap)
         if self.backend == "torch":
@@ -88,7 +96,13 @@ class OpenedNetwork:
         ).bands
 
     def source(
-        self, data: str, *, only: Part | None = None, masks: Masks = AS_FOUND, progress: Progress = silent
+        self,
+        data: str,
+        *,
+        only: Part | None = None,
+        masks: Masks = AS_FOUND,
+        pictures: Pictures = AS_STORED,
+        progress: Progress = silent,
     ) -> Dataset:
         """Pictures with masks to hold the network against.
 
@@ -96,21 +110,31 @@ class OpenedNetwork:
             data: a data folder, or "synthetic".
             only: those that the network's run trained on, or validated on; None: all.
             masks: how the masks are read; what it leaves open is as in the network's run.
+            pictures: how the pictures are read; what it leaves open is as for those that the network was trained on.
             progress: is told how far the check of the data is.
 
         Raises:
             unet_core.DataError: the data cannot be used, has other classes, or lacks pictures of the run.
         """
         values, coloured = (self.settings.values, self.settings.coloured) if self.settings else (None, False)
-        masks = self.settings.recipe.masks.but(masks) if self.settings else masks
+        masks = self._masks(data).but(masks)
         source = open_dataset(
-            data, channels=self.config.in_channels, values=values, coloured=coloured, masks=masks, progress=progress
+            data,
+            channels=self.config.in_channels,
+            values=values,
+            coloured=coloured,
+            masks=masks,
+            pictures=self.pictures.but(pictures),
+            progress=progress,
         )
         if len(source.values) != len(self.values):
             raise DataError(
                 f"{data}: the masks have {len(source.values)} classes ({some(source.values)}), the network tells "
                 f"{len(self.values)} apart"
             )
+        names = self.settings.class_names if self.settings else ()
+        if names and source.classes.names and source.classes.names != names:
+            raise DataError(f"{data}: its classes are {some(source.classes.names)}, the network's {some(names)}")
         if only is None:
             return source
         if self.settings is None:
@@ -120,13 +144,22 @@ class OpenedNetwork:
             raise DataError(
                 f"--only {only}: all of {other} was validated on; give that as --data, or {self.settings.data}"
             )
-        names: tuple[str, ...] = getattr(self.settings, only)
-        if not names:
+        chosen: tuple[str, ...] = getattr(self.settings, only)
+        if not chosen:
             raise DataError(f"--only {only}: the run validated on nothing (--validation 0)")
-        gone = set(names) - set(source.names)
+        places = {name: place for place, name in enumerate(source.names)}
+        gone = set(chosen) - places.keys()
         if gone:
             raise DataError(f"{data}: lacks the run's pictures {some(sorted(gone))}")
-        return source.subset([source.names.index(name) for name in names])
+        return source.subset([places[name] for name in chosen])
+
+    def _masks(self, data: str) -> Masks:
+        """How its run read masks; the file of annotations is that of its own data alone."""
+        if self.settings is None:
+            return AS_FOUND
+        masks = self.settings.recipe.masks
+        own = str(absolute(as_path(data))) == self.settings.data
+        return masks if own else dataclasses.replace(masks, annotations=None)
 
 
 def open_network(path: str | Path, *, backend: Backend | None = None, hints: Hints = NO_HINTS) -> OpenedNetwork:
@@ -141,23 +174,32 @@ def open_network(path: str | Path, *, backend: Backend | None = None, hints: Hin
     Raises:
         unet_core.UNetError: the checkpoint cannot be read, or the framework is not installed.
     """
-    path = Path(path)
-    settings = read_run_config(path) if is_run(path) else None
-    if settings is not None:
-        path = path / BEST
-        if not path.is_file():
-            raise DataError(f"{path}: is not there yet; it comes with the run's first validation")
-    found = opened(path, hints)
+    found, values, settings = opened_with_classes(as_path(path), hints)
     checkpoint = found.checkpoint
-    config = checkpoint.config
-    classes = 2 if config.out_channels == 1 else config.out_channels + (config.output == "sigmoid")
-    values = settings.values if settings else (0, 255) if classes == 2 else tuple(range(classes))
     tensors = {  # the command's JAX has no float64, and no mask depends on it
         key: value.astype(np.float32) if value.dtype == np.float64 else value
         for key, value in checkpoint.tensors.items()
     }
     backend = backend or (settings.backend if settings else _backend(found))
     return OpenedNetwork(dataclasses.replace(checkpoint, tensors=tensors), backend, values, settings)
+
+
+def opened_with_classes(path: Path, hints: Hints = NO_HINTS) -> tuple[Opened, tuple[int, ...], RunConfig | None]:
+    """The network of a checkpoint, or the best one of a run; what a mask's pixels hold, by class; the run's settings.
+
+    Raises:
+        unet_core.UNetError: the checkpoint cannot be read.
+    """
+    settings = read_run_config(path) if is_run(path) else None
+    if settings is not None:
+        path = path / BEST
+        if not path.is_file():
+            raise DataError(f"{path}: is not there yet; it comes with the run's first validation")
+    found = opened(path, hints)
+    config = found.checkpoint.config
+    classes = 2 if config.out_channels == 1 else config.out_channels + (config.output == "sigmoid")
+    values = settings.values if settings else (0, 255) if classes == 2 else tuple(range(classes))
+    return found, values, settings
 
 
 def _backend(found: Opened) -> Backend:

@@ -18,6 +18,8 @@ from unet_core.errors import CheckpointError
 from unet_core.graph import Graph
 from unet_core.graph.canonical import FLOATS, Description, tensor_specs
 from unet_core.graph.summary import SummaryRow, summary, usual_size
+from unet_core.paths import as_path
+from unet_core.staging import at_hand
 
 _FRAMEWORKS = {"torch": "PyTorch", "jax": "JAX", None: "either"}
 
@@ -109,7 +111,7 @@ def draft_names(path: str | Path, table: str | Path, *, hints: Hints) -> tuple[i
     known = known_of(hints)
     if known.module is None:
         raise CheckpointError(f"{table}: a table of names is for the code that --module names")
-    contents, wanted = contents_at(Path(path)), shapes_of(build(known))
+    contents, wanted = contents_at(as_path(path)), shapes_of(build(known))
     names = likely(contents, wanted)
     write_names(Path(table), names, wanted, contents)
     return len(wanted), sum(name.sure for name in names.values())
@@ -122,8 +124,10 @@ def inspect(path: str | Path, *, hints: Hints = NO_HINTS) -> Inspection:
         UNetError: it cannot be read; one line says why.
         MissingFrameworkError: its kind needs a framework that is not installed.
     """
-    path = Path(path)
-    found = examined(path, hints)
+    path = as_path(path)
+    with at_hand(path) as local:
+        found = examined(path, hints)
+        file_bytes = sum(file.stat().st_size for file in (local, *local.rglob("*")) if file.is_file())
     checkpoint = found.checkpoint
     tensors, config, reading = checkpoint.tensors, checkpoint.config, checkpoint.reading
     size = (*known_of(hints).sizes[:1], usual_size(config))[0] if isinstance(config, Graph) else ()
@@ -154,7 +158,7 @@ def inspect(path: str | Path, *, hints: Hints = NO_HINTS) -> Inspection:
         tensors=len(tensors),
         parameters=sum(value.size for key, value in tensors.items() if specs[key].trained),
         bytes=sum(value.nbytes for value in tensors.values()),
-        file_bytes=sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file()),
+        file_bytes=file_bytes,
         dtypes=dict(Counter(value.dtype.name for value in tensors.values() if value.dtype in FLOATS)),
         batches_tracked=max((int(value) for key, value in tensors.items() if specs[key].kind == "counter"), default=0),
         sound=not poisoned,

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import logging
 import math
-import os
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,11 +22,13 @@ from unet_core.checkpoints.safetensors_file import read
 from unet_core.errors import CheckpointError, RunError
 from unet_core.files import sha256_of
 from unet_core.progress import Progress, silent
+from unet_core.staging import at_hand
 from unet_core.training.history import read_history
 from unet_core.training.run import (
     BEST,
     BOARD,
     HISTORY,
+    PROFILE,
     START,
     STATES,
     RunConfig,
@@ -114,21 +115,26 @@ def read_run(path: Path) -> OpenRun:
     """
     settings = read_run_config(path)
     states = states_of(settings.backend)
-    with locked(path, shared=True):
-        start = _start(path, settings)
-        state = _newest(path, settings, start, states)
-        history = read_history(path / HISTORY)
+    with locked(path, shared=True), at_hand(path, _is_read) as local:
+        start = _start(local, settings)
+        state = _newest(local, settings, start, states)
+        history = read_history(local / HISTORY)
         entries = [entry for entry in history if entry["step"] <= state.step]
     if [entry["step"] for entry in entries if "loss" in entry] != list(range(1, state.step + 1)):
         raise RunError(f"{path / HISTORY}: does not have the steps up to {state.step}; restore it")
     return OpenRun(path, settings, start, state, entries, _best(history) > _best(entries))
 
 
+def _is_read(name: str) -> bool:
+    """Of what is in a run's folder, whether more than people need it."""
+    return name.split("/")[0] not in (BOARD, PROFILE)
+
+
 def convert_run(src: Path, dst: Path, to: Framework, options: Options) -> Conversion:
     """Write a run that goes on in the framework `to` where the one in `src` stands; see `conversion.convert`."""
     if read_run_config(src).backend == to:
         raise RunError(f"{src}: trains in {to} already; to have it twice, copy the folder")
-    if Path(os.path.realpath(dst)).is_relative_to(os.path.realpath(src)):
+    if dst.resolve().is_relative_to(src.resolve()):
         raise RunError(f"{dst}: is the run itself, or in its folder; name a new folder elsewhere")
     if options.force and dst.exists() and not is_run(dst):
         raise RunError(f"{dst}: is no run, and not replaced by one; name a new folder")
@@ -176,7 +182,8 @@ def state_at(path: Path, step: int) -> TrainingState:
         MissingFrameworkError: its framework is not installed.
     """
     settings = read_run_config(path)
-    return states_of(settings.backend).read(path / STATES, step, _start(path, settings), settings.recipe)
+    with at_hand(path, _is_read) as local:
+        return states_of(settings.backend).read(local / STATES, step, _start(local, settings), settings.recipe)
 
 
 def _settings_in(to: Framework, run: OpenRun) -> RunConfig:
@@ -208,11 +215,12 @@ def _write_run(run: OpenRun, folder: Path, settings: RunConfig) -> None:
             run.path / BEST,
             run.state.step,
         )
-    for name in (START,) if run.ahead else (BEST, START):
-        if (run.path / name).exists():
-            shutil.copy(run.path / name, folder / name)
-    if (run.path / BOARD).is_dir():
-        shutil.copytree(run.path / BOARD, folder / BOARD)
+    with at_hand(run.path) as found:
+        for name in (START,) if run.ahead else (BEST, START):
+            if (found / name).exists():
+                shutil.copy(found / name, folder / name)
+        if (found / BOARD).is_dir():
+            shutil.copytree(found / BOARD, folder / BOARD)
     write_run_config(folder, settings)
 
 

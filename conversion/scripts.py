@@ -18,6 +18,7 @@ from unet_core.checkpoints.containers import Container, container_of, existing_c
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import CheckpointError
 from unet_core.progress import Progress
+from unet_core.staging import locally
 from unet_core.training.script_file import TrainingFile, refuse
 
 _OWNERS: dict[Framework, Container] = {"torch": Container.TORCH, "jax": Container.ORBAX}
@@ -37,6 +38,7 @@ def understood_training(path: Path, hints: Hints = NO_HINTS) -> tuple[TrainingFi
     return training, left
 
 
+@locally
 def _opened(path: Path, hints: Hints) -> tuple[TrainingFile, dict[str, str], Live | None]:
     """As `understood_training`; and the network's own code, where that was named."""
     container = existing_container(path)

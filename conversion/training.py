@@ -8,6 +8,7 @@ from conversion.containers import read
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import ConfigError
+from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
 from unet_core.training.opening import Job, open_run
 from unet_core.training.recorder import Outcome
@@ -24,6 +25,7 @@ def train(
     resume: bool = False,
     until: int | None = None,
     profile: int | None = None,
+    recheck: bool = False,
     mesh: str | None = None,
     cluster: Cluster = AS_STARTED,
     hints: Hints = NO_HINTS,
@@ -39,6 +41,7 @@ def train(
         resume: go on with the run in `out`, where there is one.
         until: leave after this step, before the recipe's last one, which decides the schedule; go on by `resume`.
         profile: record what the devices do in so many updates, after the first three, into `out`/profile.
+        recheck: read every picture and mask again, whatever is known of the data from an earlier start.
         mesh: how JAX's devices share the work, as "data=4,fsdp=2,space=1" (`unet_jax.training.mesh`); whatever it was
             before. None: all of them split the batch.
         cluster: the hosts on which JAX trains, where neither SLURM nor a TPU says so. Of several, only the first one
@@ -50,16 +53,16 @@ def train(
         unet_core.UNetError: bad data, a recipe that does not fit it or the devices, a folder that holds something else,
             a framework that is not installed, a loss that is no number, a full disk; in one line.
     """
-    recipe, out = recipe or TrainConfig(), Path(out)
+    recipe, out = recipe or TrainConfig(), as_path(out)
     if (recipe.compile and backend != "torch") or (recipe.remat and backend != "jax"):
         raise ConfigError("--compile is for --backend torch, --remat for --backend jax")
     with machine_of(backend, recipe, mesh, cluster) as (machine, trained):
         if machine.rank:
             progress = silent
         begun = resume and has_begun(out)  # such a run keeps what it started from
-        start = None if recipe.start is None or begun else _start(Path(recipe.start), hints)
+        start = None if recipe.start is None or begun else _start(as_path(recipe.start), hints)
         recipe = _absolute(recipe)
-        job = Job(backend, recipe, str(data), start, resume=resume, until=until, profile=profile)
+        job = Job(backend, recipe, str(data), start, resume=resume, until=until, profile=profile, recheck=recheck)
         with open_run(out, job, machine=machine, progress=progress) as run:
             return trained(run, progress=progress)
 
@@ -72,15 +75,15 @@ def _start(path: Path, hints: Hints) -> Checkpoint:
 def _absolute(recipe: TrainConfig) -> TrainConfig:
     """The recipe with the files that it names where they are, wherever the run is gone on with."""
     masks, parted = recipe.masks, recipe.split
-    if parted.validation_data is not None and Path(parted.validation_data).exists():
+    if parted.validation_data is not None and as_path(parted.validation_data).exists():
         parted = dataclasses.replace(parted, validation_data=_resolved(parted.validation_data))
     return dataclasses.replace(
         recipe,
         start=_resolved(recipe.start),
-        masks=dataclasses.replace(masks, colors=_resolved(masks.colors)),
+        masks=dataclasses.replace(masks, colors=_resolved(masks.colors), annotations=_resolved(masks.annotations)),
         split=dataclasses.replace(parted, groups=_resolved(parted.groups)),
     )
 
 
 def _resolved(path: str | None) -> str | None:
-    return None if path is None else str(Path(path).resolve())
+    return None if path is None else str(as_path(path).resolve())

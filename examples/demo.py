@@ -29,7 +29,7 @@ from unet_cli.messages import printed
 from unet_cli.tables import print_conversion, progress_bar
 from unet_compare.page.picture import Answers, draw
 from unet_core import ConfigError, UNetConfig, UNetError
-from unet_core.data.dataset import SYNTHETIC
+from unet_core.data.opening import SYNTHETIC
 from unet_core.data.pictures import as_float
 from unet_core.data.synthetic import Synthetic
 from unet_core.errors import RunError, some

@@ -30,7 +30,7 @@ from unet_cli.messages import printed
 from unet_cli.tables import progress_bar
 from unet_compare.curves import LOOKS, TITLES, Look, draw_pieces, mark_switches, pieces_of, smooth
 from unet_core import ConfigError
-from unet_core.data.dataset import SYNTHETIC
+from unet_core.data.opening import SYNTHETIC
 from unet_core.errors import RunError
 from unet_core.files import atomic
 from unet_core.training.run import Backend, RunConfig

@@ -10,6 +10,7 @@ from pathlib import Path
 # The frameworks' many objects live as long as the tests: a collector that looks through them less often saves time.
 gc.set_threshold(100_000, 50, 100)
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # gcsfs reads it when it is imported
 # The tests' tiny networks run once each: what LLVM's passes gain is not worth their seconds.
 FLAGS = ["--xla_backend_optimization_level=0"]
 if find_spec("jaxlib") and version("jaxlib").startswith("0.10."):
@@ -33,6 +34,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from tests import buckets
 from unet_core.config import UNetConfig
 from unet_core.graph.canonical import tensor_specs
 from unet_core.graph.initial import initial_tensors
@@ -161,6 +163,44 @@ def cells(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "cells"
     write_folder(Synthetic(count=6, size=32), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def gcs_server():
+    """The address of an emulator of Google's store."""
+    pytest.importorskip("gcsfs")
+    with buckets.gcs() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """The address of a server that answers as Amazon's store does."""
+    pytest.importorskip("s3fs")
+    with buckets.s3() as address:
+        yield address
+
+
+@pytest.fixture
+def gs_bucket(gcs_server, monkeypatch) -> str:
+    """A bucket at the emulator."""
+    for name, value in buckets.gcs_environment(gcs_server).items():
+        monkeypatch.setenv(name, value)
+    import fsspec
+
+    monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})  # which the variable alone says to new processes
+    return "gs://bucket"
+
+
+@pytest.fixture
+def s3_bucket(s3_server, monkeypatch) -> str:
+    """A bucket at moto's server."""
+    for name, value in buckets.s3_environment(s3_server).items():
+        monkeypatch.setenv(name, value)
+    import s3fs
+
+    s3fs.S3FileSystem().mkdirs("bucket", exist_ok=True)
+    return "s3://bucket"
 
 
 @pytest.fixture

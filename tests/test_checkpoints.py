@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import zipfile
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from unet_core import CheckpointError, UNetConfig
 from unet_core.checkpoints import safetensors_file
 from unet_core.checkpoints.checkpoint import Checkpoint, Origin, digest, is_intact, read_record, seal, unseal
+from unet_core.checkpoints.containers import Container, container_of
 from unet_core.checkpoints.contents import Contents
 from unet_core.checkpoints.reading import read_contents
 
@@ -315,3 +317,26 @@ def test_a_tensor_is_held_to_the_digests_of_its_parts(axis, parts, intact):
     stored = {"axis": axis, "sha256": [digest(tensor[:, part]) for part in parts]}
     assert is_intact(tensor, stored) == intact
     assert not is_intact(tensor + 1, stored)
+
+
+@pytest.mark.parametrize("name", ["model", "model.orbax", "model.v2", "unet-0.5", "a.b.ORBAX"])
+def test_a_name_may_have_a_version(name):
+    assert container_of(Path(name)) is Container.ORBAX
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.h5", "model.pt2", "model.7z", "model.saftensors", "model.v2b"])
+def test_another_suffix_is_no_guess(name):
+    with pytest.raises(CheckpointError, match=r"unknown suffix .*; known are .*with \.orbax or a version as \.v2"):
+        container_of(Path(name))
+
+
+@pytest.mark.parametrize("name", ["model.orbax", "model.v2"])
+def test_a_name_with_a_version_is_written_and_read(name, tmp_path):
+    from unet_cli.main import main
+
+    safetensors_file.write(tmp_path / "a.safetensors", Checkpoint(TINY, trained_tensors(TINY)))
+    assert main(["convert", str(tmp_path / "a.safetensors"), str(tmp_path / name), "--no-verify"]) == 0
+    assert orbax.is_orbax(tmp_path / name)
+    assert main(["convert", str(tmp_path / name), str(tmp_path / "back.safetensors"), "--no-verify"]) == 0
+    back = safetensors_file.read(tmp_path / "back.safetensors")
+    assert all((back.tensors[key] == value).all() for key, value in trained_tensors(TINY).items())

@@ -24,7 +24,21 @@ def checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["inspect", "convert", "verify", "train", "predict", "eval", "plot", "bench", "compare"]
+    "command",
+    [
+        "inspect",
+        "convert",
+        "export",
+        "verify",
+        "train",
+        "predict",
+        "eval",
+        "plot",
+        "bench",
+        "compare",
+        "doctor",
+        "completion",
+    ],
 )
 def test_help_has_an_example(capsys, command):
     assert main([command, "--help"]) == 0
@@ -86,7 +100,7 @@ def test_help_names_the_commands_and_the_exit_codes(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Expected one of {inspect, convert, verify, compare, train, predict, eval, plot, bench}"),
+        ([], "Expected one of {inspect, convert, export, verify, compare, pack, train, predict, eval, plot, "),
         (["transmogrify"], "transmogrify"),
         (["convert", "a.pt"], "DST"),
         (["inspect"], "CKPT"),
@@ -98,6 +112,7 @@ def test_help_names_the_commands_and_the_exit_codes(capsys):
         (["plot"], "RUN: name the folder of a run"),
         (["inspect", "a" * 300 + ".pt"], "file name too long"),
         (["inspect", "a" * 300 + ".v2"], "file name too long"),
+        (["completion", "tcsh"], "Expected one of ('bash', 'zsh', 'fish')"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(capsys, arguments, message):
@@ -203,3 +218,42 @@ def test_the_installed_command_answers(checkpoint):
     assert done.returncode == 0
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert not re.search("Traceback|Warning", done.stderr)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["completion", "bash"], ["bogus"]])
+def test_a_pipe_that_nobody_reads_is_no_error(arguments):
+    """As of a command that the system ends by SIGPIPE; `| head` then says nothing."""
+    code = f"{sys.executable} -m unet_cli.main {' '.join(arguments)} 2>&1 | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("141\n", "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_streams_that_are_closed_are_no_error(closed):
+    code = f"{sys.executable} -m unet_cli.main --version {closed}; echo $? >&9"
+    done = subprocess.run(["bash", "-c", f"exec 9>&1; {code}"], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "0"
+    assert done.stderr == ""
+
+
+def test_an_output_without_space_is_one_line(monkeypatch, capsys):
+    def full():
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.stdout, "flush", full)
+        patch.setattr(os, "dup2", lambda *_: None)
+        assert main(["--version"]) == 2
+    assert capsys.readouterr().err == "unet: the system: no space left on device\n"
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ConnectionResetError(104, "Connection reset")])
+def test_a_connection_that_breaks_is_an_error(error, checkpoint, monkeypatch, capsys):
+    """The control: of a pipe that is not the output."""
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("conversion.inspection.inspect", fail)
+    assert main(["inspect", str(checkpoint)]) == 2
+    assert capsys.readouterr().err == f"unet: the system: {error.strerror.lower()}\n"

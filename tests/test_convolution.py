@@ -101,7 +101,7 @@ def geometries(draw):
     return (draw(st.integers(1, 2)), *size, channels), (window, window, channels // groups, out), plan
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @given(geometries())
 def test_a_convolution_of_any_kind_and_its_gradients_are_xlas(given):
     with jax.enable_x64(True):

@@ -1,5 +1,6 @@
 """Training in JAX on several hosts, each a process of its own here: the numbers are one host's, however it ends."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -263,6 +265,44 @@ def test_the_others_of_a_host_that_was_killed_end_and_say_which(seed, cells, und
             assert said.startswith(f"unet: host {index} (")
             assert said.endswith(f"process {together.hosts[index].pid}) has ended; go on with --resume")
     trained(tmp_path, 2, 1, "--resume", "--out", run)
+    assert distance(run, undisturbed) < BOUND
+
+
+def listening(process):
+    """The addresses at which a process listens, as the kernel has them."""
+    sockets = set()
+    for number in Path(f"/proc/{process}/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            sockets.add(os.readlink(number))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
+            place, state, inode = (line.split()[column] for column in (1, 3, 9))
+            if state == "0A" and f"socket:[{inode}]" in sockets:
+                found.add(place)
+    return found
+
+
+@pytest.mark.slow
+def test_strangers_at_every_door_of_a_training_do_not_matter(cells, undisturbed, tmp_path):
+    """Whatever the first host listens at, for as long as it trains: the watch, JAX's service, gloo."""
+    run, seen, strangers = tmp_path / "run", set(), []
+    with Together(tmp_path, 2, 1, "--data", cells, "--out", run, *LONG) as together:
+        while together.hosts[0].poll() is None:
+            with contextlib.suppress(OSError):
+                for place in listening(together.hosts[0].pid):
+                    seen.add(place)
+                    stranger = socket.create_connection(("127.0.0.1", int(place.rpartition(":")[2], 16)), timeout=1)
+                    stranger.sendall(b"GET / HTTP/1.1\r\n\r\n" + os.urandom(100))
+                    strangers.append(stranger)
+            if len(strangers) > 200:
+                strangers.pop(0).close()
+            time.sleep(0.01)
+        assert together.codes() == [0, 0], [together.text(index) for index in range(2)]
+    for stranger in strangers:
+        stranger.close()
+    assert seen
+    assert not any(place.startswith(("00000000:", f"{0:032x}:")) for place in seen), "every interface"
     assert distance(run, undisturbed) < BOUND
 
 

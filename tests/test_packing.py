@@ -93,7 +93,7 @@ def test_a_packed_convolution_is_the_convolution(shape, out, size):
     spare=st.integers(1, 4),
     out=st.sampled_from([3, 16, 64]),
 )
-@settings(max_examples=12)
+@settings(max_examples=6)
 def test_a_packed_convolution_with_a_stride_is_the_convolution(shape, window, stride, before, spare, out):
     n, half, width, channels = shape
     wide, step = window[1], stride[1]

@@ -20,7 +20,7 @@ tifffile = pytest.importorskip("tifffile")
 
 from PIL import Image
 
-from unet_core.data.decoded import MOST_PIXELS
+from unet_core.data.formats.decoded import MOST_PIXELS
 from unet_core.data.pictures import as_float, picture_size, read_mask, read_picture
 
 RNG = np.random.default_rng(0)
@@ -402,7 +402,7 @@ def test_arrays_come_back_as_they_were_written(tmp_path, name):
         (np.zeros((2, 2), complex), "holds complex128 values"),
         (np.zeros((2, 2), [("a", "u1")]), "holds void8 values"),
         (np.zeros(4), r"is an array of shape \(4,\); save height x width"),
-        (np.zeros((1, 2, 3, 4)), "is an array of shape"),
+        (np.zeros((1, 1, 2, 3, 4)), "is an array of shape"),
         (np.zeros((0, 3)), "has no pixels"),
         (np.full((2, 2), 1.5), "holds fractions from 1.5 to 1.5; scale them to 0..1"),
     ],
@@ -532,10 +532,19 @@ def test_a_flipped_bit_in_a_png_is_found(tmp_path):
         read_picture(tmp_path / "a.png")
 
 
-def test_several_pages_are_counted(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 8, 8), np.uint8))
-    with pytest.raises(DataError, match=r"a\.tif: has 5 pages; save each as a file"):
-        read_picture(tmp_path / "a.tif")
+def test_several_pages_are_channels_and_no_mask(tmp_path):
+    pages = RNG.integers(0, 4096, (5, 8, 9), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pages)
+    same(read_picture(tmp_path / "a.tif"), np.moveaxis(pages, 0, 2))
+    with pytest.raises(DataError, match=r"a\.tif: holds 5 pages, where a mask has one"):
+        read_mask(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "b.tif", pages[0])
+    tifffile.imwrite(tmp_path / "b.tif", pages[0, :4], append=True)
+    with pytest.raises(DataError, match=r"b\.tif: has pages of several kinds, as the first and the 2\.; save each"):
+        read_picture(tmp_path / "b.tif")
+
+
+def test_an_animation_is_no_picture(tmp_path):
     frames = [Image.new("L", (8, 8), n) for n in range(3)]
     frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
     with pytest.raises(DataError, match=r"a\.png: is an animation of 3 pictures"):

@@ -1,5 +1,6 @@
 """`unet train`, `predict`, `eval` and `plot`: what they write and print, and how they refuse."""
 
+import importlib
 import json
 import shutil
 
@@ -109,6 +110,28 @@ def test_data_that_changed_is_another_training(run, cells, tmp_path, capsys):
         (tmp_path / "data" / kind / "003.png").unlink()
     message = refused(["train", "--resume", "--data", tmp_path / "data", "--out", tmp_path / "run"], capsys)
     assert "the data is not what the run was started with" in message
+
+
+def test_a_resume_reads_no_picture_unless_recheck_is_said(cells, tmp_path, monkeypatch, caplog):
+    pytest.importorskip("torch")
+    shutil.copytree(cells, tmp_path / "data")
+    monkeypatch.setattr("unet_core.data.listing.SETTLED", 0)
+    seen = []
+    for name in ("unet_core.data.folder.look_at", "unet_core.data.index.sha256_of"):
+        module, _, function = name.rpartition(".")
+        real = getattr(importlib.import_module(module), function)
+        monkeypatch.setattr(name, lambda *given, real=real: seen.append(given) or real(*given))
+    run = str(tmp_path / "run")
+    data = ["--data", str(tmp_path / "data")]
+    assert main(["train", "--backend", "torch", *data, "--out", run, *RECIPE, "--until", "2"]) == 0
+    counts = [len(seen)]
+    for more in ([], ["--recheck"]):
+        assert main(["train", "--resume", "--out", run, "--until", "3", *more]) == 0
+        counts.append(len(seen))
+    for more in ([], ["--recheck"]):
+        assert main(["eval", run, *data, *more]) == 0
+        counts.append(len(seen))
+    assert np.diff([0, *counts]).tolist() == [6 + 12, 0, 6 + 12, 0, 6]
 
 
 def test_a_second_process_is_kept_out(run, tmp_path, capsys):
@@ -375,9 +398,10 @@ def test_a_fold_is_validated_on(cells, tmp_path, capsys):
     assert "started with another --validation-fold" in message
 
 
-def test_the_built_in_pictures_take_no_options_on_masks(tmp_path, capsys):
-    given = ["train", "--backend", "torch", "--data", "synthetic", "--out", tmp_path / "run", "--ignore", "255"]
-    assert "the options on masks are for a data folder" in refused(given, capsys)
+@pytest.mark.parametrize(("kind", "option"), [("masks", ["--ignore", "255"]), ("pictures", ["--window", "0", "9"])])
+def test_the_built_in_pictures_take_no_options_on_files(tmp_path, capsys, kind, option):
+    given = ["train", "--backend", "torch", "--data", "synthetic", "--out", tmp_path / "run", *option]
+    assert f"the options on {kind} are for a data folder" in refused(given, capsys)
 
 
 def test_eval_refuses_masks_of_other_classes(run, cells, tmp_path, capsys):

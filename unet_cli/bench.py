@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -24,6 +24,8 @@ class Bench(Plan):
     """
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+
+    relief: ClassVar[str] = "give smaller --inference and --training"
 
     def run(self) -> int:
         """Measure, and print the tables."""

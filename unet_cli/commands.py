@@ -3,11 +3,11 @@
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from unet_cli.options import SourceOptions, option, parse_bytes, parse_size
+from unet_cli.options import ON_CPU, SourceOptions, option, parse_bytes, parse_size
 from unet_core.checkpoints.dialects import NAMES
 from unet_core.errors import CheckpointError, UNetError, printable
 
@@ -48,26 +48,31 @@ class Inspect(SourceOptions):
     """With --module: write a table of which tensor of the file may be which of the module's, to look through; --names
     takes it."""
 
+    relief: ClassVar[str] = f"give a smaller --size, or {ON_CPU}"
+
     def run(self) -> int:
         """Print what `conversion.inspect` finds; 1 where the checkpoint cannot be used."""
         from conversion.inspection import draft_names, inspect
         from conversion.survey import is_large, survey
         from unet_cli.inspection import print_inspection
+        from unet_core.paths import as_path
+        from unet_core.staging import at_hand
 
+        hints = self.hints(self.dialect)
         if self.draft is not None:
-            count, sure = draft_names(self.checkpoint, self.draft, hints=self.hints(self.dialect))
+            count, sure = draft_names(self.checkpoint, self.draft, hints=hints)
             print(f"{self.draft}: {count} tensors of the module, {sure} of them found by shape in the only way")
             return 0
-        hints = self.hints(self.dialect)
-        if self.module is None and self.example is None and is_large(self.checkpoint):
-            self._print_survey(survey(self.checkpoint, hints=hints))
-            return 0
-        try:
-            found = inspect(self.checkpoint, hints=hints)
-        except CheckpointError as error:
-            with contextlib.suppress(UNetError):
-                self._print_survey(survey(self.checkpoint, hints=hints, problem=str(error)))
-            raise
+        with at_hand(as_path(self.checkpoint)):  # so that it is fetched once
+            if self.module is None and self.example is None and is_large(self.checkpoint):
+                self._print_survey(survey(self.checkpoint, hints=hints))
+                return 0
+            try:
+                found = inspect(self.checkpoint, hints=hints)
+            except CheckpointError as error:
+                with contextlib.suppress(UNetError):
+                    self._print_survey(survey(self.checkpoint, hints=hints, problem=str(error)))
+                raise
         if self.json:
             print(found.to_json())
         else:
@@ -87,11 +92,12 @@ class Inspect(SourceOptions):
 class Convert(SourceOptions):
     """Convert a checkpoint, prove that it is the same network, and only then give it its name.
 
-    The kinds go by suffix: .pt, .pth, .safetensors, .npz, .dcp (a folder of torch.distributed.checkpoint), or none for
-    an Orbax directory. SRC may be of further kinds, told by their content, and come from any project: name its code
-    (--module), or what that answered (--example), and the network is the one that was run. Without them, the names
-    of the tensors may be those of a known project; its dialect then stays known, so that --dialect brings the network
-    back into it. The last line says by what the network is known.
+    The kinds go by suffix: .pt, .pth, .safetensors, .npz, .dcp (a folder of torch.distributed.checkpoint); none,
+    .orbax, or a version as in model.v2, is an Orbax directory, and any other is refused. SRC may be of further kinds,
+    told by their content, and come from any project: name its code (--module), or what that answered (--example), and
+    the network is the one that was run. Without them, the names of the tensors may be those of a known project; its
+    dialect then stays known, so that --dialect brings the network back into it. The last line says by what the network
+    is known.
 
     With --to, SRC is the folder of a training run: all of it is carried over to the other framework, in which unet
     train --resume goes on. Or SRC is what a PyTorch script saved (a .pt with model and optimizer) and DST an Orbax
@@ -125,6 +131,8 @@ class Convert(SourceOptions):
     """Run both networks and compare them before DST gets its name."""
     certificate: bool = True
     """Write what was proven as DST.certificate.json, which unet verify --certificate checks at any time."""
+
+    relief: ClassVar[str] = f"convert without the proof (--no-verify), or {ON_CPU}"
 
     def run(self) -> int:
         """Convert, and print what was written and proven."""
@@ -201,6 +209,8 @@ class Verify(SourceOptions):
     """Of the random inputs."""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Write the report to this file too; one that exists is replaced if it ends in .json."""
+
+    relief: ClassVar[str] = f"give a smaller --size, or {ON_CPU}"
 
     def run(self) -> int:
         """Print the proof, or what became of the files of a certificate; 1 where they are not the same."""

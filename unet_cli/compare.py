@@ -5,12 +5,13 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
-from unet_cli.options import SourceOptions, option, parse_size
+from unet_cli.options import ON_CPU, SourceOptions, option, parse_size
 from unet_compare.limits import Effort
+from unet_core.data.formats.reading import Pictures
 from unet_core.data.masks import Masks
 
 
@@ -33,14 +34,20 @@ class Compare(SourceOptions):
     out: Annotated[Path, tyro.conf.arg(metavar="REPORT")]
     """The folder for report.html and report.json."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR")] = "synthetic"
-    """A folder with images/ and masks/, matching by name; or synthetic, for the built-in pictures."""
+    """A folder with images/ and masks/, matching by name; or what unet pack made of one; or synthetic, for the built-in
+    pictures."""
     size: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], option("HxW")] = ()
     """Height and width of what is traced layer by layer, in pixels; by default an odd size. With --module, where the
     code is read as well; the first, of several."""
     force: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace the report in REPORT."""
+    recheck: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Read every picture and mask again, whatever is known of the data from an earlier start."""
     effort: Effort = field(default_factory=Effort)
     masks: Masks = field(default_factory=Masks)
+    pictures: Pictures = field(default_factory=Pictures)
+
+    relief: ClassVar[str] = f"give a smaller --size, fewer --pictures and --steps, or {ON_CPU}"
 
     @property
     def typed(self) -> str:
@@ -52,8 +59,11 @@ class Compare(SourceOptions):
         from unet_cli.tables import print_comparison, progress_bar
         from unet_compare.compare import compare
         from unet_compare.report import check_report, write_report
+        from unet_core.data.opening import recheck
 
         check_report(self.out, force=self.force)
+        if self.recheck:
+            recheck(self.data)
         with progress_bar() as progress:
             found = compare(
                 self.a,
@@ -63,6 +73,7 @@ class Compare(SourceOptions):
                 size=next(map(parse_size, self.size), None),
                 effort=self.effort,
                 masks=self.masks,
+                pictures=self.pictures,
                 progress=progress,
             )
             progress("drawing", 1.0)
@@ -71,15 +82,15 @@ class Compare(SourceOptions):
         return 0 if found.equal else 1
 
 
-def _options(part: Compare | Effort | Masks) -> Iterator[str]:
+def _options(part: Compare | Effort | Masks | Pictures) -> Iterator[str]:
     """Those that are not as they would be anyway."""
     for item in dataclasses.fields(part):
         value = getattr(part, item.name)
-        if item.name in ("effort", "masks"):
+        if isinstance(value, Effort | Masks | Pictures):
             yield from _options(value)
         elif item.name not in ("a", "b") and value != item.default:
             name = "--" + item.name.replace("_", "-")
-            if item.name in ("force", "unchecked", "trust", "skip_unlabelled"):
+            if item.name in ("force", "unchecked", "trust", "recheck", "skip_unlabelled"):
                 yield name
             elif item.name == "size":
                 yield from (word for size in value for word in (name, size))

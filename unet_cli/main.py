@@ -5,55 +5,123 @@ import io
 import logging
 import os
 import re
+import select
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import tyro
 
 from unet_cli.bench import Bench
 from unet_cli.commands import Convert, Inspect, Verify
 from unet_cli.compare import Compare
-from unet_cli.messages import printed
+from unet_cli.doctor import Completion, Doctor, versions
+from unet_cli.export import Export
+from unet_cli.messages import nowhere, printed
+from unet_cli.pack import Pack
 from unet_cli.predict import Eval, Predict
 from unet_cli.train import Plot, Train
+from unet_core.device_errors import of_device
 from unet_core.errors import UNetError, of_system
+from unet_core.paths import as_path
 
 DESCRIPTION = """One UNet in PyTorch and in JAX, and the bridge between the two.
 
-Exit codes: 0 done; 1 checked and found different; 2 bad input or usage."""
+Exit codes: 0 done; 1 checked and found different; 2 bad input or usage.
+
+unet --version tells the versions; unet doctor also what is missing, and whether the devices work."""
+
+_BROKEN_PIPE = 128 + signal.SIGPIPE
+"""What a shell says of a command that ended because nobody reads its output any more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     _keep_programs()
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax's and grain's notes to their own developers
+    logging.getLogger("google.auth").setLevel(logging.ERROR)  # each way of logging in that it has tried
+    sys.stdout, sys.stderr = sys.stdout or nowhere(), sys.stderr or nowhere()  # where the shell has closed them
+    try:
+        code = _ran(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+        return code
+    except OSError as error:  # of the output: nobody reads it any more, or there is no space for it
+        unread = [stream for stream in (sys.stdout, sys.stderr) if _is_unread(stream)]
+        _silence()
+        return _BROKEN_PIPE if unread else _fail(of_system(error))
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # as rich leaves then
+            return _BROKEN_PIPE
+        raise
+
+
+def _ran(arguments: Sequence[str]) -> int:
+    command: Command | int = 0
     try:
         with _ended_by_sigterm(), printed():
-            command = _parse(sys.argv[1:] if arguments is None else arguments)
+            command = _parse(arguments)
             return command if isinstance(command, int) else command.run()
-    except UNetError as error:
-        return _fail(str(error))
-    except OSError as error:
-        return _fail(of_system(error))
-    except MemoryError:
-        return _fail("not enough memory for this")
     except KeyboardInterrupt:
         print("unet: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        line = _line_of(error, command)
+        if line is None:
+            raise
+        return _fail(line)
 
 
-Command = Inspect | Convert | Verify | Compare | Train | Predict | Eval | Plot | Bench
+def _line_of(error: Exception, command: "Command | int") -> str | None:
+    """What a person can do something about, as one line; None: an error of ours."""
+    of_devices = of_device(error) if isinstance(command, int) else of_device(error, command.relief)
+    if of_devices is not None:
+        return of_devices
+    if isinstance(error, UNetError):
+        return str(error)
+    if isinstance(error, OSError):
+        return of_system(error)
+    return "not enough memory for this" if isinstance(error, MemoryError) else None
+
+
+def _is_unread(stream: TextIO) -> bool:
+    """Whether it is a pipe whose other end is closed."""
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):  # none of the system's
+        return False
+    asked = select.poll()
+    asked.register(number, 0)
+    return any(event & select.POLLERR for _, event in asked.poll(0))
+
+
+def _silence() -> None:
+    """Let what is still to be printed to a stream that fails go nowhere; Python's last flush would fail, too."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with nowhere() as silent, contextlib.suppress(io.UnsupportedOperation):
+                os.dup2(silent.fileno(), stream.fileno())
+
+
+Command = (
+    Inspect | Convert | Export | Verify | Compare | Pack | Train | Predict | Eval | Plot | Bench | Doctor | Completion
+)
 
 
 def _parse(arguments: Sequence[str]) -> Command | int:
     """The command that the arguments ask for, or the exit code where they ask for none."""
+    if list(arguments) == ["--version"]:
+        print("\n".join(versions()))
+        return 0
     messages = io.StringIO()
     try:
-        with contextlib.redirect_stderr(messages):
+        with contextlib.redirect_stderr(messages), _paths():
             command: Command = tyro.cli(
                 Command,
                 prog="unet",
@@ -63,9 +131,28 @@ def _parse(arguments: Sequence[str]) -> Command | int:
             )
             return command.completed(arguments[1:]) if isinstance(command, Train) else command
     except SystemExit as stop:
-        if stop.code == 0:  # --help
+        if not stop.code:  # --help, and the like
             return 0
         return _fail(in_one_line(messages.getvalue()))
+
+
+def _paths() -> tyro.constructors.ConstructorRegistry:
+    """How tyro reads paths, which may be addresses such as gs://bucket/name."""
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Path] | None:
+        if info.type is not Path:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="PATH",
+            instance_from_str=lambda arguments: as_path(arguments[0]),
+            is_instance=lambda value: isinstance(value, Path),
+            str_from_instance=lambda path: [str(path)],
+        )
+
+    return registry
 
 
 def _keep_programs() -> None:

@@ -5,9 +5,17 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from typing import TextIO
+
+from unet_core.staging import spoken
 
 PACKAGES = ("conversion", "unet_core", "unet_jax", "unet_torch")
 """Their loggers have something to say to a person who waits."""
+
+
+def nowhere() -> TextIO:
+    """A stream of which nobody sees anything."""
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def say(line: str) -> None:
@@ -15,12 +23,12 @@ def say(line: str) -> None:
     try:
         print(line, flush=True)
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (for the rest of the process)
+        sys.stdout = nowhere()  # for the rest of the process
 
 
 class _Printer(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+        say(spoken(record.getMessage()))
 
 
 @contextlib.contextmanager

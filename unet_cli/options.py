@@ -13,6 +13,8 @@ from unet_core.errors import UNetError
 if TYPE_CHECKING:
     from conversion.code import Known
 
+ON_CPU = "compute on the CPU (JAX_PLATFORMS=cpu CUDA_VISIBLE_DEVICES=)"
+
 
 def option(metavar: str) -> Any:
     """How an option without a default stands in the help."""

@@ -5,11 +5,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from unet_cli.options import SourceOptions
+from unet_cli.options import ON_CPU, SourceOptions
+from unet_core.data.formats.reading import Pictures
 from unet_core.data.masks import Masks
 from unet_core.errors import DataError
 from unet_core.training.settings import Loss
@@ -36,6 +37,8 @@ class Computing(SourceOptions):
     bfloat16: tyro.conf.FlagCreatePairsOff[bool] = False
     """Compute in bfloat16."""
 
+    relief: ClassVar[str] = f"give a smaller --tile, --bfloat16, or {ON_CPU}"
+
     def bands(self, network: "OpenedNetwork", sizes: Sequence[tuple[int, int]]) -> "Bands":
         """The network, ready for pictures of these sizes."""
         return network.bands(sizes, tile=self.tile, overlap=self.overlap, flips=self.flips, bfloat16=self.bfloat16)
@@ -53,7 +56,7 @@ class Predict(Computing):
     checkpoint: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="CKPT")]]
     """The network."""
     images: tyro.conf.Positional[tuple[Annotated[Path, tyro.conf.arg(metavar="IMAGE")], ...]]
-    """Pictures, or folders of them."""
+    """Pictures and volumes, or folders of them; the predictions of what lies in folders in these go into such ones."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """The folder for the predictions; it is made."""
     probabilities: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -62,46 +65,47 @@ class Predict(Computing):
     """Write the pictures, tinted where a class was found, as NAME_overlay.png."""
     force: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace predictions that are there."""
+    pictures: Pictures = field(default_factory=Pictures)
+    """What is left out here is as for the pictures that the network was trained on."""
 
     def run(self) -> int:
         """Predict; 2 where a picture was passed over."""
         from conversion.inference import open_network
         from unet_cli.tables import progress_bar
-        from unet_core.data.pictures import picture_size
-        from unet_core.prediction.predictions import Wanted, list_pictures, predict_file
+        from unet_core.prediction.predictions import Predictor
+        from unet_core.prediction.sources import Wanted, check_targets, extent_of, sources_in
 
         wanted = Wanted(probabilities=self.probabilities, overlays=self.overlays)
-        pictures = list_pictures(self.images, self.out, wanted, force=self.force)
+        sources = sources_in(self.images, self.out)
+        network = open_network(self.checkpoint, backend=self.backend, hints=self.hints(None))
+        how = network.pictures.but(self.pictures)
         good, bad = [], []
-        for picture in pictures:
+        for source in sources:
             try:
-                good.append((picture, picture_size(picture)))
+                good.append((source, extent_of(source, how)))
             except DataError as error:
                 bad.append(str(error))
-        network = open_network(self.checkpoint, backend=self.backend, hints=self.hints(None))
-        bands = self.bands(network, [size for _, size in good] or [(1, 1)])
+        check_targets(good, self.out, wanted, force=self.force)
+        predictor = Predictor(
+            self.bands(network, [found.size for _, found in good] or [(1, 1)]),
+            network.config,
+            network.values,
+            network.settings is not None and network.settings.coloured,
+            network.output,
+            how,
+        )
         done = 0
         try:
             with progress_bar() as progress:
-                for number, (picture, _) in enumerate(good):
-                    progress(picture.name, number / len(good))
-                    self.out.mkdir(parents=True, exist_ok=True)
+                for number, (source, found) in enumerate(good):
+                    progress(source.name, number / len(good))
                     try:
-                        predict_file(
-                            bands,
-                            network.config,
-                            picture,
-                            self.out,
-                            wanted=wanted,
-                            values=network.values,
-                            coloured=network.settings is not None and network.settings.coloured,
-                            output=network.output,
-                        )
+                        predictor.predict(source, found, self.out, wanted)
                         done += 1
                     except DataError as error:
                         bad.append(str(error))
         finally:
-            print(f"{done} of {len(pictures)} pictures predicted in {self.out} ({network.backend})")
+            print(f"{done} of {len(sources)} pictures predicted in {self.out} ({network.backend})")
             for line in bad:
                 print(f"unet: passed over: {line}", file=sys.stderr)
         return 2 if bad else 0
@@ -119,23 +123,32 @@ class Eval(Computing):
     checkpoint: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="CKPT")]]
     """Any checkpoint that unet inspect reads, or the folder of a run."""
     data: Annotated[str, tyro.conf.arg(metavar="DIR")]
-    """A folder with images/ and masks/; or synthetic."""
+    """A folder with images/ and masks/, or what unet pack made of one; or synthetic."""
     only: Annotated[Literal["training", "validation"] | None, tyro.conf.arg(help_behavior_hint="")] = None
     """Only those pictures that the run (CKPT) trained on, or validated on."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON instead of a table."""
+    recheck: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Read every picture and mask again, whatever is known of the data from an earlier start."""
     masks: Masks = field(default_factory=Masks)
     """What is left out here is as in the run."""
+    pictures: Pictures = field(default_factory=Pictures)
+    """What is left out here is as for the pictures that the network was trained on."""
 
     def run(self) -> int:
         """Print the metrics."""
         from conversion.inference import open_network
         from unet_cli.tables import print_evaluation, progress_bar
+        from unet_core.data.opening import recheck
         from unet_core.prediction.evaluation import evaluate
 
         network = open_network(self.checkpoint, backend=self.backend, hints=self.hints(None))
+        if self.recheck:
+            recheck(self.data)
         with progress_bar() as progress:
-            source = network.source(self.data, only=self.only, masks=self.masks, progress=progress)
+            source = network.source(
+                self.data, only=self.only, masks=self.masks, pictures=self.pictures, progress=progress
+            )
             bands = self.bands(network, source.sizes)
             loss = network.settings.recipe.loss if network.settings else Loss()
             found = evaluate(bands, source, loss=loss, output=network.output, progress=progress)

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from conversion.health import Health
 from conversion.proof.certificate import certificate_path
 from conversion.proof.checks import EVAL, FLOAT32_FACTOR, FLOAT64_BUDGETS, GRADIENTS, Check
 from conversion.proof.confirmation import Confirmation
@@ -190,3 +191,26 @@ def new_table(*, show_header: bool = True) -> Table:
 def new_console() -> Console:
     """A console that shows text as it is."""
     return Console(highlight=False, emoji=False)
+
+
+def print_health(found: Health) -> None:
+    """What `unet doctor` found: a line for each framework and each extra, and what is wrong."""
+    console = new_console()
+    console.print(f"unet-twins {found.version}, Python {found.python}, {found.system}", soft_wrap=True)
+    for framework in found.frameworks:
+        devices = ", ".join(dict.fromkeys(framework.devices.names)) or "no device"
+        count = len(framework.devices.names)
+        more = f" ({count} devices)" if count > 1 else ""
+        console.print(escape(f"{framework.name} {framework.version}: {devices}{more}"), soft_wrap=True)
+    for extra in found.extras[1:]:
+        if not extra.missing:
+            console.print(escape(f"[{extra.name}] installed"), soft_wrap=True)
+            continue
+        missing = some(extra.missing, most=4)
+        console.print(escape(f"[{extra.name}] missing {missing}: {extra.install}"), soft_wrap=True)
+    free = ", ".join(f"{space.free / 1e9:.1f} GB in {space.folder}" for space in found.spaces)
+    console.print(escape(f"free: {free}"), soft_wrap=True)
+    for problem in found.problems:
+        console.print(escape(f"wrong: {printable(problem)}"), soft_wrap=True)
+    if not found.problems:
+        console.print("nothing is wrong")

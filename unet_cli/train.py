@@ -4,7 +4,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import tyro
 
@@ -29,13 +29,16 @@ class Train(SourceOptions):
     backend: Annotated[Literal["jax", "torch"] | None, tyro.conf.arg(metavar="jax|torch", help_behavior_hint="")] = None
     """The framework to train in."""
     data: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """A folder with images/ and masks/, matching by name; or synthetic, for the built-in pictures."""
+    """A folder with images/ and masks/, matching by name; or what unet pack made of one; or synthetic, for the built-in
+    pictures."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the run in RUN, if there is one; what is not given is as it was."""
     until: Annotated[int | None, tyro.conf.arg(metavar="STEP", help_behavior_hint="")] = None
     """Leave after this step, before the last one (--steps), which decides the schedule; go on with --resume."""
     profile: Annotated[int | None, tyro.conf.arg(metavar="STEPS", help_behavior_hint="")] = None
     """Record what the devices do in so many updates, after the first three, into RUN/profile, for TensorBoard."""
+    recheck: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Read every picture and mask again, whatever is known of the data from an earlier start."""
     mesh: Annotated[str | None, tyro.conf.arg(metavar="AXIS=N,...", help_behavior_hint="")] = None
     """jax: how the devices share the work, e.g. data=4,fsdp=2,space=1. data splits the batch, fsdp weights and
     optimiser as well, space the height of the pictures; left out: all devices are data's. May change with --resume."""
@@ -47,6 +50,14 @@ class Train(SourceOptions):
     coordinator: Annotated[str | None, tyro.conf.arg(metavar="NAME:PORT", help_behavior_hint="")] = None
     """jax: with --hosts, the name of host 0 and a free port of it."""
     recipe: TrainConfig = field(default_factory=TrainConfig)
+
+    @property
+    def relief(self) -> str:
+        """What helps where a device has too little memory."""
+        smaller = "in a new run, a smaller --batch with more --accumulate, a smaller --crop, or --precision bfloat16"
+        if self.backend == "torch":
+            return f"give more processes (torchrun), or, {smaller}"
+        return f"give --remat, or --mesh over more devices (both with --resume, too); or, {smaller}"
 
     def completed(self, arguments: Sequence[str]) -> Self:
         """With --resume, the same command with what it leaves out taken from the run."""
@@ -78,6 +89,7 @@ class Train(SourceOptions):
                 resume=self.resume,
                 until=self.until,
                 profile=self.profile,
+                recheck=self.recheck,
                 mesh=self.mesh,
                 cluster=Cluster(self.hosts, self.host, self.coordinator),
                 hints=self.hints(None),
@@ -110,6 +122,8 @@ class Plot:
     """Folders of runs."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """The picture, .png, .svg or .pdf, replaced if it exists; left out: history.png in the first run."""
+
+    relief: ClassVar[str] = ""
 
     def run(self) -> int:
         """Draw, and say where."""

@@ -23,14 +23,17 @@ from unet_compare.precisions import LogitsByPrecision, ladder, predictions
 from unet_compare.trajectories import trajectories
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
-from unet_core.data.dataset import SYNTHETIC, Dataset, open_dataset
+from unet_core.data.dataset import Dataset
+from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.masks import AS_FOUND, Masks
+from unet_core.data.opening import SYNTHETIC, masks_for, open_dataset
 from unet_core.data.pictures import as_float
 from unet_core.errors import CheckpointError, ConfigError, DataError, UNetError, some
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.graph.chance import draws
 from unet_core.graph.suitability import check_training, refusal
+from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
 from unet_core.training.run import BEST, is_run, read_run_config
 
@@ -50,6 +53,7 @@ def compare(
     size: tuple[int, ...] | None = None,
     effort: Effort | None = None,
     masks: Masks = AS_FOUND,
+    pictures: Pictures = AS_STORED,
     progress: Progress = silent,
 ) -> Comparison:
     """Run two networks side by side: layer by layer, on pictures, in training, in every precision; measure both.
@@ -64,23 +68,22 @@ def compare(
         size: height and width, in pixels, of what is traced layer by layer; None: an odd size, 75x91 for four levels.
         effort: how much is looked at.
         masks: how the masks of a folder are read; what it leaves open is as in the run A, if A is one.
+        pictures: how its pictures are read; what it leaves open is as for those that A was trained on.
         progress: called before each stage with a few words and the fraction that is done.
 
     Raises:
         UNetError: a checkpoint cannot be read or trusted, the pictures do not fit the networks, or a number is wrong.
         MissingFrameworkError: a framework is not installed.
     """
-    effort = effort or Effort()
-    begun = time.monotonic()
+    effort, begun = effort or Effort(), time.monotonic()
     progress("reading", 0.0)
     best = _best(a), _best(b)
-    masks = _masks_of(a).but(masks)
-    first, second = _runners(*best, hints)
+    masks, (first, second) = masks_for(data, _masks_of(a).but(masks)), _runners(*best, hints)
     apart = misshaped(first, second)
     if apart is not None:
         return _comparison(first, second, begun, incomparable=str(apart))
     config = first.config
-    source = open_dataset(data, channels=config.in_channels, masks=masks)
+    source = _pictures_of(data, first, masks, pictures)
     effort, crop, notes = _possible(effort, source, config, data)
     with _part(progress, 0.02, 0.35) as report:
         sample = _sample(source, first, size)
@@ -101,6 +104,12 @@ def compare(
             parts["cost"], untimed = _timed(first, effort.rounds, report)
             notes += untimed
     return _comparison(first, second, begun, notes=notes, **parts)
+
+
+def _pictures_of(data: str, first: Runner, masks: Masks, pictures: Pictures) -> Dataset:
+    """The data, read as the first network's was, but for what is said of it."""
+    how = (first.origin.pictures or AS_STORED).but(pictures)
+    return open_dataset(data, channels=first.config.in_channels, masks=masks, pictures=how)
 
 
 def _runners(a: Any, b: Any, hints: Hints) -> tuple[Runner, Runner]:
@@ -153,9 +162,9 @@ def _comparison(a: Runner, b: Runner, begun: float, **parts: Any) -> Comparison:
 
 def _best(network: Any) -> Any:
     """A run's best network in place of the run; anything else as it is."""
-    if not isinstance(network, str | Path) or not is_run(Path(network)):
+    if not isinstance(network, str | Path) or not is_run(as_path(network)):
         return network
-    best = Path(network) / BEST
+    best = as_path(network) / BEST
     if not best.is_file():
         raise CheckpointError(f"{best}: is not there yet; it comes with the run's first validation")
     return best
@@ -163,8 +172,8 @@ def _best(network: Any) -> Any:
 
 def _masks_of(network: Any) -> Masks:
     """How a run reads masks."""
-    run = isinstance(network, str | Path) and is_run(Path(network))
-    return read_run_config(Path(network)).recipe.masks if run else AS_FOUND
+    run = isinstance(network, str | Path) and is_run(as_path(network))
+    return read_run_config(as_path(network)).recipe.masks if run else AS_FOUND
 
 
 def _sample(source: Dataset, a: Runner, size: tuple[int, ...] | None) -> Sample:

@@ -55,7 +55,7 @@ def encoded(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: encoded(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [encoded(item) for item in value]
+        return [item if type(item) is str else encoded(item) for item in value]  # of a million names that is quick
     return str(value) if hasattr(value, "from_text") else value
 
 
@@ -163,6 +163,8 @@ def _dataclass(kind: Any, found: Mapping[str, Any], place: str) -> Any:
 def _tuple(parts: tuple[Any, ...], value: Any, place: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         _mismatch(value, place)
+    if parts == (str, Ellipsis) and set(map(type, value)) <= {str}:
+        return tuple(value)
     kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
     _require(len(kinds) == len(value), place, f"has {len(value)} items, not {len(kinds)}")
     items = enumerate(zip(kinds, value, strict=True))

@@ -28,6 +28,8 @@ def of_system(error: OSError) -> str:
 
 def reason(error: OSError) -> str:
     """What the system refuses."""
+    if isinstance(error, StorageError):  # which may name what is written in capitals
+        return str(error.strerror)
     return (error.strerror or str(error)).lower()
 
 
@@ -56,6 +58,13 @@ class DataError(UNetError):
 
 class RunError(UNetError):
     """A training run that cannot be started, gone on with, or written."""
+
+
+class StorageError(UNetError, OSError):
+    """An object in a bucket that cannot be read or written: the number of the system's error, why, and where."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
 
 
 class MissingFrameworkError(UNetError, ImportError):

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unet_core.errors import CheckpointError, reason
+from unet_core import objects
+from unet_core.errors import CheckpointError, StorageError, reason
+from unet_core.paths import URLPath, present
+from unet_core.staging import UNFINISHED, at_hand, put
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
@@ -29,6 +32,9 @@ def atomic(
     Whatever goes wrong inside, `target` stays as it was and the neighbour is removed. With `force`, an existing file is
     replaced, and an existing directory too if `replaces` says that it is of the kind that is written here.
 
+    To an address, what is written here is put on leaving: an object whole or not at all, a directory so that no reader
+    takes the half of it. Where an old one was replaced and that is cut off, the old one is gone.
+
     Args:
         target: what is to be there in the end.
         force: replace it.
@@ -39,6 +45,10 @@ def atomic(
     Raises:
         CheckpointError: `target` or its companion exists (without `force`), cannot be replaced, or cannot be written.
     """
+    if isinstance(target, URLPath):
+        with _put_on_leaving(target, force, replaces, companion) as partial:
+            yield partial
+        return
     target = Path(os.path.abspath(target))
     companion = None if companion is None else Path(os.path.abspath(companion))
     check_target(target, force=force, replaces=replaces, companion=companion)
@@ -64,6 +74,29 @@ def atomic(
         _remove(folder)
 
 
+@contextmanager
+def _put_on_leaving(
+    target: URLPath, force: bool, replaces: Callable[[Path], bool] | None, companion: Path | None
+) -> Iterator[Path]:
+    """`atomic`, to an address. A companion is there only beside what it speaks of: an old one is removed first."""
+    check_target(target, force=force, replaces=replaces, companion=companion)
+    with tempfile.TemporaryDirectory(prefix="unet-twins-") as folder:
+        partial = Path(folder) / target.name
+        try:
+            yield partial
+            if not force:  # somebody may have been quicker
+                check_target(target, replaces=replaces, companion=companion)
+            if companion is not None:
+                companion.unlink(missing_ok=True)
+            put(partial, target)
+            if isinstance(companion, URLPath) and partial.with_name(companion.name).is_file():
+                put(partial.with_name(companion.name), companion)
+        except StorageError as error:
+            raise CheckpointError(f"{target}: not written: {error.strerror}") from error
+        except OSError as error:
+            raise CheckpointError(f"{target}: not written: {_reason(error)}") from error
+
+
 def reserve(partial: Path, size: int) -> None:
     """Take `size` bytes of the disk beside `partial` and give them back.
 
@@ -72,7 +105,7 @@ def reserve(partial: Path, size: int) -> None:
     Raises:
         OSError: there is no such room.
     """
-    if not hasattr(os, "posix_fallocate"):  # macOS
+    if not hasattr(os, "posix_fallocate") or isinstance(partial, URLPath):  # macOS; a bucket
         return
     with tempfile.TemporaryFile(dir=partial.parent) as file:
         os.posix_fallocate(file.fileno(), 0, size)
@@ -86,16 +119,19 @@ def check_target(
     companion: Path | None = None,
 ) -> None:
     """Raise CheckpointError where `target`, or its `companion`, may not be written; touches nothing."""
-    if not target.parent.is_dir():
+    if isinstance(target, URLPath):
+        objects.check_bucket(str(target))
+    elif not target.parent.is_dir():
         raise CheckpointError(f"{target}: the folder {target.parent} does not exist; make it first")
     for path, may_replace in ((target, replaces), (companion, None)):
-        if path is None or not os.path.lexists(path):
+        if path is None or not present(path):
             continue
         if not force:
             raise CheckpointError(f"{path}: exists already; give another name, or --force to replace it")
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise CheckpointError(f"{path}: is a link or a special file, which is not replaced; give another name")
-        if path.is_dir() and not (may_replace and may_replace(path)):
+        cut_off = isinstance(path, URLPath) and (path / UNFINISHED).is_file()
+        if path.is_dir() and not (may_replace and may_replace(path)) and not cut_off:
             raise CheckpointError(f"{path}: is a directory of something else, which is not replaced; give another name")
 
 
@@ -104,6 +140,9 @@ def sha256_of(path: Path) -> str:
 
     find . -type f | LC_ALL=C sort | xargs sha256sum
     """
+    if isinstance(path, URLPath):
+        with at_hand(path) as local:
+            return sha256_of(local)
     if not path.is_dir():
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

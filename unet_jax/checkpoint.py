@@ -19,10 +19,13 @@ from unet_core.checkpoints.contents import Contents
 from unet_core.checkpoints.foreign import npz_file
 from unet_core.checkpoints.reading import NO_HINTS, Hints, read_contents
 from unet_core.checkpoints.soundness import trusted
+from unet_core.device_errors import of_device
 from unet_core.errors import CheckpointError, some
 from unet_core.files import atomic, reserve
 from unet_core.graph import Graph
 from unet_core.graph.canonical import COUNTER, Description, check_tensors, contiguous, in_forward_order, infer_config
+from unet_core.paths import as_path
+from unet_core.staging import at_hand, locally
 from unet_jax.arrays import read_arrays, reason
 from unet_jax.canonical import fill, nest, refuse_narrowing, to_canonical, translate
 from unet_jax.earlier import as_today, is_earlier
@@ -52,9 +55,9 @@ def load(
     Raises:
         unet_core.CheckpointError: the checkpoint is missing, damaged or of another network; one line says which.
     """
-    path = Path(path)
-    container = existing_container(path)
-    checkpoint = read(path, hints) if container is Container.ORBAX else readers.read(path, container, hints)
+    with at_hand(as_path(path)) as local:
+        container = existing_container(local)
+        checkpoint = read(local, hints) if container is Container.ORBAX else readers.read(local, container, hints)
     return from_checkpoint(checkpoint, dtype=dtype, param_dtype=param_dtype)
 
 
@@ -67,7 +70,7 @@ def save(model: Network, path: str | Path, *, force: bool = False) -> None:
     Raises:
         unet_core.CheckpointError: the target exists (and not `force`), or cannot be written.
     """
-    path = Path(path)
+    path = as_path(path)
     container = container_of(path)
     writers: dict[Container, Callable[[Path, Checkpoint], None]] = {
         Container.ORBAX: write,
@@ -133,6 +136,7 @@ def is_orbax(path: Path) -> bool:
     return (path / _MARK).is_file() and (path / "state").is_dir()
 
 
+@locally
 def read(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     """Read and check an Orbax directory.
 
@@ -155,6 +159,8 @@ def examine(path: Path, hints: Hints = NO_HINTS) -> Checkpoint:
     except CheckpointError:
         raise
     except Exception as error:  # whatever Orbax and TensorStore meet in a damaged directory
+        if of_device(error):
+            raise
         raise CheckpointError(f"{path}: not a sound Orbax checkpoint: {reason(error)}") from error
     text = record.get(RECORD_KEY) if isinstance(record, dict) else None
     text = text if isinstance(text, str) else None

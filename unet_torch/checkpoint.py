@@ -19,6 +19,8 @@ from unet_core.errors import CheckpointError
 from unet_core.files import atomic
 from unet_core.graph import Graph
 from unet_core.graph.canonical import check_tensors, under_one_name
+from unet_core.paths import as_path
+from unet_core.staging import at_hand
 from unet_torch.canonical import as_torch, fill, to_canonical, unwrapped
 from unet_torch.contents import write_pickle
 from unet_torch.model import UNet
@@ -37,10 +39,11 @@ def load(path: str | Path, *, hints: Hints = NO_HINTS) -> UNet | Network:
     Raises:
         unet_core.CheckpointError: the file is missing, damaged or of another network; one line says which.
     """
-    path = Path(path)
-    container = existing_container(path)
-    _refuse_orbax(container, path, "unet_jax.load reads it")
-    return from_checkpoint(readers.read(path, container, hints))
+    with at_hand(as_path(path)) as local:
+        container = existing_container(local)
+        _refuse_orbax(container, local, "unet_jax.load reads it")
+        checkpoint = readers.read(local, container, hints)
+    return from_checkpoint(checkpoint)
 
 
 def save(model: nn.Module, path: str | Path, *, force: bool = False) -> None:
@@ -51,7 +54,7 @@ def save(model: nn.Module, path: str | Path, *, force: bool = False) -> None:
     Raises:
         unet_core.CheckpointError: the file exists (and not `force`), or cannot be written.
     """
-    path = Path(path)
+    path = as_path(path)
     container = container_of(path)
     _refuse_orbax(container, path, "unet_jax.save writes it")
     writers: dict[Container, Callable[[Path, Checkpoint], None]] = {

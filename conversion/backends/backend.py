@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Precision = Literal["float64", "float32"]
 Framework = Literal["torch", "jax"]
+Tool = Literal["torch", "jax", "onnxruntime"]
+"""What a network was run in."""
 
 
 Values = Sequence[np.ndarray]

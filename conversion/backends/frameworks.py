@@ -17,6 +17,9 @@ _EXTRAS = {
     "PIL": ("Pillow", "train"),
     "jinja2": ("Jinja2", "report"),
     "grain": ("grain", "train"),
+    "onnx": ("onnx", "export"),
+    "onnxruntime": ("onnxruntime", "export"),
+    "flatbuffers": ("flatbuffers", "export"),
 }
 
 

@@ -58,7 +58,10 @@ def machine_of(
         with hosts.started(cluster.hosts, cluster.host, cluster.coordinator) as found:
             devices = meshes.device_mesh(config.batch, mesh)
             machine = Machine(
-                lambda network: meshes.check_rows(devices, config, network.config), found.index, found.wait
+                lambda network: meshes.check_rows(devices, config, network.config),
+                found.index,
+                found.wait,
+                divided=found.count > 1,
             )
             yield machine, partial(train.train, mesh=devices, hosts=found)
         return

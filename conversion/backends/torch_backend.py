@@ -36,6 +36,7 @@ from unet_core.training.train_config import TrainConfig
 from unet_torch import execution
 from unet_torch.canonical import as_numpy, as_torch, fill, to_canonical, unwrapped
 from unet_torch.checkpoint import from_checkpoint
+from unet_torch.device import chosen_device
 from unet_torch.model import UNet
 from unet_torch.network import Network
 from unet_torch.reading.code import float64, quiet
@@ -229,7 +230,7 @@ def update(
     state: TrainingState, config: TrainConfig, batch: Batch, controls: Controls
 ) -> tuple[float, Tensors, TrainingState]:
     """One update by the trainer's own code; see `conversion.backends.backend.Backend`."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = chosen_device()
     live = new_state(state.network, config, device)
     live.load_state_dict(saved_form(state, config, controls[0]))
     with parity():

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from conversion.backends.backend import Framework
+from conversion.backends.backend import Tool
 from conversion.proof.checks import Check
 from conversion.proof.proof import NetworkSummary, Proof, agreement, finite
 from conversion.proof.samples import Input
@@ -22,6 +22,8 @@ from unet_core.checkpoints.safetensors_file import stored_certificate
 from unet_core.codec import decoded, limited, parsed
 from unet_core.config import UNetConfig
 from unet_core.errors import CheckpointError, first_line, printable, some
+from unet_core.paths import absolute
+from unet_core.staging import locally
 from unet_core.training.state import TrainingState, state_digest
 from unet_core.version import VERSION
 
@@ -36,6 +38,10 @@ RUN = "training run"
 SOURCE = "model with its own code"
 """And what it calls a source that names its own code (`conversion.sources`)."""
 
+ONNX, STABLEHLO, FLAX, TORCH_CODE = "ONNX model", "StableHLO program", "Flax code", "PyTorch code"
+"""And what is exported (`conversion.exports`)."""
+EXPORTED = (ONNX, STABLEHLO, FLAX, TORCH_CODE)
+
 _LARGEST = 1_000_000
 """Bytes; a certificate has some five thousand."""
 
@@ -49,7 +55,7 @@ class Party:
     name: str
     """Without its folder."""
     kind: str
-    """What a person calls it: the value of a `Container`, or `RUN`."""
+    """What a person calls it: the value of a `Container`, `RUN`, or one of `EXPORTED`."""
     sha256: str | None
     """Of its bytes (`unet_core.files.sha256_of`); of a run, of the state that was proven. None: the certificate is in
     the file itself, which cannot hold its own digest."""
@@ -63,7 +69,7 @@ class Party:
     """Where in the file the network lay; empty: it is all there is."""
     dialect: str
     """Whose names its tensors have."""
-    framework: Framework
+    framework: Tool
     """That it was run in."""
     device: str
     versions: dict[str, str]
@@ -144,7 +150,7 @@ class Certificate:
 
 def certificate_path(path: Path) -> Path:
     """Where the certificate of what is written to `path` lies: next to it."""
-    named = path if path.name not in ("", "..") else Path(os.path.abspath(path))
+    named = path if path.name not in ("", "..") else absolute(path)
     return named.with_name(named.name + SUFFIX)
 
 
@@ -160,7 +166,7 @@ def party(
     """One of the two files of a proof; `path` gives its name, and `sha256` may come later."""
     training = None if state is None else state_digest(state)
     step = state.step if state is not None and kind == RUN else None
-    name, network, reading = printable(Path(os.path.abspath(path)).name), network_digest(checkpoint), checkpoint.reading
+    name, network, reading = printable(absolute(path).name), network_digest(checkpoint), checkpoint.reading
     ran = side.framework, side.device, dict(side.versions), dict(side.flags)
     return Party(name, kind, sha256, network, training, step, reading.key, checkpoint.dialect, *ran)
 
@@ -188,6 +194,7 @@ def certify(proof: Proof, source: Party, destination: Party, *, when: datetime) 
     return certificate
 
 
+@locally
 def read_certificate(path: Path) -> Certificate:
     """The certificate in a file that `unet convert` wrote, or in the metadata of a `.safetensors` file.
 
@@ -233,7 +240,7 @@ def _check(certificate: Certificate) -> None:
     """Raise ValueError where no conversion writes this."""
     a, b, config = certificate.source, certificate.destination, certificate.config
     graph, known = config.get("graph"), certificate.evidence or OURS
-    kinds = (RUN, SOURCE, *(container.value for container in Container))
+    kinds = (RUN, SOURCE, *EXPORTED, *(container.value for container in Container))
     digests = [a.network, b.network, a.training, b.training, a.sha256, b.sha256, graph]
     digests += [given.sha256 for given in certificate.inputs]
     wrong = [value for value in digests if value is not None and not re.fullmatch("[0-9a-f]{64}", value)]

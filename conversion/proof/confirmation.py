@@ -1,7 +1,6 @@
 """Whether two files are those of a certificate: their bytes, and the networks in them."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from conversion.code import Known, known_of
 from conversion.containers import read, tells
-from conversion.proof.certificate import RUN, SOURCE, Certificate, Party, read_certificate
+from conversion.proof.certificate import EXPORTED, RUN, SOURCE, Certificate, Party, read_certificate
 from conversion.proof.proof import Proof
 from conversion.proof.verification import verify
 from conversion.runs import state_at, state_path
@@ -20,6 +19,7 @@ from unet_core.checkpoints.dialects import GENERIC
 from unet_core.checkpoints.reading import NO_HINTS, SEMANTICS, Hints
 from unet_core.errors import CheckpointError, MissingFrameworkError, UNetError
 from unet_core.files import sha256_of
+from unet_core.paths import as_path, present
 from unet_core.progress import Progress, silent
 from unet_core.training.run import read_run_config
 from unet_core.training.state import state_digest
@@ -35,6 +35,7 @@ class State(Enum):
     RETRAINED = "another file: the network in it is the same, bit for bit, but not the training beside it"
     OTHER = "another file: the network in it is another one"
     GONE = "not there"
+    CHANGED = "not the file that was proven; what it holds now is not read"
     UNREADABLE = "not the file that was proven, and cannot be read"
 
     @property
@@ -119,17 +120,19 @@ def confirm(
         MissingFrameworkError: a file that is not the one that was proven, or the proof, needs a framework that is not
             installed.
     """
-    path = Path(path)
+    path = as_path(path)
     certificate = read_certificate(path)
     inside = certificate.destination.sha256 is None
-    first = path.parent / certificate.source.name if a is None else Path(a)
+    first = path.parent / certificate.source.name if a is None else as_path(a)
     default = path if inside else path.parent / certificate.destination.name
-    second = default if b is None else Path(b)
-    missing = [one for one, named in ((first, a), (second, b)) if named is not None and not os.path.lexists(one)]
-    gone = [one for one in (first, second) if not os.path.lexists(one)]
+    second = default if b is None else as_path(b)
+    missing = [one for one, named in ((first, a), (second, b)) if named is not None and not present(one)]
+    gone = [one for one in (first, second) if not present(one)]
     if missing or len(gone) == 2 or (again and gone):
         these = " and ".join(map(str, missing or gone))
         raise CheckpointError(f"{these}: not there; name both files: --certificate {path} A B")
+    if again and certificate.destination.kind in EXPORTED:
+        raise CheckpointError(f"{path}: what is exported is proven when it is written; export it again")
     progress(f"reading {first.name}", 0.0)
     of_a = _found(first, certificate, certificate.source, hints)
     progress(f"reading {second.name}", 0.1)
@@ -151,14 +154,16 @@ def confirm(
 
 def _found(path: Path, certificate: Certificate, party: Party, hints: Hints) -> FileState:
     """What became of one of the two."""
-    if not os.path.lexists(path):
+    if not present(path):
         return FileState(
             path, State.GONE, "deleted, renamed or elsewhere; name both files, A and B, to say where they are"
         )
+    if party.kind in EXPORTED:
+        return FileState(path, State.SAME if sha256_of(path) == party.sha256 else State.CHANGED)
     same = False
     try:
         proven = _proven(path, party)
-        if not os.path.lexists(proven):
+        if not present(proven):
             return FileState(path, State.GONE, f"the run has no state of step {party.step} any more")
         same = party.sha256 is not None and sha256_of(proven) == party.sha256
         said = _hints(certificate, party, hints)

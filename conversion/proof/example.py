@@ -21,6 +21,7 @@ from unet_core.config import Fit, Output, UNetConfig
 from unet_core.errors import CheckpointError, MissingFrameworkError, first_line, some
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
+from unet_core.staging import locally
 
 _FACTOR = 32.0
 """How many times our own float32 error, against float64, the recorded output's may be: as of a layer's in a report."""
@@ -71,6 +72,7 @@ class _Judged:
         return f"{'x'.join(map(str, example.x.shape[1:-1]))}, {self.error:.1e} off"
 
 
+@locally
 def read_example(path: Path) -> Example:
     """The arrays `input` and `output` of an .npz, NCHW or NCDHW.
 

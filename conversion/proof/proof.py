@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from conversion.backends.backend import Framework, Precision, Runner
+from conversion.backends.backend import Precision, Runner, Tool
 from conversion.proof.checks import (
     Check,
     Departure,
@@ -39,7 +39,7 @@ class NetworkSummary:
     """One of the two networks, for the report."""
 
     name: str
-    framework: Framework
+    framework: Tool
     device: str
     versions: Mapping[str, str]
     config: Mapping[str, Any]

@@ -16,6 +16,8 @@ from unet_core.errors import MissingFrameworkError, UNetError
 from unet_core.graph import Graph
 from unet_core.graph.canonical import FLOATS, Description, Tensors
 from unet_core.graph.sizes import Size, evaluate
+from unet_core.paths import as_path
+from unet_core.staging import at_hand
 
 _LARGEST = 4096 * 4096
 """Pixels of an input; its activations in float64 would fill most memories."""
@@ -79,7 +81,7 @@ def samples(
             x = load_image(path, (real[0], real[1]), config.in_channels)
             if isinstance(config, Graph):  # what is pooled to one pixel is normalised over several pictures alone
                 x = np.concatenate((x, x[:, :, ::-1]))
-            batches.append(Sample(f"{Path(path).stem[:12]} {real[0]}x{real[1]}", x))
+            batches.append(Sample(f"{as_path(path).stem[:12]} {real[0]}x{real[1]}", x))
     return tuple(batches)
 
 
@@ -177,7 +179,7 @@ def load_image(path: str | Path, size: tuple[int, int], channels: int) -> Float[
     except ModuleNotFoundError as error:
         raise MissingFrameworkError("images need Pillow: pip install -e '.[all]' -c constraints.txt") from error
     try:
-        with Image.open(path) as file:
+        with at_hand(as_path(path)) as local, Image.open(local) as file:
             image = ImageOps.exif_transpose(file).convert("L" if channels == 1 else "RGB")
     except (OSError, Image.DecompressionBombError) as error:
         raise UNetError(f"{path}: cannot be read as an image: {error}") from error

@@ -10,6 +10,7 @@ from unet_core.data.batches import Batch
 from unet_core.training.train_config import TrainConfig
 from unet_torch.canonical import to_canonical
 from unet_torch.checkpoint import from_checkpoint
+from unet_torch.device import chosen_device
 from unet_torch.predict import Predictor
 from unet_torch.training.step import new_state, placed, updater
 
@@ -31,7 +32,7 @@ class Training:
     """See `unet_compare.backends.backend.Training`."""
 
     def __init__(self, checkpoint: Checkpoint, train_config: TrainConfig) -> None:
-        self._recipe, self._device = train_config, _device()
+        self._recipe, self._device = train_config, chosen_device()
         self._state = new_state(checkpoint, train_config, self._device)
         self._update = updater(train_config, self._state)
         self._made = 0
@@ -54,7 +55,7 @@ class Training:
 
 def lacks_tf32() -> str | None:
     """See `unet_compare.backends.backend.Backend`."""
-    if not torch.cuda.is_available():
+    if chosen_device().type == "cpu":
         return "PyTorch runs on a CPU"
     if torch.cuda.get_device_capability() < _TF32:
         return f"{torch.cuda.get_device_name()} has none"
@@ -64,7 +65,7 @@ def lacks_tf32() -> str | None:
 def predict(checkpoint: Checkpoint, precision: Precision, pictures: Pictures) -> list[np.ndarray]:
     """See `unet_compare.backends.backend.Backend`."""
     wide = precision == "float64"
-    device, dtype = _device(), torch.float64 if wide else torch.float32
+    device, dtype = chosen_device(), torch.float64 if wide else torch.float32
     model = from_checkpoint(in_dtype(checkpoint, "float64" if wide else "float32")).to(device)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of nn.Module, as documented
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
@@ -74,7 +75,3 @@ def predict(checkpoint: Checkpoint, precision: Precision, pictures: Pictures) ->
             logits = model.logits(torch.from_numpy(picture[None]).permute(0, 3, 1, 2).to(device, dtype))
             found.append(logits[0].permute(1, 2, 0).to(dtype).cpu().numpy())
     return found
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

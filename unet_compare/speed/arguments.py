@@ -7,10 +7,12 @@ import inspect
 import itertools
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NoReturn, TypeVar
 
 from unet_core.errors import ConfigError
+from unet_core.paths import as_path
 
 T = TypeVar("T")
 
@@ -51,7 +53,8 @@ def _reading(kind: Any) -> dict[str, Any]:
         return {"type": inner[0], "nargs": "*"}
     if origin is Literal:
         return {"choices": inner}
-    return {"type": inner[0] if origin is UnionType else kind}
+    one = inner[0] if origin is UnionType else kind
+    return {"type": as_path if one is Path else one}
 
 
 def _default(value: Any) -> str:

@@ -13,11 +13,12 @@ from unet_core.data.batches import Batch
 from unet_core.errors import UNetError
 from unet_core.graph.canonical import Description
 from unet_torch.checkpoint import from_checkpoint
+from unet_torch.device import chosen_device
 from unet_torch.reading.read import picked
 from unet_torch.training.optimizers import optimizer_of
 from unet_torch.training.step import TrainState, new_state, placed, updater
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DEVICE = chosen_device()
 ON_GPU = DEVICE.type == "cuda"
 
 

@@ -30,6 +30,7 @@ import numpy as np
 
 from unet_compare.speed.plan import Case, Precision, Setup
 from unet_core.data.batches import Batch
+from unet_core.device_errors import of_device
 from unet_core.errors import first_line
 
 WARM_UP = 3
@@ -235,7 +236,8 @@ def main() -> None:
                 worker = Worker(side, setup)
             reply = getattr(worker, message.pop("do"))(**message)
         except (Exception, SystemExit) as error:
-            reply = {"failed": reason(error)}
+            not_started = of_device(error) if worker is None else None
+            reply = {"failed": not_started or reason(error)}
         answers.write(json.dumps(reply) + "\n")
         answers.flush()
 

@@ -12,6 +12,7 @@ from unet_core.checkpoints.dialects import GENERIC, NAMES, OWN, dialect_of
 from unet_core.checkpoints.evidence import OURS, Evidence, by_dialect
 from unet_core.codec import OPTIONAL, STORED_NAME, decoded, encoded, limited
 from unet_core.config import UNetConfig
+from unet_core.data.formats.reading import Pictures
 from unet_core.errors import CheckpointError, ConfigError, first_line, some
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description, Tensors, named_by, tensor_specs, under_all_names
@@ -40,6 +41,8 @@ class Origin:
     """JSON of what lay among the tensors and is none, such as milesial's `mask_values`."""
     counters: bool = field(default=True, metadata=OPTIONAL)
     """Whether its BatchNorms had `num_batches_tracked`, which torch has since 0.4.1."""
+    pictures: Pictures | None = field(default=None, metadata=OPTIONAL)
+    """How the pictures were read that it was trained on, where that was not as they are stored."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 
 from unet_core.errors import CheckpointError
+from unet_core.staging import locally
 
 
 class Container(Enum):
@@ -57,11 +58,16 @@ _ELSEWHERE = {
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 _MOST_ENTRIES = 100_000
-_KNOWN = "known are .pt, .pth, .safetensors, .npz, .dcp and, without a suffix, an Orbax directory"
+_NAMED = re.compile(r"(\.v?\d+|\.orbax)?", re.IGNORECASE)
+"""What an Orbax directory's name may end in: nothing, a number or version, which is part of the name, or what it is."""
+_KNOWN = (
+    "known are .pt, .pth, .safetensors, .npz, .dcp and, without a suffix, with .orbax or a version as .v2, an Orbax "
+    "directory"
+)
 
 
 def container_of(path: Path) -> Container:
-    """The kind that the name of `path` asks for: by its suffix, none meaning an Orbax directory.
+    """The kind that the name of `path` asks for: by its suffix; none, .orbax or a version: an Orbax directory.
 
     Raises:
         CheckpointError: a suffix that no kind has.
@@ -69,11 +75,12 @@ def container_of(path: Path) -> Container:
     suffix = path.suffix.lower()
     if suffix in _WRITTEN:
         return _WRITTEN[suffix]
-    if suffix and not path.is_dir():
+    if _NAMED.fullmatch(suffix) is None and not path.is_dir():
         raise CheckpointError(f"{path}: unknown suffix {path.suffix}; {_KNOWN}")
     return Container.ORBAX
 
 
+@locally
 def existing_container(path: Path) -> Container:
     """As `container_of`, of something that is there to be read; a file of another suffix is told by how it begins.
 

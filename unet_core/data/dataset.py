@@ -1,29 +1,30 @@
-"""Where pictures and masks come from: a folder, or the built-in data."""
+"""Pictures with masks, wherever they come from."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from unet_core.data.folder import open_folder
+from unet_core.data.formats.reading import Pictures
 from unet_core.data.labels import Classes
-from unet_core.data.masks import AS_FOUND, Masks
-from unet_core.data.synthetic import Synthetic
-from unet_core.progress import Progress, silent
-
-SYNTHETIC = "synthetic"
-"""The name of the built-in data, where a folder is asked for."""
 
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Pictures with masks, each read when it is asked for: `folder.Folder`, `synthetic.Synthetic`."""
+    """Pictures with masks, each read when it is asked for: `folder.Folder`, `shards.Packed`, `synthetic.Synthetic`."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """What the pictures are called."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What their files are called: slices of one volume have one file."""
+
+    @property
+    def pictures(self) -> Pictures:
+        """How the files of pictures are read."""
 
     @property
     def channels(self) -> int:
@@ -42,6 +43,10 @@ class Dataset(Protocol):
         """Height and width of every picture, in pixels."""
 
     @property
+    def aside(self) -> tuple[int, ...] | None:
+        """Which of them were put aside for validation; None: that is for who trains to decide."""
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """What a person who trains on it is to know, in lines: such as what is left out."""
 
@@ -55,30 +60,3 @@ class Dataset(Protocol):
 
     def subset(self, indices: Sequence[int]) -> Self:
         """Some of them, in this order."""
-
-
-def open_dataset(
-    data: str,
-    *,
-    channels: int | None = None,
-    values: tuple[int, ...] | None = None,
-    coloured: bool = False,
-    masks: Masks = AS_FOUND,
-    progress: Progress = silent,
-) -> Dataset:
-    """A data folder, every file of it checked; or the built-in data.
-
-    Args:
-        data: the folder with `images/` and `masks/`; or "synthetic", where no folder has that name.
-        channels: that the pictures are to have; None: what they have.
-        values: what the masks' pixels may hold; None: what `masks` says.
-        coloured: `values` are colours, 0xRRGGBB.
-        masks: how the masks of a folder are read.
-        progress: is told how far the check is.
-
-    Raises:
-        DataError: the folder cannot be trained on; one line lists what is wrong.
-    """
-    if data == SYNTHETIC and not Path(data).exists():
-        return Synthetic(channels=channels or 1)
-    return open_folder(Path(data), channels=channels, values=values, coloured=coloured, masks=masks, progress=progress)

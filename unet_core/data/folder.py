@@ -1,20 +1,30 @@
 """A folder of pictures and their masks, all checked before a training starts."""
 
 import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
-from unet_core.data.colour_table import read_table
-from unet_core.data.inventory import Files, PairState, listed, look_at
-from unet_core.data.labels import Classes, value_problem
+from unet_core.data.agreement import Named, agreed, annotated_classes, colours_to_read, told_classes
+from unet_core.data.annotations import Annotations
+from unet_core.data.findings import Files, within
+from unet_core.data.formats.decoded import PictureFile
+from unet_core.data.formats.reading import AS_STORED, Pictures
+from unet_core.data.index import Index, open_index
+from unet_core.data.inventory import listed, look_at
+from unet_core.data.labels import Classes
+from unet_core.data.listing import threads_for
 from unet_core.data.masks import AS_FOUND, Masks
-from unet_core.data.pictures import OF_COLOURS, Pair, read_colours, read_mask, read_picture
+from unet_core.data.pictures import Pair, read_colours, read_mask, read_picture
+from unet_core.data.states import PairState, Way
 from unet_core.errors import DataError, shown, some
-from unet_core.files import sha256_of
+from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
+
+_DARK = 2**14
+"""A picture of 16 bits that has no number so large is nearly black."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,26 @@ class Folder:
     """Images without a mask, which are left out as well."""
     matched: str | None
     """How the names of pictures and masks differ, by an example."""
+    slices: tuple[int | None, ...]
+    """Which slice of its file each picture is; None: all of it."""
+    pictures: Pictures
+    """How the files of pictures are read."""
+    brightest: int
+    """The largest number in the pictures of 16 bits; 0 where there are none."""
+    states: tuple[PairState, ...] = field(repr=False)
+    """What decoding each pair's files showed."""
+    index: Index = field(repr=False, compare=False)
+    """What is known of the files."""
+    annotations: Annotations | None = None
+    """What tells the classes of pixels, where no mask's file does by itself."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the files that the pictures are from."""
+        return tuple(
+            name if slice_ is None else name.rpartition("[")[0]
+            for name, slice_ in zip(self.names, self.slices, strict=True)
+        )
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -54,8 +84,29 @@ class Folder:
             "they have no mask": self.unlabelled,
             "they hold nothing but what is ignored": self.blank,
         }
-        left = tuple(f"left out, for {why}: {some(names)}" for why, names in reasons.items() if names)
-        return left if self.matched is None else (f"{len(self)} pairs, matched as {self.matched}", *left)
+        said = [f"left out, for {why}: {some(names)}" for why, names in reasons.items() if names]
+        if self.matched is not None:
+            said.insert(0, f"{len(self)} pairs, matched as {self.matched}")
+        volumes = {file for file, number in zip(self.files, self.slices, strict=True) if number is not None}
+        if volumes:
+            count = len(self) - self.slices.count(None)
+            said.append(f"{count} slices of {len(volumes)} volumes; those of one are all trained on, or none is")
+        if self.annotations is not None:
+            said.append(f"classes: {', '.join(self.annotations.classes)}")
+        return (*said, *self._scaling())
+
+    def _scaling(self) -> tuple[str, ...]:
+        """Which values are black and white, where that is worth a line."""
+        if self.pictures.window is not None:
+            low, high = self.pictures.window
+            return (f"pictures: {low:g} is black, {high:g} is white, and what is beyond them is clipped",)
+        if 0 < self.brightest < _DARK:
+            most = 2 ** self.brightest.bit_length() - 1
+            return (
+                f"pictures: 16 bits, of which 65535 is white, but the largest number is {self.brightest}; "
+                f"--window 0 {most} makes {most} white",
+            )
+        return ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -66,24 +117,40 @@ class Folder:
         Raises:
             DataError: a file has changed since the folder was opened.
         """
-        image = read_picture(self.images[index], self.channels)
-        file, classes = self.masks[index], self.classes
-        mask = read_colours(file, classes.known) if classes.coloured else read_mask(file)
-        if image.shape[:2] != self.sizes[index] or mask.shape != self.sizes[index]:
-            raise DataError(f"{shown(self.images[index])}: it or its mask has another size than before; start anew")
+        image, mask, how = self.images[index], self.masks[index], self.pictures
+        channels, classes, size, at = self.channels, self.classes, self.sizes[index], self.slices[index]
+        if self.annotations is None:
+            return read_pair(image, mask, channels=channels, classes=classes, size=size, how=how, at=at)
+        picture = read_picture(image, channels, how, at)
+        if picture.shape[:2] != size:
+            raise DataError(f"{shown(image)}: it has another size than before; start anew")
         try:
-            return Pair(image, classes.labels(mask))
+            return Pair(picture, classes.labels(self.annotations.numbers(self.files[index], size, how, at)))
         except DataError as error:
-            raise DataError(f"{shown(file)}: {error}") from error
+            raise DataError(f"{shown(mask)}: {error}") from error
+
+    @property
+    def aside(self) -> None:
+        """Which pairs are for validation is decided by who trains."""
+
+    @property
+    def digests(self) -> list[str]:
+        """The sha256 of every file of pictures, and then of every mask's."""
+        found = self.index.sha256(list(self._files))
+        self.index.save()
+        return found
+
+    @property
+    def _files(self) -> dict[str, Path]:
+        """All files, by their paths within the folder."""
+        return {within(self.path, file): file for file in (*self.images, *self.masks)}
 
     def digest(self) -> str:
         """A sha256 of all names and files."""
         whole = hashlib.sha256()
-        files = [*self.images, *self.masks]
-        with ThreadPoolExecutor() as pool:
-            for file, found in zip(files, pool.map(sha256_of, files), strict=True):
-                short = file.relative_to(self.path).as_posix()
-                whole.update(f"{short} {found}\n".encode(errors="surrogateescape"))
+        for (short, file), found in zip(self._files.items(), self.digests, strict=True):
+            name = file.name if str(file) == short else short  # what lies elsewhere may be moved
+            whole.update(f"{name} {found}\n".encode(errors="surrogateescape"))
         return whole.hexdigest()
 
     def subset(self, indices: Sequence[int]) -> "Folder":
@@ -94,6 +161,8 @@ class Folder:
             images=tuple(self.images[i] for i in indices),
             masks=tuple(self.masks[i] for i in indices),
             sizes=tuple(self.sizes[i] for i in indices),
+            slices=tuple(self.slices[i] for i in indices),
+            states=tuple(self.states[i] for i in indices),
         )
 
 
@@ -104,103 +173,128 @@ def open_folder(
     values: tuple[int, ...] | None = None,
     coloured: bool = False,
     masks: Masks = AS_FOUND,
+    pictures: Pictures = AS_STORED,
     progress: Progress = silent,
 ) -> Folder:
     """The pairs `path`/images/NAME and `path`/masks/NAME, once every file of them has been decoded.
+
+    One that has not changed since it was decoded for the index of the folder is not read again.
 
     Args:
         channels: of every picture; 1 makes grey of RGB, 3 repeats grey; None: 1 if all are grey, 3 if any is RGB.
         values: what stands for each class in the masks, ascending; None: what `masks` says.
         coloured: `values` are colours, 0xRRGGBB.
         masks: how the masks are read.
+        pictures: how the pictures are read.
         progress: is told how many pairs are checked.
 
     Raises:
         DataError: all that is wrong with the folder, in one line.
         MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
     """
-    path = Path(path)
-    told = _told(values, coloured, masks)
+    path = as_path(path)
     files = listed(path, masks)
-    found = _looked_at(files, channels, told.known if told is not None and told.coloured else None, progress)
-    # Of half the files what follows would tell too much or too little.
-    _refuse(path, [*files.problems, *(problem for finding in found.values() for problem in finding.problems)])
-    classes, held, problems = _classes(files, found, told, masks)
-    _refuse(path, [*_channel_problems(found, channels), *problems])
-    assert classes is not None  # for there is no problem
-    names = [name for name in found if held[name]]
+    if files.annotations is None:
+        told = told_classes(values, coloured, masks)
+    else:
+        told = annotated_classes(path, files.annotations.classes, values, masks)
+    index = open_index(path, files.stamps)
+    way = Way(colours_to_read(told), pictures)
+    found = _looked_at(files, index, way, progress)
+    named = Named(lambda name: files.short(files.images[name]), files.mask)
+    whole = agreed(path, found, named, told=told, masks=masks, channels=channels, problems=files.problems)
+    pairs = list(_places(found, set(whole.blank), masks.ignored(coloured=whole.classes.coloured)))
+    kept = [place for place in pairs if place.labelled]
+    pages = next((finding.pages for finding in found.values() if finding.pages is not None), pictures.pages)
     return Folder(
         path=path,
-        names=tuple(names),
-        images=tuple(files.images[name] for name in names),
-        masks=tuple(files.masks[name] for name in names),
-        channels=channels or max(finding.channels for finding in found.values()),
-        classes=classes,
-        sizes=tuple(found[name].size for name in names),
+        names=tuple(place.name for place in kept),
+        images=tuple(files.images[place.file] for place in kept),
+        masks=tuple(files.masks[place.file] for place in kept),
+        channels=whole.channels,
+        classes=whole.classes,
+        sizes=tuple(found[place.file].size for place in kept),
         skipped=files.skipped,
-        blank=tuple(files.short(files.masks[name]) for name in found if not held[name]),
+        blank=tuple(files.mask(place.file) + place.suffix for place in pairs if not place.labelled),
         unlabelled=files.unlabelled,
         matched=files.matched,
+        slices=tuple(place.slice for place in kept),
+        pictures=replace(pictures, pages=pages),
+        brightest=max(finding.brightest for finding in found.values()),
+        annotations=files.annotations,
+        states=tuple(found[place.file] for place in kept),
+        index=index,
     )
 
 
-def _told(values: tuple[int, ...] | None, coloured: bool, masks: Masks) -> Classes | None:
-    """The classes, where they are known before a mask is read."""
-    if values is not None:
-        return Classes(values, masks.ignored(coloured=coloured), coloured)
-    if masks.colors is not None:
-        codes, names = read_table(masks.colors)
-        return Classes(codes, masks.ignored(coloured=True), True, names)
-    return None if masks.values is None else Classes(masks.values, masks.ignored(coloured=False))
+class _Place(NamedTuple):
+    """A picture of a folder: a file, or a slice of one."""
+
+    file: str
+    slice: int | None
+    labelled: bool
+    """Whether its mask holds anything but what is ignored."""
+
+    @property
+    def suffix(self) -> str:
+        return "" if self.slice is None else f"[{self.slice:03d}]"
+
+    @property
+    def name(self) -> str:
+        return self.file + self.suffix
 
 
-def _refuse(path: Path, problems: list[str]) -> None:
-    if problems:
-        total = f"{len(problems)} problems: " if len(problems) > 1 else ""
-        raise DataError(f"{shown(path)}: {total}{some(problems)}")
+def _places(found: Mapping[str, PairState], blank: Collection[str], ignored: int | None) -> Iterator[_Place]:
+    """The pictures of all files."""
+    for name, finding in found.items():
+        if finding.slices is None:
+            yield _Place(name, None, name not in blank)
+            continue
+        for number, values in enumerate(finding.slices):
+            yield _Place(name, number, bool(values - {ignored}))
 
 
-def _looked_at(
-    files: Files, channels: int | None, colours: Sequence[int] | None, progress: Progress
-) -> dict[str, PairState]:
-    """What each pair shows, several decoded at a time."""
-    names, found = files.names, {}
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+def read_pair(
+    image: PictureFile,
+    mask: PictureFile,
+    *,
+    channels: int,
+    classes: Classes,
+    size: tuple[int, int],
+    how: Pictures = AS_STORED,
+    at: int | None = None,
+) -> Pair:
+    """A picture and its labels, read from their files.
+
+    Raises:
+        DataError: they are not what they were when the data was opened.
+    """
+    picture = read_picture(image, channels, how, at)
+    values = read_colours(mask, classes.known, how, at) if classes.coloured else read_mask(mask, how, at)
+    if picture.shape[:2] != size or values.shape != size:
+        raise DataError(f"{shown(image)}: it or its mask has another size than before; start anew")
     try:
-        looks = [pool.submit(look_at, files, name, channels, colours) for name in names]
-        for name, look in zip(names, looks, strict=True):
-            found[name] = look.result()
-            progress(f"{len(found)} of {len(names)} pairs checked", len(found) / len(names))
+        return Pair(picture, classes.labels(values))
+    except DataError as error:
+        raise DataError(f"{shown(mask)}: {error}") from error
+
+
+def _looked_at(files: Files, index: Index, way: Way, progress: Progress) -> dict[str, PairState]:
+    """What each pair shows; those that are not known are decoded, several at a time, and the index keeps them."""
+    names = files.names
+    pairs = [(files.short(files.images[name]), files.short(files.masks[name])) for name in names]
+    known = dict(zip(names, index.known(pairs, way), strict=True))
+    found = {name: state for name, state in known.items() if state is not None}
+    pool = ThreadPoolExecutor(threads_for(files.path))
+    new: dict[tuple[str, str], PairState] = {}
+    try:
+        looks = [(name, pool.submit(look_at, files, name, way)) for name in names if name not in found]
+        pair_of = dict(zip(names, pairs, strict=True))
+        for done, (name, look) in enumerate(looks, len(found) + 1):
+            new[pair_of[name]] = look.result()
+            progress(f"{done} of {len(names)} pairs checked", done / len(names))
     finally:
         pool.shutdown(cancel_futures=True)
-    return found
-
-
-def _channel_problems(found: dict[str, PairState], channels: int | None) -> list[str]:
-    one_of = {finding.channels: name for name, finding in found.items()}
-    if channels is not None or len(one_of) == 1 or set(one_of) == {1, 3}:
-        return []
-    counts = ", ".join(f"{name} has {count}" for count, name in sorted(one_of.items()))
-    return [f"the pictures have different numbers of channels: {counts}; save all in one way"]
-
-
-def _classes(
-    files: Files, found: dict[str, PairState], told: Classes | None, masks: Masks
-) -> tuple[Classes | None, dict[str, frozenset[int]], list[str]]:
-    """The classes, what each mask holds of them, and what is wrong with it."""
-    of_colours = [name for name, finding in found.items() if finding.values is None]
-    if of_colours and (told is not None or any(finding.colours is None for finding in found.values())):
-        return None, {}, [f"{files.short(files.masks[name])}: {OF_COLOURS}" for name in of_colours]
-    coloured = bool(of_colours) if told is None else told.coloured
-    ignored = masks.ignored(coloured=coloured)
-    values = {name: finding.colours if of_colours else finding.values for name, finding in found.items()}
-    held = {name: (one or frozenset()) - {ignored} for name, one in values.items()}
-    by_file = {files.short(files.masks[name]): one for name, one in held.items()}
-    if not any(held.values()):
-        return None, held, ["no mask holds anything but what is ignored; there is nothing to learn"]
-    if told is not None:
-        return told, held, told.strange(by_file)
-    problem = value_problem(by_file, coloured=coloured)
-    if problem is not None:
-        return None, held, [problem]
-    return Classes(tuple(sorted(frozenset().union(*held.values()))), ignored, coloured), held, []
+        index.learn(new, way)
+        index.save()
+    return {name: found.get(name) or new[pair] for name, pair in zip(names, pairs, strict=True)}

@@ -1,56 +1,21 @@
 """What lies in a data folder, and what is wrong with it."""
 
-import os
-import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from unet_core.data.annotations.class_masks import class_masks
+from unet_core.data.annotations.found import annotation_file, read_annotations
+from unet_core.data.findings import Files, natural, within
+from unet_core.data.formats.files import SUFFIXES, Extent, bare, extent, is_data
 from unet_core.data.labels import values_of
+from unet_core.data.listing import lister
 from unet_core.data.masks import AS_FOUND, MOST_CLASSES, Masks
 from unet_core.data.names import masks_by_image
-from unet_core.data.pictures import SUFFIXES, read_colours, read_either, read_picture
+from unet_core.data.pictures import EitherMask, UnknownRangeError, read_colours, read_either, read_picture
+from unet_core.data.states import NUMBERS, PairState, Way
 from unet_core.errors import DataError, reason, shown
-
-
-@dataclass(frozen=True)
-class Files:
-    """The files of a data folder by the pictures' names below images/, without suffix."""
-
-    path: Path
-    images: Mapping[str, Path]
-    masks: Mapping[str, Path]
-    skipped: tuple[str, ...]
-    """What is no data: hidden files, other suffixes, folders that only images/ or only masks/ has."""
-    problems: tuple[str, ...]
-    unlabelled: tuple[str, ...] = ()
-    """Images without a mask."""
-    matched: str | None = None
-    """How the names of pictures and masks differ, by an example."""
-
-    @property
-    def names(self) -> list[str]:
-        """Of the pairs, 2 before 10."""
-        return sorted(self.images.keys() & self.masks.keys(), key=_natural)
-
-    def short(self, path: Path) -> str:
-        """The path within the data folder."""
-        return path.relative_to(self.path).as_posix()
-
-
-@dataclass(frozen=True)
-class PairState:
-    """What decoding one pair showed."""
-
-    problems: tuple[str, ...] = ()
-    channels: int = 0
-    """Of the picture's file."""
-    size: tuple[int, int] = (0, 0)
-    """Height and width, in pixels."""
-    values: frozenset[int] | None = frozenset()
-    """Of the mask: its numbers, or, where it was read by them, its colours; None where it has colours alone."""
-    colours: frozenset[int] | None = None
-    """Of a mask in RGB, of which nobody said how it is to be read."""
 
 
 def listed(path: Path, how: Masks = AS_FOUND) -> Files:
@@ -65,23 +30,30 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
     """
     if not path.is_dir():
         raise DataError(f"{shown(path)}: no such folder; give one that holds images/ and masks/")
+    file = annotation_file(path, how.annotations)
+    if file is not None:
+        return _annotated(path, file, how)
     missing = [f"{name}/" for name in ("images", "masks") if not (path / name).is_dir()]
     if missing:
         raise DataError(
             f"{shown(path)}: has no {' and no '.join(missing)}; pictures belong in images/, masks in masks/"
         )
-    (images, *others), (masks, *other_masks) = (_by_name(path, kind) for kind in ("images", "masks"))
+    stamps: dict[str, str] = {}
+    (images, *others), (masks, *other_masks) = (_by_name(path, kind, stamps) for kind in ("images", "masks"))
     skipped, problems = (found + more for found, more in zip(others, other_masks, strict=True))
+    parted = class_masks(images, masks)
+    if parted is not None:
+        masks = {name: path / "masks" / name for name in parted.files}
     skipped += _one_sided(images, masks)
     try:
         mask_of = masks_by_image(images, masks, how.mask_suffix)
     except DataError as error:
         raise DataError(f"{shown(path)}: {error}") from error
-    lone = sorted(images.keys() - mask_of.keys(), key=_natural)
-    spare = sorted(masks.keys() - set(mask_of.values()), key=_natural)
+    lone = sorted(images.keys() - mask_of.keys(), key=natural)
+    spare = sorted(masks.keys() - set(mask_of.values()), key=natural)
     pairs = {image: masks[mask] for image, mask in mask_of.items()}
     other = next((name for name in mask_of if mask_of[name] != name), None)
-    files = Files(path, images, pairs, tuple(skipped), ())
+    files = Files(path, images, pairs, tuple(skipped), (), stamps=stamps, annotations=parted)
     unlabelled = tuple(files.short(images[name]) for name in lone)
     if not how.skip_unlabelled or not pairs:
         problems += [f"{image} has no mask" for image in unlabelled]
@@ -92,64 +64,180 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
     return replace(files, problems=tuple(problems), matched=matched, unlabelled=unlabelled)
 
 
-def look_at(files: Files, name: str, channels: int | None, colours: Sequence[int] | None = None) -> PairState:
-    """Decode a pair and tell what it is.
+def _annotated(path: Path, file: Path, how: Masks) -> Files:
+    """The pictures that a file of annotations speaks of."""
+    found = read_annotations(path, file)
+    masks = dict.fromkeys(found.regions.drawn, file)
+    files = Files(path, found.images, masks, (), found.problems, annotations=found.regions)
+    lone = sorted(found.images.keys() - masks.keys(), key=natural)
+    unlabelled = tuple(files.short(found.images[name]) for name in lone)
+    problems = list(found.problems)
+    if not how.skip_unlabelled:
+        problems += [f"{image} is not annotated" for image in unlabelled]
+    if not masks:
+        problems = problems[:1] or [f"{files.short(file)}: annotates no picture"]
+    return replace(files, problems=tuple(problems), unlabelled=unlabelled)
+
+
+def look_at(files: Files, name: str, way: Way = NUMBERS) -> PairState:
+    """Decode a pair, or each slice of a pair of volumes, and tell what it is.
 
     Args:
         files: of the data folder.
         name: of the pair.
-        channels: that the picture must be able to have.
-        colours: those by which the mask is read; None: by numbers, if it has such.
+        way: how both are read.
     """
-    problems, picture, labels = [], None, None
-    image, mask = files.images[name], files.masks[name]
+    look = _Look(files, name, way)
     try:
-        picture = read_picture(image)
-        have = picture.shape[2]
-        if channels not in (None, have) and {channels, have} != {1, 3}:
-            problems.append(f"{files.short(image)} has {have} channels where {channels} are wanted")
-    except DataError as error:
-        problems.append(f"{files.short(image)}: {str(error).removeprefix(f'{shown(image)}: ')}")
+        image = extent(look.image, way.pictures)
+    except DataError:
+        return look.at(None)  # which says of both what is wrong
     try:
-        numbers, seen = read_either(mask) if colours is None else (read_colours(mask, colours), None)
-        labels = seen if numbers is None else numbers
+        mask = look.mask_extent(image)
     except DataError as error:
-        problems.append(f"{files.short(mask)}: {str(error).removeprefix(f'{shown(mask)}: ')}")
-    if picture is None or labels is None:
-        return PairState(tuple(problems))
-    size, other = picture.shape[:2], labels.shape
-    if size != other:
-        problems.append(
-            f"{files.short(image)} is {size[0]}x{size[1]}, but {files.short(mask)} is {other[0]}x{other[1]}"
-        )
-    values = None if numbers is None else values_of(numbers)
-    held = None if seen is None else frozenset(sorted(values_of(seen))[: MOST_CLASSES + 1])  # of a photograph enough
-    return PairState(tuple(problems), picture.shape[2], (size[0], size[1]), values, held)
+        return look.at(None) if image.pages == 1 else PairState((look.problem(look.mask, error),))
+    try:
+        slices = look.slices(image, mask)
+    except DataError as error:
+        return PairState((str(error),))
+    asked = image.are is None
+    if slices is None:
+        return replace(look.at(None), pages="channels" if asked else None)
+    return replace(_joined([look.at(number) for number in range(slices)]), pages="slices" if asked else None)
 
 
-def _by_name(path: Path, kind: str) -> tuple[dict[str, Path], list[str], list[str]]:
-    """The files in a folder of a data folder by name, what is skipped, and the problems of two files of one name."""
+@dataclass(frozen=True)
+class _Look:
+    """A look at one pair of files."""
+
+    files: Files
+    name: str
+    way: Way
+
+    @property
+    def image(self) -> Path:
+        """The picture's file."""
+        return self.files.images[self.name]
+
+    @property
+    def mask(self) -> Path:
+        """The mask's file, or what holds it."""
+        return self.files.masks[self.name]
+
+    def mask_extent(self, image: Extent) -> Extent:
+        """Of the mask, which where it is outlined in the picture has that one's size."""
+        if self.files.annotations is None:
+            return extent(self.mask, self.way.pictures)
+        return self.files.annotations.extent(self.name, self.way.pictures) or Extent(image.size)
+
+    def slices(self, image: Extent, mask: Extent) -> int | None:
+        """How many slices both have; None: they are one picture and its mask.
+
+        Raises:
+            DataError: they do not fit.
+        """
+        one, other = self.files.short(self.image), self.files.short(self.mask)
+        if mask.pages == 1 and (image.pages == 1 or image.are != "slices"):
+            return None
+        if image.pages != mask.pages or image.are == "channels":
+            parts = "slices" if image.are == "slices" else "pages"
+            raise DataError(f"{one} has {image.pages} {parts}, but {other} has {mask.pages}")
+        if image.grid.departs(mask.grid):
+            raise DataError(f"{one} and {other}: their headers place them elsewhere in space; save both in one grid")
+        return image.pages
+
+    def at(self, number: int | None) -> PairState:
+        """What the pair shows, or a slice of both."""
+        problems: list[str] = []
+        picture = labels = unknown = None
+        short, have = self.files.short, 0
+        try:
+            picture = read_picture(self.image, how=self.way.pictures, at=number)
+            have = picture.shape[2]
+        except UnknownRangeError as error:
+            unknown = (error.low, error.high)
+        except DataError as error:
+            problems.append(self.problem(self.image, error))
+        try:
+            numbers, seen = self._mask(number, picture)
+            labels = seen if numbers is None else numbers
+        except DataError as error:
+            problems.append(self.problem(self.mask, error))
+        if picture is None or labels is None:
+            return PairState(tuple(problems), have, unknown=unknown)
+        size, other = picture.shape[:2], labels.shape
+        if size != other:
+            problems.append(
+                f"{short(self.image)} is {size[0]}x{size[1]}, but {short(self.mask)} is {other[0]}x{other[1]}"
+            )
+        values = None if numbers is None else values_of(numbers)
+        held = (
+            None if seen is None else frozenset(sorted(values_of(seen))[: MOST_CLASSES + 1])
+        )  # enough of a photograph
+        brightest = int(picture.max()) if picture.dtype == np.uint16 else 0
+        return PairState(tuple(problems), have, (size[0], size[1]), values, held, brightest=brightest)
+
+    def _mask(self, number: int | None, picture: np.ndarray | None) -> EitherMask:
+        colours, pictures = self.way
+        if self.files.annotations is not None:
+            if picture is None:  # whose size is not known
+                return EitherMask(None, None)
+            size = picture.shape[0], picture.shape[1]
+            return EitherMask(self.files.annotations.numbers(self.name, size, pictures, number), None)
+        if colours is None:
+            return read_either(self.mask, pictures, number)
+        return EitherMask(read_colours(self.mask, colours, pictures, number), None)
+
+    def problem(self, file: Path, error: DataError) -> str:
+        """What a file's error says, in the list of those of the folder."""
+        said = str(error).removeprefix(f"{shown(file)}: ").removeprefix(f"{shown(file)}/")
+        of = self.files.mask(self.name) if file == self.mask else self.files.short(file)
+        return f"{of}: {said}"
+
+
+def _joined(slices: list[PairState]) -> PairState:
+    """What a volume shows, of what its slices do."""
+    ranges = [one.unknown for one in slices if one.unknown is not None]
+    unknown = (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
+    problems = tuple(dict.fromkeys(problem for one in slices for problem in one.problems))
+    if problems or unknown:
+        return PairState(problems[:1], unknown=unknown)
+    coloured = any(one.values is None for one in slices)
+    kinds = [one.colours if coloured else one.values for one in slices]
+    held = tuple(one or frozenset() for one in kinds)
+    every = frozenset().union(*held)
+    return replace(
+        slices[0],
+        values=None if coloured else every,
+        colours=every if coloured and all(one.colours is not None for one in slices) else None,
+        slices=held,
+        brightest=max(one.brightest for one in slices),
+    )
+
+
+def _by_name(path: Path, kind: str, stamps: dict[str, str]) -> tuple[dict[str, Path], list[str], list[str]]:
+    """The files of a kind by name, what is skipped of it, and problems; `stamps` learns the files' stamps."""
     files: dict[str, Path] = {}
-    skipped, problems = [], []
-    waiting = [path / kind]
+    skipped, problems, waiting = [], [], [""]
+    items_in = lister(path / kind)
     while waiting:
         folder = waiting.pop()
         try:
-            entries = sorted(os.listdir(folder), key=_natural)
+            items = sorted(items_in(folder), key=lambda item: natural(item.name))
         except OSError as error:
-            raise DataError(f"{shown(folder)}: cannot be listed: {reason(error)}") from error
-        for entry in entries:
-            file = folder / entry
-            short, name = file.relative_to(path).as_posix(), (folder / file.stem).relative_to(path / kind).as_posix()
-            hidden, data = entry.startswith("."), file.suffix.lower() in SUFFIXES
-            if not hidden and not data and file.is_dir() and not file.is_symlink() and any(file.iterdir()):
-                waiting.append(file)
+            raise DataError(f"{shown(path / kind / folder)}: cannot be listed: {reason(error)}") from error
+        for item in items:
+            short, name = f"{kind}/{folder}{item.name}", f"{folder}{bare(item.name)}"
+            hidden, data = item.name.startswith("."), is_data(item.name)
+            if not hidden and not data and item.is_folder():
+                waiting.append(f"{folder}{item.name}/")
             elif hidden or not data:
                 skipped.append(short)
             elif name in files:
-                problems.append(f"{files[name].relative_to(path).as_posix()} and {short} have one name")
+                problems.append(f"{within(path, files[name])} and {short} have one name")
             else:
-                files[name] = file
+                files[name] = path / short
+                stamps[short] = item.stamp()
     return files, skipped, problems
 
 
@@ -161,14 +249,9 @@ def _one_sided(images: dict[str, Path], masks: dict[str, Path]) -> list[str]:
         lone = {folder for name in files if (folder := _folder(name)) and folder not in both}
         for name in [name for name in files if _folder(name) in lone]:
             del files[name]
-        taken += [f"{kind}/{folder}" for folder in sorted(lone, key=_natural)]
+        taken += [f"{kind}/{folder}" for folder in sorted(lone, key=natural)]
     return taken
 
 
 def _folder(name: str) -> str:
     return name.rpartition("/")[0]
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    parts = re.split("([0-9]+)", name)
-    return [int(part) if n % 2 else part for n, part in enumerate(parts)], name

@@ -75,13 +75,13 @@ class Classes:
 
     def strange(self, held: Mapping[str, frozenset[int]]) -> list[str]:
         """Which masks, of the values that each file holds, have others than these, one problem for each."""
-        odd = {name: sorted(one - {*self.known}) for name, one in held.items()}
+        known = {*self.known}
+        odd = {name: sorted(one - known) for name, one in held.items() if not one <= known}
         return [
             f"{name} holds {some([in_words([one], coloured=self.coloured) for one in found], most=4)} where masks of "
             f"{self} are wanted"
             + (f"; where nobody labelled these pixels, give --ignore {found[0]}" if found == [IGNORED] else "")
             for name, found in odd.items()
-            if found
         ]
 
 

@@ -31,6 +31,9 @@ class Masks:
     mask_suffix: str | None = field(default=None, metadata=OPTIONAL)
     """What stands behind a picture's name in its mask's, as _mask in 7_mask.png. Left out: the names are the same, or
     differ by a word that all masks, or all pictures, begin or end in."""
+    annotations: str | None = field(default=None, metadata=OPTIONAL)
+    """The file of annotations, COCO's or Label Studio's, that is read in place of masks. Left out: the only .json in
+    the folder, or in annotations/ there, if there is no masks/."""
     skip_unlabelled: bool = field(default=False, metadata=OPTIONAL)
     """Leave pictures without a mask out, instead of refusing the folder."""
 

@@ -1,21 +1,16 @@
 """Pictures and masks from files of all formats that are read, with the values that the files hold."""
 
-import os
-import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Integer, Shaped, UInt8, UInt32
 
 from unet_core.data.colours import nearest, packed
-from unet_core.data.decoded import Decoded
-from unet_core.errors import DataError, MissingFrameworkError, first_line, shown
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp", ".npy", ".npz")
-"""Of the files that are read, in lower case; what a file is, its content tells."""
+from unet_core.data.formats.decoded import Decoded, PictureFile
+from unet_core.data.formats.files import decode, extent, naming
+from unet_core.data.formats.reading import AS_STORED, Pictures
+from unet_core.errors import DataError
 
 OF_COLOURS = (
     "is a mask of colours; save the number of each pixel's class, as grey or with a palette, or name the colours "
@@ -37,20 +32,33 @@ class Pair(NamedTuple):
     """Numbers of classes, from 0."""
 
 
-def read_picture(path: str | Path, channels: int | None = None) -> Shaped[np.ndarray, "h w c"]:
+class UnknownRangeError(DataError):
+    """The values of a picture are such that nothing tells which are black and white; with a window they are read."""
+
+    def __init__(self, why: str, low: float, high: float) -> None:
+        super().__init__(why)
+        self.low, self.high = low, high
+
+
+def read_picture(
+    path: PictureFile, channels: int | None = None, how: Pictures = AS_STORED, at: int | None = None
+) -> Shaped[np.ndarray, "h w c"]:
     """A picture as it is stored: uint8, uint16, or float32 from 0 to 1; upright, without alpha.
 
     Palettes and CMYK become RGB, a palette of greys becomes grey, fewer than 8 bits fill 0 to 255.
 
     Args:
+        path: the file.
         channels: 1 makes grey of RGB (the luma of ITU-R 601), 3 repeats grey; None takes what the file has.
+        how: which values are black and white, and what slices and pages are.
+        at: which slice of a volume; None: the file is one picture, whose pages are channels.
 
     Raises:
         DataError: the file is missing, damaged or too large, or its values or channels are not such.
         MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
     """
-    with _naming(path):
-        return _with_channels(_picture(_raster(path)), channels)
+    with naming(path):
+        return _with_channels(_picture(decode(path, how, at), how.window), channels)
 
 
 def as_float(picture: Shaped[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w c"]:
@@ -60,32 +68,40 @@ def as_float(picture: Shaped[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w c"]
     return picture.astype(np.float32) / np.float32(np.iinfo(picture.dtype).max)
 
 
-def read_mask(path: str | Path) -> Integer[np.ndarray, "h w"]:
+def read_mask(path: PictureFile, how: Pictures = AS_STORED, at: int | None = None) -> Integer[np.ndarray, "h w"]:
     """A mask's values as they are stored, uint8 or uint16, upright: of a palette the indices, of 1 bit 0 and 1.
 
     JPEG, and WebP with loss, change values, so these are read only as black and white: 0 and 255.
+
+    Args:
+        path: the file.
+        how: what slices and pages are.
+        at: which slice of a volume.
 
     Raises:
         DataError: the file is missing, damaged or too large, or its values are no numbers of classes.
         MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
     """
-    with _naming(path):
-        return _numbers(_raster(path))
+    with naming(path):
+        return _numbers(decode(path, how, at, channels=False))
 
 
-def read_colours(path: str | Path, among: Sequence[int]) -> UInt32[np.ndarray, "h w"]:
+def read_colours(
+    path: PictureFile, among: Sequence[int], how: Pictures = AS_STORED, at: int | None = None
+) -> UInt32[np.ndarray, "h w"]:
     """A mask's colours as they are seen, as numbers 0xRRGGBB: of a palette its colours, of grey the greys.
 
     Args:
         path: the file.
         among: colours, the nearest of which is taken where the file's compression changes values.
+        how, at: as in `read_mask`.
 
     Raises:
         DataError: the file is missing, damaged or too large, or not of 8 bits, grey or RGB.
         MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
     """
-    with _naming(path):
-        raster = _raster(path)
+    with naming(path):
+        raster = decode(path, how, at, channels=False)
         seen = _picture(raster)
         if seen.dtype != np.uint8 or seen.shape[2] not in (1, 3):
             raise DataError("is no mask of colours, which has 8 bits, and is RGB")
@@ -102,110 +118,72 @@ class EitherMask(NamedTuple):
     """As of `read_colours`; None where the file is not RGB."""
 
 
-def read_either(path: str | Path) -> EitherMask:
-    """A mask as numbers, as colours, or as both, where each of its pixels is grey.
+def read_either(path: PictureFile, how: Pictures = AS_STORED, at: int | None = None) -> EitherMask:
+    """A mask as numbers, as colours, or as both, where each of its pixels is grey; its arguments are `read_mask`'s.
 
     Raises:
         DataError: as `read_mask`, but for a mask of colours.
         MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
     """
-    with _naming(path):
-        raster = _raster(path)
+    with naming(path):
+        raster = decode(path, how, at, channels=False)
         if raster.lossy or raster.samples.dtype != np.uint8 or raster.samples.shape[2] != 3:
             return EitherMask(_numbers(raster), None)
         return EitherMask(None if _has_colours(raster) else _numbers(raster), packed(raster.samples))
 
 
-def picture_size(path: str | Path) -> tuple[int, int]:
+def picture_size(path: PictureFile) -> tuple[int, int]:
     """Height and width in pixels as the file's header tells, upright; the pixels are not decoded.
 
     Raises:
         DataError: the file is missing or no picture, or too large.
         MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
     """
-    with _naming(path), _opened(path) as file:
-        return _format(file)[1](file)
+    return extent(path).size
 
 
-@contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
-    """Whatever a decoder says of a damaged file becomes one line that begins with the file's name."""
-    try:
-        yield
-    except MissingFrameworkError:
-        raise
-    except DataError as error:
-        raise DataError(f"{shown(path)}: {error}") from error
-    except MemoryError as error:
-        raise DataError(f"{shown(path)}: does not fit into memory; cut it into tiles") from error
-    except OSError as error:
-        reason = error.strerror.lower() if error.strerror else first_line(error)
-        raise DataError(f"{shown(path)}: cannot be read: {reason}") from error
-    except Exception as error:  # decoders meet damage with errors of all kinds: struct.error, KeyError, SyntaxError
-        reason = first_line(error) if str(error)[4:] else f"{type(error).__name__} {error}"
-        raise DataError(f"{shown(path)}: is damaged, or of a kind that is not read ({reason}); save it anew") from error
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[BinaryIO]:
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for a writer
-        raise DataError(f"is {'a directory' if stat.S_ISDIR(status.st_mode) else 'a special file'}, no picture")
-    if not status.st_size:
-        raise DataError("is empty")
-    with open(path, "rb") as file:
-        yield file
-
-
-def _raster(path: str | Path) -> Decoded:
-    with _opened(path) as file:
-        return _format(file)[0](file)
-
-
-def _format(file: BinaryIO) -> tuple[Callable[[BinaryIO], Decoded], Callable[[BinaryIO], tuple[int, int]]]:
-    """What reads a file of this kind, and what reads its size."""
-    head = file.read(16)
-    file.seek(0)
-    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        from unet_core.data.tiff import read_tiff, tiff_size
-
-        return read_tiff, tiff_size
-    if head.startswith((b"\x93NUMPY", b"PK\x03\x04")):
-        from unet_core.data import numpy_files
-
-        if head.startswith(b"PK"):
-            return numpy_files.read_npz, numpy_files.npz_size
-        return numpy_files.read_npy, numpy_files.npy_size
-    from unet_core.data import gif_bmp_webp, png_jpeg
-
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return png_jpeg.read_png, png_jpeg.png_size
-    if head.startswith(b"\xff\xd8\xff"):
-        return png_jpeg.read_jpeg, png_jpeg.jpeg_size
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return gif_bmp_webp.read_gif, gif_bmp_webp.gif_size
-    if head.startswith(b"BM"):
-        return gif_bmp_webp.read_bmp, gif_bmp_webp.bmp_size
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return gif_bmp_webp.read_webp, gif_bmp_webp.webp_size
-    raise DataError("is no PNG, JPEG, TIFF, GIF, BMP, WebP or NumPy array, whatever its name says")
-
-
-def _picture(raster: Decoded) -> np.ndarray:
+def _picture(raster: Decoded, window: tuple[float, float] | None = None) -> np.ndarray:
     if raster.palette is not None:
         if int(raster.samples.max()) >= len(raster.palette):
             raise DataError("is damaged: it has pixels that are not in its palette")
         colours = raster.palette[raster.samples[:, :, 0]]
         grey = (colours == colours[:, :, :1]).all()
-        return np.ascontiguousarray(colours[:, :, :1]) if grey else colours
-    if raster.white:
-        return raster.samples * np.uint8(255 // raster.white)
-    if raster.samples.dtype.kind == "f":
-        low, high = raster.samples.min(), raster.samples.max()
-        if not (low >= 0 and high <= 1):  # NaN is neither
-            raise DataError(f"holds fractions from {low:g} to {high:g}; scale them to 0..1, or save 8 or 16 bits")
-        return raster.samples.astype(np.float32, copy=False)
-    return _unsigned(raster.samples)
+        values = np.ascontiguousarray(colours[:, :, :1]) if grey else colours
+    else:
+        values = raster.samples * np.uint8(255 // raster.white) if raster.white else raster.values
+    values = _ranged(values, measured=raster.measured) if window is None else _within(values, *window)
+    return _negative(values) if raster.inverted else values
+
+
+def _ranged(values: np.ndarray, *, measured: bool) -> np.ndarray:
+    """The same, where its type tells which values are black and white."""
+    if values.dtype in _DEPTHS and not measured:
+        return values
+    low, high = float(values.min()), float(values.max())
+    if measured:
+        why = f"holds values from {low:g} to {high:g}, and nothing tells which are black and white"
+        raise UnknownRangeError(f"{why}; give --window LOW HIGH", low, high)
+    if values.dtype.kind != "f":
+        if low < 0 or high > 65535:
+            why = f"holds numbers from {low:.0f} to {high:.0f}, which do not fit 16 bits"
+            raise UnknownRangeError(f"{why}; save it as uint16, or give --window LOW HIGH", low, high)
+        return _unsigned(values)
+    if not (low >= 0 and high <= 1):  # NaN is neither
+        why = f"holds fractions from {low:g} to {high:g}"
+        raise UnknownRangeError(f"{why}; scale them to 0..1, save 8 or 16 bits, or give --window LOW HIGH", low, high)
+    return values.astype(np.float32, copy=False)
+
+
+def _within(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """The values from `low` to `high` as 0 to 1, those beyond it as 0 and 1."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DataError("holds values that are no numbers (NaN or infinite); put numbers in their place")
+    scaled = (values.astype(np.float64) - low) / (high - low)
+    return np.clip(scaled, 0, 1).astype(np.float32)
+
+
+def _negative(values: np.ndarray) -> np.ndarray:
+    return np.float32(1) - values if values.dtype.kind == "f" else ~values
 
 
 def _has_colours(raster: Decoded) -> bool:
@@ -218,7 +196,7 @@ def _numbers(raster: Decoded) -> np.ndarray:
         return _black_or_white(raster)
     if _has_colours(raster):
         raise DataError(OF_COLOURS)
-    first = raster.samples[:, :, 0]
+    first = raster.values[:, :, 0]
     return np.ascontiguousarray(_unsigned(_whole(first) if first.dtype.kind == "f" else first))
 
 
@@ -235,7 +213,10 @@ def _unsigned(samples: np.ndarray) -> np.ndarray:
 def _whole(samples: np.ndarray) -> np.ndarray:
     if not np.isfinite(samples).all() or (samples != np.rint(samples)).any():
         raise DataError("is a mask of fractions; save the number of each pixel's class")
-    return samples.astype(np.int64)
+    low, high = float(samples.min()), float(samples.max())
+    if low < 0 or high > 65535:
+        raise DataError(f"holds numbers from {low:g} to {high:g}, which do not fit 16 bits; save it as uint16")
+    return samples.astype(np.uint16)
 
 
 def _black_or_white(raster: Decoded) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from unet_core.data.dataset import Dataset
-from unet_core.data.pictures import SUFFIXES
+from unet_core.data.formats.files import bare
 from unet_core.data.split import UNGROUPED, Split
 from unet_core.data.tables import lines_of
 from unet_core.errors import DataError, shown, some
@@ -13,7 +13,8 @@ from unet_core.errors import DataError, shown, some
 def split(source: Dataset, validation: float, how: Split = UNGROUPED) -> tuple[Dataset, Dataset]:
     """The pictures to train on, and those to validate on: the last ones in order of their names, or a fold.
 
-    Groups are in order of their first pictures; a fold has those whose first picture is in its part of the row.
+    Slices of one volume are a group. Groups are in order of their first pictures; a fold has those whose first picture
+    is in its part of the row.
 
     Args:
         source: all of them.
@@ -24,7 +25,7 @@ def split(source: Dataset, validation: float, how: Split = UNGROUPED) -> tuple[D
     Raises:
         DataError: one of the two would be empty, or the groups are not those of the pictures.
     """
-    groups = _groups(source.names, how.groups)
+    groups = _groups(source.files, how.groups)
     if how.folds is not None:
         chosen = {
             group
@@ -36,7 +37,8 @@ def split(source: Dataset, validation: float, how: Split = UNGROUPED) -> tuple[D
         chosen, named = _last(groups, validation), f"--validation {validation:g}"
     part = [group in chosen for group in groups]
     if all(part) or (not any(part) and (validation != 0 or how.folds is not None)):
-        of = f"{len(groups)} pictures" + (f" in {len(set(groups))} groups" if how.groups else "")
+        count, parts = len(set(groups)), "groups" if how.groups else "volumes"
+        of = f"{len(groups)} pictures" + (f" in {count} {parts}" if how.groups or count < len(groups) else "")
         advice = "a part below 1, a smaller number, or --validation 0 to train on all"
         raise DataError(
             f"{named}: of {of} this leaves none to train or none to validate on; give "
@@ -53,7 +55,7 @@ def _last(groups: Sequence[str], validation: float) -> set[str]:
     part = max(int(len(groups) * validation), int(validation > 0))
     count = int(validation) if validation >= 1 else part
     sizes, chosen, has = Counter(groups), set(), 0
-    for group in reversed(_places(groups)):
+    for group in reversed(dict.fromkeys(groups)):  # in order of their first pictures
         if has >= count:
             break
         chosen.add(group)
@@ -71,21 +73,16 @@ def _places(groups: Sequence[str]) -> dict[str, int]:
 
 
 def _groups(names: Sequence[str], path: str | None) -> list[str]:
-    """The group of each picture; without a table each is one of its own."""
+    """The group of each picture, by its file; without a table that is one of its own."""
     if path is None:
         return list(names)
     group_of: dict[str, str] = {}
     for line in lines_of(path, "groups"):
-        if len(line) != 2 or group_of.get(_bare(line[0]), line[1]) != line[1]:
+        if len(line) != 2 or group_of.get(bare(line[0]), line[1]) != line[1]:
             what = "give name,group" if len(line) != 2 else "is in another group already"
             raise DataError(f"{shown(path)}: {','.join(line)}: {what}")
-        group_of[_bare(line[0])] = line[1]
-    lone = [name for name in names if name not in group_of]
+        group_of[bare(line[0])] = line[1]
+    lone = [name for name in dict.fromkeys(names) if name not in group_of]
     if lone:
         raise DataError(f"{shown(path)}: has no group for {some(lone)}")
     return [group_of[name] for name in names]
-
-
-def _bare(name: str) -> str:
-    """A file's name without the suffix of its format."""
-    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)

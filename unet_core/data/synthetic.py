@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from unet_core.data.cells import draw
+from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.labels import Classes
 from unet_core.data.pictures import Pair
 from unet_core.errors import DataError, MissingFrameworkError, reason, shown
@@ -50,6 +51,16 @@ class Synthetic:
         return tuple(f"{number:03d}" for number in self.numbers)
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """Each as if it were one."""
+        return self.names
+
+    @property
+    def pictures(self) -> Pictures:
+        """Nothing is read."""
+        return AS_STORED
+
+    @property
     def values(self) -> tuple[int, ...]:
         """What stands for background and cell in a mask that is written."""
         return self.classes.values
@@ -63,6 +74,10 @@ class Synthetic:
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """Height and width of each picture, in pixels."""
         return ((self.size, self.size),) * len(self)
+
+    @property
+    def aside(self) -> None:
+        """Which are for validation is decided by who trains."""
 
     @property
     def remarks(self) -> tuple[str, ...]:

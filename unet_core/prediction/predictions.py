@@ -1,134 +1,150 @@
 """Predictions of pictures as files: masks, probabilities, overlays; band by band, each written whole or not at all."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Integer, Shaped
 
 from unet_core.config import Output
 from unet_core.data.colours import unpacked
-from unet_core.data.pictures import SUFFIXES, read_picture
-from unet_core.errors import DataError, some
+from unet_core.data.formats.files import Extent
+from unet_core.data.formats.reading import AS_STORED, Pictures
+from unet_core.data.formats.stack import NOWHERE, Grid
+from unet_core.data.pictures import read_picture
+from unet_core.errors import DataError
 from unet_core.files import atomic
 from unet_core.graph.canonical import Description
 from unet_core.prediction.evaluation import Bands
 from unet_core.prediction.metrics import decided
 from unet_core.prediction.overlay import overlay
+from unet_core.prediction.sources import Source, Wanted, is_volume
 from unet_core.prediction.stitching import check_picture
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What to write of every picture, as `NAME.png`, `NAME.npy` and `NAME_overlay.png`."""
+class Predictor:
+    """A network, and how what it predicts is written."""
 
-    masks: bool = True
-    probabilities: bool = False
-    """float32, [height, width, channels], from 0 to 1."""
-    overlays: bool = False
-    """The picture, tinted where a class was found."""
+    bands: Bands
+    config: Description
+    """The network's."""
+    values: tuple[int, ...]
+    """What the mask's pixels are to hold, by class."""
+    coloured: bool = False
+    """The values are colours, 0xRRGGBB."""
+    output: Output | None = None
+    """What the logits are; None: what the config says."""
+    pictures: Pictures = AS_STORED
+    """How pictures are read."""
 
-    def files(self, out: Path, picture: Path) -> dict[str, Path]:
-        """Where the predictions of a picture go."""
-        names = {
-            "masks": f"{picture.stem}.png",
-            "probabilities": f"{picture.stem}.npy",
-            "overlays": f"{picture.stem}_overlay.png",
-        }
-        return {kind: out / name for kind, name in names.items() if getattr(self, kind)}
+    @property
+    def held(self) -> Integer[np.ndarray, "k ..."]:
+        """The values as a mask's pixels have them."""
+        if self.coloured:
+            return unpacked(self.values)
+        return np.array(self.values, np.uint8 if max(self.values) < 256 else np.uint16)
 
+    def predict(self, source: Source, found: Extent, out: Path, wanted: Wanted) -> None:
+        """Read a picture or a volume and write what is wanted of it.
 
-def list_pictures(paths: Iterable[Path], out: Path, wanted: Wanted, *, force: bool) -> list[Path]:
-    """The pictures that are meant: files as they are, folders for the pictures in them, in order of their names.
+        Args:
+            source: the file.
+            found: what it holds.
+            out: the folder for the predictions; it is made, and so are those in it.
+            wanted: what to write.
 
-    Raises:
-        DataError: there are none, two would be written to one file, or something is there already (without `force`).
-    """
-    found: list[Path] = []
-    for path in paths:
-        found += sorted(filter(_is_picture, path.iterdir())) if path.is_dir() else [path]
-    if not found:
-        raise DataError(f"no picture is named, or in the folders that are ({', '.join(SUFFIXES)})")
-    targets: dict[Path, Path] = {}
-    for picture in found:
-        for target in wanted.files(out, picture).values():
-            if target in targets:
-                raise DataError(f"{picture} and {targets[target]}: both would be written to {target}; rename one")
-            targets[target] = picture
-    there = [target for target in targets if target.exists()]
-    if there and not force:
-        raise DataError(f"{some(there, most=3)}: there already; name another --out, or --force to replace")
-    lost = {path.resolve() for path in found} & {target.resolve() for target in there}
-    if lost:
-        raise DataError(f"{some(sorted(lost), most=3)}: is a picture that is to be read; name another --out")
-    return found
+        Raises:
+            UNetError: it cannot be read or is not for this network, or a prediction cannot be written.
+        """
+        files = wanted.files(out, source, found)
+        for file in files.values():
+            file.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            partial = {kind: stack.enter_context(atomic(file, force=True)) for kind, file in files.items()}
+            if is_volume(found):
+                self._volume(source, found, partial)
+            else:
+                self._picture(self._read(source, None), partial)
 
+    def _read(self, source: Source, at: int | None) -> np.ndarray:
+        pixels = read_picture(source.path, self.config.in_channels, self.pictures, at)
+        try:
+            check_picture(self.config, pixels)
+        except DataError as error:
+            raise DataError(f"{source.path}: {error}") from error
+        return pixels
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    def _picture(self, pixels: np.ndarray, partial: dict[str, Path]) -> None:
+        from PIL import Image
 
+        size = pixels.shape[:2]
+        arrays = self._arrays(size, partial)
+        with contextlib.ExitStack() as stack:
+            probabilities = None
+            if "probabilities" in partial:
+                probabilities = stack.enter_context(partial["probabilities"].open("wb"))
+                header = {"descr": "<f4", "fortran_order": False, "shape": (*size, self.config.out_channels)}
+                np.lib.format.write_array_header_1_0(probabilities, header)
+            for likely in self._predicted(pixels, arrays):
+                if probabilities is not None:
+                    probabilities.write(likely.tobytes())
+        for kind, array in arrays.items():
+            Image.fromarray(array).save(partial[kind], "PNG")
 
-def predict_file(
-    bands: Bands,
-    config: Description,
-    picture: Path,
-    out: Path,
-    *,
-    wanted: Wanted,
-    values: tuple[int, ...],
-    coloured: bool = False,
-    output: Output | None = None,
-) -> None:
-    """Read a picture and write what is wanted of it.
-
-    Args:
-        bands: the network.
-        config: the network's.
-        picture: the file.
-        out: the folder for the predictions; it exists.
-        wanted: what to write.
-        values: what the mask's pixels are to hold, by class.
-        coloured: the values are colours, 0xRRGGBB.
-        output: what the logits are; None: what the config says.
-
-    Raises:
-        UNetError: the picture cannot be read or is not for this network, or a prediction cannot be written.
-    """
-    from PIL import Image
-
-    output = output or config.output
-    pixels = read_picture(picture, config.in_channels)
-    try:
-        check_picture(config, pixels)
-    except DataError as error:
-        raise DataError(f"{picture}: {error}") from error
-    size = pixels.shape[:2]
-    files = wanted.files(out, picture)
-    with contextlib.ExitStack() as stack:
-        partial = {kind: stack.enter_context(atomic(file, force=True)) for kind, file in files.items()}
-        held = unpacked(values) if coloured else np.array(values, np.uint8 if max(values) < 256 else np.uint16)
-        mask = np.empty((*size, *held.shape[1:]), held.dtype) if wanted.masks else None
-        tinted = np.empty((*size, 3), np.uint8) if wanted.overlays else None
+    def _volume(self, source: Source, found: Extent, partial: dict[str, Path]) -> None:
+        """As slices across the axis that the settings name; masks and probabilities lie as the volume's voxels do."""
+        place = {"z": 0, "y": 1, "x": 2}[self.pictures.axis]
+        shape = (found.pages, *found.size)
+        arrays = self._arrays(shape, partial)
         probabilities = None
-        if wanted.probabilities:
-            probabilities = stack.enter_context(partial["probabilities"].open("wb"))
-            header = {"descr": "<f4", "fortran_order": False, "shape": (*size, config.out_channels)}
-            np.lib.format.write_array_header_1_0(probabilities, header)
-        for start, logits in bands(pixels):
+        if "probabilities" in partial:
+            lying = [*found.size, self.config.out_channels]
+            lying.insert(place, found.pages)
+            file = np.lib.format.open_memmap(partial["probabilities"], "w+", "<f4", tuple(lying))
+            probabilities = np.moveaxis(file, place, 0)
+        for number in range(found.pages):
+            slices = {kind: array[number] for kind, array in arrays.items()}
+            top = 0
+            for likely in self._predicted(self._read(source, number), slices):
+                if probabilities is not None:
+                    probabilities[number, top : top + len(likely)] = likely
+                top += len(likely)
+        if "masks" in arrays:
+            write_mask(partial["masks"], np.moveaxis(arrays["masks"], 0, place), found.grid)
+        if "overlays" in arrays:
+            write_mask(partial["overlays"], arrays["overlays"], NOWHERE)
+
+    def _arrays(self, size: tuple[int, ...], partial: dict[str, Path]) -> dict[str, np.ndarray]:
+        """For masks and overlays."""
+        tails = {"masks": (self.held.shape[1:], self.held.dtype), "overlays": ((3,), np.dtype(np.uint8))}
+        return {kind: np.empty((*size, *tail), dtype) for kind, (tail, dtype) in tails.items() if kind in partial}
+
+    def _predicted(self, pixels: np.ndarray, arrays: dict[str, np.ndarray]) -> Iterator[Float[np.ndarray, "rows w k"]]:
+        """Fill masks and overlays band by band; gives the bands' probabilities."""
+        output = self.output or self.config.output
+        for start, logits in self.bands(pixels):
             rows = slice(start, start + len(logits))
             classes = decided(logits, output)
-            if mask is not None:
-                mask[rows] = held[classes]
-            if tinted is not None:
-                tinted[rows] = overlay(pixels[rows], classes)
-            if probabilities is not None:
-                probabilities.write(probable(logits, output).astype("<f4").tobytes())
-        if mask is not None:
-            Image.fromarray(mask).save(partial["masks"], "PNG")
-        if tinted is not None:
-            Image.fromarray(tinted).save(partial["overlays"], "PNG")
+            if "masks" in arrays:
+                arrays["masks"][rows] = self.held[classes]
+            if "overlays" in arrays:
+                arrays["overlays"][rows] = overlay(pixels[rows], classes)
+            yield probable(logits, output).astype("<f4")
+
+
+def write_mask(path: Path, slices: Shaped[np.ndarray, "d h w *rgb"], grid: Grid) -> None:
+    """Write a volume as NIfTI or, where the file's name is of none, as a stack of TIFF pages."""
+    if path.name.endswith(".nii.gz"):
+        from unet_core.data.formats.nifti import write_nifti
+
+        write_nifti(path, slices, grid)
+        return
+    from unet_core.data.formats.tiff import write_tiff
+
+    write_tiff(path, slices, grid.spacing)
 
 
 def probable(logits: Float[np.ndarray, "*n k"], output: str) -> Float[np.ndarray, "*n k"]:

@@ -11,8 +11,11 @@ from pathlib import Path
 
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.safetensors_file import read, write
-from unet_core.data.dataset import Dataset, open_dataset
+from unet_core.data.dataset import Dataset
+from unet_core.data.formats.reading import AS_STORED
 from unet_core.data.masks import AS_FOUND
+from unet_core.data.opening import masks_for, open_dataset, recheck
+from unet_core.data.split import UNGROUPED
 from unet_core.data.splitting import split
 from unet_core.data.synthetic import Synthetic
 from unet_core.errors import ConfigError, DataError, RunError, some
@@ -20,6 +23,7 @@ from unet_core.files import atomic
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.graph.suitability import refusal
+from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
 from unet_core.training.run import (
     START,
@@ -36,6 +40,7 @@ from unet_core.training.run import (
     write_run_config,
 )
 from unet_core.training.train_config import TrainConfig
+from unet_core.training.working_copy import WorkingCopy, working_copy
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +55,8 @@ class Machine:
     """Of this process; the first one, 0, writes and logs."""
     wait: Callable[[], None] = lambda: None
     """Returns in all processes once each has called it."""
+    divided: bool = False
+    """Each of several processes writes its part of a state."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class Job:
     backend: Backend
     recipe: TrainConfig
     data: str
-    """A data folder, or "synthetic"."""
+    """A data folder, what was packed of one, or "synthetic"."""
     start: Checkpoint | None = None
     """The network to start from, that of `recipe.start`; None: a new one of the recipe's seed."""
     resume: bool = False
@@ -72,6 +79,8 @@ class Job:
     """Leave after this step, before the recipe's last one; the schedule is that of the whole recipe."""
     profile: int | None = None
     """How many updates to profile; it changes nothing of the run."""
+    recheck: bool = False
+    """Read every picture and mask again, whatever is known of the data from an earlier start."""
 
     def __post_init__(self) -> None:
         for name, value in (("until", self.until), ("profile", self.profile)):
@@ -100,13 +109,27 @@ def open_run(
         DataError: the data cannot be trained on.
         ConfigError: the recipe does not fit the data, or the machine cannot train the network.
     """
+    masks = masks_for(job.data, job.recipe.masks)
+    job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, masks=masks))
     if machine.rank:
         machine.wait()  # for the folder, which the first process has then checked and made
         job = dataclasses.replace(job, resume=True)
+    _check_folder(path, resume=job.resume)  # before anything is fetched
+    with (
+        working_copy(path, writes=machine.rank == 0, divided=machine.divided) as copy,
+        _opened(copy, job, machine, progress) as run,
+    ):
+        yield run
+
+
+@contextmanager
+def _opened(copy: WorkingCopy, job: Job, machine: Machine, progress: Progress) -> Iterator[Run]:
+    path = copy.path
     old = _check_folder(path, resume=job.resume)
     run = _checked(path, job, machine, old, progress)
     machine.check(run.start)
     _check_sizes(job.data, run.start.config, run.validation)
+    run.elsewhere, run.publish = copy.states, copy.publish
     if machine.rank:
         yield run
         return
@@ -120,6 +143,7 @@ def open_run(
             with atomic(path / START, force=True) as partial:
                 write(partial, job.start)
         write_run_config(path, run.settings)
+        copy.publish()
         machine.wait()
         logger.info("%s", run)
         yield run
@@ -132,21 +156,30 @@ def _checked(path: Path, job: Job, machine: Machine, old: RunConfig | None, prog
         _check_same_training(path, old, job)
     if start is None and old is not None and (path / START).exists():
         start = read(path / START)
+    if job.recheck and not machine.rank:
+        recheck(data, recipe.split.validation_data)
     values = old.values if old else None
     channels = start.config.in_channels if start else None
     coloured = old is not None and old.coloured
     source = open_dataset(
-        data, channels=channels, values=values, coloured=coloured, masks=recipe.masks, progress=progress
+        data,
+        channels=channels,
+        values=values,
+        coloured=coloured,
+        masks=recipe.masks,
+        pictures=recipe.pictures,
+        progress=progress,
     )
-    if isinstance(source, Synthetic) and recipe.masks != AS_FOUND:
-        raise DataError(f"{data}: its masks are as they are; the options on masks are for a data folder")
+    if isinstance(source, Synthetic) and (recipe.masks, recipe.pictures) != (AS_FOUND, AS_STORED):
+        kind = "masks" if recipe.masks != AS_FOUND else "pictures"
+        raise DataError(f"{data}: its {kind} are as they are; the options on {kind} are for a data folder")
     for line in () if machine.rank else source.remarks:
         logger.info("%s", line)
     training, validation, digest = _parted(source, recipe, progress)
     settings = RunConfig(
         job.backend,
         recipe,
-        data=data if not Path(data).exists() else str(Path(data).resolve()),
+        data=data if not as_path(data).exists() else str(as_path(data).resolve()),
         training=training.names,
         validation=validation.names,
         digest=digest,
@@ -160,6 +193,8 @@ def _checked(path: Path, job: Job, machine: Machine, old: RunConfig | None, prog
     if old is not None:
         _check_same_data(path, old, settings)
     network = start_network(start, recipe, source.channels, len(source.values))
+    pictures = source.pictures if source.pictures != AS_STORED else None
+    network = dataclasses.replace(network, origin=dataclasses.replace(network.origin, pictures=pictures))
     return Run(path, settings, training, validation, network, job.until, job.profile)
 
 
@@ -172,14 +207,31 @@ def _parted(source: Dataset, recipe: TrainConfig, progress: Progress) -> tuple[D
             channels=source.channels,
             values=source.values,
             coloured=source.classes.coloured,
-            masks=recipe.masks,
+            masks=dataclasses.replace(recipe.masks, annotations=None),  # which is of the first folder
+            pictures=source.pictures,
             progress=progress,
         )
+        names, others = source.classes.names, validation.classes.names
+        if names and others and names != others:
+            raise DataError(f"{other}: its classes are {some(others)}, those to train on {some(names)}")
         return source, validation, sha256(f"{source.digest()} {validation.digest()}".encode()).hexdigest()
-    training, validation = split(source, recipe.validation, recipe.split)
+    training, validation = _split(source, recipe)
     if not len(validation) and recipe.schedule.schedule == "plateau":
         raise ConfigError("schedule plateau: falls by the validation's loss, and --validation 0 leaves none")
     return training, validation, source.digest()
+
+
+def _split(source: Dataset, recipe: TrainConfig) -> tuple[Dataset, Dataset]:
+    """The pictures to train on, and those to validate on."""
+    if source.aside is None:
+        return split(source, recipe.validation, recipe.split)
+    if (recipe.validation, recipe.split) != (TrainConfig.validation, UNGROUPED):
+        raise ConfigError(
+            f"{len(source.aside)} of the pictures were put aside for validation when they were packed; leave out "
+            "--validation, --folds and --groups, or pack the data without them"
+        )
+    chosen = set(source.aside)
+    return source.subset([n for n in range(len(source)) if n not in chosen]), source.subset(source.aside)
 
 
 def _check_folder(path: Path, *, resume: bool) -> RunConfig | None:
@@ -220,7 +272,8 @@ def _check_sizes(data: str, config: Description, validation: Dataset) -> None:
     """Raise DataError where pictures are none that the network can be validated on."""
     named = list(zip(validation.names, validation.sizes, strict=True))
     if isinstance(config, Graph):
-        whys = {name: why for name, size in named if (why := refusal(config, size))}
+        refused = {size: refusal(config, size) for size in set(validation.sizes)}
+        whys = {name: why for name, size in named if (why := refused[size])}
         if whys:
             why = next(iter(whys.values()))
             raise DataError(f"{data}: not to be validated on, for {why}: {some(whys)}")

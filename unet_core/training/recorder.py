@@ -19,6 +19,9 @@ from unet_core.training.tensorboard import TensorBoard
 
 logger = logging.getLogger(__name__)
 
+_SEEN_EVERY = 60.0
+"""Seconds after which the history of a run in a bucket is put there anew, for those who watch it."""
+
 
 class TrainingPlan(ABC):
     """What is due after which step, and at which rate the next one is made; the same in all processes of a training."""
@@ -193,6 +196,7 @@ class Recorder(TrainingPlan):
         )
         used = "" if mfu is None else f", MFU {mfu:.1%}"
         left = _clock((recipe.steps - last) / pace)
+        self.run.publish(self._flush, every=_SEEN_EVERY)
         told = f"step {last}, loss {found[-1][0]:.4f}, {speed:.3g} images/s{used}, {left} left"
         self.progress(told, last / recipe.steps)
 
@@ -209,9 +213,12 @@ class Recorder(TrainingPlan):
 
     def flush(self) -> None:
         """Bring everything to the disk."""
+        self._flush()
+        self._since = time.monotonic()
+
+    def _flush(self) -> None:
         self.history.flush()
         self._board.flush()
-        self._since = time.monotonic()
 
     def outcome(self, step: int, request: Request) -> "Outcome":
         """What to say at the end."""

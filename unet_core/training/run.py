@@ -12,7 +12,7 @@ import dataclasses
 import fcntl
 import importlib.metadata
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,8 @@ from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.graph.family import graph_of
 from unet_core.graph.summary import operations
+from unet_core.paths import URLPath, is_url
+from unet_core.training.lease import check_free
 from unet_core.training.train_config import TrainConfig
 
 Backend = Literal["jax", "torch"]
@@ -131,6 +133,15 @@ class Run:
     """The step after which to leave for now, before the recipe's last one."""
     profile: int | None = None
     """How many updates to profile (`unet_core.training.profiling`)."""
+    elsewhere: Path | None = None
+    """The folder of the states, where that is not one in `path`."""
+    publish: Callable[..., None] = lambda *_, **__: None
+    """Puts what has changed where the run is (`unet_core.training.working_copy`)."""
+
+    @property
+    def states(self) -> Path:
+        """The folder of the states."""
+        return self.elsewhere or self.path / STATES
 
     @property
     def last(self) -> int:
@@ -144,8 +155,8 @@ class Run:
 
     @property
     def judged_sizes(self) -> tuple[tuple[int, int], ...]:
-        """Heights and widths of what it is validated on; those of a crop where that is nothing."""
-        return self.validation.sizes or ((self.recipe.crop, self.recipe.crop),)
+        """The different heights and widths of what it is validated on; those of a crop where that is nothing."""
+        return tuple(dict.fromkeys(self.validation.sizes)) or ((self.recipe.crop, self.recipe.crop),)
 
     @property
     def output(self) -> Output:
@@ -180,6 +191,7 @@ class Run:
             accumulate=recipe.accumulate,
             start=start,
             share=share,
+            threads=32 if is_url(self.settings.data) else 8,
         )
 
 
@@ -236,6 +248,10 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     Raises:
         RunError: another process trains here.
     """
+    if isinstance(path, URLPath):
+        check_free(path)
+        yield
+        return
     if shared and not (path / _LOCK).exists():  # nobody has trained in this copy
         yield
         return

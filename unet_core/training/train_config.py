@@ -6,6 +6,7 @@ from typing import Any, Literal
 from unet_core.codec import OPTIONAL, decoded, encoded
 from unet_core.config import UNetConfig, Upsampling
 from unet_core.data.augmentation import Augmentation
+from unet_core.data.formats.reading import Pictures
 from unet_core.data.masks import Masks
 from unet_core.data.split import Split
 from unet_core.errors import ConfigError
@@ -70,6 +71,7 @@ class TrainConfig:
     schedule: Schedule = field(default_factory=Schedule)
     augmentation: Augmentation = field(default_factory=Augmentation)
     masks: Masks = field(default_factory=Masks, metadata=OPTIONAL)
+    pictures: Pictures = field(default_factory=Pictures, metadata=OPTIONAL)
     split: Split = field(default_factory=Split, metadata=OPTIONAL)
 
     def __post_init__(self) -> None:

@@ -6,8 +6,9 @@ Each takes a graph and its tensors, by name in torch's layouts, and returns both
 from jax import Array
 
 from unet_core.graph import Graph
+from unet_core.graph.folding import folded
 from unet_jax.execution import Tensors
-from unet_jax.rewrites.folding import folded
+from unet_jax.kernels.normalisation import inverse_deviation
 from unet_jax.rewrites.kernels import prepared
 from unet_jax.rewrites.low_resolution import at_low_resolution
 from unet_jax.rewrites.parts import in_parts
@@ -30,7 +31,7 @@ def frozen(graph: Graph, tensors: Tensors, platform: str | None, *, exact: bool)
         platform: where it predicts; None: anywhere.
         exact: whether it computes in float32 or float64, where sums of its taps are worth having.
     """
-    graph, tensors = rewritten(*folded(graph, tensors))
+    graph, tensors = rewritten(*folded(graph, tensors, inverse_deviation))
     if platform == "cpu" and exact:
         graph, tensors = with_summed_taps(graph, tensors)
     return graph, prepared(graph, tensors)

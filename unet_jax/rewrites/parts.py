@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from jax import Array
 
 from unet_core.graph import Graph, Node, Tensor
+from unet_core.graph.folding import rewritten_as
 from unet_jax.execution import Tensors
-from unet_jax.rewrites.patterns import rewritten_as
 
 
 def in_parts(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:

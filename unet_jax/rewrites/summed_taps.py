@@ -3,9 +3,10 @@
 from jax import Array
 
 from unet_core.graph import Graph, Node, Tensor
+from unet_core.graph.folding import rewritten_as
 from unet_jax.execution import Tensors, spatial_first
 from unet_jax.kernels.winograd import saves, summed_taps
-from unet_jax.rewrites.patterns import is_3x3, rewritten_as
+from unet_jax.rewrites.patterns import is_3x3
 
 
 def with_summed_taps(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:

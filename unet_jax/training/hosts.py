@@ -4,19 +4,15 @@ PyTorch has `unet_torch/training/processes.py`. Every host runs the same program
 part of each batch; what they have to agree on besides is here, and how they notice that one of them is gone.
 """
 
-import atexit
 import importlib.util
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NoReturn
 
 import jax
 import numpy as np
@@ -24,8 +20,13 @@ from jax.errors import JaxRuntimeError
 from jax.experimental import multihost_utils
 from jaxtyping import Shaped
 
+from unet_core.device_errors import of_device
 from unet_core.errors import ConfigError, RunError, UNetError, first_line
+from unet_core.machine import tpu_chips
 from unet_core.training.signals import Request
+from unet_jax.training.leaving import leave, leave_at_exit
+from unet_jax.training.rendezvous import is_own
+from unet_jax.training.watch import Watch
 
 _START = 120
 """Seconds in which all hosts have to be there."""
@@ -34,12 +35,8 @@ _HEARTBEAT = 20
 _SHUTDOWN = 15
 """Seconds that the first host to end waits for the others."""
 _VERDICT = 10
-"""Seconds for `_Watch` to say which host is gone, after an exchange with it has failed."""
-_KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 3}
-"""A machine that does not answer for 14 seconds is gone, though it closed no connection."""
-_BYE = "bye"
-_NAME = 256
-"""Bytes of a host's name, at most."""
+"""Seconds for `Watch` to say which host is gone, after an exchange with it has failed."""
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -104,8 +101,35 @@ def started(count: int | None = None, index: int | None = None, coordinator: str
     if count == 1 or (count is None and not _is_one_of_several()):
         yield Hosts()
         return
+    hosts = _brought_together(count, index, coordinator)
+    if hosts.count == 1:
+        yield hosts
+        jax.distributed.shutdown()
+        return
+    watch = Watch(hosts.index, hosts.count)
+    try:
+        yield hosts
+        hosts.wait()
+    except JaxRuntimeError as error:
+        leave_at_exit(2)
+        if of_device(error):
+            watch.failed(first_line(error))
+            raise
+        time.sleep(_VERDICT)  # in which the watch ends this process, if it was another host's end
+        watch.failed(first_line(error))
+        raise RunError(f"an exchange between the hosts has failed: {first_line(error)}") from error
+    except BaseException as error:
+        leave_at_exit(_code_of(error))
+        watch.failed(first_line(error))
+        raise
+    watch.close()
+    jax.distributed.shutdown()
+
+
+def _brought_together(count: int | None, index: int | None, coordinator: str | None) -> Hosts:
+    """This one among all of them, who then know each other; see `started`."""
     advice = f"start all of them within {_START} seconds, or give --hosts 1 to train on this one alone"
-    late = threading.Timer(_START, _leave, [f"the hosts are not all there: {advice}"])
+    late = threading.Timer(_START, leave, [f"the hosts are not all there: {advice}"])
     late.daemon = True
     late.start()
     try:
@@ -116,31 +140,13 @@ def started(count: int | None = None, index: int | None = None, coordinator: str
             initialization_timeout=_START + _VERDICT,  # at which JAX would abort
             heartbeat_timeout_seconds=_HEARTBEAT,
             shutdown_timeout_seconds=_SHUTDOWN,
+            coordinator_bind_address=_bound(coordinator) if index == 0 else None,
         )
     except (RuntimeError, ValueError, OSError) as error:
         raise RunError(f"the hosts do not find each other: {first_line(error)}; {advice}") from error
     finally:
         late.cancel()
-    hosts = Hosts(jax.process_index(), jax.process_count())
-    if hosts.count == 1:
-        yield hosts
-        jax.distributed.shutdown()
-        return
-    watch = _Watch(hosts, coordinator.rpartition(":")[0] if coordinator else socket.gethostname())
-    try:
-        yield hosts
-        hosts.wait()
-    except JaxRuntimeError as error:
-        _leave_at_exit(2)
-        time.sleep(_VERDICT)  # in which the watch ends this process, if it was another host's end
-        watch.failed(first_line(error))
-        raise RunError(f"an exchange between the hosts has failed: {first_line(error)}") from error
-    except BaseException as error:
-        _leave_at_exit(_code_of(error))
-        watch.failed(first_line(error))
-        raise
-    watch.close()
-    jax.distributed.shutdown()
+    return Hosts(jax.process_index(), jax.process_count())
 
 
 def _check(count: int | None, index: int | None, coordinator: str | None) -> None:
@@ -161,109 +167,33 @@ def _check(count: int | None, index: int | None, coordinator: str | None) -> Non
         )
 
 
+def _bound(coordinator: str | None) -> str | None:
+    """Where the first host's service of JAX listens: at the coordinator's address; None: where JAX would by itself.
+
+    That is at every address of the host: where nobody says what the coordinator's is, and where the others know its
+    name by another address than this host does: /etc/hosts may call it 127.0.1.1, or a router may stand between.
+    """
+    if coordinator is None or "JAX_COORDINATOR_BIND_ADDRESS" in os.environ:  # which JAX itself reads
+        return None
+    name = coordinator.rpartition(":")[0].strip("[]")
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return None  # JAX says what is wrong with it
+    outer = {address for address in found if not address.startswith("127.") and address != "::1"}
+    return coordinator if name in _LOOPBACK or any(map(is_own, outer)) else None
+
+
 def _is_one_of_several() -> bool:
     """Whether SLURM has started several of this process; or there may be several, for this is the host of a TPU."""
     if "SLURM_STEP_NODELIST" in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         return True
     allowed = os.environ.get("JAX_PLATFORMS", "tpu").split(",")
-    chips = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
-    return "tpu" in allowed and bool(chips) and importlib.util.find_spec("libtpu") is not None
+    return "tpu" in allowed and tpu_chips() > 0 and importlib.util.find_spec("libtpu") is not None
 
 
 def _code_of(error: BaseException) -> int:
     """What the command ends with after this."""
     if isinstance(error, KeyboardInterrupt):
         return 130
-    return 2 if isinstance(error, UNetError | OSError | MemoryError) else 1
-
-
-def _leave_at_exit(code: int) -> None:
-    """Let the interpreter end without JAX's shutdown, which waits for the others, and aborts where they are gone."""
-
-    def leave() -> NoReturn:
-        _flush()
-        os._exit(code)
-
-    atexit.register(leave)
-
-
-class _Watch:
-    """A connection of every host with the first one, by which all learn at once when one of them ends.
-
-    Of the collectives under way some never return then, and nothing says whom they wait for.
-
-    Args:
-        hosts: all of them.
-        name: under which the others reach the first one.
-    """
-
-    def __init__(self, hosts: Hosts, name: str) -> None:
-        self._closed = False
-        self._me = f"host {hosts.index} ({socket.gethostname()}, process {os.getpid()})"
-        server = socket.create_server(("", 0)) if hosts.first else None
-        known = np.frombuffer(name.encode()[:_NAME].ljust(_NAME, b"\0"), np.uint8)
-        place = hosts.gathered(known)[0].tobytes().rstrip(b"\0").decode()
-        port = int(hosts.gathered(np.array(server.getsockname()[1] if server else 0))[0])
-        self._peers: list[socket.socket] = []
-        try:
-            if server is None:
-                self._add(socket.create_connection((place, port), timeout=_VERDICT))
-            else:
-                server.settimeout(_VERDICT)
-                with server:
-                    for _ in range(hosts.count - 1):
-                        self._add(server.accept()[0])
-        except OSError as error:
-            _leave_at_exit(2)
-            raise RunError(f"{self._me}: the first host is not reached at {place}:{port}: {error}") from error
-        hosts.wait()
-
-    def failed(self, why: str) -> None:
-        """Tell the others that this one ends, and why."""
-        self._end(f"{self._me} has ended: {why}")
-
-    def close(self) -> None:
-        """This one ends as it should."""
-        self._end(_BYE)
-
-    def _end(self, line: str) -> None:
-        self._closed = True
-        for peer in self._peers:
-            with suppress(OSError):
-                peer.sendall(f"{line}\n".encode())
-                peer.shutdown(socket.SHUT_WR)
-
-    def _add(self, peer: socket.socket) -> None:
-        peer.settimeout(None)
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEPALIVE.items():
-            if hasattr(socket, name):
-                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        peer.sendall(f"{self._me}\n".encode())
-        self._peers.append(peer)
-        threading.Thread(target=self._listen, args=(peer,), daemon=True).start()
-
-    def _listen(self, peer: socket.socket) -> None:
-        lines: list[str] = []
-        with suppress(OSError), peer.makefile("r", encoding="utf-8", errors="replace") as file:
-            lines.extend(line.rstrip("\n") for line in file)
-        name, *rest = lines or ["a host"]
-        if self._closed or rest == [_BYE]:
-            return
-        line = rest[0] if rest else f"{name} has ended"
-        self._end(line)  # the first one passes it on
-        _leave(f"{line}; go on with --resume")
-
-
-def _leave(line: str) -> NoReturn:
-    """End this process, whose main thread waits in JAX for what will not come."""
-    with suppress(OSError, ValueError):
-        sys.stderr.write(f"unet: {line}\n")
-    _flush()
-    os._exit(2)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
+    return 2 if isinstance(error, UNetError | OSError | MemoryError) or of_device(error) else 1

@@ -19,9 +19,11 @@ from jax import Array
 from jax.sharding import Mesh, Sharding
 
 from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, digest, read_record, seal
+from unet_core.device_errors import of_device
 from unet_core.errors import CheckpointError, some
 from unet_core.files import reserve
 from unet_core.graph.canonical import Description
+from unet_core.staging import locally
 from unet_core.training.train_config import TrainConfig
 from unet_jax import checkpoint as orbax
 from unet_jax.arrays import open_arrays, reason
@@ -59,7 +61,7 @@ class SharedStates(States):
         Raises:
             RunError: the last one, or this one, cannot be written; the earlier ones are as they were.
         """
-        self._settle()
+        self.settle()
         state = _laid_out(state, in_torchs_layout)
         network, training = named_network(state), named_rest(state)
         record = {}
@@ -146,6 +148,7 @@ def _canonical(name: str, part: np.ndarray, config: Description) -> np.ndarray:
     return found
 
 
+@locally
 def _read(path: Path, step: int, start: Checkpoint, shapes: TrainState, places: TrainState) -> TrainState | None:
     """The state of a step on the devices; of every array the parts that are on this host's, checked.
 
@@ -168,6 +171,8 @@ def _read(path: Path, step: int, start: Checkpoint, shapes: TrainState, places: 
     except CheckpointError:
         raise
     except Exception as error:  # whatever TensorStore meets in a damaged directory
+        if of_device(error):
+            raise
         raise CheckpointError(f"{path}: not a sound state: {reason(error)}") from error
     return state_of(shapes, tensors, rest)
 

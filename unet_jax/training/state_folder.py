@@ -19,8 +19,12 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from unet_core.checkpoints.checkpoint import RECORD_KEY, Checkpoint, digest, is_intact, seal
+from unet_core.device_errors import of_device
 from unet_core.errors import CheckpointError, RunError, first_line, some
 from unet_core.files import reserve
+from unet_core.objects import listed
+from unet_core.paths import URLPath
+from unet_core.staging import COMMITTED, locally
 from unet_core.training.train_config import TrainConfig
 from unet_jax import checkpoint as orbax
 from unet_jax.arrays import read_arrays, reason
@@ -52,7 +56,7 @@ class States:
             (np.ndarray, numpy_handler), (jax.Array, ocp.type_handlers.ArrayHandler())
         )
         self._manager = ocp.CheckpointManager(
-            self.folder,
+            str(self.folder),
             item_handlers={
                 "state": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
                 "training": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
@@ -75,11 +79,14 @@ class States:
             RunError: it could not be written.
         """
         if error is None:
-            self._settle()
+            self.settle()
         self._close()
 
     def steps(self) -> list[int]:
         """Of the states that are there, the earliest first."""
+        if isinstance(self.folder, URLPath):  # what Orbax lists may be what it has seen before
+            names = [name.split("/") for name in listed(str(self.folder))]
+            return sorted(int(step) for step, *rest in names if rest == [COMMITTED] and step.isdecimal())
         self._manager.reload()
         return sorted(self._manager.all_steps())
 
@@ -94,7 +101,7 @@ class States:
         Raises:
             RunError: the last one, or this one, cannot be written; the earlier ones are as they were.
         """
-        self._settle()
+        self.settle()
         size = sum(value.nbytes for value in (*model.tensors.values(), *training.values()))
         try:
             reserve(self.folder / str(step), size * 5 // 4 + SPARE)
@@ -177,7 +184,7 @@ class States:
         )
         self._last = step
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Wait for what is being written; Orbax itself says that all is well once it has reported an error."""
         if self._last is None:
             return
@@ -192,8 +199,9 @@ class States:
 
     def _unwritten(self, step: int, error: Exception | None) -> RunError:
         self._last = None
-        for left in self.folder.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(left, ignore_errors=True)
+        if not isinstance(self.folder, URLPath):
+            for left in self.folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(left, ignore_errors=True)
         why = reason(error) if error else "Orbax does not say why"
         return RunError(f"{self.folder / str(step)}: not saved: {why}. Earlier states are sound")
 
@@ -201,6 +209,7 @@ class States:
         self._manager.close()
 
 
+@locally
 def training_item(path: Path, step: int) -> Arrays:
     """The item `training` of a state of this step, held against its digests.
 
@@ -216,6 +225,8 @@ def training_item(path: Path, step: int) -> Arrays:
     except CheckpointError:
         raise
     except Exception as error:  # whatever TensorStore meets in a damaged directory
+        if of_device(error):
+            raise
         raise CheckpointError(f"{path}: not a sound state: {first_line(error)}") from error
     changed = [name for name, value in arrays.items() if not is_intact(value, digests.get(name))]
     if changed or len(digests) != len(arrays):

@@ -18,7 +18,7 @@ from unet_core.prediction.tile_geometry import shared_tile, tiling
 from unet_core.progress import Progress, silent
 from unet_core.training.profiling import Profile
 from unet_core.training.recorder import Follower, Outcome, Recorder
-from unet_core.training.run import BEST, PROFILE, STATES, Run
+from unet_core.training.run import BEST, PROFILE, Run
 from unet_core.training.signals import Request, stop_requests
 from unet_jax.network import Network
 from unet_jax.predict import Predictor
@@ -70,7 +70,7 @@ def _train(run: Run, mesh: Mesh, hosts: Hosts, request: Request, progress: Progr
         split = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
         logger.info("on %s devices%s: %s", mesh.size, among, split)
     predictor = _predictor(run, model, mesh)
-    folder, validators = run.path / STATES, Share(hosts.index, hosts.count, hosts.gathered)
+    folder, validators = run.states, Share(hosts.index, hosts.count, hosts.gathered)
 
     with (
         States(folder, train_config.keep)
@@ -116,6 +116,7 @@ def _train(run: Run, mesh: Mesh, hosts: Hosts, request: Request, progress: Progr
                 if recorder.saves(step, stop):
                     recorder.flush()
                     states.keep(step, state, start)
+                    run.publish(states.settle)
     return recorder.outcome(step, request)
 
 

@@ -18,6 +18,7 @@ from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.training.peaks import peak
 from unet_core.training.train_config import Precision, TrainConfig
+from unet_torch.device import chosen_device
 from unet_torch.model import UNet
 from unet_torch.network import Network
 
@@ -120,7 +121,7 @@ class _Logits(nn.Module):
 
 def alone() -> Processes:
     """One process, on the first CUDA device where there is one, otherwise on the CPU."""
-    return Processes(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return Processes(chosen_device())
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.device_errors import of_device
 from unet_core.errors import CheckpointError, RunError, first_line
 from unet_core.files import atomic, reserve
 from unet_core.graph.canonical import check_tensors, contiguous, in_forward_order, under_all_names, under_one_name
@@ -84,6 +85,8 @@ class States:
             try:
                 take(_saved(path, step))
             except Exception as error:  # whatever torch meets in a damaged file
+                if of_device(error):
+                    raise
                 if self._rank == 0:
                     logger.warning("%s is damaged and passed over: %s", path, first_line(error))
             else:
@@ -121,6 +124,8 @@ def read(folder: Path, step: int, start: Checkpoint, train_config: TrainConfig) 
     except CheckpointError:
         raise
     except Exception as error:  # whatever torch meets in a damaged file
+        if of_device(error):
+            raise
         raise CheckpointError(f"{path}: not a sound state: {first_line(error)}") from error
     return canonical_form(saved, start, train_config, str(path))
 

@@ -10,7 +10,7 @@ from unet_core.prediction.tile_geometry import shared_tile
 from unet_core.progress import Progress, silent
 from unet_core.training.profiling import Profile
 from unet_core.training.recorder import Follower, Outcome, Recorder
-from unet_core.training.run import BEST, PROFILE, STATES, Run
+from unet_core.training.run import BEST, PROFILE, Run
 from unet_core.training.signals import stop_requests
 from unet_torch.checkpoint import save
 from unet_torch.predict import Predictor
@@ -48,7 +48,7 @@ def train(
     predictor = Predictor(judged, tile=tile, bfloat16=train_config.precision == "bfloat16")
     share = Share(together.rank, together.size, together.gathered)
 
-    with stop_requests() as request, States(run.path / STATES, train_config.keep, together.rank) as states:
+    with stop_requests() as request, States(run.states, train_config.keep, together.rank) as states:
         step = states.newest(state.load_state_dict)
         peak, first = together.peak(train_config.precision), together.rank == 0
         recorder = Recorder(run, step, progress, peak) if first else Follower(run, step)
@@ -77,4 +77,5 @@ def train(
                 if recorder.saves(step, stop) and first:
                     recorder.flush()
                     states.save(step, state.state_dict(step))
+                    run.publish()
     return recorder.outcome(step, request)

@@ -1,7 +1,10 @@
 """What a picture's file holds, before it is made a picture or a mask."""
 
+import os
 import struct
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -10,6 +13,21 @@ from unet_core.errors import DataError
 
 MOST_PIXELS = 178_956_970
 """Above this Pillow too takes a picture for a decompression bomb."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A picture's file that lies in another file."""
+
+    place: str
+    """Where, for messages."""
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.place
+
+
+PictureFile = str | Path | Stored
 
 
 @dataclass(frozen=True)
@@ -24,6 +42,20 @@ class Decoded:
     """The colours that the samples are indices of."""
     lossy: str = ""
     """Which compression, if any, has changed values, as JPEG does."""
+    slope: float = 1.0
+    """A sample stands for the value slope * sample + intercept."""
+    intercept: float = 0.0
+    measured: bool = False
+    """The values are measured ones, such as Hounsfield units: nothing tells which are black and white."""
+    inverted: bool = False
+    """In a picture, the lowest value is white."""
+
+    @property
+    def values(self) -> Shaped[np.ndarray, "h w n"]:
+        """What the samples stand for."""
+        if (self.slope, self.intercept) == (1, 0):
+            return self.samples
+        return (self.samples * np.float64(self.slope) + np.float64(self.intercept)).astype(np.float32)
 
 
 def check_size(height: int, width: int, samples: int = 1) -> None:
@@ -36,6 +68,14 @@ def check_size(height: int, width: int, samples: int = 1) -> None:
         raise DataError(f"has no pixels: its size is {height}x{width}")
     if height * width > MOST_PIXELS or height * width * samples > 4 * MOST_PIXELS:
         raise DataError(f"{height}x{width} pixels of {samples} samples are too many; cut it into tiles")
+
+
+def length(file: BinaryIO) -> int:
+    """The bytes of a file, which stays where it is."""
+    here = file.tell()
+    end = file.seek(0, os.SEEK_END)
+    file.seek(here)
+    return end
 
 
 def orientation(exif: bytes) -> int:

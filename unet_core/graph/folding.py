@@ -1,26 +1,32 @@
-"""BatchNorm, as it predicts, as a part of the convolution before it.
+"""BatchNorm, as it predicts, as a part of the convolution before it; on arrays of NumPy or of JAX.
 
 Exact but for rounding: scale * (kernel * x + bias - mean) + shift is the convolution of x with the scaled kernel.
 """
 
+import dataclasses
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import jax.numpy as jnp
-from jax import Array
+import numpy as np
 
-from unet_core.graph import Graph, Node, Tensor
-from unet_jax.execution import Tensors
-from unet_jax.kernels.normalisation import inverse_deviation
-from unet_jax.rewrites.patterns import rewritten_as
+from unet_core.graph.graph import Graph
+from unet_core.graph.node import Node, Tensor
+
+Array = Any
+Arrays = Mapping[str, Array]
+InverseDeviation = Callable[[Array, float], Array]
+"""Of a variance and an epsilon, 1 / sqrt(variance + epsilon)."""
 
 _CHANNELS = {"convolution": 0, "transposed_convolution": 1}
 """The axis of the kernel that the answer's channels lie along; in groups, of a transposed one, not alone."""
 
 
-def folded(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:
+def folded(graph: Graph, tensors: Arrays, inverse_deviation: InverseDeviation) -> tuple[Graph, dict[str, Array]]:
     """The network in eval mode, with the BatchNorms that follow a convolution alone folded into its kernel and bias.
 
-    A BatchNorm stays where others take the convolution's answer as well, or other nodes the same kernel.
+    `inverse_deviation` takes the root. A BatchNorm stays where others take the convolution's answer as well, or other
+    nodes the same kernel.
     """
     takers = Counter(name for node in graph.nodes for name in node.inputs)
     users = Counter(name for node in graph.nodes for name in graph.first_names(node).values())
@@ -41,7 +47,8 @@ def folded(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:
             continue
         own = graph.first_names(source)
         weight, bias = own["weight"], own.get("bias")
-        scale, shift = _predicting(node, {role: found[name] for role, name in graph.first_names(node).items()})
+        of = {role: found[name] for role, name in graph.first_names(node).items()}
+        scale, shift = _predicting(node, of, inverse_deviation)
         kernel = found[weight].astype(scale.dtype)
         along = [1] * kernel.ndim
         along[_CHANNELS[source.operation]] = -1
@@ -67,11 +74,22 @@ def _alone(graph: Graph, source: Node, takers: Counter[str], users: Counter[str]
     return all(users[name] == 1 for name in graph.first_names(source).values())
 
 
-def _predicting(norm: Node, of: Tensors) -> tuple[Array, Array]:
+def _predicting(norm: Node, of: Arrays, inverse_deviation: InverseDeviation) -> tuple[Array, Array]:
     """What a BatchNorm with these tensors, by role, multiplies by, and adds, in eval mode; in float32 at least."""
-    kind = jnp.promote_types(jnp.float32, of["mean"].dtype)
+    kind = np.promote_types(np.float32, of["mean"].dtype)
     scale = inverse_deviation(of["variance"].astype(kind), norm.attributes["epsilon"])
     if "weight" in of:
         scale = scale * of["weight"].astype(kind)
     shift = -of["mean"].astype(kind) * scale
     return scale, shift + of["bias"].astype(kind) if "bias" in of else shift
+
+
+def rewritten_as(
+    graph: Graph, nodes: Sequence[Node], specs: Mapping[str, Tensor], tensors: Arrays
+) -> tuple[Graph, dict[str, Array]]:
+    """The graph with other nodes, and of these tensors those that they need."""
+    names = {name for node in nodes for name in node.tensors.values()}
+    names |= {specs[name].same_as or name for name in names}
+    kept = {name: tensor for name, tensor in specs.items() if name in names}
+    made = dataclasses.replace(graph, nodes=tuple(nodes), tensors=kept, training=None)
+    return made, {name: array for name, array in tensors.items() if name in names}

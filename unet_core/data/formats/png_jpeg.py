@@ -5,7 +5,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from unet_core.data.decoded import Decoded, check_size, orientation, upright, upright_size
+from unet_core.data.formats.decoded import Decoded, check_size, orientation, upright, upright_size
 from unet_core.errors import DataError, MissingFrameworkError
 
 try:

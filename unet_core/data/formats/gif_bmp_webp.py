@@ -5,8 +5,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from unet_core.data.decoded import Decoded, orientation, upright_size
-from unet_core.data.png_jpeg import opened, read_image, turned
+from unet_core.data.formats.decoded import Decoded, orientation, upright_size
+from unet_core.data.formats.png_jpeg import opened, read_image, turned
 from unet_core.errors import DataError, MissingFrameworkError
 
 try:

@@ -1,0 +1,188 @@
+"""A network exported into one file, proven before that gets its name."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Unpack, get_args
+
+from conversion.backends.frameworks import importing
+from conversion.code import Told, known_of
+from conversion.exports.deployment import Answer, Source, read_source
+from conversion.exports.programs import Program
+from conversion.exports.proving import Reference, inputs_of, prove
+from conversion.exports.stablehlo import PLATFORMS
+from conversion.proof.certificate import ONNX, STABLEHLO
+from conversion.proof.proof import Proof
+from conversion.result import Conversion
+from conversion.writing import Content, Job, Options, convert_by, unchanged
+from unet_core.checkpoints.reading import NO_HINTS, Hints
+from unet_core.errors import CheckpointError, MissingFrameworkError, UNetError
+from unet_core.progress import Progress, silent
+
+Format = Literal["onnx", "stablehlo"]
+
+_SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".stablehlo": "stablehlo"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be written."""
+
+    to: Format
+    answer: Answer = "network"
+    size: tuple[int, ...] | None = None
+    batch: int | None = None
+    platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")
+
+    def check(self) -> None:
+        """Raise UNetError where it does not go together."""
+        strange = [name for name in self.platforms if name not in PLATFORMS]
+        if strange or not self.platforms or len(set(self.platforms)) < len(self.platforms):
+            raise UNetError(f"--platforms {','.join(self.platforms)}: give some of {', '.join(PLATFORMS)}, each once")
+        if self.answer not in get_args(Answer):
+            raise UNetError(f"--answer {self.answer}: one of {', '.join(get_args(Answer))} is needed")
+        if self.batch is not None and self.batch < 1:
+            raise UNetError(f"--batch {self.batch}: give a whole number from 1 up")
+        if self.to == "onnx" and (self.size or self.batch):
+            raise UNetError("--size and --batch: an ONNX file takes all that the network takes; leave them out")
+        if self.to == "stablehlo" and self.size is None:
+            raise UNetError("a StableHLO program is of one size: say --size HxW")
+
+    def suit(self, source: Source) -> None:
+        """Raise UNetError where it is none for this network."""
+        if self.size is not None:
+            try:
+                source.graph.check_input(*self.size, source.graph.in_channels)
+            except ValueError as error:
+                raise UNetError(f"--size {'x'.join(map(str, self.size))}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a format is written and run."""
+
+    kind: str
+    write: Callable[[Path], None]
+    program: Callable[[Path], Program]
+
+
+def export(
+    src: str | Path,
+    dst: str | Path,
+    *,
+    to: Format | None = None,
+    answer: Answer = "network",
+    size: Sequence[int] | None = None,
+    batch: int | None = None,
+    platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+    hints: Hints = NO_HINTS,
+    force: bool = False,
+    verify: bool = True,
+    certificate: bool = True,
+    progress: Progress = silent,
+    **told: Unpack[Told],
+) -> Conversion:
+    """Write the network of `src` as a file of another tool, in float32, run it there, and compare.
+
+    Args:
+        src: any checkpoint that `conversion.convert` reads, or the folder of a run (its best network).
+        dst: the new file: `.onnx`, or `.stablehlo`.
+        to: the format, where the suffix does not tell it.
+        answer: what the file answers: what the network does when it is called; or its logits, its probabilities, or the
+            class of every pixel, as `unet predict` makes them.
+        size: StableHLO: height and width of the pictures, in pixels.
+        batch: StableHLO: how many pictures at once; None: any number.
+        platforms: StableHLO: where the program shall run: cpu, cuda, rocm, tpu.
+        hints: what `src` does not tell.
+        force: replace `dst` where it exists.
+        verify: run the file by a tool that is not ours, and compare it with the network, before it gets its name.
+        certificate: write what was proven as `DST.certificate.json`.
+        progress: called before each stage with a few words and the fraction that is done.
+        told: the network's own code and the like, see `conversion.code.Known`.
+
+    Raises:
+        UNetError: `src` cannot be read, or its network cannot be written so; nothing was written.
+        DifferentError: the proof failed; nothing was written, and the error carries the proof.
+        MissingFrameworkError: the format, or the proof, needs a package that is not installed.
+    """
+    src, dst = Path(src), Path(dst)
+    shape = None if size is None else tuple(size)
+    request = Request(_format(dst, to), answer, shape, batch, tuple(platforms))
+    request.check()
+    _require(request.to, verify=verify)
+    options = Options(force, verify, certificate and verify, progress)
+    return convert_by(lambda: _job(src, dst, request, known_of(hints, **told), options), src, dst, None, options)
+
+
+def _job(src: Path, dst: Path, request: Request, hints: Hints, options: Options) -> Job:
+    """What was read, and how it is written and proven."""
+    with unchanged(src, options.certificate) as sha256:
+        source = read_source(src, hints)
+    request.suit(source)
+    way = _way(request, source)
+    kept = Content(source.checkpoint, source.opened.kind, sha256=sha256)
+    written: list[Path] = []
+
+    def read_back(partial: Path) -> Content:
+        written.append(partial)
+        return dataclasses.replace(kept, kind=way.kind)
+
+    def proven(_: Content, progress: Progress) -> Proof:
+        fixed = request.size if request.to == "stablehlo" else None
+        batches = inputs_of(source.graph, source.checkpoint.config, fixed, request.batch)
+        reference = Reference(source, request.answer, str(src))
+        return prove(reference, way.program(written[0]), batches, str(dst), progress)
+
+    return Job(kept, way.write, read_back, proven)
+
+
+def _format(dst: Path, to: Format | None) -> Format:
+    suffix = dst.suffix.lower()
+    found = _SUFFIXES.get(suffix)
+    if to is not None and to not in get_args(Format):
+        raise UNetError(f"--to {to}: one of {', '.join(get_args(Format))} is needed")
+    if to is not None and found is not None and to != found:
+        raise UNetError(f"{dst}: its suffix says {found}, --to {to}; leave one of them out")
+    if to is None and found is None:
+        known = ", ".join(_SUFFIXES)
+        raise CheckpointError(f"{dst}: its suffix, {suffix or 'none'}, is that of no format ({known}); or say --to")
+    chosen = to or found
+    assert chosen is not None
+    return chosen
+
+
+def _require(to: Format, *, verify: bool) -> None:
+    """Find out before the work whether what writes, and what runs it, is installed."""
+    with importing():
+        if to == "onnx":
+            import onnx  # noqa: F401
+        else:
+            import flatbuffers  # noqa: F401
+            import jax  # noqa: F401
+    try:
+        with importing():
+            if to == "onnx" and verify:
+                import onnxruntime  # noqa: F401
+    except MissingFrameworkError as error:
+        raise MissingFrameworkError(f"{error}; or export without the proof: --no-verify") from error
+
+
+def _way(request: Request, source: Source) -> _Way:
+    if request.to == "onnx":
+        from conversion.exports import onnx_file
+
+        return _Way(ONNX, lambda path: onnx_file.write(path, source, request.answer), onnx_file.Written)
+    from conversion.exports import stablehlo
+
+    assert request.size is not None
+    shape = stablehlo.Shape(request.size, request.batch, request.platforms)
+
+    def double(path: Path) -> None:
+        stablehlo.write(path, source, request.answer, shape, double=True)
+
+    return _Way(
+        STABLEHLO,
+        lambda path: stablehlo.write(path, source, request.answer, shape),
+        lambda path: stablehlo.Written(path, None if request.answer == "classes" else double),
+    )
