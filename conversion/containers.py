@@ -111,6 +111,7 @@ def _is_own_directory(path: Path, container: Container) -> bool:
     return replaces is not None and replaces(path)
 
 
+@locally
 def contents_at(path: Path) -> Contents:
     """What a file or directory of any kind holds, before anything in it is judged.
 

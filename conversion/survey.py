@@ -16,6 +16,8 @@ from unet_core.checkpoints.contents import Contents, Shape
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.checkpoints.recognition import Network, networks
 from unet_core.errors import CheckpointError, shown
+from unet_core.paths import as_path
+from unet_core.staging import at_hand
 
 _LARGE = 1_000_000_000
 """Bytes from which on only the headers of a file are read."""
@@ -74,7 +76,8 @@ def is_large(path: Path) -> bool:
     Raises:
         CheckpointError: it is missing, or of a kind that is not read.
     """
-    return existing_container(path) is not Container.ORBAX and _bytes(path) > _LARGE
+    with at_hand(as_path(path)) as local:
+        return existing_container(local) is not Container.ORBAX and _bytes(local) > _LARGE
 
 
 def _bytes(path: Path) -> int:
@@ -93,9 +96,9 @@ def survey(path: str | Path, *, hints: Hints = NO_HINTS, problem: str = "") -> S
         UNetError: it cannot be opened; one line says why.
         MissingFrameworkError: what reads its kind is not installed.
     """
-    path = Path(path)
-    container = existing_container(path)
-    contents = contents_at(path)
+    path = as_path(path)
+    with at_hand(path) as local:
+        container, file_bytes, contents = existing_container(local), _bytes(local), contents_at(local)
     try:
         found = networks(contents, key=hints.key, dialect=hints.dialect)
     except CheckpointError as error:
@@ -104,7 +107,7 @@ def survey(path: str | Path, *, hints: Hints = NO_HINTS, problem: str = "") -> S
     return Survey(
         path=str(path),
         container=container.value,
-        file_bytes=_bytes(path),
+        file_bytes=file_bytes,
         tensors=len(shapes),
         numbers=sum(map(math.prod, shapes)),
         tree=tuple(_branches(contents)),
