@@ -118,7 +118,7 @@ class Writer:
             self._sizes[dim] = total
         return self._sizes[dim]
 
-    def number(self, value: float | Size, dtype: np.dtype) -> str:
+    def number(self, value: int | float | Size, dtype: np.dtype) -> str:
         """A number, which may be a size, in this dtype."""
         if not isinstance(value, Size):
             return self.constant(value, dtype)
