@@ -248,6 +248,19 @@ def rewritten(path, **changes):
     path.write_text(json.dumps(entries))
 
 
+def huge(metadata):
+    """The metadata of a folder whose one tensor has 1e12 numbers."""
+    from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, TensorStorageMetadata
+
+    found = pickle.loads(metadata)
+    name = next(name for name in found.state_dict_metadata if name.endswith("out.bias"))
+    size = torch.Size([10**12])
+    properties = found.state_dict_metadata[name].properties
+    chunk = ChunkStorageMetadata(torch.Size([0]), size)
+    found.state_dict_metadata = {name: TensorStorageMetadata(properties, size, [chunk])}
+    return pickle.dumps(found)
+
+
 def part(folder):
     return next(iter(sorted(folder.glob("*.safetensors"))))
 
@@ -288,6 +301,11 @@ DAMAGE = {
         distributed,
         lambda folder: next((folder / "dcp").glob("*.distcp")).write_bytes(b"PK"),
         "was cut short",
+    ),
+    "a tensor of 4 TB": (
+        distributed,
+        lambda folder: (folder / "dcp" / ".metadata").write_bytes(huge((folder / "dcp" / ".metadata").read_bytes())),
+        "its tensors claim 4000000000000 bytes",
     ),
     "no metadata": (
         distributed,
