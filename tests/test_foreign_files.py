@@ -239,6 +239,22 @@ def test_the_halves_in_the_module_are_not_what_is_taken(tmp_path):
     assert found["out.weight"].dtype.name == "bfloat16"
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("optimize", [False, True])
+def test_what_torch_exports_to_onnx_has_its_weights_unless_they_were_folded(tmp_path, optimize):
+    pytest.importorskip("onnxscript")
+    x = torch.zeros(1, 3, 16, 16)
+    torch.onnx.export(model(), (x,), tmp_path / "a.onnx", dynamo=True, verbose=False, optimize=optimize)
+    found = readers.contents(tmp_path / "a.onnx", Container.ONNX)
+    names = [name for name in WEIGHTS if not name.endswith("num_batches_tracked")]
+    if optimize:
+        assert not set(names) <= set(found.groups[""])
+    else:
+        read = found.fetch("", names)
+        assert all(value.tobytes() == WEIGHTS[name].tobytes() for name, value in read.items())
+
+
 # --- damage
 
 
