@@ -29,7 +29,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -468,7 +468,7 @@ def network(variant: Variant, checkpoint: Checkpoint, recipe: TrainConfig) -> An
     """The network in training mode, with shapes in place of arrays."""
     from unet_jax.training.step import abstract_model
 
-    return abstract_model(checkpoint, recipe, rewrites=variant == "ours")
+    return abstract_model(checkpoint, replace(recipe, rewrites=variant == "ours"))
 
 
 def training(model: Any, recipe: TrainConfig, mesh: Any) -> Any:

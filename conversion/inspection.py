@@ -9,6 +9,7 @@ from pathlib import Path
 from conversion.code import build, known_of
 from conversion.containers import contents_at, examined
 from conversion.loading import shapes_of
+from conversion.survey import next_of
 from unet_core.checkpoints.evidence import Evidence
 from unet_core.checkpoints.naming import likely, write_names
 from unet_core.checkpoints.reading import NO_HINTS, Hints
@@ -82,6 +83,8 @@ class Inspection:
     """False where no network runs on its values; such a checkpoint is neither loaded nor converted."""
     problems: tuple[str, ...]
     """What looks wrong with the values; in a sound checkpoint, what a network runs with but should not have."""
+    next: str
+    """The conversion, as it is typed."""
 
     def to_json(self) -> str:
         """Everything, for machines; what is unknown in the config is null."""
@@ -163,4 +166,5 @@ def inspect(path: str | Path, *, hints: Hints = NO_HINTS) -> Inspection:
         batches_tracked=max((int(value) for key, value in tensors.items() if specs[key].kind == "counter"), default=0),
         sound=not poisoned,
         problems=poisoned or tuple(oddities(tensors, reading.keys, config)),
+        next=next_of(path, found, known_of(hints)),
     )

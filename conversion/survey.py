@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conversion.code import known_of
-from conversion.containers import contents_at
+from conversion.code import Known, known_of
+from conversion.containers import Opened, contents_at
 from unet_core.checkpoints.containers import Container, existing_container
 from unet_core.checkpoints.contents import Contents, Shape
-from unet_core.checkpoints.reading import NO_HINTS, Hints
+from unet_core.checkpoints.reading import NO_HINTS, SEMANTICS, Hints
 from unet_core.checkpoints.recognition import Network, networks
 from unet_core.errors import CheckpointError, shown
 from unet_core.paths import as_path
@@ -148,6 +148,26 @@ def _next(path: Path, contents: Contents, found: list[Network], hints: Hints) ->
         yield f"{convert} --trust"
     if any(name.split(".")[-1] == "param_groups" for name in contents.beside):
         yield f"{convert} {code} --to jax"
+
+
+def next_of(path: Path, found: Opened, known: Known) -> str:
+    """The conversion of a network that was read, as it is typed."""
+    checkpoint = found.checkpoint
+    back = found.framework == "jax"
+    stem = path.name if back else path.name.split(".")[0]
+    words = ["unet", "convert", str(path), f"{stem}.pt" if back else f"{stem}_jax"]
+    if isinstance(known.module, str):
+        words += ["--module", known.module]
+        words += ["--kwargs", *(f"{name}={value!r}" for name, value in known.kwargs.items())] if known.kwargs else []
+    elif checkpoint.evidence.by == "nothing" and not checkpoint.config_stored:
+        code = checkpoint.reading.code.split(" ")[0].rpartition(".")[2]
+        words += ["--module", f"FILE.py:{code or 'Class'}"]
+    for name in ("key", "example", "names", *SEMANTICS):
+        value = getattr(known, name)
+        words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
+    if known.trust:
+        words.append("--trust")
+    return " ".join(map(shlex.quote, words))
 
 
 @dataclass

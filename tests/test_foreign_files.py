@@ -163,8 +163,20 @@ def whole_module(folder):
     return folder / "a.pt"
 
 
+class Parts(torch.nn.Module):
+    """A network's layers, none of which is run: what checks types at run time does not take how tracing calls them."""
+
+    def __init__(self, network):
+        super().__init__()
+        for name, part in network.named_children():
+            self.add_module(name, part)
+
+    def forward(self, x):
+        return x
+
+
 def torchscript(folder):
-    torch.jit.trace(model(), torch.zeros(1, 3, 16, 16)).save(folder / "a.pt")
+    torch.jit.trace(Parts(model()), torch.zeros(1, 3, 16, 16)).save(folder / "a.pt")
     return folder / "a.pt"
 
 
@@ -239,6 +251,22 @@ def test_the_halves_in_the_module_are_not_what_is_taken(tmp_path):
     assert found["out.weight"].dtype.name == "bfloat16"
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("optimize", [False, True])
+def test_what_torch_exports_to_onnx_has_its_weights_unless_they_were_folded(tmp_path, optimize):
+    pytest.importorskip("onnxscript")
+    x = torch.zeros(1, 3, 16, 16)
+    torch.onnx.export(model(), (x,), tmp_path / "a.onnx", dynamo=True, verbose=False, optimize=optimize)
+    found = readers.contents(tmp_path / "a.onnx", Container.ONNX)
+    names = [name for name in WEIGHTS if not name.endswith("num_batches_tracked")]
+    if optimize:
+        assert not set(names) <= set(found.groups[""])
+    else:
+        read = found.fetch("", names)
+        assert all(value.tobytes() == WEIGHTS[name].tobytes() for name, value in read.items())
+
+
 # --- damage
 
 
@@ -246,6 +274,19 @@ def rewritten(path, **changes):
     entries = json.loads(path.read_text())
     entries["weight_map"].update(changes)
     path.write_text(json.dumps(entries))
+
+
+def huge(metadata):
+    """The metadata of a folder whose one tensor has 1e12 numbers."""
+    from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, TensorStorageMetadata
+
+    found = pickle.loads(metadata)
+    name = next(name for name in found.state_dict_metadata if name.endswith("out.bias"))
+    size = torch.Size([10**12])
+    properties = found.state_dict_metadata[name].properties
+    chunk = ChunkStorageMetadata(torch.Size([0]), size)
+    found.state_dict_metadata = {name: TensorStorageMetadata(properties, size, [chunk])}
+    return pickle.dumps(found)
 
 
 def part(folder):
@@ -288,6 +329,11 @@ DAMAGE = {
         distributed,
         lambda folder: next((folder / "dcp").glob("*.distcp")).write_bytes(b"PK"),
         "was cut short",
+    ),
+    "a tensor of 4 TB": (
+        distributed,
+        lambda folder: (folder / "dcp" / ".metadata").write_bytes(huge((folder / "dcp" / ".metadata").read_bytes())),
+        "its tensors claim 4000000000000 bytes",
     ),
     "no metadata": (
         distributed,

@@ -96,3 +96,20 @@ def test_a_twin_trains_and_predicts_alone(tmp_path, needs, blocked):
 def test_nothing_heavy_is_imported_early(tmp_path, module, unwanted):
     done = run(f"import sys, {module}\nprint([name for name in {unwanted!r} if name in sys.modules])", tmp_path)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_jax_alone_opens_a_file_of_torchs(tmp_path):
+    torch, _ = pytest.importorskip("torch"), pytest.importorskip("jax")
+    import unet_torch
+
+    unet_torch.save(unet_torch.UNet(features=(2, 3), seed=0), tmp_path / "a.pt")
+    torch.save(unet_torch.UNet(features=(2, 3), seed=0), tmp_path / "whole.pt")
+    code = (
+        "from unet_cli.main import main\nimport unet_jax\n"
+        "assert main(['inspect', 'a.pt']) == main(['inspect', 'whole.pt']) == 0\n"
+        "assert main(['convert', 'a.pt', 'a', '--no-verify']) == 0\n"
+        "same = unet_jax.load('a.pt').out.weight[...] == unet_jax.load('a').out.weight[...]\n"
+        "assert same.all() and (unet_jax.load('whole.pt').out.weight[...] != 0).any()"
+    )
+    done = run(WITHOUT.format(blocked=TORCH) + code, tmp_path)
+    assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shlex
 import subprocess
 import sys
 import time
@@ -63,6 +64,15 @@ def test_a_network_is_named_with_its_place(tmp_path):
     assert "under ema" in found.networks[0]
     assert found.next[0] == f"unet convert {tmp_path / 'a.pt'} a_jax"
     assert found.problem == ""
+
+
+def test_a_network_that_is_read_tells_what_to_type(tmp_path, capsys):
+    state = {key: torch.from_numpy(value) for key, value in trained_tensors(TINY).items()}
+    torch.save({"model": state, "ema": dict(state)}, tmp_path / "a b.pt")
+    assert main(["inspect", str(tmp_path / "a b.pt"), "--key", "ema", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["next"]
+    assert found == f"unet convert '{tmp_path / 'a b.pt'}' 'a b_jax' --key ema"
+    assert main([*shlex.split(found)[1:3], str(tmp_path / "c"), *shlex.split(found)[4:], "--no-verify"]) == 0
 
 
 CODE = """

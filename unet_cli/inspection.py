@@ -127,6 +127,8 @@ def _findings(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "sha256", "of every tensor, checked" if found.digests else "none stored"
     verdict = "none found" if not found.problems else "" if found.sound else "UNSOUND, no network runs on these values:"
     yield "problems", "\n".join(filter(None, (verdict, _lines(map(shown, found.problems)))))
+    if found.sound:
+        yield "next", found.next
 
 
 def _config(found: Inspection) -> Iterator[tuple[str, str]]:

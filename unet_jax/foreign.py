@@ -22,7 +22,7 @@ def contents(path: Path) -> Contents:
         where = f"; it holds the steps {some(steps)}: name one of them" if steps else ""
         raise CheckpointError(f"{path}: is a directory, but no Orbax checkpoint (no {_TREE} in it){where}")
     groups = {item: _arrays(path, item) for item in items}
-    return contents_from(path, groups)
+    return contents_from(path, groups, times=100)  # they are packed
 
 
 def _arrays(path: Path, item: str) -> dict[str, Lazy]:

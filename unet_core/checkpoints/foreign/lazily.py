@@ -1,6 +1,7 @@
 """Tensors of any kind of file, each read when it is asked for."""
 
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ def contents_from(
     beside: Mapping[str, Any] | None = None,
     inert: tuple[str, ...] = (),
     ordered: bool = False,
+    times: int = 4,
 ) -> Contents:
     """What a file holds, whatever its kind.
 
@@ -40,6 +42,7 @@ def contents_from(
         beside: what is no tensor.
         inert: as in `Contents`.
         ordered: as there.
+        times: how many times the bytes that are stored the tensors may claim; those with several names count each time.
 
     Raises:
         CheckpointError: it holds no tensors, or more than any checkpoint.
@@ -49,6 +52,11 @@ def contents_from(
         raise CheckpointError(f"{source}: holds {count} tensors; a network has some, and none more than {MOST_TENSORS}")
     for tensors in groups.values():
         check_names(tensors, str(source))
+    found = [tensor for tensors in groups.values() for tensor in tensors.values() if tensor.dtype is not None]
+    claimed = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in found if tensor.dtype is not None)
+    on_disk = sum(file.stat().st_size for file in (source, *source.rglob("*")) if file.is_file())
+    if claimed > times * on_disk:
+        raise CheckpointError(f"{source}: its tensors claim {claimed} bytes, {on_disk} are stored; damaged, or a trap")
     record = groups.get("", {}).get(RECORD_KEY)
     record = record if record is not None and record.dtype == np.uint8 and len(record.shape) == 1 else None
     if record is not None:

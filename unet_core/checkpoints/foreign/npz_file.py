@@ -34,7 +34,7 @@ def contents(path: Path) -> Contents:
         raise
     except Exception as error:  # whatever zipfile and NumPy meet in a damaged file
         raise CheckpointError(f"{path}: is no sound .npz of plain arrays: {first_line(error)}") from error
-    return contents_from(path, {"": found}, ordered=True)
+    return contents_from(path, {"": found}, ordered=True, times=_MOST_TIMES)
 
 
 def write(path: Path, checkpoint: Checkpoint, *, dialect: str = OWN.name) -> None:
