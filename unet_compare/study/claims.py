@@ -8,6 +8,7 @@ its process is gone or has not touched it for long. No file is removed, so that 
 import json
 import os
 import socket
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -116,10 +117,8 @@ def _is_void(file: Path) -> bool:
             return True
     except (ValueError, KeyError, TypeError, AttributeError):  # half written: its time tells
         pass
-    probe = file.with_name(f".{socket.gethostname()}-{os.getpid()}")
-    probe.touch()  # by the clock of the file system, which all hosts share
-    now = probe.stat().st_mtime
-    probe.unlink(missing_ok=True)
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".") as probe:
+        now = os.fstat(probe.fileno()).st_mtime  # by the clock of the file system, which all hosts share
     return now - file.stat().st_mtime > SILENT
 
 
