@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import TINY, trained_tensors
 
 from tests import buckets, faulty
-from tests.conftest import TINY, trained_tensors
 from unet_core import objects
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.safetensors_file import read_tensors, write

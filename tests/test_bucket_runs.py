@@ -5,10 +5,10 @@ import json
 
 import numpy as np
 import pytest
+from conftest import mostly_torch
 
 from conversion.runs import read_run
 from conversion.training import train
-from tests.conftest import mostly_torch
 from unet_cli.main import main
 from unet_core import objects
 from unet_core.checkpoints.safetensors_file import read_tensors

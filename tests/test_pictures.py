@@ -21,7 +21,8 @@ tifffile = pytest.importorskip("tifffile")
 from PIL import Image
 
 from unet_core.data.formats.decoded import MOST_PIXELS
-from unet_core.data.pictures import as_float, picture_size, read_mask, read_picture
+from unet_core.data.formats.files import extent
+from unet_core.data.pictures import as_float, read_mask, read_picture
 
 RNG = np.random.default_rng(0)
 GREY8 = RNG.integers(0, 256, (9, 13, 1), np.uint8)
@@ -256,7 +257,7 @@ def test_every_orientation_is_seen_upright(tmp_path, name, orientation):
         image.save(path, exif=b"Exif\0\0" + exif(orientation), quality=95)
     found = read_picture(path)
     assert found.shape == seen.shape
-    assert picture_size(path) == (8, 16)
+    assert extent(path).size == (8, 16)
     assert np.abs(found.astype(int) - seen).max() < (40 if name == "a.jpg" else 1)
     if name != "a.jpg":
         same(read_mask(path), seen[:, :, 0])
@@ -329,7 +330,7 @@ def test_bmp_and_webp_come_back_as_they_were_written(tmp_path, name):
     save(tmp_path / name, GREY8, **how)
     same(read_picture(tmp_path / name, 1), GREY8)
     same(read_mask(tmp_path / name), GREY8[:, :, 0])
-    assert picture_size(tmp_path / name) == (9, 13)
+    assert extent(tmp_path / name).size == (9, 13)
 
 
 def test_a_bmp_of_one_bit_or_a_palette_is_as_in_png(tmp_path):
@@ -386,7 +387,7 @@ def test_arrays_come_back_as_they_were_written(tmp_path, name):
     for array in (GREY8, RGB8, GREY16, RGB16, RNG.random((9, 13, 6)).astype(np.float32)):
         write(tmp_path / name, array)
         same(read_picture(tmp_path / name), array)
-        assert picture_size(tmp_path / name) == (9, 13)
+        assert extent(tmp_path / name).size == (9, 13)
     write(tmp_path / name, np.asfortranarray(GREY16[:, :, 0].astype(">i4")))
     same(read_mask(tmp_path / name), GREY16[:, :, 0])
     write(tmp_path / name, BITS[:, :, 0] > 0)
@@ -423,7 +424,7 @@ def test_an_array_that_promises_too_much_is_refused_by_its_header(tmp_path):
     with (tmp_path / "a.npy").open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (99999, 99999, 9)}
         np.lib.format.write_array_header_1_0(file, header)
-    for reads in (read_picture, read_mask, picture_size):
+    for reads in (read_picture, read_mask, extent):
         with pytest.raises(DataError, match=r"a\.npy: 99999x99999 pixels of 9 samples are too many"):
             reads(tmp_path / "a.npy")
 
@@ -458,10 +459,10 @@ def test_a_jpeg_of_other_values_is_no_mask(tmp_path, value):
 def test_the_size_is_told_without_decoding(tmp_path):
     for name in ("a.png", "a.jpg", "a.tif"):
         save(tmp_path / name, RGB8)
-        assert picture_size(tmp_path / name) == (9, 13)
+        assert extent(tmp_path / name).size == (9, 13)
     whole = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(whole[:-40])
-    assert picture_size(tmp_path / "a.png") == (9, 13)
+    assert extent(tmp_path / "a.png").size == (9, 13)
 
 
 FORMATS = {
@@ -567,7 +568,7 @@ def test_what_is_no_picture_is_said(tmp_path):
         "fifo.png": "is a special file",
     }
     for name, words in said.items():
-        for reads in (read_picture, read_mask, picture_size):
+        for reads in (read_picture, read_mask, extent):
             with pytest.raises(DataError, match=f"{name}: {words}"):
                 reads(tmp_path / name)
 
@@ -593,7 +594,7 @@ def header_of_tiff(height, width, compression=1, samples=1):
 def test_a_bomb_and_a_void_are_refused_by_their_headers(tmp_path, make, size, words):
     assert size[0] ** 2 > MOST_PIXELS or not size[0]
     (tmp_path / "a.png").write_bytes(make(*size))
-    for reads in (read_picture, read_mask, picture_size):
+    for reads in (read_picture, read_mask, extent):
         with pytest.raises(DataError, match=rf"a\.png: .*{words}"):
             reads(tmp_path / "a.png")
 

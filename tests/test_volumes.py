@@ -12,7 +12,7 @@ from unet_core.data.formats.decoded import Decoded
 from unet_core.data.formats.files import extent
 from unet_core.data.formats.reading import Pictures
 from unet_core.data.formats.stack import Grid, Kept, Stack
-from unet_core.data.pictures import UnknownRangeError, picture_size, read_mask, read_picture
+from unet_core.data.pictures import UnknownRangeError, read_mask, read_picture
 from unet_core.data.volumes import read_volume, read_volume_mask
 from unet_core.errors import ConfigError, DataError
 
@@ -184,7 +184,7 @@ def test_a_dicom_of_colours_has_three_channels(tmp_path):
 )
 def test_what_is_no_readable_dicom_is_said(tmp_path, tags, words):
     write_dicom(tmp_path / "a.dcm", np.zeros((2, 100, 100), np.uint8), **tags)
-    for reads in (read_picture, picture_size):
+    for reads in (read_picture, extent):
         with pytest.raises(DataError, match=rf"a\.dcm: {words}"):
             reads(tmp_path / "a.dcm")
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Integer, Shaped, UInt8, UInt32
 
 from unet_core.data.colours import nearest, packed
 from unet_core.data.formats.decoded import Decoded, PictureFile
-from unet_core.data.formats.files import decode, extent, naming
+from unet_core.data.formats.files import decode, naming
 from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.errors import DataError
 
@@ -130,16 +130,6 @@ def read_either(path: PictureFile, how: Pictures = AS_STORED, at: int | None = N
         if raster.lossy or raster.samples.dtype != np.uint8 or raster.samples.shape[2] != 3:
             return EitherMask(_numbers(raster), None)
         return EitherMask(None if _has_colours(raster) else _numbers(raster), packed(raster.samples))
-
-
-def picture_size(path: PictureFile) -> tuple[int, int]:
-    """Height and width in pixels as the file's header tells, upright; the pixels are not decoded.
-
-    Raises:
-        DataError: the file is missing or no picture, or too large.
-        MissingFrameworkError: Pillow, or for a TIFF tifffile, is not installed.
-    """
-    return extent(path).size
 
 
 def _picture(raster: Decoded, window: tuple[float, float] | None = None) -> np.ndarray:

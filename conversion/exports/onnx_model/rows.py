@@ -6,7 +6,7 @@ Its other parameters are those of `unet_core.graph.operations`; inputs and roles
 from collections.abc import Callable
 from typing import Any
 
-from unet_core.graph.sizes import Dim, Shape, Size
+from unet_core.graph.sizes import Shape
 
 To = dict[str, Any]
 """The name and the shape of the answer, for the operator that gives it."""
@@ -21,8 +21,3 @@ def named(*rows: Row) -> dict[str, Row]:
 def spatial(shape: Shape) -> tuple[int, ...]:
     """The numbers of the axes of a map behind batch and channels."""
     return tuple(range(2, len(shape)))
-
-
-def is_fixed(size: Dim) -> bool:
-    """Whether a size is the same for every picture."""
-    return not isinstance(size, Size)

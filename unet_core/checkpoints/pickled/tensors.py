@@ -1,7 +1,7 @@
 """Tensors as files keep them: bytes in a storage, and which of them are whose."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -163,16 +163,3 @@ def stored(storage: Storage, dtype: np.dtype, offset: int, shape: object, stride
     if found.size and found.span[1] > storage.nbytes:
         raise ValueError(f"a tensor of {'x'.join(map(str, extent))} that reaches beyond its storage")
     return found
-
-
-def in_c_order(storage: Storage, dtype: np.dtype, shape: Iterable[int]) -> StoredTensor:
-    """A tensor that fills a storage, its last axis the innermost.
-
-    Raises:
-        ValueError: it does not fill it.
-    """
-    extent = sizes(tuple(shape), "a shape")
-    steps = tuple(math.prod(extent[axis + 1 :]) for axis in range(len(extent)))
-    if math.prod(extent) * dtype.itemsize != storage.nbytes:
-        raise ValueError(f"a tensor of {'x'.join(map(str, extent))} in {storage.nbytes} bytes")
-    return StoredTensor(storage, dtype, extent, steps)
