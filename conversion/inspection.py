@@ -116,7 +116,7 @@ def draft_names(path: str | Path, table: str | Path, *, hints: Hints) -> tuple[i
         raise CheckpointError(f"{table}: a table of names is for the code that --module names")
     contents, wanted = contents_at(as_path(path)), shapes_of(build(known))
     names = likely(contents, wanted)
-    write_names(Path(table), names, wanted, contents)
+    write_names(as_path(table), names, wanted, contents)
     return len(wanted), sum(name.sure for name in names.values())
 
 

@@ -4,10 +4,10 @@ import uuid
 
 import numpy as np
 import pytest
+from conftest import TINY, batch, few, trained_tensors
 
 import conversion
 from conversion.inference import open_network
-from tests.conftest import TINY, batch, few, trained_tensors
 from unet_cli.main import main
 from unet_core import objects
 from unet_core.checkpoints.checkpoint import Checkpoint
@@ -85,6 +85,22 @@ def test_frameworks_load_and_save_in_buckets(bucket):
     assert COMMITTED in objects.listed(str(bucket / "b_jax"))
     with pytest.raises(CheckpointError, match=f"{bucket}/none.pt: no such object"):
         unet_torch.load(str(bucket / "none.pt"))
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.py"])
+@pytest.mark.parametrize("bucket", ["gs"], indirect=True)
+def test_what_is_exported_from_and_to_a_bucket_is_what_it_is_here(bucket, source, tmp_path, name):
+    for package in ("jax", "onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    put(source, bucket / "own.safetensors")
+    assert main(["export", f"{bucket}/own.safetensors", f"{bucket}/{name}", "--no-verify"]) == 0
+    assert main(["export", str(source), str(tmp_path / name), "--no-verify"]) == 0
+    assert (bucket / name).read_bytes() == (tmp_path / name).read_bytes()
+    if name == "net.py":
+        (tmp_path / "there.safetensors").write_bytes((bucket / "net.safetensors").read_bytes())
+        here, there = (read_tensors(tmp_path / one) for one in ("net.safetensors", "there.safetensors"))
+        assert here.keys() == there.keys()
+        assert all(value.tobytes() == there[key].tobytes() for key, value in here.items())
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from unet_cli.main import main
 from unet_core.checkpoints import safetensors_file
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.evidence import Evidence
+from unet_core.data.formats.reading import Pictures
 from unet_core.graph import Node
 from unet_core.prediction.metrics import decided
 from unet_core.prediction.predictions import probable
@@ -148,6 +149,10 @@ def test_what_is_written_describes_what_predict_does(checkpoint, tmp_path):
     assert about["input"]["colours"] == "RGB"
     assert about["divide_by"] == {"uint8": 255, "uint16": 65535, "float32": 1}
     assert about["classes"][1] == {"class": 1, "name": "y", "colour": "#ff0000"}
+    window = dataclasses.replace(source.checkpoint.origin, pictures=Pictures(window=(-160, 240)))
+    opened = dataclasses.replace(source.opened, checkpoint=dataclasses.replace(source.checkpoint, origin=window))
+    scaled = metadata(dataclasses.replace(source, opened=opened), "classes", "NCHW")
+    assert (scaled["window"], "divide_by" in scaled, "window" in about) == ([-160, 240], False, False)
     onnx_file.write(tmp_path / "a.onnx", source, "classes")
     (kept,) = onnx.load(tmp_path / "a.onnx").metadata_props
     assert json.loads(kept.value) == about

@@ -11,6 +11,7 @@ from conversion.containers import opened
 from unet_cli.main import main
 from unet_core import CheckpointError
 from unet_core.checkpoints.naming import read_names
+from unet_core.paths import as_path
 
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
@@ -119,6 +120,15 @@ def test_a_draft_is_looked_through_and_taken(tmp_path, code, capsys):
     assert answers_alike(opened(path, known).live, tree, bias=True)
     assert main(["inspect", str(path), *options, "--draft", str(table)]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_a_draft_may_go_to_a_bucket(tmp_path, code):
+    path, there = as_msgpack(tmp_path, variables(bias=True)), as_path("memory://drafts/map.csv")
+    options = ["--module", code, "--kwargs", "bias=True"]
+    assert main(["inspect", str(path), *options, "--draft", str(there)]) == 0
+    assert main(["inspect", str(path), *options, "--draft", str(tmp_path / "map.csv")]) == 0
+    assert there.read_bytes() == (tmp_path / "map.csv").read_bytes()
+    there.unlink()
 
 
 TABLES = {

@@ -404,3 +404,11 @@ def test_numbers_of_a_study_are_checked():
         Study(arms, tuple(range(9000)))
     with pytest.raises(ConfigError, match="whole numbers"):
         Study(arms, (0, 2**32))
+
+
+def test_a_study_is_on_this_machine_and_its_data_may_be_elsewhere(tmp_path, capsys):
+    assert study(data="gs://bucket/cells").data == "gs://bucket/cells"
+    assert study_of({"arms": ["torch", "jax"], "seeds": 2, "data": "cells"}, tmp_path).data == str(tmp_path / "cells")
+    assert main(["study", "--arms", "torch", "jax", "--seeds", "2", "--out", "memory://bucket/study"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("unet: memory://bucket/study: a study's runs are claimed in a folder of this machine")

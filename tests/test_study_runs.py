@@ -1,5 +1,6 @@
 """The runs of a study, really trained: common random numbers, planted faults, kills, two processes in one folder."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,12 +16,15 @@ pytest.importorskip("scipy")
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
 
+from unet_compare.study import trial
 from unet_compare.study.arms import FAULTS
 from unet_compare.study.controls import planted, start_of
 from unet_compare.study.energy import measured
-from unet_compare.study.plan import study_of
+from unet_compare.study.plan import Order, study_of
 from unet_compare.study.result import read_result
 from unet_core.checkpoints.checkpoint import new_network
+from unet_core.data.formats.reading import Pictures
+from unet_core.errors import UNetError
 from unet_core.training.history import read_history
 from unet_core.training.train_config import TrainConfig
 
@@ -42,6 +46,18 @@ def test_controls_start_from_the_network_of_the_seed(control):
     assert all(same) == (control != "rounding")
     for key, value in plain.tensors.items():
         assert np.allclose(start.tensors[key], value, rtol=2.0**-22, atol=0)
+
+
+def test_the_pictures_are_read_as_the_recipe_says(tmp_path):
+    for kind, values in (("images", np.full((16, 16), -500, np.int16)), ("masks", np.eye(16, dtype=np.uint8))):
+        (tmp_path / kind).mkdir()
+        np.save(tmp_path / kind / "a.npy", values)
+    own = arm("control:half_pixel")
+    recipe = dataclasses.replace(own.recipe, pictures=Pictures(window=(-1000, 1000)))
+    order = Order("run", dataclasses.replace(own, recipe=recipe), 0, None, None, str(tmp_path))
+    assert trial._start(order).config.in_channels == 1
+    with pytest.raises(UNetError, match="nothing tells which are black and white"):
+        trial._start(dataclasses.replace(order, arm=own))
 
 
 def test_arms_without_more_start_as_recipes_say():

@@ -14,6 +14,7 @@ from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.config import Output
 from unet_core.data.colours import hexadecimal
+from unet_core.data.formats.reading import AS_STORED
 from unet_core.graph import Graph, Node
 from unet_core.graph.family import graph_of
 from unet_core.graph.graph import pruned
@@ -111,13 +112,16 @@ def metadata(source: Source, answer: Answer, layout: str, **more: Any) -> dict[s
         "most": graph.sizes.most,
         "only": [list(size) for size in graph.sizes.only],
     }
+    pictures = checkpoint.origin.pictures or AS_STORED
+    divisors = {"divide_by": {"uint8": 255, "uint16": 65535, "float32": 1}}
+    scaling = divisors if pictures.window is None else {"window": list(pictures.window)}
     colours = _COLOURS.get(graph.in_channels, "as the file has them")
     return {
         "producer": f"unet-twins {VERSION}",
         "network": checkpoint.config.title,
         "known_by": str(checkpoint.evidence),
         "input": {"layout": layout, "dtype": "float32", "channels": graph.in_channels, "colours": colours, **more},
-        "divide_by": {"uint8": 255, "uint16": 65535, "float32": 1},
+        **scaling,
         "sizes": sizes,
         "answer": {"is": answer, "channels": graph.out_channels, "function_of_logits": source.function},
         "classes": source.classes,

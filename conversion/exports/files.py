@@ -14,15 +14,17 @@ from conversion.exports.deployment import Answer, Source, read_source
 from conversion.exports.programs import Program
 from conversion.exports.proving import Reference, inputs_of, prove
 from conversion.exports.stablehlo import PLATFORMS
-from conversion.proof.certificate import FLAX, ONNX, STABLEHLO
+from conversion.proof.certificate import FLAX, ONNX, STABLEHLO, certificate_path
 from conversion.proof.proof import Proof
 from conversion.result import Conversion
 from conversion.writing import Content, Job, Options, convert_by, unchanged
 from unet_core.checkpoints import safetensors_file
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import CheckpointError, MissingFrameworkError, UNetError
-from unet_core.files import atomic
+from unet_core.files import atomic, check_target
+from unet_core.paths import as_path, is_url
 from unet_core.progress import Progress, silent
+from unet_core.staging import at_hand
 
 Format = Literal["onnx", "stablehlo", "flax"]
 
@@ -112,14 +114,16 @@ def export(
         DifferentError: the proof failed; nothing was written, and the error carries the proof.
         MissingFrameworkError: the format, or the proof, needs a package that is not installed.
     """
-    src, dst = Path(src), Path(dst)
+    src, dst = as_path(src), as_path(dst)
     shape = None if size is None else tuple(size)
     request = Request(_format(dst, to), answer, shape, batch, tuple(platforms))
     request.check()
     _require(request.to, verify=verify)
     options = Options(force, verify, certificate and verify, progress)
     hints = known_of(hints, **told)
-    with _beside(src, dst, request.to, force=force) as weights:
+    if is_url(src):  # before it is fetched
+        check_target(dst, force=force, companion=certificate_path(dst))
+    with at_hand(src), _beside(src, dst, request.to, force=force) as weights:
         return convert_by(lambda: _job(src, dst, request, weights, hints, options), src, dst, None, options)
 
 
@@ -127,7 +131,8 @@ def export(
 def _beside(src: Path, dst: Path, to: Format, *, force: bool) -> Iterator[Path | None]:
     """Where the weights of code are written; they get their name after it. None: they are within, or there already."""
     weights = weights_of(dst)
-    if to != "flax" or (weights.exists() and src.exists() and weights.samefile(src)):
+    here = not is_url(src) and not is_url(dst) and weights.exists() and src.exists()
+    if to != "flax" or weights == src or (here and weights.samefile(src)):
         yield None
         return
     with atomic(weights, force=force) as partial:
@@ -197,7 +202,8 @@ def _way(request: Request, source: Source, weights: Path | None, src: Path) -> _
             if weights is not None:
                 safetensors_file.write(weights, source.checkpoint)
 
-        return _Way(FLAX, write, lambda path: flax_file.Written(path, weights or src))
+        with at_hand(src) as local:
+            return _Way(FLAX, write, lambda path: flax_file.Written(path, weights or local))
     if request.to == "onnx":
         from conversion.exports import onnx_file
 

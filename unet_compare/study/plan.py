@@ -11,6 +11,7 @@ from unet_compare.study.arms import Arm, arms_of, with_options
 from unet_core.codec import OPTIONAL, decoded, encoded
 from unet_core.data.opening import SYNTHETIC
 from unet_core.errors import ConfigError, shown, some
+from unet_core.paths import is_url
 from unet_core.training.settings import check_choice
 from unet_core.training.train_config import TrainConfig
 
@@ -165,6 +166,8 @@ def study_of(fields: Mapping[str, Any], beside: Path = Path()) -> Study:
     arms, seeds, margin = arms_of(fields["arms"], recipe, beside), fields["seeds"], fields.get("margin", {})
     metric = fields.get("metric", Study.metric)
     data = fields.get("data", SYNTHETIC)
+    if isinstance(data, str) and data != SYNTHETIC and not is_url(data):
+        data = str((beside / data).resolve())
     rest = {name: fields[name] for name in ("folds", "level", "title") if name in fields}
     if type(seeds) is int:
         seeds = range(seeds) if 0 <= seeds <= _MOST else ()
@@ -175,7 +178,7 @@ def study_of(fields: Mapping[str, Any], beside: Path = Path()) -> Study:
                 **rest,
                 "arms": [encoded(arm) for arm in arms],
                 "seeds": list(seeds) if isinstance(seeds, range | tuple) else seeds,
-                "data": str((beside / data).resolve()) if isinstance(data, str) and data != SYNTHETIC else data,
+                "data": data,
                 "metric": metric,
                 "margins": margin if isinstance(margin, Mapping) else {metric: margin},
             },

@@ -23,6 +23,7 @@ from unet_compare.study.result import RUNS, read_result, run_folder
 from unet_core.codec import encoded, parsed
 from unet_core.errors import RunError, of_system, some
 from unet_core.files import atomic
+from unet_core.paths import is_url
 from unet_core.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ def prepare(study: Study, folder: Path) -> None:
     Raises:
         RunError: it holds something else, or runs of another study.
     """
+    if is_url(folder):
+        raise RunError(f"{folder}: a study's runs are claimed in a folder of this machine; give such an --out")
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: is a file; a study is a folder, so give another --out")
     if folder.is_dir() and not (folder / PLAN).exists() and any(folder.iterdir()):

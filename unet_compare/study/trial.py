@@ -112,7 +112,7 @@ def _start(order: Order) -> Checkpoint | None:
     if arm.module is None and arm.control is None and not arm.network:
         return None
     recipe = arm.of_run(order.seed, order.fold, order.folds)
-    source = open_dataset(order.data, masks=recipe.masks)
+    source = open_dataset(order.data, masks=recipe.masks, pictures=recipe.pictures)
     return start_of(arm, recipe, source.channels, len(source.values))
 
 

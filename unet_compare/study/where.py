@@ -93,7 +93,7 @@ def look(order: Order) -> None:
     """Compare, and write what was found."""
     network = read_run(Path(order.run)).state.network
     recipe = order.arm.recipe
-    source = open_dataset(order.data, masks=recipe.masks)
+    source = open_dataset(order.data, masks=recipe.masks, pictures=recipe.pictures)
     channels, classes = source.channels, len(source.values)
     start = start_of(order.arm, recipe, channels, classes)
     config = start.config if start is not None else recipe.network(channels, classes)

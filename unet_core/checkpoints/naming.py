@@ -11,6 +11,8 @@ import numpy as np
 
 from unet_core.checkpoints.contents import Contents, Shape
 from unet_core.errors import CheckpointError, first_line, shown, some
+from unet_core.files import atomic
+from unet_core.paths import present
 
 COLUMNS = ("module", "file", "axes", "sure")
 """The name in the module's state_dict; the file's; the file's axes in the module's order, none where they are as they
@@ -97,8 +99,10 @@ def write_names(path: Path, names: Names, wanted: Mapping[str, Shape], contents:
         CheckpointError: the file exists, or cannot be written.
     """
     left = [name for name in _all_shapes(contents) if name not in {one.file for one in names.values()}]
+    if present(path):
+        raise CheckpointError(f"{path}: exists already; give another name")
     try:
-        with open(path, "x", encoding="utf-8", newline="") as file:
+        with atomic(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file)
             rows.writerow(COLUMNS)
             for name in wanted:
@@ -106,9 +110,7 @@ def write_names(path: Path, names: Names, wanted: Mapping[str, Shape], contents:
                 axes = " ".join(map(str, one.axes)) if one and one.axes else ""
                 rows.writerow((name, one.file if one else "", axes, "" if one is None else "yes" if one.sure else "no"))
             rows.writerows(("", name, "", "") for name in left)
-    except FileExistsError as error:
-        raise CheckpointError(f"{path}: exists already; give another name") from error
-    except (OSError, UnicodeError) as error:
+    except UnicodeError as error:
         raise CheckpointError(f"{path}: not written: {first_line(error)}") from error
 
 

@@ -64,7 +64,8 @@ def written(source: Source, weights: str) -> str:
 
 def _constant(about: Mapping[str, object]) -> str:
     """What a deployment has to know."""
-    kept = {name: about[name] for name in ("input", "divide_by", "sizes", "answer", "classes")}
+    names = ("input", "divide_by", "window", "sizes", "answer", "classes")
+    kept = {name: about[name] for name in names if name in about}
     return f"DEPLOYMENT = {pprint.pformat(kept, width=WIDTH, compact=True, sort_dicts=False)}\n"
 
 
