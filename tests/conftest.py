@@ -32,7 +32,7 @@ if os.environ.get("SHAPES"):  # a tenth of the tests' time
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 
 from tests import buckets
 from unet_core.config import UNetConfig
@@ -87,6 +87,20 @@ def few(cases, *quick):
         )
         for name, case in named
     ]
+
+
+def by_examples(quick, slow, *strategies, **named):
+    """A property of drawn values, which the quick tests try on a few and the slow ones on many."""
+
+    def of(holds):
+        @pytest.mark.parametrize("examples", few([quick, slow], quick))
+        def test(examples):
+            settings(max_examples=examples)(given(*strategies, **named)(holds))()
+
+        test.__name__, test.__doc__ = holds.__name__, holds.__doc__
+        return test
+
+    return of
 
 
 mostly_torch = pytest.mark.parametrize("backend", few(["torch", "jax"], "torch"), indirect=True)

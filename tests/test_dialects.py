@@ -66,7 +66,7 @@ def assert_same_answers(model, in_jax, size):
 
 @pytest.mark.parametrize(
     "foreign",
-    few(list(FOREIGN), "milesial bilinear", "mateuszbuda"),
+    few(list(FOREIGN), "mateuszbuda"),
     indirect=True,
 )
 def test_the_same_answers_in_jax(foreign, tmp_path, x64):

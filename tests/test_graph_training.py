@@ -191,6 +191,7 @@ def test_a_resumed_training_drops_the_same(backend):
     assert not difference(second.canonical(), whole.canonical())
 
 
+@mostly_torch
 def test_what_is_dropped_depends_on_the_step(backend):
     given, found = list(batches(DROPPING, 1)), {}
     for rate in (0.5, 0.0):

@@ -348,7 +348,7 @@ def test_no_false_alarm(seed, features):
 @pytest.mark.parametrize(
     ("threads", "config", "seed"),
     [
-        pytest.param(2, UNetConfig(3, 1, (4, 6, 8)), 2, marks=pytest.mark.slow),
+        (2, UNetConfig(3, 1, (4, 6, 8)), 2),
         (
             1,
             UNetConfig(
@@ -368,6 +368,7 @@ def test_no_false_alarm(seed, features):
     ],
     ids=["bilinear", "transposed"],
 )
+@pytest.mark.slow
 def test_no_number_of_threads_makes_a_narrow_network_another(threads, config, seed):
     """Torch sums in another order with each; of so few channels its own error is small by luck now and then."""
     rng = np.random.default_rng(seed)

@@ -143,7 +143,8 @@ def until(happens, timeout=120):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_study_leaves_no_process_and_is_gone_on_with(tmp_path, number):
     """By a second one, which takes over at once; what was trained is not trained again."""
     plan, out = write_plan(tmp_path, ["torch", "torch:norm_parts=2"], steps=100_000, log_every=1), tmp_path / "out"
