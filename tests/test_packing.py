@@ -85,12 +85,16 @@ def test_a_packed_convolution_is_the_convolution(shape, out, size):
             assert same(partial(convolved_packed, plan=plan), convolve_plain, *given)
 
 
-@by_examples(3, 20, shape=SHAPES,
+@by_examples(
+    3,
+    20,
+    shape=SHAPES,
     window=st.tuples(st.integers(1, 5), st.integers(1, 7)),
     stride=st.tuples(st.integers(1, 3), st.integers(1, 4)),
     before=st.integers(0, 3),
     spare=st.integers(1, 4),
-    out=st.sampled_from([3, 16, 64]))
+    out=st.sampled_from([3, 16, 64]),
+)
 def test_a_packed_convolution_with_a_stride_is_the_convolution(shape, window, stride, before, spare, out):
     n, half, width, channels = shape
     wide, step = window[1], stride[1]
@@ -121,7 +125,13 @@ def test_what_a_convolution_packs(width, window, channels, out, stride, columns)
     assert not columns_of(width, (window, window, channels, out), plan._replace(groups=2))
 
 
-@by_examples(3, 20, shape=SHAPES, window=st.tuples(st.integers(1, 3), st.sampled_from([1, 2, 4])), out=st.sampled_from([3, 16, 32]))
+@by_examples(
+    3,
+    20,
+    shape=SHAPES,
+    window=st.tuples(st.integers(1, 3), st.sampled_from([1, 2, 4])),
+    out=st.sampled_from([3, 16, 32]),
+)
 def test_packed_columns_are_raised_as_they_are(shape, window, out):
     n, half, width, channels = shape
     given = (n, half, width, channels), (*window, out, channels)
@@ -197,7 +207,14 @@ def test_a_packed_pool_is_the_pool(shape, levels):
     assert (found == pooling._to_the_largest_plain(x, gradient)).all()
 
 
-@by_examples(2, 20, half=st.integers(2, 5), width=st.integers(2, 8), channels=st.sampled_from([4, 40]), out=st.sampled_from([5, 64]))
+@by_examples(
+    2,
+    20,
+    half=st.integers(2, 5),
+    width=st.integers(2, 8),
+    channels=st.sampled_from([4, 40]),
+    out=st.sampled_from([5, 64]),
+)
 def test_columns_raised_into_packed_ones_are_the_upsampled(half, width, channels, out):
     with jax.enable_x64(True):
         rows, columns = (

@@ -64,6 +64,7 @@ def test_arms_without_more_start_as_recipes_say():
     assert start_of(arm("jax:bfloat16"), TrainConfig(), 1, 2) is None
 
 
+@pytest.mark.slow
 def test_tf32_rounds_the_factors_of_products_forward_and_backward():
     from unet_compare.study.jax_faults import OPERATIONS
 

@@ -327,6 +327,7 @@ def test_a_network_is_read_from_its_code(tmp_path, on_cpu):
     assert all(more > 2 * less for less, more in zip(*found, strict=True))
 
 
+@pytest.mark.slow
 def test_a_run_prints_and_writes_its_figures(capsys, tmp_path, on_cpu):
     options = ("--top", "2", "--out", str(tmp_path / "a.json"), "--text", str(tmp_path / "text"))
     assert tpu_aot.main((*SMALL, "--markdown", *options)) == 0

@@ -535,6 +535,7 @@ def test_the_step_lowers_for_a_tpu():
     assert exported.platforms == ("tpu",)
 
 
+@pytest.mark.slow
 def test_jax_does_not_wait_for_each_step(cells, tmp_path, monkeypatch):
     """Losses come from the device once per `log_every` steps, not once per step."""
     jax = pytest.importorskip("jax")
