@@ -15,16 +15,15 @@ from conversion.proof.proof import Proof, verify_runners
 from conversion.result import Conversion
 from conversion.runs import convert_run
 from conversion.scripts import convert_training
-from conversion.writing import Content, Job, Options, convert_by, unchanged
-from unet_core.checkpoints import safetensors_file
-from unet_core.checkpoints.checkpoint import exported, network_digest
+from conversion.writing import Content, Job, Options, convert_by, embed_certificate, unchanged
+from unet_core.checkpoints.checkpoint import exported
 from unet_core.checkpoints.containers import Container, container_of
 from unet_core.checkpoints.dialects import OWN
 from unet_core.checkpoints.foreign.shards import whole_of
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import CheckpointError, MissingFrameworkError
 from unet_core.files import check_target
-from unet_core.paths import as_path, is_url, present
+from unet_core.paths import as_path, as_source, is_url, present
 from unet_core.progress import Progress, silent
 from unet_core.staging import at_hand
 from unet_core.training.run import BEST, PROFILE, is_run
@@ -79,7 +78,7 @@ def convert(
         DifferentError: the proof failed; nothing was written, and the error carries the proof.
         MissingFrameworkError: a kind, or the proof, needs a framework that is not installed.
     """
-    src, dst = as_path(src), as_path(dst)
+    src, dst = as_source(src), as_path(dst)
     hints = known_of(hints, **told)
     options = Options(force, verify, certificate and verify, progress, shard_size)
     earlier = certificate_path(dst)
@@ -154,10 +153,7 @@ def _convert_network(src: Path, dst: Path, hints: Hints, dialect: str, options: 
             return verify_runners(*paired(found, other, (str(src), str(dst))), progress=progress)
 
         def embed(partial: Path, certificate: Certificate) -> None:
-            text = certificate.to_json(indent=None)
-            safetensors_file.write(partial, checkpoint, dialect=dialect, certificate=text)
-            if network_digest(safetensors_file.read(partial)) != certificate.destination.network:
-                raise CheckpointError(f"{dst}: not written: its tensors came back otherwise")
+            embed_certificate(partial, checkpoint, dialect, certificate)
 
         source = Content(checkpoint, found.kind, sha256=sha256)
         embeds = embed if target is Container.SAFETENSORS else None

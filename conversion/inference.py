@@ -19,7 +19,7 @@ from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.opening import open_dataset
 from unet_core.errors import DataError, MissingFrameworkError, some
 from unet_core.graph.canonical import Description
-from unet_core.paths import absolute, as_path
+from unet_core.paths import absolute, as_path, as_source
 from unet_core.prediction.evaluation import Bands
 from unet_core.prediction.tile_geometry import shared_tile, tiling
 from unet_core.progress import Progress, silent
@@ -174,7 +174,7 @@ def open_network(path: str | Path, *, backend: Backend | None = None, hints: Hin
     Raises:
         unet_core.UNetError: the checkpoint cannot be read, or the framework is not installed.
     """
-    found, values, settings = opened_with_classes(as_path(path), hints)
+    found, values, settings = opened_with_classes(as_source(path), hints)
     checkpoint = found.checkpoint
     tensors = {  # the command's JAX has no float64, and no mask depends on it
         key: value.astype(np.float32) if value.dtype == np.float64 else value

@@ -19,7 +19,7 @@ from unet_core.errors import CheckpointError
 from unet_core.graph import Graph
 from unet_core.graph.canonical import FLOATS, Description, tensor_specs
 from unet_core.graph.summary import SummaryRow, summary, usual_size
-from unet_core.paths import as_path
+from unet_core.paths import as_path, as_source
 from unet_core.staging import at_hand
 
 _FRAMEWORKS = {"torch": "PyTorch", "jax": "JAX", None: "either"}
@@ -114,7 +114,7 @@ def draft_names(path: str | Path, table: str | Path, *, hints: Hints) -> tuple[i
     known = known_of(hints)
     if known.module is None:
         raise CheckpointError(f"{table}: a table of names is for the code that --module names")
-    contents, wanted = contents_at(as_path(path)), shapes_of(build(known))
+    contents, wanted = contents_at(as_source(path)), shapes_of(build(known))
     names = likely(contents, wanted)
     write_names(as_path(table), names, wanted, contents)
     return len(wanted), sum(name.sure for name in names.values())
@@ -127,7 +127,7 @@ def inspect(path: str | Path, *, hints: Hints = NO_HINTS) -> Inspection:
         UNetError: it cannot be read; one line says why.
         MissingFrameworkError: its kind needs a framework that is not installed.
     """
-    path = as_path(path)
+    path = as_source(path)
     with at_hand(path) as local:
         found = examined(path, hints)
         file_bytes = sum(file.stat().st_size for file in (local, *local.rglob("*")) if file.is_file())

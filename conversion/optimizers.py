@@ -12,7 +12,7 @@ from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import CheckpointError, some
 from unet_core.graph.canonical import Tensors
-from unet_core.paths import as_path
+from unet_core.paths import as_source
 from unet_core.training.script_file import merged, refuse
 from unet_core.training.state import OptimizerState, parameter_shapes
 
@@ -61,7 +61,7 @@ def optimizer_to_optax(
     if isinstance(optimizer, str | Path):
         if model is not None:
             raise CheckpointError(f"{optimizer}: a training file has its network in it; leave model out")
-        training, left = understood_training(as_path(optimizer), hints)
+        training, left = understood_training(as_source(optimizer), hints)
         saved, config = training.state.optimizer, training.state.network.config
     elif model is None:
         raise CheckpointError("which parameter is which, only the module tells: give model")

@@ -16,7 +16,7 @@ from unet_core.checkpoints.contents import Contents, Shape
 from unet_core.checkpoints.reading import NO_HINTS, SEMANTICS, Hints
 from unet_core.checkpoints.recognition import Network, networks
 from unet_core.errors import CheckpointError, shown
-from unet_core.paths import as_path
+from unet_core.paths import as_source
 from unet_core.staging import at_hand
 
 _LARGE = 1_000_000_000
@@ -76,7 +76,7 @@ def is_large(path: Path) -> bool:
     Raises:
         CheckpointError: it is missing, or of a kind that is not read.
     """
-    with at_hand(as_path(path)) as local:
+    with at_hand(as_source(path)) as local:
         return existing_container(local) is not Container.ORBAX and _bytes(local) > _LARGE
 
 
@@ -96,7 +96,7 @@ def survey(path: str | Path, *, hints: Hints = NO_HINTS, problem: str = "") -> S
         UNetError: it cannot be opened; one line says why.
         MissingFrameworkError: what reads its kind is not installed.
     """
-    path = as_path(path)
+    path = as_source(path)
     with at_hand(path) as local:
         container, file_bytes, contents = existing_container(local), _bytes(local), contents_at(local)
     try:

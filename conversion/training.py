@@ -64,8 +64,8 @@ def train(
         if machine.rank:
             progress = silent
         begun = resume and has_begun(out)  # such a run keeps what it started from
-        start = None if begun else start if recipe.start is None else _start(as_path(recipe.start), hints)
         recipe = _absolute(recipe)
+        start = None if begun else start if recipe.start is None else _start(as_path(recipe.start), hints)
         job = Job(backend, recipe, str(data), start, resume=resume, until=until, profile=profile, recheck=recheck)
         with open_run(out, job, machine=machine, progress=progress) as run:
             return trained(run, progress=progress)

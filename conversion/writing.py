@@ -9,7 +9,8 @@ from pathlib import Path
 from conversion.proof.certificate import Certificate, certificate_path, certify, party
 from conversion.proof.proof import Proof
 from conversion.result import Conversion, DifferentError
-from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints.checkpoint import Checkpoint, network_digest
 from unet_core.errors import CheckpointError
 from unet_core.files import atomic, check_target, sha256_of
 from unet_core.progress import Progress, silent
@@ -98,7 +99,7 @@ def convert_by(
             issued = certify(proof, *parties, when=datetime.now(UTC))
             if job.embed is not None:
                 job.embed(partial, issued)
-            issued = _write_certificate(issued, partial, job.digested(partial))
+            issued = write_certificate(issued, partial, job.digested(partial))
     return Conversion(src, dst, source.checkpoint, proof, source.state, certificate=issued)
 
 
@@ -129,7 +130,19 @@ def unchanged(path: Path, wanted: bool = True) -> Iterator[str | None]:
         raise CheckpointError(f"{path}: changed while it was read; convert it again")
 
 
-def _write_certificate(certificate: Certificate, partial: Path, written: Path) -> Certificate:
+def embed_certificate(partial: Path, checkpoint: Checkpoint, dialect: str, certificate: Certificate) -> None:
+    """Write a network to a .safetensors file together with what was proven of it.
+
+    Raises:
+        CheckpointError: it is not the network that comes back.
+    """
+    text = certificate.to_json(indent=None)
+    safetensors_file.write(partial, checkpoint, dialect=dialect, certificate=text)
+    if network_digest(safetensors_file.read(partial)) != certificate.destination.network:
+        raise CheckpointError(f"{partial.name}: not written: its tensors came back otherwise")
+
+
+def write_certificate(certificate: Certificate, partial: Path, written: Path) -> Certificate:
     """Write the certificate of the file or directory `partial` next to it, with the sha256 of what is in `written`.
 
     Args:

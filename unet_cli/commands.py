@@ -55,7 +55,7 @@ class Inspect(SourceOptions):
         from conversion.inspection import draft_names, inspect
         from conversion.survey import is_large, survey
         from unet_cli.inspection import print_inspection
-        from unet_core.paths import as_path
+        from unet_core.paths import as_source
         from unet_core.staging import at_hand
 
         hints = self.hints(self.dialect)
@@ -63,15 +63,16 @@ class Inspect(SourceOptions):
             count, sure = draft_names(self.checkpoint, self.draft, hints=hints)
             print(f"{self.draft}: {count} tensors of the module, {sure} of them found by shape in the only way")
             return 0
-        with at_hand(as_path(self.checkpoint)):  # so that it is fetched once
-            if self.module is None and self.example is None and is_large(self.checkpoint):
-                self._print_survey(survey(self.checkpoint, hints=hints))
+        path = as_source(self.checkpoint)
+        with at_hand(path):  # so that it is fetched once
+            if self.module is None and self.example is None and is_large(path):
+                self._print_survey(survey(path, hints=hints))
                 return 0
             try:
-                found = inspect(self.checkpoint, hints=hints)
+                found = inspect(path, hints=hints)
             except CheckpointError as error:
                 with contextlib.suppress(UNetError):
-                    self._print_survey(survey(self.checkpoint, hints=hints, problem=str(error)))
+                    self._print_survey(survey(path, hints=hints, problem=str(error)))
                 raise
         if self.json:
             print(found.to_json())

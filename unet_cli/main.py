@@ -23,6 +23,7 @@ from unet_cli.export import Export
 from unet_cli.messages import nowhere, printed
 from unet_cli.pack import Pack
 from unet_cli.predict import Eval, Predict
+from unet_cli.push import Push
 from unet_cli.study import Study
 from unet_cli.train import Plot, Train
 from unet_core.device_errors import of_device
@@ -44,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _keep_programs()
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax's and grain's notes to their own developers
     logging.getLogger("google.auth").setLevel(logging.ERROR)  # each way of logging in that it has tried
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each try of a request
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     sys.stdout, sys.stderr = sys.stdout or nowhere(), sys.stderr or nowhere()  # where the shell has closed them
     try:
         code = _ran(sys.argv[1:] if arguments is None else arguments)
@@ -115,6 +118,7 @@ Command = (
     | Convert
     | Export
     | Verify
+    | Push
     | Compare
     | Study
     | Pack

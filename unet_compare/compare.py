@@ -33,7 +33,7 @@ from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.graph.chance import draws
 from unet_core.graph.suitability import check_training, refusal
-from unet_core.paths import as_path
+from unet_core.paths import as_source
 from unet_core.progress import Progress, silent
 from unet_core.training.run import BEST, is_run, read_run_config
 
@@ -77,6 +77,7 @@ def compare(
     """
     effort, begun = effort or Effort(), time.monotonic()
     progress("reading", 0.0)
+    a, b = (as_source(side) if isinstance(side, str | Path) else side for side in (a, b))
     best = _best(a), _best(b)
     masks, (first, second) = masks_for(data, _masks_of(a).but(masks)), _runners(*best, hints)
     apart = misshaped(first, second)
@@ -162,9 +163,9 @@ def _comparison(a: Runner, b: Runner, begun: float, **parts: Any) -> Comparison:
 
 def _best(network: Any) -> Any:
     """A run's best network in place of the run; anything else as it is."""
-    if not isinstance(network, str | Path) or not is_run(as_path(network)):
+    if not isinstance(network, Path) or not is_run(network):
         return network
-    best = as_path(network) / BEST
+    best = network / BEST
     if not best.is_file():
         raise CheckpointError(f"{best}: is not there yet; it comes with the run's first validation")
     return best
@@ -172,8 +173,7 @@ def _best(network: Any) -> Any:
 
 def _masks_of(network: Any) -> Masks:
     """How a run reads masks."""
-    run = isinstance(network, str | Path) and is_run(as_path(network))
-    return read_run_config(as_path(network)).recipe.masks if run else AS_FOUND
+    return read_run_config(network).recipe.masks if isinstance(network, Path) and is_run(network) else AS_FOUND
 
 
 def sample_of(source: Dataset, a: Runner, size: tuple[int, ...] | None) -> Sample:

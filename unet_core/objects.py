@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unet_core.errors import MissingFrameworkError, StorageError, UNetError, first_line
+from unet_core.hub.store import READ_ALONE, Store
 
 _Answer = TypeVar("_Answer")
 
@@ -31,6 +32,9 @@ _LOG_IN = {
 _PACKAGES = {"gs": "gcs", "s3": "s3"}
 """The extra that has what reads such an address."""
 
+HUB = "hf"
+"""The scheme of repositories of the Hugging Face Hub."""
+
 _SAME = {"gcs": "gs", "s3a": "s3"}
 
 _CUT = {
@@ -41,6 +45,7 @@ _CUT = {
     "ResponseStreamingError",
     "RequestException",  # requests
     "ChecksumError",  # gcsfs
+    "TransportError",  # httpx
 }
 """Names of the classes of errors of connections that broke or were never made; their packages may not be installed."""
 
@@ -111,9 +116,24 @@ def listed(url: str) -> dict[str, Entry]:
     return entries
 
 
+def pinned(url: str) -> str:
+    """The address of what is there now, whatever is written there later; of a bucket, the same."""
+    if scheme_of(url) != HUB:
+        return url
+    found: str = asked(url, lambda system, name: system.pinned(name))
+    return found
+
+
+def missing(url: str) -> str:
+    """What an address is where nothing is there."""
+    return "no such file in the repository" if scheme_of(url) == HUB else "no such object, or no such bucket"
+
+
 def check_bucket(url: str) -> None:
-    """Raise StorageError where the bucket of an address is not there, so that this is known before the work."""
+    """Raise StorageError where nothing can be written at an address, so that this is known before the work."""
     scheme = scheme_of(url)
+    if scheme == HUB:
+        raise StorageError(errno.EROFS, READ_ALONE, url)
     bucket = "/".join(url.split("/")[:3])
     if scheme not in _PACKAGES or bucket in _SEEN:
         return
@@ -200,6 +220,8 @@ def _system(url: str) -> tuple[Any, str]:
 
 @functools.cache
 def _system_of(url: str, _process: int, _thread: int) -> Any:
+    if scheme_of(url) == HUB:
+        return Store()
     try:
         import fsspec
     except ModuleNotFoundError as error:
@@ -237,7 +259,8 @@ def _status(error: BaseException) -> int | None:
     for one in _causes(error):
         answer = getattr(one, "response", None)
         about = answer.get("ResponseMetadata", {}) if isinstance(answer, dict) else {}
-        code = about.get("HTTPStatusCode") or getattr(one, "code", None) or getattr(one, "status", None)
+        code = about.get("HTTPStatusCode") or getattr(answer, "status_code", None)
+        code = code or getattr(one, "code", None) or getattr(one, "status", None)
         if isinstance(code, int | str) and str(code).isdecimal():
             return int(code)
     return None
@@ -258,7 +281,7 @@ def _translated(error: Exception, url: str, tries: int) -> Exception:
     """The same for a person, on one line."""
     status, said = _status(error), first_line(error)
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError) or status == 404:
-        return FileNotFoundError(errno.ENOENT, "no such object, or no such bucket", url)
+        return FileNotFoundError(errno.ENOENT, missing(url), url)
     if isinstance(error, FileExistsError) or status == 412:
         return FileExistsError(errno.EEXIST, "is there already", url)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

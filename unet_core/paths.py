@@ -78,8 +78,8 @@ class URLPath(PosixPath):
         objects.remove(str(self))
 
     def resolve(self, strict: bool = False) -> "URLPath":  # noqa: ARG002
-        """An address is absolute."""
-        return self
+        """An address is absolute; one of the Hub gets the commit that its revision is now."""
+        return URLPath(objects.pinned(str(self)))
 
     def absolute(self) -> "URLPath":
         """An address is absolute."""
@@ -107,6 +107,16 @@ def as_path(typed: str | os.PathLike[str]) -> Path:
     if "::" in text or not rest or rest.startswith("/") or ".." in rest.split("/"):
         raise StorageError(errno.EINVAL, "is no address of an object; give it as gs://bucket/name", shown(text))
     return URLPath(f"{scheme.lower()}://{rest}")
+
+
+def as_source(typed: str | os.PathLike[str]) -> Path:
+    """`as_path`, of what is to be read: of the Hub what is there now, whatever is pushed there while it is read.
+
+    Raises:
+        StorageError: an address that is none, or of a repository that is not there.
+    """
+    path = as_path(typed)
+    return path.resolve() if isinstance(path, URLPath) else path
 
 
 def is_url(typed: str | os.PathLike[str]) -> bool:

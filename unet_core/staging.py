@@ -61,6 +61,7 @@ def at_hand(path: Path, wanted: Callable[[str], bool] = lambda _: True) -> Itera
     if not isinstance(path, URLPath):
         yield path
         return
+    path = path.resolve()
     with _HELD.copy_of(path, wanted) as local:
         if str(local) in _SPOKEN:  # with the folder that it is in
             yield local
@@ -221,7 +222,7 @@ def _fetched(url: URLPath, local: Path, wanted: Callable[[str], bool]) -> Path:
     if "" in entries:  # an object; others of longer names are none of it
         entries = {"": entries[""]}
     if not entries:
-        raise CheckpointError(f"{url}: no such object, or no such bucket")
+        raise CheckpointError(f"{url}: {objects.missing(str(url))}")
     entries = whole(url, entries)
     fetch(url, local, {name: entry for name, entry in entries.items() if _is_kept(name, entry) and wanted(name)})
     return local

@@ -24,7 +24,7 @@ from unet_core.errors import CheckpointError, some
 from unet_core.files import atomic, reserve
 from unet_core.graph import Graph
 from unet_core.graph.canonical import COUNTER, Description, check_tensors, contiguous, in_forward_order, infer_config
-from unet_core.paths import as_path
+from unet_core.paths import as_path, as_source
 from unet_core.staging import at_hand, locally
 from unet_jax.arrays import read_arrays, reason
 from unet_jax.canonical import fill, nest, refuse_narrowing, to_canonical, translate
@@ -55,7 +55,7 @@ def load(
     Raises:
         unet_core.CheckpointError: the checkpoint is missing, damaged or of another network; one line says which.
     """
-    with at_hand(as_path(path)) as local:
+    with at_hand(as_source(path)) as local:
         container = existing_container(local)
         checkpoint = read(local, hints) if container is Container.ORBAX else readers.read(local, container, hints)
     return from_checkpoint(checkpoint, dtype=dtype, param_dtype=param_dtype)

@@ -18,6 +18,7 @@ from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_jax import rewrites
 from unet_jax.execution import KEPT, Execution, How, Tap, Uniform, draws, execute
+from unet_jax.pretrained import Pretrained
 
 _KEEPING = jax.checkpoint_policies.save_only_these_names(KEPT)
 
@@ -33,7 +34,7 @@ class Part(nnx.Module):
     """Holds the tensors of a module of the network, and its parts, under torch's names."""
 
 
-class Network(nnx.Module):
+class Network(Pretrained, nnx.Module):
     """A network of any graph, channels last: [n, h, w, c], or [n, d, h, w, c] in three dimensions.
 
     Its variables lie under the names of torch's state_dict, split at the dots, in torch's layouts: `nnx.Param` what is
@@ -175,13 +176,16 @@ _TAKEN = frozenset(
         "evidence",
         "executed",
         "execution",
+        "from_pretrained",
         "graph",
         "iter_children",
         "iter_modules",
         "logits",
         "origin",
         "perturb",
+        "push_to_hub",
         "rngs",
+        "save_pretrained",
         "set_attributes",
         "sow",
         "train",

@@ -19,7 +19,7 @@ from unet_core.errors import CheckpointError
 from unet_core.files import atomic
 from unet_core.graph import Graph
 from unet_core.graph.canonical import check_tensors, under_one_name
-from unet_core.paths import as_path
+from unet_core.paths import as_path, as_source
 from unet_core.staging import at_hand
 from unet_torch.canonical import as_torch, fill, to_canonical, unwrapped
 from unet_torch.contents import write_pickle
@@ -39,7 +39,7 @@ def load(path: str | Path, *, hints: Hints = NO_HINTS) -> UNet | Network:
     Raises:
         unet_core.CheckpointError: the file is missing, damaged or of another network; one line says which.
     """
-    with at_hand(as_path(path)) as local:
+    with at_hand(as_source(path)) as local:
         container = existing_container(local)
         _refuse_orbax(container, local, "unet_jax.load reads it")
         checkpoint = readers.read(local, container, hints)

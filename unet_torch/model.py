@@ -13,6 +13,7 @@ from unet_core.config import Options, UNetConfig
 from unet_core.graph.initial import SEEDS, check_seed, initial_tensors
 from unet_torch.canonical import as_torch
 from unet_torch.layers import OUTPUTS, convolution, join, max_pool, norm, transposed_convolution
+from unet_torch.pretrained import Pretrained
 from unet_torch.upsampled import convolve_joined, saves
 
 
@@ -47,7 +48,7 @@ class DoubleConv(nn.Module):
         return self.conv(x)
 
 
-class UNet(nn.Module):
+class UNet(Pretrained, nn.Module):
     """A UNet with BatchNorm (after Ronneberger et al., arXiv:1505.04597), of the family of `UNetConfig`, NCHW.
 
     Its `state_dict` has the keys `{down1..,bottom,..up1}.conv.{0,1,3,4}.*`, `up*.up.*` where the upsampling is

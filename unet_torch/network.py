@@ -9,9 +9,10 @@ from unet_core.checkpoints.evidence import UNCHECKED, Evidence
 from unet_core.graph import Graph
 from unet_torch.execution import Tap, execute
 from unet_torch.layers import OUTPUTS
+from unet_torch.pretrained import Pretrained
 
 
-class Network(nn.Module):
+class Network(Pretrained, nn.Module):
     """A network of any graph: [n, c, h, w], or [n, c, d, h, w] in three dimensions.
 
     Its state_dict is that of the module that the graph was read from: the same names in the same order, tensors that

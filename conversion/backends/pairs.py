@@ -27,7 +27,7 @@ from unet_core.errors import UNetError
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Tensors
 from unet_core.graph.family import graph, renamed
-from unet_core.paths import as_path
+from unet_core.paths import as_source
 
 _TITLES: Mapping[Framework, str] = {"torch": "PyTorch", "jax": "JAX"}
 
@@ -120,7 +120,7 @@ class _Renamed:
 
 
 def _opened(network: Any, hints: Hints) -> Any:
-    return opened(as_path(network), hints) if isinstance(network, str | Path) else network
+    return opened(as_source(network), hints) if isinstance(network, str | Path) else network
 
 
 def _framework_of(network: Any) -> Framework | None:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -19,9 +19,10 @@ from unet_core.checkpoints.checkpoint import Checkpoint, network_digest
 from unet_core.checkpoints.containers import Container
 from unet_core.checkpoints.evidence import OURS, Evidence
 from unet_core.checkpoints.safetensors_file import stored_certificate
-from unet_core.codec import decoded, limited, parsed
+from unet_core.codec import OPTIONAL, decoded, limited, parsed
 from unet_core.config import UNetConfig
 from unet_core.errors import CheckpointError, first_line, printable, some
+from unet_core.hub.store import is_pinned
 from unet_core.paths import absolute
 from unet_core.staging import locally
 from unet_core.training.state import TrainingState, state_digest
@@ -75,6 +76,8 @@ class Party:
     versions: dict[str, str]
     flags: dict[str, bool | str]
     """What decides how exact its products were."""
+    origin: str = field(default="", metadata=OPTIONAL)
+    """Its address on the Hub, with the commit, where it was read from there."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,8 @@ def party(
     step = state.step if state is not None and kind == RUN else None
     name, network, reading = printable(absolute(path).name), network_digest(checkpoint), checkpoint.reading
     ran = side.framework, side.device, dict(side.versions), dict(side.flags)
-    return Party(name, kind, sha256, network, training, step, reading.key, checkpoint.dialect, *ran)
+    origin = str(path) if is_pinned(str(path)) else ""
+    return Party(name, kind, sha256, network, training, step, reading.key, checkpoint.dialect, *ran, origin)
 
 
 def certify(proof: Proof, source: Party, destination: Party, *, when: datetime) -> Certificate:
@@ -225,6 +229,9 @@ def read_certificate(path: Path) -> Certificate:
 
 def _fields(certificate: Certificate) -> dict[str, Any]:
     fields: dict[str, Any] = finite(dataclasses.asdict(certificate))
+    for side in ("source", "destination"):
+        if not fields[side]["origin"]:
+            del fields[side]["origin"]
     if certificate.evidence is not None:
         return {"schema": SCHEMA, **fields}
     later = ("evidence", "untrained")
@@ -253,6 +260,7 @@ def _check(certificate: Certificate) -> None:
         "nothing tells that the network is the user's": known.by == "nothing",
         "a name that is none of a file": any(one.name in ("", ".", "..") or "/" in one.name for one in (a, b)),
         "a kind that is none": any(one.kind not in kinds for one in (a, b)),
+        "an address that is none": any(one.origin and not is_pinned(one.origin) for one in (a, b)),
         "a step that is none": any((one.kind == RUN) != (one.step is not None) for one in (a, b)),
         f"not a sha256: {some(wrong) or 'null'}": bool(wrong) or a.sha256 is None,
         "the two files do not hold the same": (a.network, a.training) != (b.network, b.training),

@@ -19,7 +19,7 @@ from unet_core.checkpoints.dialects import GENERIC
 from unet_core.checkpoints.reading import NO_HINTS, SEMANTICS, Hints
 from unet_core.errors import CheckpointError, MissingFrameworkError, UNetError
 from unet_core.files import sha256_of
-from unet_core.paths import as_path, present
+from unet_core.paths import as_source, present
 from unet_core.progress import Progress, silent
 from unet_core.training.run import read_run_config
 from unet_core.training.state import state_digest
@@ -120,12 +120,12 @@ def confirm(
         MissingFrameworkError: a file that is not the one that was proven, or the proof, needs a framework that is not
             installed.
     """
-    path = as_path(path)
+    path = as_source(path)
     certificate = read_certificate(path)
     inside = certificate.destination.sha256 is None
-    first = path.parent / certificate.source.name if a is None else as_path(a)
+    first = path.parent / certificate.source.name if a is None else as_source(a)
     default = path if inside else path.parent / certificate.destination.name
-    second = default if b is None else as_path(b)
+    second = default if b is None else as_source(b)
     missing = [one for one, named in ((first, a), (second, b)) if named is not None and not present(one)]
     gone = [one for one in (first, second) if not present(one)]
     if missing or len(gone) == 2 or (again and gone):
@@ -134,9 +134,9 @@ def confirm(
     if again and certificate.destination.kind in EXPORTED:
         raise CheckpointError(f"{path}: what is exported is proven when it is written; export it again")
     progress(f"reading {first.name}", 0.0)
-    of_a = _found(first, certificate, certificate.source, hints)
+    of_a = state_of(first, certificate, certificate.source, hints)
     progress(f"reading {second.name}", 0.1)
-    of_b = _found(second, certificate, certificate.destination, NO_HINTS)
+    of_b = state_of(second, certificate, certificate.destination, NO_HINTS)
     found = Confirmation(path, certificate, of_a, of_b)
     if not again or found.damaged:
         return found
@@ -152,11 +152,12 @@ def confirm(
     return dataclasses.replace(found, proof=proof)
 
 
-def _found(path: Path, certificate: Certificate, party: Party, hints: Hints) -> FileState:
+def state_of(path: Path, certificate: Certificate, party: Party, hints: Hints) -> FileState:
     """What became of one of the two."""
     if not present(path):
+        came = f" (it was read from {party.origin})" if party.origin else ""
         return FileState(
-            path, State.GONE, "deleted, renamed or elsewhere; name both files, A and B, to say where they are"
+            path, State.GONE, f"deleted, renamed or elsewhere{came}; name both files, A and B, to say where they are"
         )
     if party.kind in EXPORTED:
         return FileState(path, State.SAME if sha256_of(path) == party.sha256 else State.CHANGED)

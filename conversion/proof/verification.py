@@ -10,7 +10,7 @@ from conversion.proof.proof import Proof, verify_runners
 from conversion.runs import read_run, verify_runs
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import CheckpointError
-from unet_core.paths import as_path
+from unet_core.paths import as_source
 from unet_core.progress import Progress, silent
 from unet_core.training.run import BEST, is_run
 
@@ -49,12 +49,11 @@ def verify(
     """
     hints = known_of(hints, **told)
     inputs: dict[str, Any] = {"size": size, "images": images, "seed": seed}
-    runs = [isinstance(side, str | Path) and is_run(as_path(side)) for side in (a, b)]
+    a, b = (as_source(side) if isinstance(side, str | Path) else side for side in (a, b))
+    runs = [isinstance(side, Path) and is_run(side) for side in (a, b)]
     if all(runs):
-        return verify_runs(read_run(as_path(a)), read_run(as_path(b)), progress=progress, **inputs)
+        return verify_runs(read_run(a), read_run(b), progress=progress, **inputs)
     if any(runs):
         run, other = (a, b) if runs[0] else (b, a)
-        raise CheckpointError(
-            f"{run}: is a run, {other} is none; name {as_path(run) / BEST}, its network, to compare that"
-        )
+        raise CheckpointError(f"{run}: is a run, {other} is none; name {run / BEST}, its network, to compare that")
     return verify_runners(*runners_of(a, b, hints), **inputs, progress=progress)

@@ -10,6 +10,7 @@ from conversion.backends.frameworks import importing
 from conversion.sources.configs import read_run_config
 from conversion.sources.named import NamedCode
 from unet_core.checkpoints import torch_file
+from unet_core.checkpoints.checkpoint import RECORD_KEY
 from unet_core.errors import CheckpointError
 
 _HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -50,7 +51,8 @@ def named_code(path: Path, *, trust: bool = False, fold: int | str | None = None
 
 
 def _folder(folder: Path) -> tuple[str, dict[str, Any]] | None:
-    if (folder / "config.json").is_file() and any((folder / name).is_file() for name in _HUB_WEIGHTS):
+    hub = (folder / "config.json").is_file() and any((folder / name).is_file() for name in _HUB_WEIGHTS)
+    if hub and RECORD_KEY not in _settings(folder):
         return "segmentation_models", {"folder": folder}
     if (folder / "plans.json").is_file() and (folder / "dataset.json").is_file():
         return "nnunet", {"folder": folder}

@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 
 from unet_core.errors import CheckpointError
+from unet_core.hub.store import WEIGHTS
 from unet_core.staging import locally
 
 
@@ -118,7 +119,7 @@ def _foreign_folder(path: Path) -> Container | None:
         return Container.DISTRIBUTED
     if (path / "mp_rank_00_model_states.pt").is_file() or (path / "latest").is_file():
         return Container.DEEPSPEED
-    if any(path.glob("*.index.json")):
+    if any(path.glob("*.index.json")) or (path / WEIGHTS).is_file():
         return Container.SHARDS
     if (path / "saved_model.pb").exists() or ((path / "checkpoint").is_file() and any(path.glob("*.index"))):
         raise CheckpointError(f"{path}: is {_TENSORFLOW}")

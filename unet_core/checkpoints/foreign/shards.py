@@ -13,6 +13,7 @@ from unet_core.checkpoints.dialects import OWN
 from unet_core.checkpoints.foreign.lazily import inside
 from unet_core.codec import parsed
 from unet_core.errors import CheckpointError, first_line, shown, some
+from unet_core.hub.store import WEIGHTS
 
 INDEX = ".index.json"
 
@@ -27,11 +28,13 @@ def contents(path: Path) -> Contents:
     """What the files hold together.
 
     Args:
-        path: the index, or the folder with it.
+        path: the index, or the folder with it; or one whose only file of weights is `model.safetensors`.
 
     Raises:
         CheckpointError: the index is none, a file is missing or damaged, or they do not hold what it says.
     """
+    if path.is_dir() and not is_folder(path):
+        return safetensors_file.contents(path / WEIGHTS)
     index = index_of(path) if path.is_dir() else path
     places, record = _places(index)
     parts: dict[str, Contents] = {}

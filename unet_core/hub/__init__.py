@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: repositories that are read as other addresses are, and what is pushed there."""

@@ -1,0 +1,142 @@
+"""The model card: what a person reads on the page of a repository, and the metadata that the Hub reads."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.errors import ConfigError, shown
+from unet_core.graph import Graph
+from unet_core.graph.canonical import tensor_specs
+
+_TAGS = ("image-segmentation", "unet", "pytorch", "jax", "flax", "safetensors")
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,49}")
+
+
+@dataclass(frozen=True)
+class Certified:
+    """What a certificate says, for people."""
+
+    verdict: str
+    when: str
+    version: str
+    """Of unet-twins."""
+    figures: Sequence[tuple[str, str, float, float]]
+    """Of every quantity its name, its precision, the largest error, and the budget of that."""
+
+
+def check_license(name: str) -> None:
+    """Raise ConfigError for what the Hub takes for no licence."""
+    if _LICENSE.fullmatch(name) is None:
+        raise ConfigError(f"--license {shown(name)}: give it as the Hub names it, e.g. apache-2.0, mit, cc-by-4.0")
+
+
+def card(
+    repo: str,
+    checkpoint: Checkpoint,
+    *,
+    license: str,  # noqa: A002
+    classes: Sequence[str] = (),
+    certified: Certified | None = None,
+) -> str:
+    """The text of README.md.
+
+    Args:
+        repo: owner/name, to load it by.
+        checkpoint: the network.
+        license: as the Hub names it.
+        classes: their names, where a training told them.
+        certified: what its certificate says; None: there is none.
+    """
+    metadata = {"license": license, "library_name": "unet-twins", "pipeline_tag": "image-segmentation", "tags": _TAGS}
+    head = [f"{name}: {json.dumps(value)}" for name, value in metadata.items()]  # JSON is YAML
+    rows = [f"| {name} | {_cell(value)} |" for name, value in _facts(checkpoint, classes)]
+    parts = [
+        "\n".join(["---", *head, "---"]),
+        f"# {repo.rpartition('/')[2]}",
+        "A network that segments pictures, in PyTorch and in JAX.",
+        "\n".join(["| | |", "|---|---|", *rows]),
+        "## What it is known by",
+        _known(checkpoint, certified),
+        "## How to load it",
+        _loading(repo, checkpoint),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _facts(checkpoint: Checkpoint, classes: Sequence[str]) -> Sequence[tuple[str, str]]:
+    config, specs = checkpoint.config, tensor_specs(checkpoint.config)
+    parameters = sum(value.size for key, value in checkpoint.tensors.items() if specs[key].trained)
+    if isinstance(config, Graph):
+        title, sizes = config.title, f"{config.sizes}, in {config.dimensions} dimensions"
+    else:
+        title, sizes = "UNet of unet-twins", f"any size from {config.minimum_size}x{config.minimum_size} up"
+    count = 2 if config.out_channels == 1 else config.out_channels + (config.output == "sigmoid")
+    return (
+        ("network", title),
+        ("code", checkpoint.evidence.source or "none was named"),
+        ("channels", f"{config.in_channels} in, {config.out_channels} out"),
+        ("sizes that it takes", sizes),
+        ("answers", "logits" if config.output == "logits" else f"probabilities ({config.output})"),
+        ("classes", ", ".join(classes) or f"{count}, without names"),
+        ("parameters", f"{parameters:,}"),
+    )
+
+
+def _known(checkpoint: Checkpoint, certified: Certified | None) -> str:
+    evidence = checkpoint.evidence
+    said = f"By {_cell(str(evidence))}."
+    if certified is None:
+        return f"{said}\n\nThere is no certificate of these weights: no proof was made of them."
+    rows = [
+        f"| {quantity} | {precision} | {error:.1e} | {budget:.1e} |"
+        for quantity, precision, error, budget in certified.figures
+    ]
+    proven = (
+        "The network was verified: run in both frameworks, and against that code or answer."
+        if evidence.proves
+        else "Both frameworks compute the same; whether this is what its own code computes was not verified."
+    )
+    return "\n".join(
+        [
+            said,
+            "",
+            f"{proven} {_cell(certified.verdict)} (unet-twins {certified.version}, {certified.when}).",
+            "",
+            "| quantity | precision | error | budget |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            "The certificate lies beside the weights; `unet verify --certificate` holds them against it.",
+        ]
+    )
+
+
+def _loading(repo: str, checkpoint: Checkpoint) -> str:
+    kind = "Network" if isinstance(checkpoint.config, Graph) else "UNet"
+    return "\n".join(
+        [
+            "```python",
+            "import unet_torch",
+            "",
+            f'model = unet_torch.{kind}.from_pretrained("{repo}")  # NCHW, eval mode',
+            "```",
+            "",
+            "```python",
+            "import unet_jax",
+            "",
+            f'model = unet_jax.{kind}.from_pretrained("{repo}")  # NHWC, eval mode',
+            "```",
+            "",
+            "```sh",
+            f"unet predict hf://{repo} pictures --out masks",
+            f"unet export hf://{repo} model.onnx",
+            "```",
+        ]
+    )
+
+
+def _cell(text: str) -> str:
+    """Fit for a line of Markdown."""
+    return re.sub(r"([|<>`*_\[\]])", r"\\\1", shown(text))
