@@ -23,7 +23,7 @@ from unet_core.checkpoints.foreign.shards import whole_of
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import CheckpointError, MissingFrameworkError
 from unet_core.files import check_target
-from unet_core.paths import as_path, as_source, is_url, present
+from unet_core.paths import as_source, as_target, is_url, present
 from unet_core.progress import Progress, silent
 from unet_core.staging import at_hand
 from unet_core.training.run import BEST, PROFILE, is_run
@@ -78,7 +78,7 @@ def convert(
         DifferentError: the proof failed; nothing was written, and the error carries the proof.
         MissingFrameworkError: a kind, or the proof, needs a framework that is not installed.
     """
-    src, dst = as_source(src), as_path(dst)
+    src, dst = as_source(src), as_target(dst)
     hints = known_of(hints, **told)
     options = Options(force, verify, certificate and verify, progress, shard_size)
     earlier = certificate_path(dst)

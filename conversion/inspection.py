@@ -19,7 +19,7 @@ from unet_core.errors import CheckpointError
 from unet_core.graph import Graph
 from unet_core.graph.canonical import FLOATS, Description, tensor_specs
 from unet_core.graph.summary import SummaryRow, summary, usual_size
-from unet_core.paths import as_path, as_source
+from unet_core.paths import as_source, as_target
 from unet_core.staging import at_hand
 
 _FRAMEWORKS = {"torch": "PyTorch", "jax": "JAX", None: "either"}
@@ -116,7 +116,7 @@ def draft_names(path: str | Path, table: str | Path, *, hints: Hints) -> tuple[i
         raise CheckpointError(f"{table}: a table of names is for the code that --module names")
     contents, wanted = contents_at(as_source(path)), shapes_of(build(known))
     names = likely(contents, wanted)
-    write_names(as_path(table), names, wanted, contents)
+    write_names(as_target(table), names, wanted, contents)
     return len(wanted), sum(name.sure for name in names.values())
 
 

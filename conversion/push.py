@@ -23,7 +23,7 @@ from unet_core.files import atomic
 from unet_core.hub import pushing
 from unet_core.hub.card import Certified, card, check_license
 from unet_core.hub.store import WEIGHTS
-from unet_core.paths import as_path, as_source, present
+from unet_core.paths import as_source, as_target, present
 from unet_core.staging import at_hand
 from unet_core.training.run import BEST, is_run
 
@@ -86,7 +86,7 @@ def push(
 def _target(dry_run: str | Path | None) -> Iterator[Path]:
     """A name for the folder of the files."""
     if dry_run is not None:
-        with atomic(as_path(dry_run)) as partial:
+        with atomic(as_target(dry_run)) as partial:
             yield partial
         return
     with tempfile.TemporaryDirectory(prefix="unet-twins-") as folder:
@@ -135,8 +135,15 @@ def _certified(certificate: Certificate | None) -> Certified | None:
 
 def _certify(file: Path, checkpoint: Checkpoint, certificate: Certificate) -> None:
     """Put a certificate into and beside the new file of the network that it speaks of."""
-    changes = {"name": file.name, "kind": Container.SAFETENSORS.value, "sha256": None, "key": "", "origin": ""}
-    destination = dataclasses.replace(certificate.destination, **changes, dialect=checkpoint.dialect)
+    destination = dataclasses.replace(
+        certificate.destination,
+        name=file.name,
+        kind=Container.SAFETENSORS.value,
+        sha256=None,
+        key="",
+        dialect=checkpoint.dialect,
+        origin="",
+    )
     issued = dataclasses.replace(certificate, destination=destination)
     embed_certificate(file, checkpoint, checkpoint.dialect, issued)
     write_certificate(issued, file, file)

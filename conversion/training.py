@@ -8,7 +8,7 @@ from conversion.containers import read
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import ConfigError
-from unet_core.paths import as_path
+from unet_core.paths import as_path, as_target
 from unet_core.progress import Progress, silent
 from unet_core.training.opening import Job, open_run
 from unet_core.training.recorder import Outcome
@@ -55,7 +55,7 @@ def train(
         unet_core.UNetError: bad data, a recipe that does not fit it or the devices, a folder that holds something else,
             a framework that is not installed, a loss that is no number, a full disk; in one line.
     """
-    recipe, out = recipe or TrainConfig(), as_path(out)
+    recipe, out = recipe or TrainConfig(), as_target(out)
     if (recipe.compile and backend != "torch") or (recipe.remat and backend != "jax"):
         raise ConfigError("--compile is for --backend torch, --remat for --backend jax")
     if not recipe.rewrites and backend != "jax":

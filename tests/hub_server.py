@@ -48,7 +48,7 @@ class Hub:
         self.uploads: dict[str, bytes] = {}
         self.requests: Counter[str] = Counter()
         self.faults: dict[str, list[object]] = {}
-        """By a part of a path what its next answers are: a status, "cut", or bytes in place of the file's."""
+        """By a part of a path what its next answers are: a status, "cut", or `bytes`: others than the file's."""
 
     def fault(self, path: str) -> object:
         waiting = next((faults for part, faults in self.faults.items() if part in path and faults), None)
@@ -80,9 +80,19 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    def body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
     def handle_any(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.body()
         self.hub.requests[f"{self.command} {path}"] += 1
         fault = self.hub.fault(f"{self.command} {path}")
         if isinstance(fault, int):
@@ -95,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
                 return
         self.answer(404, {"error": "no such path"}, X_Error_Code="RepoNotFound")
 
-    do_GET = do_HEAD = do_POST = do_PUT = handle_any
+    do_GET = do_HEAD = do_POST = do_PUT = handle_any  # noqa: N815
 
     def repository(self, name: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
         """The commit and its files, once the client may see them; else the refusal is answered."""
@@ -145,7 +155,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         part = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
-        body = fault if isinstance(fault, bytes) else content
+        body = bytes(len(content)) if fault is bytes else content
         if part:
             begin = int(part[1])
             headers["Content_Range"] = f"bytes {begin}-{len(body) - 1}/{len(body)}"

@@ -1,6 +1,7 @@
 """The commands and their arguments. Each one's fields are its command line, each docstring its help."""
 
 import contextlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -63,6 +64,8 @@ class Inspect(SourceOptions):
             count, sure = draft_names(self.checkpoint, self.draft, hints=hints)
             print(f"{self.draft}: {count} tensors of the module, {sure} of them found by shape in the only way")
             return 0
+        if self.json:  # and nothing beside it
+            logging.getLogger("unet_core").setLevel(logging.WARNING)
         path = as_source(self.checkpoint)
         with at_hand(path):  # so that it is fetched once
             if self.module is None and self.example is None and is_large(path):

@@ -72,11 +72,12 @@ class Predict(Computing):
         """Predict; 2 where a picture was passed over."""
         from conversion.inference import open_network
         from unet_cli.tables import progress_bar
+        from unet_core.paths import as_target
         from unet_core.prediction.predictions import Predictor
         from unet_core.prediction.sources import Wanted, check_targets, extent_of, sources_in
 
         wanted = Wanted(probabilities=self.probabilities, overlays=self.overlays)
-        sources = sources_in(self.images, self.out)
+        sources = sources_in(self.images, as_target(self.out))
         network = open_network(self.checkpoint, backend=self.backend, hints=self.hints(None))
         how = network.pictures.but(self.pictures)
         good, bad = [], []

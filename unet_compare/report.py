@@ -6,12 +6,14 @@ from unet_compare.findings import Comparison
 from unet_compare.page.page import render
 from unet_core.errors import CheckpointError
 from unet_core.files import atomic, check_target
+from unet_core.paths import as_target
 
 PAGE, FIGURES = "report.html", "report.json"
 
 
 def check_report(folder: Path, *, force: bool) -> None:
     """Raise CheckpointError where no report may be written; touches nothing."""
+    as_target(folder)
     if folder.is_file():  # which `force` would replace: a checkpoint, mistyped
         raise CheckpointError(f"{folder}: is a file; a report is a folder, so give another name")
     check_target(folder, force=force, replaces=is_report)

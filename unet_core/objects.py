@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unet_core.errors import MissingFrameworkError, StorageError, UNetError, first_line
+from unet_core.hub.client import LOG_IN
 from unet_core.hub.store import READ_ALONE, Store
 
 _Answer = TypeVar("_Answer")
@@ -25,15 +26,16 @@ _WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
 _PATIENCE = 60.0
 """Seconds after which no new try begins: of those of gcsfs, which take half a minute, there are two."""
 
+HUB = "hf"
+"""The scheme of repositories of the Hugging Face Hub."""
+
 _LOG_IN = {
     "gs": "log in by `gcloud auth application-default login`, or run where a service account may use the bucket",
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in by `aws configure`",
+    HUB: LOG_IN,
 }
 _PACKAGES = {"gs": "gcs", "s3": "s3"}
 """The extra that has what reads such an address."""
-
-HUB = "hf"
-"""The scheme of repositories of the Hugging Face Hub."""
 
 _SAME = {"gcs": "gs", "s3a": "s3"}
 
@@ -118,10 +120,7 @@ def listed(url: str) -> dict[str, Entry]:
 
 def pinned(url: str) -> str:
     """The address of what is there now, whatever is written there later; of a bucket, the same."""
-    if scheme_of(url) != HUB:
-        return url
-    found: str = asked(url, lambda system, name: system.pinned(name))
-    return found
+    return asked(url, lambda system, name: system.pinned(name)) if scheme_of(url) == HUB else url
 
 
 def missing(url: str) -> str:
@@ -129,11 +128,16 @@ def missing(url: str) -> str:
     return "no such file in the repository" if scheme_of(url) == HUB else "no such object, or no such bucket"
 
 
-def check_bucket(url: str) -> None:
-    """Raise StorageError where nothing can be written at an address, so that this is known before the work."""
-    scheme = scheme_of(url)
-    if scheme == HUB:
+def check_writable(url: str) -> None:
+    """Raise StorageError for an address of the Hub, before it is asked for anything."""
+    if scheme_of(url) == HUB:
         raise StorageError(errno.EROFS, READ_ALONE, url)
+
+
+def check_bucket(url: str) -> None:
+    """Raise StorageError where the bucket of an address is not there, so that this is known before the work."""
+    check_writable(url)
+    scheme = scheme_of(url)
     bucket = "/".join(url.split("/")[:3])
     if scheme not in _PACKAGES or bucket in _SEEN:
         return

@@ -119,6 +119,18 @@ def as_source(typed: str | os.PathLike[str]) -> Path:
     return path.resolve() if isinstance(path, URLPath) else path
 
 
+def as_target(typed: str | os.PathLike[str]) -> Path:
+    """`as_path`, of what is to be written.
+
+    Raises:
+        StorageError: an address that is none, or where nothing is written.
+    """
+    path = as_path(typed)
+    if isinstance(path, URLPath):
+        objects.check_writable(str(path))
+    return path
+
+
 def is_url(typed: str | os.PathLike[str]) -> bool:
     """Whether it is an address, and no path of this machine."""
     return isinstance(as_path(typed), URLPath)

@@ -22,7 +22,7 @@ from unet_core.checkpoints import safetensors_file
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import CheckpointError, MissingFrameworkError, UNetError
 from unet_core.files import atomic, check_target
-from unet_core.paths import as_path, as_source, is_url
+from unet_core.paths import as_source, as_target, is_url
 from unet_core.progress import Progress, silent
 from unet_core.staging import at_hand
 
@@ -114,7 +114,7 @@ def export(
         DifferentError: the proof failed; nothing was written, and the error carries the proof.
         MissingFrameworkError: the format, or the proof, needs a package that is not installed.
     """
-    src, dst = as_source(src), as_path(dst)
+    src, dst = as_source(src), as_target(dst)
     shape = None if size is None else tuple(size)
     request = Request(_format(dst, to), answer, shape, batch, tuple(platforms))
     request.check()

@@ -107,6 +107,21 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[
         save_file(contiguous, path, metadata=metadata)
     except (SafetensorError, UnicodeError) as error:  # its writer hides the OSError
         raise CheckpointError(f"{path.name}: not written: {error}") from error
+    _in_order(path)
+
+
+def _in_order(path: Path) -> None:
+    """Put the metadata in order, which its writer leaves to chance: the same network is the same file."""
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length).decode()
+        begin = len('{"__metadata__":')
+        metadata, end = json.JSONDecoder().raw_decode(header, begin)
+        text = json.dumps(metadata, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        ordered = f"{header[:begin]}{text}{header[end:]}".encode()
+        if len(ordered) == length:
+            file.seek(8)
+            file.write(ordered)
 
 
 def _opened(path: Path) -> Any:

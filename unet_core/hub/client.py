@@ -18,7 +18,8 @@ def client(url: str) -> Any:
         MissingFrameworkError: it is not installed.
     """
     try:
-        import huggingface_hub
+        import huggingface_hub.constants
+        import huggingface_hub.errors
     except ModuleNotFoundError as error:
         raise MissingFrameworkError(
             f"{url}: this needs huggingface_hub, which is not installed: pip install -e '.[hub]' -c constraints.txt",

@@ -16,7 +16,7 @@ from unet_core.files import atomic
 from unet_core.hub.card import card, check_license
 from unet_core.hub.pushing import push, repository, write
 from unet_core.hub.store import WEIGHTS
-from unet_core.paths import as_path
+from unet_core.paths import as_path, as_target
 
 
 class Pretrained:
@@ -58,7 +58,7 @@ class Pretrained:
         Raises:
             unet_core.UNetError: it exists, or cannot be written.
         """
-        path, checkpoint = as_path(folder), self._checkpoint()
+        path, checkpoint = as_target(folder), self._checkpoint()
         with atomic(path, force=force, replaces=lambda old: (old / WEIGHTS).is_file()) as partial:
             write(partial, checkpoint, card=_card(path.name, checkpoint, license) if license else None)
 
