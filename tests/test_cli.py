@@ -100,7 +100,7 @@ def test_help_names_the_commands_and_the_exit_codes(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "Expected one of {inspect, convert, export, verify, compare, study, pack, train, predict, eval, "),
+        ([], "Expected one of {inspect, convert, export, verify, push, compare, study, pack, train, predict, eval, "),
         (["transmogrify"], "transmogrify"),
         (["convert", "a.pt"], "DST"),
         (["inspect"], "CKPT"),
