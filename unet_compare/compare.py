@@ -78,8 +78,7 @@ def compare(
     effort, begun = effort or Effort(), time.monotonic()
     progress("reading", 0.0)
     a, b = (as_source(side) if isinstance(side, str | Path) else side for side in (a, b))
-    best = _best(a), _best(b)
-    masks, (first, second) = masks_for(data, _masks_of(a).but(masks)), _runners(*best, hints)
+    masks, (first, second) = masks_for(data, _masks_of(a).but(masks)), _runners(_best(a), _best(b), hints)
     apart = misshaped(first, second)
     if apart is not None:
         return _comparison(first, second, begun, incomparable=str(apart))
