@@ -190,6 +190,12 @@ def one_safetensors(folder):
     return folder / "a.safetensors"
 
 
+def pushed(folder):
+    save_file(state_dict(), folder / "model.safetensors")
+    (folder / "README.md").write_text("# a card")
+    return folder
+
+
 KINDS = {
     "`.pt`, `.pth`": (saved(plain, "a.pt"), Container.TORCH),
     "`.pt` of torch before 1.6": (saved(legacy, "a.pt"), Container.TORCH),
@@ -202,6 +208,7 @@ KINDS = {
     "`.safetensors`": (one_safetensors, Container.SAFETENSORS),
     "sharded safetensors": (sharded_safetensors, Container.SHARDS),
     "sharded `pytorch_model.bin`": (sharded_bin, Container.SHARDS),
+    "a folder with `model.safetensors`": (pushed, Container.SHARDS),
     "a folder of torch.distributed.checkpoint": (distributed, Container.DISTRIBUTED),
     "a folder of DeepSpeed": (flat, Container.DEEPSPEED),
     "`.pt2`": (exported, Container.EXPORTED),
@@ -214,6 +221,7 @@ KINDS = {
 ELSEWHERE = {
     "an Orbax directory": "tests/test_checkpoints.py",
     "an Orbax directory of another project": "tests/test_foreign_names.py",
+    "`hf://owner/name[@revision][/file]`": "tests/test_hub.py",
 }
 
 
