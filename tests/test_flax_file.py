@@ -23,7 +23,6 @@ from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.graph import INPUT, Graph, Node
 from unet_core.graph.family import graph
 
-
 SMALL = dataclasses.replace(TINY, features=(4, 6))
 
 
