@@ -78,6 +78,13 @@ def convert(
         RunError: the run in `src` has no sound state, or trains at present; nothing was written.
         DifferentError: the proof failed; nothing was written, and the error carries the proof.
         MissingFrameworkError: a kind, or the proof, needs a framework that is not installed.
+
+    Examples:
+        >>> import conversion, unet_torch
+        >>> unet_torch.save(unet_torch.UNet(features=(4, 8)), "model.pt")
+        >>> done = conversion.convert("model.pt", "model_jax", verify=False)
+        >>> done.dst.name, done.proof
+        ('model_jax', None)
     """
     src, dst = as_path(src), as_path(dst)
     hints = known_of(hints, **told)

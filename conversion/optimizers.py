@@ -54,6 +54,18 @@ def optimizer_to_optax(
     Raises:
         CheckpointError: something cannot be carried; or the two are not of one network, optimiser or dtype.
         MissingFrameworkError: JAX is not installed.
+
+    Examples:
+        >>> import conversion, jax, optax, torch, unet_torch
+        >>> from flax import nnx
+        >>> model = unet_torch.UNet(features=(4, 8))
+        >>> optimizer = torch.optim.Adam(model.parameters())
+        >>> model(torch.zeros(2, 3, 8, 8)).sum().backward()
+        >>> optimizer.step()
+        >>> params = nnx.state(conversion.to_jax(model), nnx.Param)
+        >>> state = conversion.optimizer_to_optax(optimizer, optax.adam(1e-3).init(params), model=model)
+        >>> int(state[0].count)
+        1
     """
     with importing():
         from unet_jax.training import optimizer_state as target
@@ -98,6 +110,15 @@ def optimizer_to_torch(
     Raises:
         CheckpointError: something cannot be carried; or the two are not of one network or optimiser.
         MissingFrameworkError: PyTorch is not installed.
+
+    Examples:
+        >>> import conversion, optax, torch, unet_jax
+        >>> from flax import nnx
+        >>> in_jax = unet_jax.UNet(rngs=0, features=(4, 8))
+        >>> state = optax.adam(1e-3).init(nnx.state(in_jax, nnx.Param))
+        >>> model = conversion.to_torch(in_jax)
+        >>> optimizer = torch.optim.Adam(model.parameters())
+        >>> optimizer.load_state_dict(conversion.optimizer_to_torch(state, optimizer, model))
     """
     with importing():
         from unet_jax.training.optimizer_state import to_canonical

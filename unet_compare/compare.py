@@ -61,8 +61,9 @@ def compare(
     A in float64 is the reference of all.
 
     Args:
-        a, b: paths of checkpoints, folders of runs (their best network), torch modules or `unet_jax.UNet`s; neither is
-            changed. Without `b`, the network is compared with itself, converted to the other framework.
+        a: the path of a checkpoint, the folder of a run (its best network), a torch module or a `unet_jax.UNet`; it is
+            not changed.
+        b: the same; without it, the network is compared with itself, converted to the other framework.
         data: a folder with `images/` and `masks/`, or "synthetic".
         hints: as in `conversion.verify`.
         size: height and width, in pixels, of what is traced layer by layer; None: an odd size, 75x91 for four levels.
@@ -74,6 +75,13 @@ def compare(
     Raises:
         UNetError: a checkpoint cannot be read or trusted, the pictures do not fit the networks, or a number is wrong.
         MissingFrameworkError: a framework is not installed.
+
+    Examples:
+        >>> import unet_torch
+        >>> from unet_compare.compare import Effort, compare
+        >>> effort = Effort(pictures=0, steps=0, rounds=0)  # the layers alone
+        >>> compare(unet_torch.UNet(features=(4, 8)), size=(8, 8), effort=effort).equal
+        True
     """
     effort, begun = effort or Effort(), time.monotonic()
     progress("reading", 0.0)

@@ -59,7 +59,16 @@ class FileState:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What `confirm` found."""
+    """What `confirm` found.
+
+    Examples:
+        >>> import conversion, unet_torch
+        >>> unet_torch.save(unet_torch.UNet(features=(4, 8)), "model.pt")
+        >>> done = conversion.convert("model.pt", "model_jax")
+        >>> found = conversion.confirm("model_jax.certificate.json")
+        >>> print(found.a)
+        the file that was proven, byte for byte
+    """
 
     path: Path
     certificate: Certificate
@@ -108,10 +117,12 @@ def confirm(
 
     Args:
         path: the certificate, `DST.certificate.json`; or a `.safetensors` file that has it in its metadata.
-        a, b: the two files or folders; None: those of the names in the certificate, next to it.
+        a: the first of the two files or folders; None: that of the name in the certificate, next to it.
+        b: the second, likewise.
         hints: what `a` does not tell; what the certificate tells of it need not be said again.
         again: make the proof again, on both as they are.
-        size, images: the inputs of that, see `conversion.proof.samples.samples`; the seed is that of the certificate.
+        size: of the inputs of that, see `conversion.proof.samples.samples`; the seed is that of the certificate.
+        images: likewise.
         progress: called before each stage with a few words and the fraction that is done.
 
     Raises:
@@ -119,6 +130,13 @@ def confirm(
             and the proof is to be made again.
         MissingFrameworkError: a file that is not the one that was proven, or the proof, needs a framework that is not
             installed.
+
+    Examples:
+        >>> import conversion, unet_torch
+        >>> unet_torch.save(unet_torch.UNet(features=(4, 8)), "model.pt")
+        >>> done = conversion.convert("model.pt", "model.safetensors")
+        >>> conversion.confirm("model.safetensors.certificate.json").confirmed
+        True
     """
     path = as_path(path)
     certificate = read_certificate(path)

@@ -71,6 +71,14 @@ def render(comparison: Comparison, command: str) -> str:
     Args:
         comparison: what was found.
         command: how to repeat it, as it is typed.
+
+    Examples:
+        >>> import unet_torch
+        >>> from unet_compare.compare import Effort, compare
+        >>> from unet_compare.page.page import render
+        >>> found = compare(unet_torch.UNet(features=(4, 8)), size=(8, 8), effort=Effort(pictures=0, steps=0, rounds=0))
+        >>> "</html>" in render(found, "unet compare model.pt")
+        True
     """
     environment = templates()
     environment.filters |= {
