@@ -5,6 +5,7 @@ mkdocs calls the functions that begin with `on_`.
 
 import contextlib
 import io
+import json
 import logging
 import os
 import posixpath
@@ -29,7 +30,7 @@ _log = logging.getLogger("mkdocs.hooks")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made of the code."""
     pages = {"command": command_page(), "proven": proven_page()}
-    pages |= {package: f"# {package}\n\n::: {package}\n" for package in PACKAGES}
+    pages |= {package: _package_page(package) for package in PACKAGES}
     pages["unet_compare"] = "# unet_compare\n\n" + "".join(f"::: {name}\n\n" for name in COMPARING)
     for name, content in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=content))
@@ -61,6 +62,14 @@ def linked(text: str, path: str, repository: str | None) -> str:
     return _LINK.sub(link, text)
 
 
+def _package_page(package: str) -> str:
+    """Of what the package exports; the config, which three do, is in the first one's."""
+    options = {"show_root_heading": False, "show_root_toc_entry": False}
+    if package != PACKAGES[0]:
+        options["filters"] = ["!^_", "!^UNetConfig$"]
+    return f"# {package}\n\n::: {package}\n    options: {json.dumps(options)}\n"
+
+
 def proven_page() -> str:
     """The table of networks, with what it was made by."""
     about = tables.read("networks")
@@ -84,7 +93,7 @@ def in_markdown(text: str, *, boxes: bool = True) -> str:
     """A help text whose lines are not broken: paragraphs, then boxes of options, each a term and what it means."""
     usage, _, rest = text.partition("\n\n")
     prose, *tables = re.split(r"^ (\S.*?) *\n -+ *\n", rest, flags=re.MULTILINE)
-    found = [f"```text\n{' '.join(usage.split())}\n```"]
+    found = [f"```text\n{' '.join(usage.split())}\n```"] if boxes else []
     for paragraph in prose.strip().split("\n\n"):
         example = paragraph.startswith("Example: ")
         found.append(f"```sh\n{' '.join(paragraph.split()[1:])}\n```" if example else _plain(paragraph))

@@ -35,7 +35,7 @@ def built(tmp_path_factory):
     for name in (*PACKAGES, *OTHERS, ".ci", ".github"):
         shutil.copytree(ROOT / name, source / name, ignore=LEFT_OUT)
     for path in ROOT.iterdir():
-        if path.suffix in {".cff", ".in", ".md", ".toml", ".txt"} or path.name in {"LICENSE", "Makefile"}:
+        if path.suffix in {".cff", ".in", ".md", ".toml", ".txt", ".yml"} or path.name in {"LICENSE", "Makefile"}:
             shutil.copy(path, source)
     build("sdist", source, folder)
     (archive,) = folder.glob("*.tar.gz")
@@ -88,16 +88,34 @@ def test_the_citation_is_of_this_version():
     assert PROJECT["description"] in found["abstract"]
 
 
-@pytest.mark.parametrize(("tag", "code"), [(f"v{VERSION}", 0), ("v0.0.1", 1), (VERSION, 1)])
-def test_a_release_is_refused_under_another_tag(tag, code):
+def carried_out(name, folder, tag):
+    """A step of the release, in a folder; its exit code."""
     yaml = pytest.importorskip("yaml")
     release = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
-    (step,) = [
-        step["run"] for step in release["jobs"]["build"]["steps"] if step.get("name") == "the tag is the version"
-    ]
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(["bash", "-ec", step], cwd=ROOT, env={"GITHUB_REF_NAME": tag, "PATH": path})
-    assert done.returncode == code
+    (step,) = [step["run"] for step in release["jobs"]["build"]["steps"] if step.get("name") == name]
+    known = {"GITHUB_REF_NAME": tag, "GITHUB_SERVER_URL": "https://example.org", "GITHUB_REPOSITORY": "a/b"}
+    known["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(["bash", "-ec", step], cwd=folder, env=known).returncode
+
+
+@pytest.mark.parametrize(("tag", "code"), [(f"v{VERSION}", 0), ("v0.0.1", 1), (VERSION, 1)])
+def test_a_release_is_refused_under_another_tag(tag, code):
+    assert carried_out("the tag is the version", ROOT, tag) == code
+
+
+def test_a_release_names_the_repository(tmp_path):
+    """So that the links of the README lead somewhere from the package's page."""
+    for name in ("README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    links = re.compile(r"\]\((?!https://|#)")
+    assert links.search((tmp_path / "README.md").read_text()), "the control"
+    assert carried_out("the package names this repository", tmp_path, "v1") == 0
+    readme = (tmp_path / "README.md").read_text()
+    assert not links.search(readme)
+    assert "](https://example.org/a/b/raw/v1/docs/images/story.png)" in readme
+    assert "](https://example.org/a/b/blob/v1/docs/proof.md#the-certificate)" in readme
+    project = tomllib.loads((tmp_path / "pyproject.toml").read_text())["project"]
+    assert project["urls"]["Repository"] == "https://example.org/a/b"
 
 
 def test_a_release_is_published_without_a_password():
