@@ -11,7 +11,7 @@ from conversion.scripts import understood_training
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import CheckpointError, some
-from unet_core.graph.canonical import Tensors
+from unet_core.graph.canonical import Description, Tensors
 from unet_core.paths import as_path
 from unet_core.training.script_file import merged, refuse
 from unet_core.training.state import OptimizerState, parameter_shapes
@@ -70,16 +70,7 @@ def optimizer_to_optax(
     with importing():
         from unet_jax.training import optimizer_state as target
     others = target.others(state)
-    if isinstance(optimizer, str | Path):
-        if model is not None:
-            raise CheckpointError(f"{optimizer}: a training file has its network in it; leave model out")
-        training, left = understood_training(as_path(optimizer), hints)
-        saved, config = training.state.optimizer, training.state.network.config
-    elif model is None:
-        raise CheckpointError("which parameter is which, only the module tells: give model")
-    else:
-        found, network = _read(optimizer, model)
-        saved, left, config = found.state, dict(found.left), network.config
+    saved, left, config = _saved(optimizer, model, hints)
     saved = _counted(saved, step)
     filled, missing = target.fill(state, saved, config)
     left.pop("frozen", None)  # where the chain, too, leaves such parameters out
@@ -87,6 +78,21 @@ def optimizer_to_optax(
         left["frozen"] = f"in the chain, and without moments in torch: {some(missing)}"
     refuse(merged(left, others), drop, "the optimiser")
     return target.placed_like(filled, state)
+
+
+def _saved(
+    optimizer: "torch.optim.Optimizer | Mapping[str, Any] | str | Path", model: "torch.nn.Module | None", hints: Hints
+) -> tuple[OptimizerState, dict[str, str], Description]:
+    """The moments, what of them cannot be carried, and the network."""
+    if isinstance(optimizer, str | Path):
+        if model is not None:
+            raise CheckpointError(f"{optimizer}: a training file has its network in it; leave model out")
+        training, left = understood_training(as_path(optimizer), hints)
+        return training.state.optimizer, left, training.state.network.config
+    if model is None:
+        raise CheckpointError("which parameter is which, only the module tells: give model")
+    found, network = _read(optimizer, model)
+    return found.state, dict(found.left), network.config
 
 
 def optimizer_to_torch(

@@ -140,15 +140,7 @@ def confirm(
     """
     path = as_path(path)
     certificate = read_certificate(path)
-    inside = certificate.destination.sha256 is None
-    first = path.parent / certificate.source.name if a is None else as_path(a)
-    default = path if inside else path.parent / certificate.destination.name
-    second = default if b is None else as_path(b)
-    missing = [one for one, named in ((first, a), (second, b)) if named is not None and not present(one)]
-    gone = [one for one in (first, second) if not present(one)]
-    if missing or len(gone) == 2 or (again and gone):
-        these = " and ".join(map(str, missing or gone))
-        raise CheckpointError(f"{these}: not there; name both files: --certificate {path} A B")
+    first, second = _both(path, certificate, a, b, again=again)
     if again and certificate.destination.kind in EXPORTED:
         raise CheckpointError(f"{path}: what is exported is proven when it is written; export it again")
     progress(f"reading {first.name}", 0.0)
@@ -168,6 +160,22 @@ def confirm(
         progress=lambda text, done: progress(text, 0.2 + 0.8 * done),
     )
     return dataclasses.replace(found, proof=proof)
+
+
+def _both(
+    path: Path, certificate: Certificate, a: str | Path | None, b: str | Path | None, *, again: bool
+) -> tuple[Path, Path]:
+    """The two files, at least one of which is there."""
+    inside = certificate.destination.sha256 is None
+    first = path.parent / certificate.source.name if a is None else as_path(a)
+    default = path if inside else path.parent / certificate.destination.name
+    second = default if b is None else as_path(b)
+    missing = [one for one, named in ((first, a), (second, b)) if named is not None and not present(one)]
+    gone = [one for one in (first, second) if not present(one)]
+    if missing or len(gone) == 2 or (again and gone):
+        these = " and ".join(map(str, missing or gone))
+        raise CheckpointError(f"{these}: not there; name both files: --certificate {path} A B")
+    return first, second
 
 
 def _found(path: Path, certificate: Certificate, party: Party, hints: Hints) -> FileState:
