@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from conversion.inference import OpenedNetwork
+from conversion.inference import OpenedNetwork, with_classes
 from conversion.runs import read_run
 from conversion.training import train
 from unet_compare.study.arms import Arm
@@ -87,7 +87,8 @@ def scored(order: Order, cost: Cost | None, device: str) -> None:
     averaged: Mapping[str, np.ndarray] = run.state.average or {}
     tensors = {**network.tensors, **averaged}
     narrow = {key: value.astype(np.float32) if value.dtype == np.float64 else value for key, value in tensors.items()}
-    judged = OpenedNetwork(dataclasses.replace(network, tensors=narrow), settings.backend, settings.values, settings)
+    trained = with_classes(dataclasses.replace(network, tensors=narrow), settings.classes)
+    judged = OpenedNetwork(trained, settings.backend, settings.classes, settings)
     other = settings.recipe.split.validation_data
     source = judged.source(other or settings.data, only=None if other else "validation")
     bands = judged.bands(source.sizes, bfloat16=settings.recipe.precision == "bfloat16")

@@ -194,7 +194,8 @@ def _checked(path: Path, job: Job, machine: Machine, old: RunConfig | None, prog
         _check_same_data(path, old, settings)
     network = start_network(start, recipe, source.channels, len(source.values))
     pictures = source.pictures if source.pictures != AS_STORED else None
-    network = dataclasses.replace(network, origin=dataclasses.replace(network.origin, pictures=pictures))
+    origin = dataclasses.replace(network.origin, pictures=pictures, classes=settings.classes)
+    network = dataclasses.replace(network, origin=origin)
     return Run(path, settings, training, validation, network, job.until, job.profile)
 
 

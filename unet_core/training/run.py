@@ -23,7 +23,7 @@ from unet_core.codec import OPTIONAL, decoded, encoded
 from unet_core.config import Output
 from unet_core.data.batches import Examples, batches
 from unet_core.data.dataset import Dataset
-from unet_core.data.labels import in_words
+from unet_core.data.labels import Classes
 from unet_core.errors import ConfigError, RunError
 from unet_core.files import atomic
 from unet_core.graph import Graph
@@ -70,6 +70,11 @@ class RunConfig:
     """The values are colours, 0xRRGGBB."""
     class_names: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
     """What the classes are called, where the table of their colours said."""
+
+    @property
+    def classes(self) -> Classes:
+        """What stands for them in masks."""
+        return Classes(self.values, coloured=self.coloured, names=self.class_names)
 
     @property
     def pieces(self) -> tuple[tuple[int, int | None, Backend], ...]:
@@ -171,7 +176,7 @@ class Run:
 
     def __str__(self) -> str:
         network, ignored = self.start.config, self.recipe.masks.ignore
-        values = in_words(self.settings.values, coloured=self.settings.coloured)
+        values = str(self.settings.classes)
         values += f", and {ignored}, which is ignored" if ignored is not None else ""
         validated = len(self.validation) or "none"
         title = network.title if isinstance(network, Graph) else f"UNet {'-'.join(map(str, network.features))}"
