@@ -1,0 +1,120 @@
+"""What hosts of a TPU slice do with a bucket, by processes of this machine; and the page that says how, word by word."""
+
+import contextlib
+import re
+import shlex
+import signal
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_hosts import BOUND, LONG, Together, distance, on_one
+from test_readme import THEIRS
+
+from unet_cli.main import main
+from unet_core.data.batches import Examples
+from unet_core.data.opening import open_dataset
+from unet_core.data.packing import pack
+from unet_core.data.splitting import split
+from unet_core.data.synthetic import Synthetic, write_folder
+from unet_core.errors import RunError
+from unet_core.paths import as_path
+from unet_core.staging import at_hand
+from unet_core.training import run as module
+from unet_core.training.history import read_history
+from unet_core.training.opening import Job, Machine, open_run
+from unet_core.training.run import await_run
+from unet_core.training.train_config import TrainConfig
+
+pytest.importorskip("gcsfs")
+PAGE = Path(__file__).parents[1] / "docs/tpu_vm.md"
+
+COUNTED = """
+import sys
+from unet_cli.main import main
+from unet_core.data import shards
+
+read = shards.Records.read
+
+
+def told(self, number, name):
+    print("record", number, flush=True)
+    return read(self, number, name)
+
+
+shards.Records.read = told
+sys.exit(main(sys.argv[1:]))
+"""
+"""The command, which says of each record of a packed set that it is read."""
+
+
+@pytest.fixture
+def place(gs_bucket):
+    """An address that nothing is below."""
+    return as_path(f"{gs_bucket}/{uuid.uuid4().hex}")
+
+
+def steps_of(run):
+    return [entry for entry in read_history(run / "history.jsonl") if "loss" in entry] if run.exists() else []
+
+
+def records_of(together, index):
+    return [int(number) for number in re.findall(r"^record (\d+)$", together.said[index].read_text(), re.MULTILINE)]
+
+
+@pytest.mark.slow
+def test_each_host_reads_its_part_of_a_packed_set_in_a_bucket(place, tmp_path):
+    """An epoch in batches of two on two hosts, and a validation: every record is read once, by one of them."""
+    write_folder(Synthetic(count=12, size=32), tmp_path / "cells")
+    assert main(["pack", str(tmp_path / "cells"), str(place / "cells")]) == 0
+    given = ("--data", place / "cells", "--out", place / "run", "--backend", "jax", "--features", "4", "8")
+    given += ("--crop", "16", "--batch", "2", "--steps", "5", "--validation", "2")
+    with Together(tmp_path, 2, 1, *given, program=("-c", COUNTED)) as together:
+        assert together.codes() == [0, 0], [together.text(index) for index in range(2)]
+        read = [records_of(together, index) for index in range(2)]
+    assert sorted(read[0] + read[1]) == list(range(12))
+    training, _ = split(open_dataset(str(place / "cells")), 2)
+    order = Examples(training, size=16, augmentation=TrainConfig().augmentation, seed=0)
+    for index in range(2):
+        expected = {int(training.numbers[order.place(2 * step + index)[1]]) for step in range(5)}
+        assert expected <= set(read[index])
+        assert len(read[index]) == 6
+
+
+@pytest.mark.slow
+def test_hosts_that_are_preempted_go_on_on_as_many_as_there_are(place, cells, tmp_path):
+    """Two hosts, one bucket, one packed set; SIGTERM to one of them; then one host, then two that are killed, then two."""
+    on_one("--data", cells, "--out", tmp_path / "undisturbed", *LONG)
+    pack(cells, place / "cells")
+    run, known = place / "run", {}
+    given = ("--data", place / "cells", "--out", run, *LONG, "--resume")
+
+    def on_two(until=None, end=None):
+        """Train on two hosts, and do something to them once a step is there."""
+        with Together(tmp_path, 2, 1, *given) as together:
+            while end is not None and len(steps_of(run)) < until:
+                assert together.hosts[0].poll() is None, together.text(0)
+                time.sleep(0.2)
+            for host in together.hosts[1:] if end == signal.SIGTERM else together.hosts if end else ():
+                host.send_signal(end)
+            codes = together.codes()
+            for entry in steps_of(run):
+                assert known.setdefault(entry["step"], entry) == pytest.approx(entry, rel=BOUND)
+            return codes, together.text(0)
+
+    codes, said = on_two(6, signal.SIGTERM)
+    assert codes == [0, 0], said
+    made = len(steps_of(run))
+    assert 6 <= made < 60
+    assert f"stopped by SIGTERM after step {made} of 60; the state is saved: go on with --resume" in said
+    on_one(*given, "--until", made + 3)
+    assert len(steps_of(run)) == made + 3
+    assert on_two(made + 8, signal.SIGKILL)[0] == [-signal.SIGKILL] * 2
+    codes, said = on_two()
+    assert codes == [0, 0], said
+    assert "going on after step" in said
+    assert sorted(known) == list(range(1, 61))
+    with at_hand(run) as local:
+        assert distance(local, tmp_path / "undisturbed") < BOUND
