@@ -1,6 +1,6 @@
 """What hosts of a TPU slice do with a bucket, by processes of this machine; and the page that says how, word by word."""
 
-import contextlib
+import os
 import re
 import shlex
 import signal
@@ -8,7 +8,6 @@ import time
 import uuid
 from pathlib import Path
 
-import numpy as np
 import pytest
 from test_hosts import BOUND, LONG, Together, distance, on_one
 from test_readme import THEIRS
@@ -21,7 +20,7 @@ from unet_core.data.splitting import split
 from unet_core.data.synthetic import Synthetic, write_folder
 from unet_core.errors import RunError
 from unet_core.paths import as_path
-from unet_core.staging import at_hand
+from unet_core.staging import at_hand, put
 from unet_core.training import run as module
 from unet_core.training.history import read_history
 from unet_core.training.opening import Job, Machine, open_run
@@ -32,6 +31,7 @@ pytest.importorskip("gcsfs")
 PAGE = Path(__file__).parents[1] / "docs/tpu_vm.md"
 
 COUNTED = """
+import os
 import sys
 from unet_cli.main import main
 from unet_core.data import shards
@@ -40,7 +40,7 @@ read = shards.Records.read
 
 
 def told(self, number, name):
-    print("record", number, flush=True)
+    os.write(1, f"record {number}\\n".encode())  # many threads read; a print of theirs is no single line
     return read(self, number, name)
 
 
@@ -118,3 +118,54 @@ def test_hosts_that_are_preempted_go_on_on_as_many_as_there_are(place, cells, tm
     assert sorted(known) == list(range(1, 61))
     with at_hand(run) as local:
         assert distance(local, tmp_path / "undisturbed") < BOUND
+
+
+def commands(page):
+    """Every `unet` command of the page's blocks, in the order given, also of those for the hosts of a slice."""
+    for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL):
+        yield from re.findall(r"(?<![\w-])unet (?:--version|[a-z]+[^\n\"'&|>]*)", block.replace("\\\n", " "))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_graph_proof", "one_thread")
+def test_the_commands_of_the_page_run(place, tmp_path, monkeypatch, capsys):
+    """In the order given, with a small RECIPE; only `pkill`, which is told of them, is none."""
+    torch = pytest.importorskip("torch")
+    from unet_core.objects import listed
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BUCKET", str(place))
+    monkeypatch.setenv("RECIPE", "--steps 4 --batch 2 --crop 16 --precision bfloat16")
+    Path("their").mkdir()
+    Path("their/unet.py").write_text(THEIRS)
+    names: dict[str, type[torch.nn.Module]] = {}
+    exec(THEIRS, names)
+    torch.save(names["UNet"](3, 2).state_dict(), "theirs.pt")
+    write_folder(Synthetic(count=6, size=32), "cells")
+    put(Path("cells"), place / "cells")
+    found = [shlex.split(os.path.expandvars(command)) for command in commands(PAGE.read_text())]
+    done = [command[1] for command in found]
+    assert done == "--version doctor pack convert inspect train plot train eval predict convert verify".split()
+    for command in found:
+        assert main(command[1:]) == 0, shlex.join(command)
+    said = capsys.readouterr().out
+    assert "going on after step 4 of 4" in said
+    assert {name.split("/")[0] for name in listed(str(place))} >= {"run", "masks", "start", "cells.packed"}
+    names["UNet"](3, 2).load_state_dict(torch.load("trained.pt"))
+
+
+def test_a_host_that_does_not_see_the_folder_of_the_run_says_so(cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_SEEN", 0)
+    job = Job("jax", TrainConfig(features=(3, 4), crop=16, batch=2), str(cells))
+    with (
+        pytest.raises(RunError, match=f"{tmp_path}/run: the first process has made it, and here it is not; give"),
+        open_run(tmp_path / "run", job, machine=Machine(rank=1)),
+    ):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_host_waits_until_it_sees_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(module.time, "sleep", lambda _: (tmp_path / "config.json").write_text("{}"))
+    await_run(tmp_path)
+    assert (tmp_path / "config.json").exists()
