@@ -121,15 +121,15 @@ def test_hosts_that_are_preempted_go_on_on_as_many_as_there_are(place, cells, tm
 
 
 def commands(page):
-    """Every `unet` command of the page's blocks, in the order given, also of those for the hosts of a slice."""
+    """Every `unet` command of the page's blocks, in the order given, also of those for the hosts of a slice; not what `pkill` ends."""
     for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL):
-        yield from re.findall(r"(?<![\w-])unet (?:--version|[a-z]+[^\n\"'&|>]*)", block.replace("\\\n", " "))
+        yield from re.findall(r"(?<![\w'-])unet (?:--version|[a-z]+[^\n\"'&|>]*)", block.replace("\\\n", " "))
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_graph_proof", "one_thread")
 def test_the_commands_of_the_page_run(place, tmp_path, monkeypatch, capsys):
-    """In the order given, with a small RECIPE; only `pkill`, which is told of them, is none."""
+    """In the order given, with a small RECIPE."""
     torch = pytest.importorskip("torch")
     from unet_core.objects import listed
 
@@ -147,7 +147,8 @@ def test_the_commands_of_the_page_run(place, tmp_path, monkeypatch, capsys):
     done = [command[1] for command in found]
     assert done == "--version doctor pack convert inspect train plot train eval predict convert verify".split()
     for command in found:
-        assert main(command[1:]) == 0, shlex.join(command)
+        allowed = (0, 1) if command[1] == "doctor" else (0,)  # which is told of the machine, too
+        assert main(command[1:]) in allowed, shlex.join(command)
     said = capsys.readouterr().out
     assert "going on after step 4 of 4" in said
     assert {name.split("/")[0] for name in listed(str(place))} >= {"run", "masks", "start", "cells.packed"}
