@@ -1,6 +1,7 @@
 """Runs whose folder is in a bucket: what is there at any moment is enough to go on, and nobody changes it unseen."""
 
 import contextlib
+import functools
 import itertools
 import json
 import shutil
@@ -169,6 +170,12 @@ def written(folder, step, marks=(), earlier=None):
     return {path.relative_to(folder): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
+def until_killed(left, call, *given):
+    if next(left) <= 0:
+        raise Killed
+    call(*given)
+
+
 def after_each_kill(run, folder, monkeypatch, marks=()):
     """Of a run that puts its second state in the place of its first: what a resume fetches, if the process was killed
     after so many requests that write, with what was put before and what was to be put."""
@@ -182,13 +189,7 @@ def after_each_kill(run, folder, monkeypatch, marks=()):
         after, left = written(local, 4, marks, earlier=2), itertools.count(most, -1)
         with monkeypatch.context() as patched, contextlib.suppress(Killed):
             for name in ("write", "put", "remove"):
-
-                def request(*given, call=getattr(objects, name)):
-                    if next(left) <= 0:
-                        raise Killed
-                    call(*given)
-
-                patched.setattr(objects, name, request)
+                patched.setattr(objects, name, functools.partial(until_killed, left, getattr(objects, name)))
             copy.publish()
             return
         working_copy.BucketCopy(run, again, lease, divided=False).fetch()

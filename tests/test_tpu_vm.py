@@ -1,4 +1,4 @@
-"""What hosts of a TPU slice do with a bucket, by processes of this machine; and the page that says how, word by word."""
+"""What hosts of a TPU slice do with a bucket, by processes of this machine; and the page that says how."""
 
 import os
 import re
@@ -85,7 +85,7 @@ def test_each_host_reads_its_part_of_a_packed_set_in_a_bucket(place, tmp_path):
 
 @pytest.mark.slow
 def test_hosts_that_are_preempted_go_on_on_as_many_as_there_are(place, cells, tmp_path):
-    """Two hosts, one bucket, one packed set; SIGTERM to one of them; then one host, then two that are killed, then two."""
+    """Two hosts, one bucket, one packed set; SIGTERM to one of them; then one, then two that are killed, then two."""
     on_one("--data", cells, "--out", tmp_path / "undisturbed", *LONG)
     pack(cells, place / "cells")
     run, known = place / "run", {}
@@ -121,7 +121,7 @@ def test_hosts_that_are_preempted_go_on_on_as_many_as_there_are(place, cells, tm
 
 
 def commands(page):
-    """Every `unet` command of the page's blocks, in the order given, also of those for the hosts of a slice; not what `pkill` ends."""
+    """Every `unet` command of the page's blocks, in the order given; not what `pkill` ends."""
     for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL):
         yield from re.findall(r"(?<![\w'-])unet (?:--version|[a-z]+[^\n\"'&|>]*)", block.replace("\\\n", " "))
 
@@ -145,7 +145,8 @@ def test_the_commands_of_the_page_run(place, tmp_path, monkeypatch, capsys):
     put(Path("cells"), place / "cells")
     found = [shlex.split(os.path.expandvars(command)) for command in commands(PAGE.read_text())]
     done = [command[1] for command in found]
-    assert done == "--version doctor pack convert inspect train plot train eval predict convert verify".split()
+    ways = ["--version", "doctor", "pack", "convert", "inspect", "train", "plot", "train", "eval", "predict", "convert"]
+    assert done == [*ways, "verify"]
     for command in found:
         allowed = (0, 1) if command[1] == "doctor" else (0,)  # which is told of the machine, too
         assert main(command[1:]) in allowed, shlex.join(command)
