@@ -220,6 +220,7 @@ def test_a_difference_of_the_backward_pass_is_named(planted, found):
 
 
 @pytest.mark.parametrize(("planted", "cause"), few(UPDATE, *list(UPDATE)[::2]))
+@pytest.mark.slow
 def test_a_difference_of_the_update_is_named(planted, cause):
     check(divergence(A, planted(), SAMPLE), ("down1.conv.0", STEP, "float64", cause))
 

@@ -300,6 +300,7 @@ def test_a_tensor_under_two_names_is_one(tmp_path, monkeypatch):
         opened(tmp_path / "apart.pt", Known(module="tied.py:Net"))
 
 
+@pytest.mark.slow
 def test_a_network_of_the_family_is_kept_as_one(tmp_path):
     code = written("half-pixel corners", tmp_path)
     torch.save(built(code).state_dict(), tmp_path / "a.pt")

@@ -399,10 +399,11 @@ def slow_average(monkeypatch):
     ("breaks", "quantity"),
     [
         (another_epsilon, "parameters"),
-        pytest.param(betas_swapped, "moments", marks=pytest.mark.slow),
-        pytest.param(slow_average, "average", marks=pytest.mark.slow),
+        (betas_swapped, "moments"),
+        (slow_average, "average"),
     ],
 )
+@pytest.mark.slow
 def test_a_failed_proof_leaves_nothing(breaks, quantity, run, tmp_path, small_proof, monkeypatch):
     breaks(monkeypatch)
     before = contents(tmp_path)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from conftest import by_examples
 from hypothesis import strategies as st
 from test_faster import apart
 from test_winograd import derivatives, drawn
@@ -101,8 +101,7 @@ def geometries(draw):
     return (draw(st.integers(1, 2)), *size, channels), (window, window, channels // groups, out), plan
 
 
-@settings(deadline=None, max_examples=10)
-@given(geometries())
+@by_examples(3, 30, geometries())
 def test_a_convolution_of_any_kind_and_its_gradients_are_xlas(given):
     with jax.enable_x64(True):
         ours, theirs = both_ways(*given)

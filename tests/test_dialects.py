@@ -66,7 +66,7 @@ def assert_same_answers(model, in_jax, size):
 
 @pytest.mark.parametrize(
     "foreign",
-    few(list(FOREIGN), "milesial bilinear", "mateuszbuda"),
+    few(list(FOREIGN), "mateuszbuda"),
     indirect=True,
 )
 def test_the_same_answers_in_jax(foreign, tmp_path, x64):
@@ -464,7 +464,6 @@ def test_the_proof_sees_what_a_projects_code_makes_of_its_logits(tmp_path):
             "corners": ({"align_corners": True}, "the upsampling uses align_corners, not half-pixel corners", "b"),
             "epsilon": ({"norm_epsilon": 1e-3}, "epsilon is 0.001 instead of 1e-05", "b"),
         },
-        "order",
     ),
 )
 def test_the_proof_names_what_a_projects_code_does_otherwise_than_was_said(tmp_path, wrong, cause, name):

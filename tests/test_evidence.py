@@ -129,6 +129,7 @@ def test_inspect_says_it_and_refuses_nothing(generic, capsys):
 
 
 @pytest.mark.usefixtures("small_graph_proof")
+@pytest.mark.slow
 def test_names_are_certified_as_names(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tensors = trained_tensors(UNetConfig(3, 2, (3, 4)))

@@ -94,7 +94,6 @@ def test_every_option_is_tried():
             "nearest": ({"upsampling": "nearest"},),
             "groups": ({"features": (2, 4, 6), "norm": "group", "norm_groups": 2},),
         },
-        "both",
     ),
 )
 def test_an_option_that_needs_no_more_than_its_node_runs_in_jax(options):

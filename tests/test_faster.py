@@ -93,6 +93,7 @@ def inputs(config, size, seed=0):
     "config", [FAMILY[0], *(pytest.param(config, marks=pytest.mark.slow) for config in FAMILY[1:])]
 )
 @pytest.mark.parametrize("fewer", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
 def test_the_faster_network_trains_as_the_plain_one(x64, monkeypatch, config, fewer):
     """On a size that is odd at one level for the rows, at the other for the columns; one of the maps is wide.
 
@@ -107,6 +108,7 @@ def test_the_faster_network_trains_as_the_plain_one(x64, monkeypatch, config, fe
 
 @settings(deadline=None, max_examples=6)
 @given(st.integers(2, 12), st.integers(2, 12), st.booleans(), st.sampled_from(["resize", "pad"]))
+@pytest.mark.slow
 def test_any_size_is_upsampled_and_convolved_as_plainly(height, width, align_corners, fit):
     rng = np.random.default_rng(0)
     x, kernel = rng.standard_normal((1, height // 2, width // 2, 3)), rng.standard_normal((3, 3, 3, 2))
@@ -150,7 +152,7 @@ def test_all_ways_of_upsampling_the_taps_are_one(x64, monkeypatch, size, align_c
         assert apart(way(*given), expected) < 1e-13
 
 
-@pytest.mark.parametrize("strips", few([2, 4, 8], 2, 8))
+@pytest.mark.parametrize("strips", few([2, 4, 8], 4))
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("few", [0, 64])
 def test_rows_in_strips_are_upsampled_as_the_whole(x64, monkeypatch, strips, align_corners, few):

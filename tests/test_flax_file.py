@@ -23,6 +23,8 @@ from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.graph import INPUT, Graph, Node
 from unet_core.graph.family import graph
 
+SMALL = dataclasses.replace(TINY, features=(4, 6))
+
 
 def printed(network, title="Net"):
     source = Source(Opened(Checkpoint(network, trained(network))), (0, 1), None)
@@ -36,7 +38,7 @@ def classes_in(text):
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
-    safetensors_file.write(folder / "a.safetensors", Checkpoint(TINY, trained_tensors(TINY)))
+    safetensors_file.write(folder / "a.safetensors", Checkpoint(SMALL, trained_tensors(SMALL)))
     return conversion.export(folder / "a.safetensors", folder / "net.py")
 
 
@@ -67,7 +69,7 @@ def test_equal_blocks_are_one_class_and_names_stay(exported):
 
 
 def test_the_weights_lie_beside_it_as_a_checkpoint(exported):
-    assert safetensors_file.read(exported.dst.with_suffix(".safetensors")).config == TINY
+    assert safetensors_file.read(exported.dst.with_suffix(".safetensors")).config == SMALL
 
 
 @pytest.mark.parametrize(
@@ -80,8 +82,7 @@ def test_the_weights_lie_beside_it_as_a_checkpoint(exported):
 )
 def test_code_that_computes_otherwise_gets_no_name(tmp_path, monkeypatch, right, wrong):
     """The control: corners flipped, another function, another running variance."""
-    config = dataclasses.replace(TINY, features=(2, 3))
-    safetensors_file.write(tmp_path / "a.safetensors", Checkpoint(config, trained_tensors(config)))
+    safetensors_file.write(tmp_path / "a.safetensors", Checkpoint(SMALL, trained_tensors(SMALL)))
     written = flax_file.written
     assert right in written(read_source(tmp_path / "a.safetensors"), "")
     monkeypatch.setattr(flax_file, "written", lambda *given: written(*given).replace(right, wrong))
@@ -147,6 +148,7 @@ def run(path):
     return module
 
 
+@pytest.mark.slow
 def test_load_takes_the_weights(exported):
     net = run(exported.dst)
     model = net.load(exported.dst.with_suffix(".safetensors"))

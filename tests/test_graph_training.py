@@ -179,6 +179,7 @@ def test_the_short_precisions_train(backend, precision):
 DROPPING = dataclasses.replace(BASE, precision="float32", accumulate=2, ema=0.9)
 
 
+@mostly_torch
 def test_a_resumed_training_drops_the_same(backend):
     checkpoint, given = network(small(rate=0.5)), list(batches(DROPPING, 4))
     whole = SIDES[backend](checkpoint, DROPPING)
@@ -191,6 +192,7 @@ def test_a_resumed_training_drops_the_same(backend):
     assert not difference(second.canonical(), whole.canonical())
 
 
+@mostly_torch
 def test_what_is_dropped_depends_on_the_step(backend):
     given, found = list(batches(DROPPING, 1)), {}
     for rate in (0.5, 0.0):
@@ -422,6 +424,7 @@ def test_a_state_goes_to_the_other_framework_and_back(backend):
 
 
 @pytest.mark.parametrize("changed", [None, "recipe", pytest.param("moments", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_the_next_update_is_compared_without_chance(changed):
     """As the proof of a moved run does: what is dropped is drawn otherwise in the other framework."""
     from conversion.proof.updates import Continuation, compare, inputs_of, parted

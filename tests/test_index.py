@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import few
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -357,5 +358,6 @@ def some_place(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("some_place")
-def test_a_folder_that_is_edited_is_as_without_an_index():
-    run_state_machine_as_test(Edited, settings=settings(max_examples=20, stateful_step_count=20, deadline=None))
+@pytest.mark.parametrize("examples", few([5, 60], 5))
+def test_a_folder_that_is_edited_is_as_without_an_index(examples):
+    run_state_machine_as_test(Edited, settings=settings(max_examples=examples, stateful_step_count=20, deadline=None))

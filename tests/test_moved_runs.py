@@ -204,8 +204,8 @@ def move(run, target, to):
     ("framework", "name"),
     [
         ("torch", "adam"),
-        ("jax", "rmsprop"),
         *(pytest.param("torch", name, marks=pytest.mark.slow) for name in RECIPES if name != "adam"),
+        pytest.param("jax", "rmsprop", marks=pytest.mark.slow),
     ],
 )
 def test_there_and_back_no_bit_of_a_run_is_lost(framework, name, trained, tmp_path):

@@ -163,6 +163,7 @@ def test_bfloat16_computes_in_it_and_keeps_float32_statistics(pictures):
     assert kinds == {jnp.dtype("float32"), jnp.dtype("int32")}
 
 
+@pytest.mark.slow
 def test_remat_gives_the_same_gradients(pictures):
     def gradients(remat):
         model = filled(Network(graph(TINY), remat=remat), trained_tensors(TINY))
@@ -226,6 +227,7 @@ def test_dropout_draws_from_rngs_in_training_alone(pictures, kind):
     np.testing.assert_array_equal(run(dropping, jax.random.key(1)), run(dropping, jax.random.key(2)))
 
 
+@pytest.mark.slow
 def test_rngs_of_its_own_draw_anew_at_every_call(pictures):
     dropping = filled(Network(with_dropout(graph(TINY)), rngs=nnx.Rngs(dropout=1)), trained_tensors(TINY))
     assert not np.array_equal(dropping.logits(pictures), dropping.logits(pictures))

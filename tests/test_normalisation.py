@@ -265,6 +265,7 @@ def test_what_is_saved_for_the_gradient_is_the_map_as_it_is():
     assert [like.dtype for like in jax.tree.leaves(pull) if like.shape == x.shape] == [jnp.bfloat16]
 
 
+@pytest.mark.slow
 def test_the_network_guesses_its_running_mean(monkeypatch):
     seen = []
     monkeypatch.setattr(norms, "normalise", lambda *given: seen.append(given[3]) or normalise(*given))

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from conftest import by_examples
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from unet_core.graph.resampling import Resampling
@@ -74,8 +75,7 @@ def test_as_many_columns_are_packed_as_fill_the_lanes(width, channels, columns):
     assert group(width, *channels) == columns
 
 
-@given(shape=SHAPES, out=st.sampled_from([1, 5, 32]), size=st.sampled_from([1, 3, 5]))
-@settings(max_examples=5)
+@by_examples(3, 20, shape=SHAPES, out=st.sampled_from([1, 5, 32]), size=st.sampled_from([1, 3, 5]))
 def test_a_packed_convolution_is_the_convolution(shape, out, size):
     with jax.enable_x64(True):
         n, half, width, channels = shape
@@ -85,7 +85,9 @@ def test_a_packed_convolution_is_the_convolution(shape, out, size):
             assert same(partial(convolved_packed, plan=plan), convolve_plain, *given)
 
 
-@given(
+@by_examples(
+    3,
+    20,
     shape=SHAPES,
     window=st.tuples(st.integers(1, 5), st.integers(1, 7)),
     stride=st.tuples(st.integers(1, 3), st.integers(1, 4)),
@@ -93,7 +95,6 @@ def test_a_packed_convolution_is_the_convolution(shape, out, size):
     spare=st.integers(1, 4),
     out=st.sampled_from([3, 16, 64]),
 )
-@settings(max_examples=6)
 def test_a_packed_convolution_with_a_stride_is_the_convolution(shape, window, stride, before, spare, out):
     n, half, width, channels = shape
     wide, step = window[1], stride[1]
@@ -124,8 +125,13 @@ def test_what_a_convolution_packs(width, window, channels, out, stride, columns)
     assert not columns_of(width, (window, window, channels, out), plan._replace(groups=2))
 
 
-@given(shape=SHAPES, window=st.tuples(st.integers(1, 3), st.sampled_from([1, 2, 4])), out=st.sampled_from([3, 16, 32]))
-@settings(max_examples=6)
+@by_examples(
+    3,
+    20,
+    shape=SHAPES,
+    window=st.tuples(st.integers(1, 3), st.sampled_from([1, 2, 4])),
+    out=st.sampled_from([3, 16, 32]),
+)
 def test_packed_columns_are_raised_as_they_are(shape, window, out):
     n, half, width, channels = shape
     given = (n, half, width, channels), (*window, out, channels)
@@ -137,8 +143,7 @@ def test_packed_columns_are_raised_as_they_are(shape, window, out):
             assert same(on_tpu, plain, *drawn(*given))
 
 
-@given(shape=SHAPES, kinds=st.sampled_from([(True, True), (True, False), (False, True)]))
-@settings(max_examples=4)
+@by_examples(2, 20, shape=SHAPES, kinds=st.sampled_from([(True, True), (True, False), (False, True)]))
 def test_a_packed_affine_is_the_affine(shape, kinds):
     with jax.enable_x64(True):
         n, half, width, channels = shape
@@ -151,8 +156,7 @@ def test_a_packed_affine_is_the_affine(shape, kinds):
         assert apart(found, affine._gradients_plain(x, *vectors, gradient)) <= 1e-11
 
 
-@given(shape=SHAPES, parts=st.sampled_from([1, 2, 0]), offset=st.sampled_from([0.0, 100.0]))
-@settings(max_examples=6)
+@by_examples(3, 20, shape=SHAPES, parts=st.sampled_from([1, 2, 0]), offset=st.sampled_from([0.0, 100.0]))
 def test_packed_groups_are_normalised_as_they_are(shape, parts, offset):
     with jax.enable_x64(True):
         n, half, width, channels = shape
@@ -174,8 +178,7 @@ def test_a_column_in_the_wrong_place_would_be_seen(x64):
     assert apart(y, convolve_plain(x, kernel)) > 1e-2
 
 
-@given(shape=SHAPES)
-@settings(max_examples=5)
+@by_examples(3, 20, shape=SHAPES)
 def test_packed_batchnorm_is_batchnorm(shape):
     with jax.enable_x64(True):
         n, half, width, channels = shape
@@ -191,8 +194,7 @@ def test_packed_batchnorm_is_batchnorm(shape):
         assert apart(found, expected) <= 1e-11
 
 
-@given(shape=SHAPES, levels=st.integers(1, 4))
-@settings(max_examples=5)
+@by_examples(3, 20, shape=SHAPES, levels=st.integers(1, 4))
 def test_a_packed_pool_is_the_pool(shape, levels):
     """Of equal elements the first has the gradient: few levels make many that are equal."""
     n, half, width, channels = shape
@@ -205,8 +207,14 @@ def test_a_packed_pool_is_the_pool(shape, levels):
     assert (found == pooling._to_the_largest_plain(x, gradient)).all()
 
 
-@given(half=st.integers(2, 5), width=st.integers(2, 8), channels=st.sampled_from([4, 40]), out=st.sampled_from([5, 64]))
-@settings(max_examples=4)
+@by_examples(
+    2,
+    20,
+    half=st.integers(2, 5),
+    width=st.integers(2, 8),
+    channels=st.sampled_from([4, 40]),
+    out=st.sampled_from([5, 64]),
+)
 def test_columns_raised_into_packed_ones_are_the_upsampled(half, width, channels, out):
     with jax.enable_x64(True):
         rows, columns = (

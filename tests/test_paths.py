@@ -87,7 +87,7 @@ def test_an_unknown_kind_of_address_is_one_line():
 def test_a_package_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(fsspec.core, "url_to_fs", Mock(side_effect=ImportError("install s3fs")))
     objects._system_of.cache_clear()
-    with pytest.raises(MissingFrameworkError, match=r"s3:// is not installed: pip install -e '.\[s3\]'"):
+    with pytest.raises(MissingFrameworkError, match=r"s3:// is not installed: pip install .*\[s3\]'"):
         as_path("s3://b/x").exists()
 
 

@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
+from conftest import few
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -501,7 +502,7 @@ def test_a_truncated_file_is_found_at_every_byte(tmp_path, name):
     truncated(path, lambda length: range(0, length, max(1, length // 150)), 60)
 
 
-@pytest.mark.parametrize("name", ["a.gif", "a.npy", "a.npz"])
+@pytest.mark.parametrize("name", few(["a.gif", "a.npy", "a.npz"], "a.npy"))
 def test_a_truncated_raster_is_found_at_every_byte(tmp_path, name):
     """Of the formats that Pillow does not write, or only from a palette."""
     path, grey = tmp_path / name, RNG.integers(0, 256, (20, 20), np.uint8)
@@ -630,7 +631,7 @@ def test_without_pillow_the_package_is_named(tmp_path):
         save(tmp_path / name, GREY8)
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], capture_output=True, text=True)
         assert done.stdout.startswith("MissingFrameworkError"), done.stderr
-        assert "pip install -e '.[train]'" in done.stdout
+        assert "[train]'" in done.stdout
 
 
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 12), st.sampled_from([1, 3]))

@@ -67,6 +67,7 @@ def updates(path, backend):
     return [int(event["name"].split("#")[1]) for event in sorted(steps, key=lambda event: event["ts"])]
 
 
+@mostly_torch
 def test_a_profile_changes_no_number(backend, cells, tmp_path):
     """And is no part of what a run is gone on with by."""
     with_one, without = tmp_path / "with", tmp_path / "without"

@@ -303,6 +303,7 @@ def test_a_wrong_gradient_alone_is_found(breaking):
     assert departure.layer == "up1.conv.4", "the one nearest to the loss, where the error enters"
 
 
+@pytest.mark.slow
 def test_float32_statistics_are_traced_to_their_layer(monkeypatch):
     model = in_torch()
     converted = conversion.to_jax(model)
@@ -348,7 +349,7 @@ def test_no_false_alarm(seed, features):
 @pytest.mark.parametrize(
     ("threads", "config", "seed"),
     [
-        pytest.param(2, UNetConfig(3, 1, (4, 6, 8)), 2, marks=pytest.mark.slow),
+        (2, UNetConfig(3, 1, (4, 6, 8)), 2),
         (
             1,
             UNetConfig(
@@ -368,6 +369,7 @@ def test_no_false_alarm(seed, features):
     ],
     ids=["bilinear", "transposed"],
 )
+@pytest.mark.slow
 def test_no_number_of_threads_makes_a_narrow_network_another(threads, config, seed):
     """Torch sums in another order with each; of so few channels its own error is small by luck now and then."""
     rng = np.random.default_rng(seed)
@@ -397,6 +399,7 @@ def test_no_sums_of_a_batch_are_blamed_for_a_prediction(training):
     assert ("E[x^2]" in str(cause)) == training
 
 
+@pytest.mark.slow
 def test_networks_that_share_a_program_answer_each_by_its_own_weights():
     model, x = in_torch(), np.random.default_rng(0).standard_normal((2, 11, 13, 2), np.float32)
     _, first = paired(model, conversion.to_jax(model), ("a", "b"))

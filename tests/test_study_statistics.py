@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import few
 
 stats = pytest.importorskip("scipy.stats")
 
@@ -65,7 +66,7 @@ def test_students_interval_covers():
 
 
 @pytest.mark.parametrize(
-    ("seeds", "pictures", "of_seed", "of_picture"), [(8, 16, 1, 1), (8, 12, 1, 0), (6, 30, 0.2, 1)]
+    ("seeds", "pictures", "of_seed", "of_picture"), few([(8, 16, 1, 1), (8, 12, 1, 0), (6, 30, 0.2, 1)], (8, 12, 1, 0))
 )
 def test_the_bootstrap_covers_seeds_and_pictures(seeds, pictures, of_seed, of_picture):
     rng = np.random.default_rng(seeds)

@@ -265,6 +265,7 @@ def test_moments_are_found_wherever_they_are(x64, where):
 
 
 @pytest.mark.parametrize("name", SOME)
+@pytest.mark.slow
 def test_the_state_of_an_nnx_optimizer_is_filled(name):
     """In float32, on JAX's devices, ready for the next update; and back."""
     model, optimizer = script(name, lambda: own().float())
@@ -714,6 +715,7 @@ def test_a_tree_of_other_names_than_the_twins_is_refused():
 RATES = optax.linear_schedule(1.0, 0.0, 10)
 
 
+@pytest.mark.slow
 def test_a_schedule_that_is_injected_goes_on(x64):
     """Its count is a state of its own."""
     chain = optax.inject_hyperparams(optax.adamw)(learning_rate=RATES, weight_decay=optax.constant_schedule(0.1))

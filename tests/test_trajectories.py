@@ -82,6 +82,7 @@ def test_a_rate_that_is_one_percent_off_is_seen_in_the_length_of_the_first_step(
     assert "the length of its first step is 1.01 times A's" in found.verdict
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_summed_is_seen_though_adam_takes_it_out(monkeypatch):
     import unet_torch.training.step
 

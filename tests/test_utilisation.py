@@ -60,6 +60,7 @@ def without(entries):
     return [{name: value for name, value in entry.items() if name != "mfu"} for entry in entries]
 
 
+@mostly_torch
 def test_the_figure_is_operations_over_time_and_peak(backend, cells, tmp_path, monkeypatch, clock):
     """In the line of the last step of those that it is of; without a peak there is neither key nor word."""
     trained(backend, tmp_path / "none", cells)

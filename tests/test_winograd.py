@@ -179,6 +179,7 @@ def test_bfloat16_sums_no_kernels_gradient_in_bfloat16():
 
 
 @pytest.mark.parametrize("config", [SMALL, *(pytest.param(config, marks=pytest.mark.slow) for config in FAMILY)])
+@pytest.mark.slow
 def test_the_network_folded_for_a_cpu_predicts_the_same(x64, wide, config):
     model, _ = both(config)
     x = inputs(config, (9, 14))[0]
@@ -198,6 +199,7 @@ def test_bfloat16_stays_direct(wide):
     assert not summed(frozen(UNet(3, 1, features=(2, 3, 4), dtype=jnp.bfloat16, rngs=0), "cpu"))
 
 
+@pytest.mark.slow
 def test_tiles_are_predicted_as_the_whole(x64, wide):
     model, _ = both(SMALL)
     assert summed(frozen(model, "cpu"))
