@@ -54,6 +54,12 @@ def test_an_address_stays_one_through_all_that_a_path_does(typed, text):
     assert as_path(path) is path
 
 
+def test_a_path_below_the_home_of_the_user_is_there(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert as_path("~/run") == Path("/home/me/run")
+    assert as_path("./~/run") == Path("~/run")
+
+
 def test_a_file_address_is_a_path_of_this_machine():
     assert as_path("file:///tmp/x.pt") == Path("/tmp/x.pt")
     assert not is_url("file:///tmp/x.pt")

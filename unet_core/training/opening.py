@@ -31,6 +31,7 @@ from unet_core.training.run import (
     Backend,
     Run,
     RunConfig,
+    await_run,
     has_begun,
     is_run,
     locked,
@@ -113,6 +114,7 @@ def open_run(
     job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, masks=masks))
     if machine.rank:
         machine.wait()  # for the folder, which the first process has then checked and made
+        await_run(path)
         job = dataclasses.replace(job, resume=True)
     _check_folder(path, resume=job.resume)  # before anything is fetched
     with (

@@ -12,6 +12,7 @@ import dataclasses
 import fcntl
 import importlib.metadata
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ _LOCK = ".lock"
 _VERSION = 2
 _READ = (1, 2)
 """Before 2, a run could not change its framework."""
+_SEEN = 40.0
+"""Seconds in which other hosts see what the first one has made; those of NFS look again every 30."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,22 @@ def is_run(path: Path) -> bool:
 def has_begun(path: Path) -> bool:
     """Whether the run in a folder has come as far as its first step; before that, it is started anew."""
     return is_run(path) and (path / HISTORY).exists()
+
+
+def await_run(path: Path) -> None:
+    """Return once the folder that the first process has made is seen here.
+
+    Raises:
+        RunError: it is not: each machine would write to a folder of its own.
+    """
+    until = time.monotonic() + _SEEN
+    while not is_run(path):
+        if time.monotonic() > until:
+            raise RunError(
+                f"{path}: the first process has made it, and here it is not; give a folder that all hosts see, by its "
+                "whole path, or an address, gs://bucket/name"
+            )
+        time.sleep(_SEEN / 40)
 
 
 @dataclass
