@@ -7,7 +7,7 @@ WORKERS ?= 2
 FUZZ ?= 3000
 BUDGET ?= 450
 
-.PHONY: install demo example test test-slow test-long fuzz lint bench bench-gpu clean
+.PHONY: install demo example test test-slow test-long fuzz lint site bench bench-gpu clean
 
 install: $(READY)
 
@@ -40,6 +40,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The pages of docs/ in site/; a link that leads nowhere fails.
+site: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 bench: $(READY)
 	$(BIN)/unet bench
 	$(BIN)/python -m benchmarks.conversion
@@ -52,5 +56,5 @@ bench-gpu: $(READY)
 	$(BIN)/python -m benchmarks.gpu_speed --budget $(BUDGET)
 
 clean:
-	rm -rf $(VENV) demo example bench-gpu.* build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo example bench-gpu.* build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,8 @@
 """How long networks read from code take to predict and to train, beside PyTorch: `python -m benchmarks.network_speed`.
 
 Each is timed by `unet bench --module benchmarks.public_networks:wide --kwargs name=NAME`, at its usual widths, in
-float32. It prints the tables of docs/networks.md; names choose some of them.
+float32. It prints the tables of docs/networks.md and keeps them in docs/data/network_speed.json; names choose some of
+the networks, which are only printed.
 """
 
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.public_networks import WIDE
+from benchmarks.tables import CASES, speed, write
 from unet_compare.speed.bench import bench
 from unet_compare.speed.plan import Plan
 
@@ -19,8 +21,7 @@ _COMPILED = {
     "inference 1x256x256": "torch:compile+channels_last+frozen",
     "training 2x128x128": "torch:compile+channels_last",
 }
-
-_HEAD = "| network | JAX | ratio | eager | compile | compiling, s | peak, MB |\n|---|---|---|---|---|---|---|"
+_TITLES = dict(zip(_COMPILED, CASES, strict=True))
 
 
 def measured(name: str, file: Path, rounds: int) -> list[dict[str, Any]]:
@@ -39,27 +40,31 @@ def measured(name: str, file: Path, rounds: int) -> list[dict[str, Any]]:
     return cases
 
 
-def row(name: str, case: dict[str, Any]) -> str:
-    """In Markdown: milliseconds, seconds of compiling, and what a process takes at most beside its start."""
+def record(name: str, case: dict[str, Any]) -> dict[str, Any]:
+    """Of one network: times, seconds of compiling, and what a process takes at most beside its start."""
     found = {one["name"]: one for one in case["candidates"]}
-    ours = found[_OURS]
-    low, high = ours["spread"]
-    compiled = next(found[one] for kind, one in _COMPILED.items() if kind.startswith(case["case"]["kind"]))
-    times = " | ".join(f"{1000 * theirs['median']:.0f}" for theirs in (found[_EAGER], compiled))
-    compiling = " / ".join(f"{one['compile_seconds']:.0f}" for one in (ours, compiled))
-    peaks = [(one["memory"]["peak"] - one["memory"]["before"]) / 1e6 for one in (ours, found[_EAGER], compiled)]
-    memory = f"{peaks[0]:.0f} / {min(peaks[1:]):.0f}"
-    ratio = f"{ours['ratio']:.2f} ({low:.2f} to {high:.2f})"
-    return f"| {name} | {1000 * ours['median']:.0f} | {ratio} | {times} | {compiling} | {memory} |"
+    kind, compiled = next((kind, one) for kind, one in _COMPILED.items() if kind.startswith(case["case"]["kind"]))
+    ways = {"jax": found[_OURS], "eager": found[_EAGER], "compile": found[compiled]}
+    return {
+        "name": name,
+        "case": _TITLES[kind],
+        "ratio": [ways["jax"]["ratio"], *ways["jax"]["spread"]],
+        "milliseconds": {way: 1000 * one["median"] for way, one in ways.items()},
+        "compile_seconds": {way: one["compile_seconds"] for way, one in ways.items()},
+        "peak_bytes": {way: one["memory"]["peak"] - one["memory"]["before"] for way, one in ways.items()},
+    }
 
 
 def main(names: list[str], rounds: int = 3) -> None:
-    """Measure, then print a table for each case."""
+    """Measure, then print a table for each case; keep them where they are whole."""
     with tempfile.TemporaryDirectory() as folder:
-        found = {name: measured(name, Path(folder) / "speed.json", rounds) for name in names or WIDE}
-    for number, title in enumerate(_COMPILED):
-        rows = [row(name, cases[number]) for name, cases in found.items()]
-        print(f"\n{title}\n", _HEAD, *rows, sep="\n")
+        found = [
+            record(name, case) for name in names or WIDE for case in measured(name, Path(folder) / "speed.json", rounds)
+        ]
+    for title in CASES:
+        print(f"\n{speed(title, found)}")
+    if not names:
+        write("network_speed", "python -m benchmarks.network_speed", found)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Networks that others wrote, read from their code and proven against it: `python -m benchmarks.networks`.
 
-It prints the README's table, a row for each network as soon as it is proven; names choose some of them. The figures are
-the largest differences between the network's own module and what was read from it, in JAX, both in float64, relative to
-the largest value; then those after 20 updates by Adam in both.
+It prints the README's table, a row for each network as soon as it is proven, and keeps all of them in
+docs/data/networks.json; names choose some of them, which are only printed. The figures are the largest differences
+between the network's own module and what was read from it, in JAX, both in float64, relative to the largest value;
+then those after 20 updates by Adam in both.
 """
 
 import copy
@@ -24,6 +25,7 @@ from torch import nn
 
 import conversion
 from benchmarks.public_networks import NETWORKS, built
+from benchmarks.tables import HEADS, proven_row, write
 from conversion.backends.jax_backend import drawn
 from conversion.backends.torch_backend import drawing_alike
 from conversion.proof.checks import EVAL, GRADIENTS, STATISTICS, TRAINING
@@ -69,13 +71,11 @@ class Proven:
         """Whether every difference is within its budget."""
         return within(self.errors)
 
-    def row(self) -> str:
-        """In Markdown."""
-        figures = " | ".join(f"{self.errors[name]:.0e}" if name in self.errors else "" for name in BUDGETS)
-        return (
-            f"| {self.name} | {self.package} | {self.parameters / 1e6:.2f} M | {self.operations} | {self.sizes} "
-            f"| {figures} |"
-        )
+    def record(self) -> dict[str, Any]:
+        """As the tables read it, with two digits of each difference."""
+        errors = {name: float(f"{error:.1e}") for name, error in self.errors.items()}
+        kept = ("name", "package", "parameters", "operations", "sizes")
+        return {name: getattr(self, name) for name in kept} | {"errors": errors}
 
 
 def prove(name: str) -> Proven:
@@ -172,12 +172,15 @@ def _updated_in_jax(model: Network, x: Any, wanted: Any, momentum: float) -> dic
 
 
 def main(names: list[str]) -> None:
-    """Print the table."""
-    heads = ["network", "package", "parameters", "operations", "sizes", *BUDGETS]
-    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
+    """Print the table; keep it where it is whole."""
+    print(f"| {' | '.join(HEADS)} |\n|{'---|' * len(HEADS)}", flush=True)
+    records = []
     for name in names or NETWORKS:
         found = prove(name)
-        print(found.row() + ("" if found.ok else "  <- over its budget"), flush=True)
+        records.append(found.record())
+        print(proven_row(records[-1]) + ("" if found.ok else "  <- over its budget"), flush=True)
+    if not names:
+        write("networks", "python -m benchmarks.networks", records)
 
 
 if __name__ == "__main__":

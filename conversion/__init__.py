@@ -12,7 +12,7 @@ from conversion.proof.certificate import Certificate
 from conversion.proof.confirmation import Confirmation, confirm
 from conversion.proof.proof import Proof
 from conversion.proof.verification import verify
-from conversion.push import push
+from conversion.pushing import push
 from conversion.result import Conversion, DifferentError
 from unet_core.checkpoints.reading import Hints
 

@@ -54,29 +54,30 @@ def convert(
             suffix, with `.orbax` or a version (`model.v2`), an Orbax directory; or the folder of a run.
         to: carry a whole training over to this framework: weights, statistics, the optimiser's moments, step, average,
             history, and so the position in data and schedule. `src` then is the folder of a run, which is not changed,
-            and `dst` a new one, with which `train(dst, resume=True)` goes on; or `src` is the training file of a
-            PyTorch script (`{"model": ..., "optimizer": optimizer.state_dict(), ...}`, .pt) and `dst` an Orbax
-            directory, which `optimizer_to_optax` reads, or the other way round.
+            and `dst` a new one; or `src` is the training file of a PyTorch script (.pt) and `dst` an Orbax directory,
+            which `optimizer_to_optax` reads, or the other way round (docs/switching.md).
         drop: of a training file, the names of what cannot be carried and may be left behind, as the error lists them.
         hints: what `src` does not tell: whose names it has, where in it the network lies, what no shape shows.
         dialect: whose names the tensors get in a `.pt`, `.pth` or `.safetensors`: one of
-            `unet_core.checkpoints.dialects.NAMES`. An Orbax directory always has the NNX names; it remembers those
-            that the network came with.
+            `unet_core.checkpoints.dialects.NAMES`. An Orbax directory remembers those that it came with.
         force: replace `dst` where it exists.
-        verify: before `dst` gets its name, run both networks and compare them, and of trainings an update as well
-            (`conversion.verify`); takes both frameworks and about a minute for the full network on two cores.
-        certificate: write what was proven next to `dst`, as `DST.certificate.json`, and into its metadata where it is a
-            `.safetensors` file. A certificate that is there already goes with what `dst` was before.
+        verify: before `dst` gets its name, run both networks and compare them, and of trainings an update as well.
+        certificate: write what was proven as `DST.certificate.json`, and into the metadata of a `.safetensors` file.
         shard_size: write `dst`, a folder, as .safetensors files of at most so many bytes, and an index of them.
         progress: called before each stage with a few words and the fraction that is done.
-        told: the network's own code and the like: `module`, `kwargs`, `out`, `sizes`, `example` and `unchecked`, see
-            `conversion.code.Known`.
+        told: the network's own code and the like, see `conversion.code.Known`.
 
     Raises:
         CheckpointError: `src` cannot be read, or `dst` cannot be written; nothing was written.
         RunError: the run in `src` has no sound state, or trains at present; nothing was written.
         DifferentError: the proof failed; nothing was written, and the error carries the proof.
         MissingFrameworkError: a kind, or the proof, needs a framework that is not installed.
+
+    Examples:
+        >>> import conversion, unet_torch
+        >>> unet_torch.save(unet_torch.UNet(features=(4, 8)), "model.pt")
+        >>> conversion.convert("model.pt", "model_jax", verify=False).dst.name
+        'model_jax'
     """
     src, dst = as_source(src), as_target(dst)
     hints = known_of(hints, **told)

@@ -15,9 +15,10 @@ from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.config import Output
 from unet_core.data.dataset import Dataset
 from unet_core.data.formats.reading import AS_STORED, Pictures
+from unet_core.data.labels import Classes
 from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.opening import open_dataset
-from unet_core.errors import DataError, MissingFrameworkError, some
+from unet_core.errors import CheckpointError, DataError, MissingFrameworkError, some
 from unet_core.graph.canonical import Description
 from unet_core.paths import absolute, as_path, as_source
 from unet_core.prediction.evaluation import Bands
@@ -34,8 +35,8 @@ class OpenedNetwork:
 
     checkpoint: Checkpoint
     backend: Backend
-    values: tuple[int, ...]
-    """What a mask's pixels hold, by class."""
+    classes: Classes
+    """What stands for its classes in a mask."""
     settings: RunConfig | None
     """Of the run that it comes from."""
 
@@ -47,7 +48,7 @@ class OpenedNetwork:
     @property
     def output(self) -> Output:
         """What its logits are: what its run was trained on, or else what calling it makes of them."""
-        return trained_output(self.config) if self.settings else self.config.output
+        return output_of(self.checkpoint)
 
     @property
     def pictures(self) -> Pictures:
@@ -116,23 +117,23 @@ class OpenedNetwork:
         Raises:
             unet_core.DataError: the data cannot be used, has other classes, or lacks pictures of the run.
         """
-        values, coloured = (self.settings.values, self.settings.coloured) if self.settings else (None, False)
+        told = self.classes if self.settings or self.classes.coloured else None
         masks = self._masks(data).but(masks)
         source = open_dataset(
             data,
             channels=self.config.in_channels,
-            values=values,
-            coloured=coloured,
+            values=None if told is None else told.values,
+            coloured=told is not None and told.coloured,
             masks=masks,
             pictures=self.pictures.but(pictures),
             progress=progress,
         )
-        if len(source.values) != len(self.values):
+        if len(source.values) != len(self.classes.values):
             raise DataError(
                 f"{data}: the masks have {len(source.values)} classes ({some(source.values)}), the network tells "
-                f"{len(self.values)} apart"
+                f"{len(self.classes.values)} apart"
             )
-        names = self.settings.class_names if self.settings else ()
+        names = self.classes.names
         if names and source.classes.names and source.classes.names != names:
             raise DataError(f"{data}: its classes are {some(source.classes.names)}, the network's {some(names)}")
         if only is None:
@@ -174,21 +175,31 @@ def open_network(path: str | Path, *, backend: Backend | None = None, hints: Hin
     Raises:
         unet_core.UNetError: the checkpoint cannot be read, or the framework is not installed.
     """
-    found, values, settings = opened_with_classes(as_source(path), hints)
+    found, classes, settings = opened_with_classes(as_source(path), hints)
     checkpoint = found.checkpoint
     tensors = {  # the command's JAX has no float64, and no mask depends on it
         key: value.astype(np.float32) if value.dtype == np.float64 else value
         for key, value in checkpoint.tensors.items()
     }
     backend = backend or (settings.backend if settings else _backend(found))
-    return OpenedNetwork(dataclasses.replace(checkpoint, tensors=tensors), backend, values, settings)
+    return OpenedNetwork(dataclasses.replace(checkpoint, tensors=tensors), backend, classes, settings)
 
 
-def opened_with_classes(path: Path, hints: Hints = NO_HINTS) -> tuple[Opened, tuple[int, ...], RunConfig | None]:
-    """The network of a checkpoint, or the best one of a run; what a mask's pixels hold, by class; the run's settings.
+def output_of(checkpoint: Checkpoint) -> Output:
+    """What the logits of a network are: what it was trained on here, or else what calling it makes of them."""
+    return checkpoint.config.output if checkpoint.origin.classes is None else trained_output(checkpoint.config)
+
+
+def with_classes(checkpoint: Checkpoint, classes: Classes) -> Checkpoint:
+    """The same, with the classes of its run, which networks of earlier versions do not tell."""
+    return dataclasses.replace(checkpoint, origin=dataclasses.replace(checkpoint.origin, classes=classes))
+
+
+def opened_with_classes(path: Path, hints: Hints = NO_HINTS) -> tuple[Opened, Classes, RunConfig | None]:
+    """The network of a checkpoint, or the best one of a run; what stands for its classes in a mask; the run's settings.
 
     Raises:
-        unet_core.UNetError: the checkpoint cannot be read.
+        unet_core.UNetError: the checkpoint cannot be read, or tells of other classes than its network.
     """
     settings = read_run_config(path) if is_run(path) else None
     if settings is not None:
@@ -196,10 +207,16 @@ def opened_with_classes(path: Path, hints: Hints = NO_HINTS) -> tuple[Opened, tu
         if not path.is_file():
             raise DataError(f"{path}: is not there yet; it comes with the run's first validation")
     found = opened(path, hints)
-    config = found.checkpoint.config
-    classes = 2 if config.out_channels == 1 else config.out_channels + (config.output == "sigmoid")
-    values = settings.values if settings else (0, 255) if classes == 2 else tuple(range(classes))
-    return found, values, settings
+    checkpoint = found.checkpoint
+    if settings is not None:
+        found = dataclasses.replace(found, checkpoint=with_classes(checkpoint, settings.classes))
+        return found, settings.classes, settings
+    stored, config = checkpoint.origin.classes, checkpoint.config
+    if stored is not None and len(stored.values) != max(2, config.out_channels):
+        count = len(stored.values)
+        raise CheckpointError(f"{path}: tells of {count} classes, and its network answers {config.out_channels} logits")
+    count = 2 if config.out_channels == 1 else config.out_channels + (config.output == "sigmoid")
+    return found, stored or Classes((0, 255) if count == 2 else tuple(range(count))), None
 
 
 def _backend(found: Opened) -> Backend:

@@ -27,7 +27,14 @@ _FRAMEWORKS = {"torch": "PyTorch", "jax": "JAX", None: "either"}
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect` found in a checkpoint that can be read."""
+    """What `inspect` found in a checkpoint that can be read.
+
+    Examples:
+        >>> import conversion, json, unet_torch
+        >>> unet_torch.save(unet_torch.UNet(features=(4, 8)), "model.pt")
+        >>> json.loads(conversion.inspect("model.pt").to_json())["framework"]
+        'PyTorch'
+    """
 
     path: str
     framework: str
@@ -126,6 +133,13 @@ def inspect(path: str | Path, *, hints: Hints = NO_HINTS) -> Inspection:
     Raises:
         UNetError: it cannot be read; one line says why.
         MissingFrameworkError: its kind needs a framework that is not installed.
+
+    Examples:
+        >>> import conversion, unet_torch
+        >>> unet_torch.save(unet_torch.UNet(features=(4, 8)), "model.pt")
+        >>> found = conversion.inspect("model.pt")
+        >>> found.dialect, found.parameters, found.sound
+        ('own', 1761, True)
     """
     path = as_source(path)
     with at_hand(path) as local:

@@ -30,6 +30,12 @@ def to_jax(
     Raises:
         UNetError: its code cannot be read; or its tensors are float64 while JAX has x64 disabled.
         MissingFrameworkError: JAX is not installed.
+
+    Examples:
+        >>> import conversion, jax.numpy as jnp, unet_torch
+        >>> in_jax = conversion.to_jax(unet_torch.UNet(features=(4, 8)).eval())
+        >>> in_jax(jnp.zeros((1, 16, 16, 3))).shape  # NHWC
+        (1, 16, 16, 1)
     """
     if not hasattr(torch_model, "state_dict"):
         raise UNetError(
@@ -52,6 +58,12 @@ def to_torch(jax_model: "unet_jax.UNet | unet_jax.Network") -> "unet_torch.UNet 
     Raises:
         CheckpointError: the model's variables are not those of this network.
         MissingFrameworkError: PyTorch is not installed.
+
+    Examples:
+        >>> import conversion, torch, unet_jax
+        >>> in_torch = conversion.to_torch(unet_jax.UNet(rngs=0, features=(4, 8)))
+        >>> in_torch(torch.zeros(1, 3, 16, 16)).shape  # NCHW
+        torch.Size([1, 1, 16, 16])
     """
     with importing():
         from unet_jax.checkpoint import to_checkpoint

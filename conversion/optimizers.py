@@ -11,7 +11,7 @@ from conversion.scripts import understood_training
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import CheckpointError, some
-from unet_core.graph.canonical import Tensors
+from unet_core.graph.canonical import Description, Tensors
 from unet_core.paths import as_source
 from unet_core.training.script_file import merged, refuse
 from unet_core.training.state import OptimizerState, parameter_shapes
@@ -54,20 +54,23 @@ def optimizer_to_optax(
     Raises:
         CheckpointError: something cannot be carried; or the two are not of one network, optimiser or dtype.
         MissingFrameworkError: JAX is not installed.
+
+    Examples:
+        >>> import conversion, jax, optax, torch, unet_torch
+        >>> from flax import nnx
+        >>> model = unet_torch.UNet(features=(4, 8))
+        >>> optimizer = torch.optim.Adam(model.parameters())
+        >>> model(torch.zeros(2, 3, 8, 8)).sum().backward()
+        >>> optimizer.step()
+        >>> params = nnx.state(conversion.to_jax(model), nnx.Param)
+        >>> state = conversion.optimizer_to_optax(optimizer, optax.adam(1e-3).init(params), model=model)
+        >>> int(state[0].count)
+        1
     """
     with importing():
         from unet_jax.training import optimizer_state as target
     others = target.others(state)
-    if isinstance(optimizer, str | Path):
-        if model is not None:
-            raise CheckpointError(f"{optimizer}: a training file has its network in it; leave model out")
-        training, left = understood_training(as_source(optimizer), hints)
-        saved, config = training.state.optimizer, training.state.network.config
-    elif model is None:
-        raise CheckpointError("which parameter is which, only the module tells: give model")
-    else:
-        found, network = _read(optimizer, model)
-        saved, left, config = found.state, dict(found.left), network.config
+    saved, left, config = _saved(optimizer, model, hints)
     saved = _counted(saved, step)
     filled, missing = target.fill(state, saved, config)
     left.pop("frozen", None)  # where the chain, too, leaves such parameters out
@@ -75,6 +78,21 @@ def optimizer_to_optax(
         left["frozen"] = f"in the chain, and without moments in torch: {some(missing)}"
     refuse(merged(left, others), drop, "the optimiser")
     return target.placed_like(filled, state)
+
+
+def _saved(
+    optimizer: "torch.optim.Optimizer | Mapping[str, Any] | str | Path", model: "torch.nn.Module | None", hints: Hints
+) -> tuple[OptimizerState, dict[str, str], Description]:
+    """The moments, what of them cannot be carried, and the network."""
+    if isinstance(optimizer, str | Path):
+        if model is not None:
+            raise CheckpointError(f"{optimizer}: a training file has its network in it; leave model out")
+        training, left = understood_training(as_source(optimizer), hints)
+        return training.state.optimizer, left, training.state.network.config
+    if model is None:
+        raise CheckpointError("which parameter is which, only the module tells: give model")
+    found, network = _read(optimizer, model)
+    return found.state, dict(found.left), network.config
 
 
 def optimizer_to_torch(
@@ -98,6 +116,15 @@ def optimizer_to_torch(
     Raises:
         CheckpointError: something cannot be carried; or the two are not of one network or optimiser.
         MissingFrameworkError: PyTorch is not installed.
+
+    Examples:
+        >>> import conversion, optax, torch, unet_jax
+        >>> from flax import nnx
+        >>> in_jax = unet_jax.UNet(rngs=0, features=(4, 8))
+        >>> state = optax.adam(1e-3).init(nnx.state(in_jax, nnx.Param))
+        >>> model = conversion.to_torch(in_jax)
+        >>> optimizer = torch.optim.Adam(model.parameters())
+        >>> optimizer.load_state_dict(conversion.optimizer_to_torch(state, optimizer, model))
     """
     with importing():
         from unet_jax.training.optimizer_state import to_canonical

@@ -12,7 +12,14 @@ from unet_core.training.state import TrainingState
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `conversion.convert` did."""
+    """What `conversion.convert` did.
+
+    Examples:
+        >>> import conversion, unet_torch
+        >>> unet_torch.save(unet_torch.UNet(features=(4, 8)), "model.pt")
+        >>> conversion.convert("model.pt", "model.safetensors", verify=False).checkpoint.config.features
+        (4, 8)
+    """
 
     src: Path
     dst: Path
@@ -29,7 +36,16 @@ class Conversion:
 
 
 class DifferentError(UNetError):
-    """What was converted is not what it was made from; nothing was written."""
+    """What was converted is not what it was made from; nothing was written.
+
+    Examples:
+        >>> import conversion
+        >>> def convert(src, dst):
+        ...     try:
+        ...         conversion.convert(src, dst)
+        ...     except conversion.DifferentError as error:
+        ...         print(error.proof.verdict)
+    """
 
     def __init__(self, message: str, proof: Proof) -> None:
         super().__init__(message)

@@ -31,6 +31,9 @@ def gcs() -> Iterator[str]:
         if methods.get("GET") in (server.objects.download, server.objects.get):
             methods["GET"] = _telling_generations(methods["GET"])
     emulator = server.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
+    storage = emulator._storage  # else each request writes a table of all objects that there ever were
+    storage._write_config_to_file = lambda: None
+    storage.buckets["bucket"]["softDeletePolicy"] = {"retentionDurationSeconds": 0}
     emulator.start()
     try:
         yield f"http://127.0.0.1:{port}"

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -53,6 +54,12 @@ def pytest_sessionfinish(session):
 
 
 TINY = UNetConfig(in_channels=3, out_channels=2, features=(4, 6, 8))
+
+BROWSER_OPTIONS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage"
+)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def trained_tensors(config: UNetConfig, seed: int = 0, dtype: type = np.float32) -> dict[str, np.ndarray]:
@@ -125,6 +132,25 @@ def unchecked_shapes():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Chromium without a window."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    driver = shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("chromium is not installed" if program is None else "chromedriver is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for option in (*BROWSER_OPTIONS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    found.get("about:blank")  # not the browser's own first page, which loads what it needs
+    yield found
+    found.quit()
 
 
 @pytest.fixture(scope="module")

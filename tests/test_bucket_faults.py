@@ -1,7 +1,6 @@
 """What breaks between here and a bucket, and processes that are killed while they write there: nothing is lost."""
 
 import contextlib
-import json
 import os
 import random
 import signal
@@ -137,7 +136,7 @@ def steps_of(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backend", "most", "steps"), [("torch", 15, 300), ("jax", 8, 100)])
+@pytest.mark.parametrize(("backend", "most", "steps"), [("torch", 15, 300), ("jax", 15, 150)])
 def test_kills_lose_no_more_than_the_last_steps_and_change_no_history(
     gs_bucket, gcs_server, backend, most, steps, names, cells, tmp_path
 ):
@@ -224,48 +223,3 @@ def test_a_checkpoint_of_a_tiny_network_goes_through_a_poor_connection(through, 
     with at_hand(as_path(f"{bucket}/{names}/a.safetensors")) as local:
         for key, value in trained_tensors(TINY).items():
             np.testing.assert_array_equal(read_tensors(local)[key], value)
-
-
-@pytest.mark.slow
-def test_two_hosts_train_in_one_bucket_and_one_goes_on(gs_bucket, gcs_server, names, cells, tmp_path):
-    """What a TPU VM does: two hosts, one bucket, preempted, gone on with by one, then by two again."""
-    pytest.importorskip("jax")
-    run, variables = as_path(f"{gs_bucket}/{names}/run"), buckets.gcs_environment(gcs_server)
-    put(cells, as_path(f"{gs_bucket}/{names}/cells"))
-    arguments = ["train", "--backend", "jax", "--data", f"{gs_bucket}/{names}/cells", "--out", run, "--resume", *TRAIN]
-    known = {}
-
-    def on(hosts, kill_after=None, until=None):
-        more = ["--until", until] if until else []
-        where = ["--hosts", str(hosts), "--coordinator", f"127.0.0.1:{buckets.free_port()}"] if hosts > 1 else []
-        processes = [
-            started(
-                [*arguments, *more, *where, *(["--host", str(host)] if where else [])],
-                variables,
-                tmp_path / f"log{host}",
-            )
-            for host in range(hosts)
-        ]
-        if kill_after is not None:
-            while not run.exists() or len(steps_of(run)) < kill_after:
-                assert all(process.poll() is None for process in processes), (tmp_path / "log0").read_text()
-                time.sleep(0.3)
-            for process in processes:
-                process.kill()
-        codes = [process.wait(timeout=300) for process in processes]
-        for entry in steps_of(run):
-            old = known.setdefault(entry["step"], entry)
-            np.testing.assert_allclose(entry["loss"], old["loss"], rtol=1e-3)
-        return codes
-
-    def told():
-        return "\n".join(
-            (tmp_path / f"log{host}").read_text() for host in range(2) if (tmp_path / f"log{host}").exists()
-        )
-
-    assert on(2, kill_after=4) == [-signal.SIGKILL] * 2
-    assert on(1, until=12) == [0], told()
-    assert "going on after step" in told()
-    assert on(2) == [0, 0], told()
-    assert sorted(known) == list(range(1, 41))
-    assert json.loads((run / "config.json").read_text())["data"] == f"{gs_bucket}/{names}/cells"

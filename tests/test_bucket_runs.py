@@ -1,7 +1,11 @@
 """Runs whose folder is in a bucket: what is there at any moment is enough to go on, and nobody changes it unseen."""
 
 import contextlib
+import functools
+import itertools
 import json
+import shutil
+import types
 
 import numpy as np
 import pytest
@@ -148,6 +152,80 @@ def test_a_folder_of_something_else_is_left_alone(run, cells):
     with pytest.raises(RunError, match=f"{run}: exists and is no run"):
         trained(str(run), "torch", cells)
     assert set(objects.listed(str(run))) == {"mine.txt"}
+
+
+class Killed(BaseException):
+    """The process is no more."""
+
+
+def written(folder, step, marks=(), earlier=None):
+    """What a run has on its machine after a step: the history, and a state as Orbax writes one."""
+    shutil.rmtree(folder / f"states/{earlier}", ignore_errors=True)
+    for name in ("_CHECKPOINT_METADATA", "array", "state/array", *marks):
+        file = folder / f"states/{step}" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{name} {step}")
+    (folder / "config.json").write_text("{}")
+    (folder / "history.jsonl").write_text("".join(f"{n}\n" for n in range(step)))
+    return {path.relative_to(folder): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def until_killed(left, call, *given):
+    if next(left) <= 0:
+        raise Killed
+    call(*given)
+
+
+def after_each_kill(run, folder, monkeypatch, marks=()):
+    """Of a run that puts its second state in the place of its first: what a resume fetches, if the process was killed
+    after so many requests that write, with what was put before and what was to be put."""
+    lease = types.SimpleNamespace(check=lambda: None)
+    for most in itertools.count():
+        local, again = folder / f"here{most}", folder / f"again{most}"
+        objects.asked(str(run), lambda system, name: system.rm(name, recursive=True) if system.exists(name) else None)
+        copy = working_copy.BucketCopy(run, local, lease, divided=False)
+        before = written(local, 2, marks)
+        copy.publish()
+        after, left = written(local, 4, marks, earlier=2), itertools.count(most, -1)
+        with monkeypatch.context() as patched, contextlib.suppress(Killed):
+            for name in ("write", "put", "remove"):
+                patched.setattr(objects, name, functools.partial(until_killed, left, getattr(objects, name)))
+            copy.publish()
+            return
+        working_copy.BucketCopy(run, again, lease, divided=False).fetch()
+        yield again, before, after
+
+
+def is_sound(fetched, before, after):
+    """Every state is whole, there is one, and the history goes as far."""
+    for known in (before, after):
+        step = max(path.parts[1] for path in known if path.parts[0] == "states")
+        files = {name: text for name, text in known.items() if name.parts[:2] == ("states", step)}
+        found = [name for name in files if (fetched / name).exists()]
+        if found and any((fetched / name).read_text() != text for name, text in files.items() if name in found):
+            return False
+        if found and len(found) < len(files):
+            return False
+    states = [int(path.name) for path in (fetched / "states").glob("*")]
+    return bool(states) and len((fetched / "history.jsonl").read_text().splitlines()) >= max(states)
+
+
+@pytest.mark.parametrize("marks", [(), (f"state/{COMMITTED}", COMMITTED)], ids=["put", "of Orbax"])
+def test_killed_at_any_request_a_run_goes_on_from_a_state_that_is_whole(marks, run, tmp_path, monkeypatch):
+    seen = set()
+    for fetched, before, after in after_each_kill(run, tmp_path, monkeypatch, marks):
+        assert is_sound(fetched, before, after), fetched
+        seen.add(tuple(sorted(path.name for path in (fetched / "states").iterdir())))
+        left = {name.split("/")[1] for name in objects.listed(str(run)) if name.startswith("states/")}
+        assert left == {path.name for path in (fetched / "states").iterdir()}
+    assert seen == {("2",), ("2", "4"), ("4",)}
+
+
+def test_a_half_that_is_taken_for_whole_would_be_seen(run, tmp_path, monkeypatch):
+    """The control."""
+    monkeypatch.setattr(working_copy, "whole", lambda _, entries: dict(entries))
+    monkeypatch.setattr(working_copy, "_mark", lambda name: name)
+    assert not all(is_sound(*found) for found in after_each_kill(run, tmp_path, monkeypatch))
 
 
 def test_several_hosts_need_a_store_that_orbax_writes_to(run):

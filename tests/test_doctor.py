@@ -19,10 +19,11 @@ import pytest
 from conversion import health
 from conversion.backends import devices
 from conversion.backends.devices import Devices, devices_of
+from unet_cli.doctor import Doctor
 from unet_cli.main import main
 from unet_core import installation, machine
 from unet_core.errors import MissingFrameworkError
-from unet_core.installation import Extra, extras
+from unet_core.installation import Extra, extras, installing
 from unet_core.version import VERSION
 
 ROOT = Path(__file__).parents[1]
@@ -136,8 +137,9 @@ class Distribution:
         ),
     ],
 )
-def test_the_command_is_for_where_it_was_installed_from(origin, command):
-    assert installation._install(Distribution(origin), "train") == command
+def test_the_command_is_for_where_it_was_installed_from(origin, command, monkeypatch):
+    monkeypatch.setattr(installation.metadata, "distribution", lambda _: Distribution(origin))
+    assert installing("train") == command
 
 
 def test_missing_and_unfit_packages_are_told(monkeypatch, capsys, well):
@@ -162,6 +164,27 @@ def test_without_a_distribution_it_is_one_line(monkeypatch, capsys):
     with pytest.raises(MissingFrameworkError, match="only its code is there: pip install -e"):
         extras()
     assert main(["doctor"]) == 2
+    assert installing("train") == "pip install -e '.[train]' -c constraints.txt"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ModuleNotFoundError("no", name="PIL.Image"), "this needs pillow, which is not installed: pip install "),
+        (metadata.PackageNotFoundError("grain"), "this needs grain, which is not installed: pip install "),
+    ],
+)
+def test_a_package_that_is_missing_is_one_line(error, said, monkeypatch, capsys):
+    def missing(self):
+        raise error
+
+    monkeypatch.setattr(Doctor, "run", missing)
+    with pytest.raises(ModuleNotFoundError):  # the control: it is installed, so that the error is ours
+        main(["doctor"])
+    monkeypatch.setattr(installation, "version_of", lambda _: None)
+    assert main(["doctor"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"unet: {said}")
 
 
 @pytest.mark.parametrize("framework", ["jax", pytest.param("torch", marks=pytest.mark.slow)])

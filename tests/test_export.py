@@ -24,11 +24,10 @@ from unet_core.checkpoints import safetensors_file
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.evidence import Evidence
 from unet_core.data.formats.reading import Pictures
+from unet_core.data.labels import Classes
 from unet_core.graph import Node
 from unet_core.prediction.metrics import decided
 from unet_core.prediction.predictions import probable
-from unet_core.training.run import RunConfig
-from unet_core.training.train_config import TrainConfig
 
 CODE = Evidence("code", "their.unet:Net")
 
@@ -147,10 +146,8 @@ def test_a_file_that_answers_otherwise_gets_no_name(checkpoint, tmp_path, monkey
 
 
 def test_what_is_written_describes_what_predict_does(checkpoint, tmp_path):
-    colours = (0, 0xFF0000, 0x00FF00)
-    settings = RunConfig("jax", TrainConfig(), "cells", ("a",), (), "0", 3, colours, coloured=True)
-    settings = dataclasses.replace(settings, class_names=("x", "y", "z"))
-    source = dataclasses.replace(read_source(checkpoint), settings=settings, values=settings.values)
+    known = Classes((0, 0xFF0000, 0x00FF00), coloured=True, names=("x", "y", "z"))
+    source = dataclasses.replace(read_source(checkpoint), known=known)
     about = metadata(source, "classes", "NCHW")
     assert about["input"]["colours"] == "RGB"
     assert about["divide_by"] == {"uint8": 255, "uint16": 65535, "float32": 1}

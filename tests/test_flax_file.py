@@ -20,15 +20,15 @@ from conversion.proof.checks import EVAL, GRADIENTS, STATISTICS, TRAINING
 from unet_cli.main import main
 from unet_core.checkpoints import safetensors_file
 from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.data.labels import Classes
 from unet_core.graph import INPUT, Graph, Node
 from unet_core.graph.family import graph
-
 
 SMALL = dataclasses.replace(TINY, features=(4, 6))
 
 
 def printed(network, title="Net"):
-    source = Source(Opened(Checkpoint(network, trained(network))), (0, 1), None)
+    source = Source(Opened(Checkpoint(network, trained(network))), Classes((0, 1)))
     return flax_file.written(source, "net.safetensors").replace("Network", title)
 
 

@@ -41,10 +41,10 @@ NOTICED = 30
 class Together:
     """`unet train` on several hosts with some devices each; they find each other on a free port.
 
-    The second one may get more arguments than the others.
+    The second one may get more arguments than the others; `program` is how Python runs the command.
     """
 
-    def __init__(self, folder, count, devices, *arguments, second=()):
+    def __init__(self, folder, count, devices, *arguments, second=(), program=("-m", "unet_cli.main")):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             place = f"127.0.0.1:{free.getsockname()[1]}"
@@ -53,7 +53,7 @@ class Together:
         self.said = [folder / f"said.{index}" for index in range(count)]
         self.hosts = []
         for index, said in enumerate(self.said):
-            command = [sys.executable, "-m", "unet_cli.main", "train", *map(str, arguments)]
+            command = [sys.executable, *program, "train", *map(str, arguments)]
             command += ["--hosts", str(count), "--host", str(index), "--coordinator", place]
             command += map(str, second if index == 1 else ())
             with said.open("w") as file:

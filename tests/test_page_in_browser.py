@@ -3,41 +3,18 @@
 import base64
 import dataclasses
 import json
-import shutil
 
 import pytest
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
-webdriver = pytest.importorskip("selenium.webdriver")
+pytest.importorskip("selenium")
 
 from comparisons import different
 
 from unet_compare.page.page import render
 
-OPTIONS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage"
-)
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 NAME = "<b>" + "a_very_long_name_without_a_space_" * 8 + "$x$.pt"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("chromium is not installed" if program is None else "chromedriver is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for option in (*OPTIONS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    found.get("about:blank")  # not the browser's own first page, which loads what it needs
-    yield found
-    found.quit()
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from unet_compare.study.result import read_result
 from unet_core.checkpoints.checkpoint import new_network
 from unet_core.data.formats.reading import Pictures
 from unet_core.errors import UNetError
+from unet_core.paths import as_path
 from unet_core.training.history import read_history
 from unet_core.training.train_config import TrainConfig
 
@@ -193,6 +194,22 @@ def test_a_study_of_both_frameworks_by_two_processes(tmp_path):
     assert code in (0, 1)
     assert "report is in" in text
     assert {path: path.stat().st_mtime_ns for path in out.rglob("scores.json")} == before
+
+
+@pytest.mark.slow
+def test_a_study_in_a_bucket_by_two_processes(tmp_path, s3_bucket):
+    plan, out = write_plan(tmp_path, ["torch", "torch:norm_parts=2"]), as_path(f"{s3_bucket}/{tmp_path.name}/study")
+    both = [started(plan, out) for _ in range(2)]
+    codes = [ended(process, 600) for process in both]
+    assert all(code in (0, 1) for code, _, _ in codes), codes
+    assert sorted(path.name for path in (out / "claims").iterdir()) == [
+        f"{arm}_seed-{seed}.1" for arm in ("torch-norm_parts=2", "torch") for seed in (0, 1)
+    ]
+    assert read_result(out / "runs" / "torch" / "seed-1").seed == 1
+    assert (out / "report" / "report.html").exists()
+    code, text, _ = ended(started(plan, out))
+    assert code in (0, 1)
+    assert "report is in" in text
 
 
 def test_a_run_that_cannot_be_made_is_one_line(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import TINY, mostly_torch, trained_tensors
 
+import conversion
 from unet_cli.main import main
 from unet_core import UNetConfig
 from unet_core.checkpoints import safetensors_file
@@ -336,6 +337,13 @@ def test_masks_of_colours_are_predicted_in_these_colours(backend, cells, tmp_pat
     assert main(["eval", str(run), "--data", str(folder)]) == 0
     told = capsys.readouterr().out
     assert told.index("cell") < told.index("ground")
+    shutil.copy(run / "best.safetensors", tmp_path)
+    conversion.convert(run / "best.safetensors", tmp_path / "best.pt", verify=False)
+    for alone in ("best.safetensors", "best.pt"):  # the colours are the network's, wherever it goes
+        again = tmp_path / alone[5:]
+        assert main(["predict", str(tmp_path / alone), str(folder / "images"), "--out", str(again)]) == 0
+        for path in out.glob("*.png"):
+            assert (again / path.name).read_bytes() == path.read_bytes()
 
 
 @mostly_torch

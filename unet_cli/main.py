@@ -28,6 +28,7 @@ from unet_cli.study import Study
 from unet_cli.train import Plot, Train
 from unet_core.device_errors import of_device
 from unet_core.errors import UNetError, of_system
+from unet_core.installation import of_missing
 from unet_core.paths import as_path
 
 DESCRIPTION = """One UNet in PyTorch and in JAX, and the bridge between the two.
@@ -89,6 +90,8 @@ def _line_of(error: Exception, command: "Command | int") -> str | None:
         return str(error)
     if isinstance(error, OSError):
         return of_system(error)
+    if isinstance(error, ModuleNotFoundError):
+        return of_missing(error)
     return "not enough memory for this" if isinstance(error, MemoryError) else None
 
 

@@ -90,8 +90,8 @@ class Predict(Computing):
         predictor = Predictor(
             self.bands(network, [found.size for _, found in good] or [(1, 1)]),
             network.config,
-            network.values,
-            network.settings is not None and network.settings.coloured,
+            network.classes.values,
+            network.classes.coloured,
             network.output,
             how,
         )
@@ -167,5 +167,5 @@ def _class_names(network: "OpenedNetwork", source: "Dataset") -> Sequence[str]:
     """What the classes are called, or else what stands for them in the masks."""
     from unet_core.data.labels import in_words
 
-    names = network.settings.class_names if network.settings else source.classes.names
+    names = network.classes.names or source.classes.names
     return names or [in_words([value], coloured=source.classes.coloured) for value in source.values]

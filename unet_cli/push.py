@@ -40,7 +40,7 @@ class Push(SourceOptions):
 
     def run(self) -> int:
         """Push, and say what is there now."""
-        from conversion.push import push
+        from conversion.pushing import push
 
         done = push(
             self.src,

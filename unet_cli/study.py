@@ -36,7 +36,7 @@ class Study:
     file: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="FILE")]] = None
     """The study."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """The folder for runs and report; a study that is there is gone on with."""
+    """The folder for runs and report, here or in a bucket; a study that is there is gone on with."""
     data: Annotated[str | None, option("DIR")] = None
     """A folder with images/ and masks/, matching by name; left out: the built-in pictures of cells."""
     arms: Annotated[tuple[str, ...] | None, option("ARM ...")] = None

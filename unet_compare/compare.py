@@ -56,13 +56,11 @@ def compare(
     pictures: Pictures = AS_STORED,
     progress: Progress = silent,
 ) -> Comparison:
-    """Run two networks side by side: layer by layer, on pictures, in training, in every precision; measure both.
-
-    A in float64 is the reference of all.
+    """Run two networks beside A in float64: layer by layer, on pictures, in training, in every precision; measure both.
 
     Args:
-        a, b: paths of checkpoints, folders of runs (their best network), torch modules or `unet_jax.UNet`s; neither is
-            changed. Without `b`, the network is compared with itself, converted to the other framework.
+        a: a checkpoint, the folder of a run (its best network), a torch module or a `unet_jax.UNet`; it stays as it is.
+        b: the same; without it, the network is compared with itself, converted to the other framework.
         data: a folder with `images/` and `masks/`, or "synthetic".
         hints: as in `conversion.verify`.
         size: height and width, in pixels, of what is traced layer by layer; None: an odd size, 75x91 for four levels.
@@ -74,25 +72,27 @@ def compare(
     Raises:
         UNetError: a checkpoint cannot be read or trusted, the pictures do not fit the networks, or a number is wrong.
         MissingFrameworkError: a framework is not installed.
+
+    Examples:
+        >>> import unet_torch
+        >>> from unet_compare.compare import Effort, compare
+        >>> compare(unet_torch.UNet(features=(4, 8)), size=(8, 8), effort=Effort(pictures=0, steps=0, rounds=0)).equal
+        True
     """
     effort, begun = effort or Effort(), time.monotonic()
     progress("reading", 0.0)
     a, b = (as_source(side) if isinstance(side, str | Path) else side for side in (a, b))
     masks, (first, second) = masks_for(data, _masks_of(a).but(masks)), _runners(_best(a), _best(b), hints)
-    apart = misshaped(first, second)
-    if apart is not None:
+    if (apart := misshaped(first, second)) is not None:
         return _comparison(first, second, begun, incomparable=str(apart))
-    config = first.config
     source = _pictures_of(data, first, masks, pictures)
-    effort, crop, notes = _possible(effort, source, config, data)
+    effort, crop, notes = _possible(effort, source, first.config, data)
     with _part(progress, 0.02, 0.35) as report:
         sample = sample_of(source, first, size)
         parts: dict[str, Any] = {"divergence": divergence(first, second, sample, seed=effort.seed, progress=report)}
     if effort.pictures:
         with _part(progress, 0.35, 0.5) as report:
-            crops = centre_crops(source, config, count=effort.pictures, side=max(SIDE, config.minimum_size))
-            predicted = predictions(first, second, crops, progress=report)
-            parts |= {"pictures": tuple(_pictures(predicted, config)), "ladder": ladder(predicted)}
+            parts |= _predicted(first, second, source, effort, report)
     if effort.steps:
         with _part(progress, 0.5, 0.75) as report:
             settings = {name: getattr(effort, name) for name in ("steps", "band", "perturbation", "seed")}
@@ -104,6 +104,14 @@ def compare(
             parts["cost"], untimed = _timed(first, effort.rounds, report)
             notes += untimed
     return _comparison(first, second, begun, notes=notes, **parts)
+
+
+def _predicted(a: Runner, b: Runner, source: Dataset, effort: Effort, progress: Progress) -> dict[str, Any]:
+    """What both make of pictures, and by how much their answers differ in every precision."""
+    config = a.config
+    crops = centre_crops(source, config, count=effort.pictures, side=max(SIDE, config.minimum_size))
+    found = predictions(a, b, crops, progress=progress)
+    return {"pictures": tuple(_pictures(found, config)), "ladder": ladder(found)}
 
 
 def _pictures_of(data: str, first: Runner, masks: Masks, pictures: Pictures) -> Dataset:

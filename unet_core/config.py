@@ -58,6 +58,14 @@ class UNetConfig:
 
     Raises:
         ConfigError: a value that describes no network; the message names the field.
+
+    Examples:
+        >>> from unet_core import UNetConfig
+        >>> config = UNetConfig(in_channels=1, out_channels=3, features=(8, 16, 32), output="softmax")
+        >>> config.depth, config.minimum_size
+        (2, 4)
+        >>> UNetConfig.from_json(config.to_json()) == config
+        True
     """
 
     in_channels: int = 3

@@ -41,15 +41,38 @@ def some(names: Iterable[object], *, most: int = 12) -> str:
 
 
 class UNetError(Exception):
-    """Bad input or usage; the command prints it on one line and exits with 2."""
+    """Bad input or usage; the command prints it on one line and exits with 2.
+
+    Examples:
+        >>> from unet_core import UNetConfig, UNetError
+        >>> try:
+        ...     UNetConfig(features=())
+        ... except UNetError as error:
+        ...     print("refused:", type(error).__name__)
+        refused: ConfigError
+    """
 
 
 class ConfigError(UNetError, ValueError):
-    """A network that cannot exist, or a file's config that cannot be read."""
+    """A network that cannot exist, or a file's config that cannot be read.
+
+    Examples:
+        >>> from unet_core import UNetConfig
+        >>> UNetConfig(norm_epsilon=-1.0)
+        Traceback (most recent call last):
+        unet_core.errors.ConfigError: ...
+    """
 
 
 class CheckpointError(UNetError):
-    """A checkpoint that cannot be read, written or trusted."""
+    """A checkpoint that cannot be read, written or trusted.
+
+    Examples:
+        >>> import conversion
+        >>> conversion.inspect("nothing.pt")
+        Traceback (most recent call last):
+        unet_core.errors.CheckpointError: nothing.pt: no such file or directory
+    """
 
 
 class DataError(UNetError):
@@ -68,4 +91,12 @@ class StorageError(UNetError, OSError):
 
 
 class MissingFrameworkError(UNetError, ImportError):
-    """The job needs a package that this installation lacks."""
+    """The job needs a package that this installation lacks.
+
+    Examples:
+        >>> from unet_core import MissingFrameworkError
+        >>> try:
+        ...     import conversion
+        ... except MissingFrameworkError as error:
+        ...     print(error)  # what is missing, and the command that installs it
+    """

@@ -11,6 +11,9 @@ from unet_core.errors import MissingFrameworkError
 
 DISTRIBUTION = "unet-twins"
 
+_PACKAGES = {"PIL": "pillow", "orbax": "orbax-checkpoint"}
+"""Whose modules have another name."""
+
 
 @dataclass(frozen=True)
 class Package:
@@ -62,14 +65,42 @@ def extras() -> list[Extra]:
     Raises:
         MissingFrameworkError: this distribution is not installed, only its code is there.
     """
-    try:
-        own = metadata.distribution(DISTRIBUTION)
-    except metadata.PackageNotFoundError as error:
-        raise MissingFrameworkError(
-            f"{DISTRIBUTION} is not installed, only its code is there: pip install -e . -c constraints.txt"
-        ) from error
+    own = _distribution()
+    if own is None:
+        raise MissingFrameworkError(f"{DISTRIBUTION} is not installed, only its code is there: {installing('')}")
     names = ("", *(own.metadata.get_all("Provides-Extra") or ()))
-    return [Extra(name, tuple(_packages(name)), _install(own, name)) for name in names]
+    return [Extra(name, tuple(_packages(name)), installing(name)) for name in names]
+
+
+def installing(extra: str) -> str:
+    """The command that installs an extra, from where this distribution was installed."""
+    chosen = f"[{extra}]" if extra else ""
+    own = _distribution()
+    if own is None:
+        return f"pip install -e '.{chosen}' -c constraints.txt"
+    origin = json.loads(own.read_text("direct_url.json") or "{}")
+    if origin.get("dir_info", {}).get("editable"):
+        folder = Path(unquote(urlparse(origin["url"]).path))
+        return f"pip install -e '{folder}{chosen}' -c '{folder / 'constraints.txt'}'"
+    return f"pip install '{DISTRIBUTION}{chosen}'"
+
+
+def of_missing(error: ModuleNotFoundError) -> str | None:
+    """What is missing and what installs it, where an extra has the package; None: an error of ours."""
+    module = str(error.name).partition(".")[0]
+    package = _PACKAGES.get(module, module)
+    for extra in extras():
+        if package in extra.missing:
+            return f"this needs {package}, which is not installed: {extra.install}"
+    return None
+
+
+def _distribution() -> metadata.Distribution | None:
+    """This one; None where only its code is there."""
+    try:
+        return metadata.distribution(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _packages(extra: str) -> Iterator[Package]:
@@ -97,13 +128,3 @@ def _needed(distribution: str, extra: str) -> Iterator[Package]:
         if installed is not None:
             for inner in sorted(one.extras):
                 yield from _needed(one.name, inner)
-
-
-def _install(own: metadata.Distribution, extra: str) -> str:
-    """The command that installs an extra, from where this distribution was installed."""
-    chosen = f"[{extra}]" if extra else ""
-    origin = json.loads(own.read_text("direct_url.json") or "{}")
-    if origin.get("dir_info", {}).get("editable"):
-        folder = Path(unquote(urlparse(origin["url"]).path))
-        return f"pip install -e '{folder}{chosen}' -c '{folder / 'constraints.txt'}'"
-    return f"pip install '{DISTRIBUTION}{chosen}'"

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from unet_core.errors import MissingFrameworkError, StorageError, UNetError, first_line
 from unet_core.hub.client import LOG_IN
 from unet_core.hub.store import READ_ALONE, Store
+from unet_core.installation import installing
 
 _Answer = TypeVar("_Answer")
 
@@ -238,7 +239,7 @@ def _system_of(url: str, _process: int, _thread: int) -> Any:
         system, _ = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
         extra = _PACKAGES.get(scheme)
-        advice = f"pip install -e '.[{extra}]' -c constraints.txt" if extra else first_line(error)
+        advice = installing(extra) if extra else first_line(error)
         raise MissingFrameworkError(f"{url}: what reads {scheme}:// is not installed: {advice}") from error
     except ValueError as error:
         raise StorageError(errno.EINVAL, f"no address that is known ({first_line(error)})", url) from error

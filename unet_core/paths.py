@@ -91,7 +91,7 @@ class URLPath(PosixPath):
 
 
 def as_path(typed: str | os.PathLike[str]) -> Path:
-    """The path or address that a person means. `file://` is a path of this machine.
+    """The path or address that a person means. `file://` is a path of this machine, `~` the home of its user.
 
     Raises:
         StorageError: an address that is none.
@@ -100,7 +100,7 @@ def as_path(typed: str | os.PathLike[str]) -> Path:
         return typed
     text = typed if isinstance(typed, str) else str(typed)  # another library's paths show their address as text alone
     if _URL.match(text) is None:
-        return Path(typed)
+        return Path(os.path.expanduser(typed))  # a shell leaves `--out=~/run` as it is
     scheme, _, rest = text.partition("://")
     if scheme.lower() == "file":
         return Path("/" + rest.lstrip("/"))

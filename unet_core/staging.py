@@ -151,6 +151,7 @@ def put_files(files: Mapping[URLPath, Path]) -> None:
 def remove_tree(url: URLPath, names: Iterable[str]) -> None:
     """Remove objects below a name; first those without which it does not count."""
     first = [name for name in names if name.rpartition("/")[2] == COMMITTED]
+    first.sort(key=lambda name: name.count("/"))
     for name in first:
         objects.remove(str(url / name))
     _all(lambda name: objects.remove(str(url / name)), [name for name in names if name not in first])

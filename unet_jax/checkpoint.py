@@ -54,6 +54,12 @@ def load(
 
     Raises:
         unet_core.CheckpointError: the checkpoint is missing, damaged or of another network; one line says which.
+
+    Examples:
+        >>> import unet_jax
+        >>> unet_jax.save(unet_jax.UNet(rngs=0, features=(4, 8)), "model_jax")
+        >>> unet_jax.load("model_jax").config.features
+        (4, 8)
     """
     with at_hand(as_source(path)) as local:
         container = existing_container(local)
@@ -69,6 +75,12 @@ def save(model: Network, path: str | Path, *, force: bool = False) -> None:
 
     Raises:
         unet_core.CheckpointError: the target exists (and not `force`), or cannot be written.
+
+    Examples:
+        >>> import unet_jax
+        >>> unet_jax.save(unet_jax.UNet(rngs=0, features=(4, 8)), "model.safetensors")
+        >>> unet_jax.load("model.safetensors").config.features
+        (4, 8)
     """
     path = as_path(path)
     container = container_of(path)

@@ -48,6 +48,14 @@ class UNet(Network):
 
     Raises:
         unet_core.ConfigError: arguments that describe no network.
+
+    Examples:
+        >>> import jax.numpy as jnp, unet_jax
+        >>> from flax import nnx
+        >>> model = unet_jax.UNet(3, 1, rngs=nnx.Rngs(0), features=(4, 8))
+        >>> model.eval()
+        >>> model(jnp.zeros((1, 20, 15, 3))).shape  # probabilities
+        (1, 20, 15, 1)
     """
 
     def __init__(

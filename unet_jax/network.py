@@ -47,6 +47,14 @@ class Network(Pretrained, nnx.Module):
         rngs: where dropout draws from (its stream `dropout`), where no call says otherwise.
         evidence: by what the graph is known to be the user's network.
         how: it is run: `dtype`, `remat`, `norm_parts`, `strips` and `rewrites`, as in `Execution`.
+
+    Examples:
+        >>> import jax.numpy as jnp, unet_jax
+        >>> from unet_core.graph.family import graph
+        >>> network = unet_jax.Network(graph(unet_jax.UNetConfig(features=(4, 8))))
+        >>> network.eval()
+        >>> network(jnp.zeros((1, 16, 16, 3))).shape
+        (1, 16, 16, 1)
     """
 
     def __init__(
@@ -155,6 +163,12 @@ def frozen(model: Network, platform: str | None = None) -> Network:
         platform: where it will predict, "cpu", "gpu" or "tpu"; None: where its weights lie, which nobody knows within
             `jit`. On a CPU its wide convolutions take fewer multiplications, and their kernels about twice the memory
             (`unet_jax.kernels.winograd`).
+
+    Examples:
+        >>> import jax.numpy as jnp, unet_jax
+        >>> model = unet_jax.UNet(rngs=0, features=(4, 8))
+        >>> unet_jax.frozen(model)(jnp.zeros((1, 16, 16, 3))).shape
+        (1, 16, 16, 1)
     """
     tensors = {name: variable[...] for name, variable in model.variables()}
     if platform is None:

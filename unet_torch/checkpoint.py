@@ -38,6 +38,12 @@ def load(path: str | Path, *, hints: Hints = NO_HINTS) -> UNet | Network:
 
     Raises:
         unet_core.CheckpointError: the file is missing, damaged or of another network; one line says which.
+
+    Examples:
+        >>> import unet_torch
+        >>> unet_torch.save(unet_torch.UNet(features=(4, 8)), "model.pt")
+        >>> unet_torch.load("model.pt").config.features
+        (4, 8)
     """
     with at_hand(as_source(path)) as local:
         container = existing_container(local)
@@ -53,6 +59,13 @@ def save(model: nn.Module, path: str | Path, *, force: bool = False) -> None:
 
     Raises:
         unet_core.CheckpointError: the file exists (and not `force`), or cannot be written.
+
+    Examples:
+        >>> import unet_torch
+        >>> unet_torch.save(unet_torch.UNet(features=(4, 8)), "model.safetensors")
+        >>> unet_torch.save(unet_torch.UNet(features=(4, 8)), "model.safetensors")
+        Traceback (most recent call last):
+        unet_core.errors.CheckpointError: model.safetensors: exists...
     """
     path = as_path(path)
     container = container_of(path)

@@ -21,6 +21,12 @@ class DoubleConv(nn.Module):
     """(3x3 convolution, BatchNorm, ReLU) twice; without biases in the convolutions unless `config` says so.
 
     In a decoder with transposed upsampling, `up` is the transposed convolution that precedes the concatenation.
+
+    Examples:
+        >>> import torch
+        >>> from unet_torch import DoubleConv, UNetConfig
+        >>> DoubleConv(3, 8, config=UNetConfig())(torch.zeros(2, 3, 16, 16)).shape
+        torch.Size([2, 8, 16, 16])
     """
 
     def __init__(
@@ -66,6 +72,12 @@ class UNet(Pretrained, nn.Module):
 
     Raises:
         unet_core.ConfigError: arguments that describe no network.
+
+    Examples:
+        >>> import torch, unet_torch
+        >>> model = unet_torch.UNet(3, 1, seed=0, features=(4, 8)).eval()
+        >>> model(torch.zeros(1, 3, 20, 15)).shape  # probabilities
+        torch.Size([1, 1, 20, 15])
     """
 
     def __init__(

@@ -22,6 +22,12 @@ class Network(Pretrained, nn.Module):
         graph: what it computes.
         norm_parts: BatchNorm takes the statistics of each of so many equal parts of a batch.
         evidence: by what the graph is known to be the user's network.
+
+    Examples:
+        >>> import torch, unet_torch
+        >>> graph = unet_torch.read(torch.nn.Conv2d(3, 2, 3, padding=1)).graph
+        >>> unet_torch.Network(graph)(torch.zeros(1, 3, 8, 8)).shape
+        torch.Size([1, 2, 8, 8])
     """
 
     def __init__(self, graph: Graph, *, norm_parts: int = 1, evidence: Evidence = UNCHECKED) -> None:

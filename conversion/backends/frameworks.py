@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from unet_core.errors import MissingFrameworkError
+from unet_core.installation import installing
 
 _EXTRAS = {
     "torch": ("PyTorch", "torch"),
@@ -38,5 +39,5 @@ def importing() -> Iterator[None]:
             raise
         name, extra = _EXTRAS[package]
         raise MissingFrameworkError(
-            f"this needs {name}, which is not installed: pip install -e '.[{extra}]' -c constraints.txt", name=package
+            f"this needs {name}, which is not installed: {installing(extra)}", name=package
         ) from error

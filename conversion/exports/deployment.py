@@ -9,18 +9,18 @@ from typing import Any, Literal
 import numpy as np
 
 from conversion.containers import Opened
-from conversion.inference import opened_with_classes
+from conversion.inference import opened_with_classes, output_of
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.config import Output
 from unet_core.data.colours import hexadecimal
 from unet_core.data.formats.reading import AS_STORED
+from unet_core.data.labels import Classes
 from unet_core.graph import Graph, Node
 from unet_core.graph.family import graph_of
 from unet_core.graph.graph import pruned
 from unet_core.prediction.metrics import decided
 from unet_core.prediction.predictions import probable
-from unet_core.training.run import RunConfig, trained_output
 from unet_core.version import VERSION
 
 Answer = Literal["network", "logits", "probabilities", "classes"]
@@ -35,10 +35,8 @@ class Source:
     """A network that is to be exported."""
 
     opened: Opened
-    values: tuple[int, ...]
-    """What a mask's pixels hold, by class."""
-    settings: RunConfig | None
-    """Of the run that it comes from."""
+    known: Classes
+    """What stands for its classes in a mask."""
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -52,8 +50,8 @@ class Source:
 
     @property
     def output(self) -> Output:
-        """What its logits are: what its run was trained on, or else what calling it makes of them."""
-        return trained_output(self.checkpoint.config) if self.settings else self.checkpoint.config.output
+        """What its logits are."""
+        return output_of(self.checkpoint)
 
     @property
     def function(self) -> Literal["sigmoid", "softmax"]:
@@ -62,19 +60,17 @@ class Source:
 
     @property
     def classes(self) -> list[dict[str, Any]]:
-        """What stands for each class in a mask, and what it is called where the run tells."""
-        coloured = self.settings is not None and self.settings.coloured
-        names = self.settings.class_names if self.settings else ()
-        found = []
-        for number, value in enumerate(self.values):
-            held: dict[str, Any] = {"colour": hexadecimal(value)} if coloured else {"value": value}
+        """What stands for each class in a mask, and what it is called where somebody said."""
+        names, found = self.known.names, []
+        for number, value in enumerate(self.known.values):
+            held: dict[str, Any] = {"colour": hexadecimal(value)} if self.known.coloured else {"value": value}
             found.append({"class": number, **({"name": names[number]} if names else {}), **held})
         return found
 
 
 def read_source(path: Path, hints: Hints = NO_HINTS) -> Source:
     """The network of a checkpoint, or the best one of a run; raises what `conversion.inference.open_network` raises."""
-    return Source(*opened_with_classes(path, hints))
+    return Source(*opened_with_classes(path, hints)[:2])
 
 
 def answering(source: Source, answer: Answer) -> Graph:

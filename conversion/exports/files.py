@@ -113,6 +113,12 @@ def export(
         UNetError: `src` cannot be read, or its network cannot be written so; nothing was written.
         DifferentError: the proof failed; nothing was written, and the error carries the proof.
         MissingFrameworkError: the format, or the proof, needs a package that is not installed.
+
+    Examples:
+        >>> import conversion, unet_torch
+        >>> unet_torch.save(unet_torch.UNet(features=(4, 8)), "model.pt")
+        >>> conversion.export("model.pt", "net.py", verify=False).dst.name
+        'net.py'
     """
     src, dst = as_source(src), as_target(dst)
     shape = None if size is None else tuple(size)

@@ -85,6 +85,13 @@ class Certificate:
     """A proof that was made, with what tells whether two files are those that it was made of.
 
     It is a record, not a signature: its own digest shows damage, and nothing shows who wrote it.
+
+    Examples:
+        >>> import conversion, unet_torch
+        >>> unet_torch.save(unet_torch.UNet(features=(4, 8)), "model.pt")
+        >>> certificate = conversion.convert("model.pt", "model_jax").certificate
+        >>> certificate.subject, certificate.tensors
+        ('networks', 38)
     """
 
     version: str

@@ -59,7 +59,16 @@ class FileState:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What `confirm` found."""
+    """What `confirm` found.
+
+    Examples:
+        >>> import conversion, unet_torch
+        >>> unet_torch.save(unet_torch.UNet(features=(4, 8)), "model.pt")
+        >>> done = conversion.convert("model.pt", "model_jax")
+        >>> found = conversion.confirm("model_jax.certificate.json")
+        >>> print(found.a)
+        the file that was proven, byte for byte
+    """
 
     path: Path
     certificate: Certificate
@@ -108,10 +117,12 @@ def confirm(
 
     Args:
         path: the certificate, `DST.certificate.json`; or a `.safetensors` file that has it in its metadata.
-        a, b: the two files or folders; None: those of the names in the certificate, next to it.
+        a: the first of the two files or folders; None: that of the name in the certificate, next to it.
+        b: the second, likewise.
         hints: what `a` does not tell; what the certificate tells of it need not be said again.
         again: make the proof again, on both as they are.
-        size, images: the inputs of that, see `conversion.proof.samples.samples`; the seed is that of the certificate.
+        size: of the inputs of that, see `conversion.proof.samples.samples`; the seed is that of the certificate.
+        images: likewise.
         progress: called before each stage with a few words and the fraction that is done.
 
     Raises:
@@ -119,18 +130,17 @@ def confirm(
             and the proof is to be made again.
         MissingFrameworkError: a file that is not the one that was proven, or the proof, needs a framework that is not
             installed.
+
+    Examples:
+        >>> import conversion, unet_torch
+        >>> unet_torch.save(unet_torch.UNet(features=(4, 8)), "model.pt")
+        >>> done = conversion.convert("model.pt", "model.safetensors")
+        >>> conversion.confirm("model.safetensors.certificate.json").confirmed
+        True
     """
     path = as_source(path)
     certificate = read_certificate(path)
-    inside = certificate.destination.sha256 is None
-    first = path.parent / certificate.source.name if a is None else as_source(a)
-    default = path if inside else path.parent / certificate.destination.name
-    second = default if b is None else as_source(b)
-    missing = [one for one, named in ((first, a), (second, b)) if named is not None and not present(one)]
-    gone = [one for one in (first, second) if not present(one)]
-    if missing or len(gone) == 2 or (again and gone):
-        these = " and ".join(map(str, missing or gone))
-        raise CheckpointError(f"{these}: not there; name both files: --certificate {path} A B")
+    first, second = _both(path, certificate, a, b, again=again)
     if again and certificate.destination.kind in EXPORTED:
         raise CheckpointError(f"{path}: what is exported is proven when it is written; export it again")
     progress(f"reading {first.name}", 0.0)
@@ -150,6 +160,22 @@ def confirm(
         progress=lambda text, done: progress(text, 0.2 + 0.8 * done),
     )
     return dataclasses.replace(found, proof=proof)
+
+
+def _both(
+    path: Path, certificate: Certificate, a: str | Path | None, b: str | Path | None, *, again: bool
+) -> tuple[Path, Path]:
+    """The two files, at least one of which is there."""
+    inside = certificate.destination.sha256 is None
+    first = path.parent / certificate.source.name if a is None else as_source(a)
+    default = path if inside else path.parent / certificate.destination.name
+    second = default if b is None else as_source(b)
+    missing = [one for one, named in ((first, a), (second, b)) if named is not None and not present(one)]
+    gone = [one for one in (first, second) if not present(one)]
+    if missing or len(gone) == 2 or (again and gone):
+        these = " and ".join(map(str, missing or gone))
+        raise CheckpointError(f"{these}: not there; name both files: --certificate {path} A B")
+    return first, second
 
 
 def state_of(path: Path, certificate: Certificate, party: Party, hints: Hints) -> FileState:

@@ -49,7 +49,15 @@ class NetworkSummary:
 
 @dataclass(frozen=True)
 class Proof:
-    """What `verify` found."""
+    """What `verify` found.
+
+    Examples:
+        >>> import conversion, unet_torch
+        >>> one, other = (unet_torch.UNet(seed=seed, features=(4, 8)) for seed in (0, 1))
+        >>> proof = conversion.verify(one, conversion.to_jax(other), size=(8, 8))
+        >>> print(proof.verdict)
+        the networks differ: down1.c...
+    """
 
     a: NetworkSummary
     b: NetworkSummary

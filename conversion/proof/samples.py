@@ -16,6 +16,7 @@ from unet_core.errors import MissingFrameworkError, UNetError
 from unet_core.graph import Graph
 from unet_core.graph.canonical import FLOATS, Description, Tensors
 from unet_core.graph.sizes import Size, evaluate
+from unet_core.installation import installing
 from unet_core.paths import as_path
 from unet_core.staging import at_hand
 
@@ -159,9 +160,7 @@ def photograph_path() -> Path:
     """A real photograph that comes with matplotlib: Grace Hopper, 1984, in the public domain."""
     spec = importlib.util.find_spec("matplotlib")
     if spec is None or spec.origin is None:
-        raise MissingFrameworkError(
-            "the photograph needs matplotlib (pip install -e '.[all]' -c constraints.txt); or name an image"
-        )
+        raise MissingFrameworkError(f"the photograph needs matplotlib ({installing('all')}); or name an image")
     return Path(spec.origin).parent / "mpl-data" / "sample_data" / "grace_hopper.jpg"
 
 
@@ -177,7 +176,7 @@ def load_image(path: str | Path, size: tuple[int, int], channels: int) -> Float[
     try:
         from PIL import Image, ImageOps
     except ModuleNotFoundError as error:
-        raise MissingFrameworkError("images need Pillow: pip install -e '.[all]' -c constraints.txt") from error
+        raise MissingFrameworkError(f"images need Pillow: {installing('all')}") from error
     try:
         with at_hand(as_path(path)) as local, Image.open(local) as file:
             image = ImageOps.exif_transpose(file).convert("L" if channels == 1 else "RGB")

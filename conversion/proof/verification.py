@@ -36,16 +36,26 @@ def verify(
     looked for, and no further input is tried.
 
     Args:
-        a, b: paths of checkpoints, torch modules of any class, or models of `unet_jax`; or the folders of two runs;
-            neither is changed.
+        a: the path of a checkpoint, a torch module of any class, or a model of `unet_jax`; or the folder of a run; it
+            is not changed.
+        b: the same.
         hints: what a file of another project does not tell. `key` and `dialect` are on `a`.
-        size, images, seed: the inputs, see `conversion.proof.samples.samples`.
+        size: of the inputs, in pixels, see `conversion.proof.samples.samples`.
+        images: real ones, likewise.
+        seed: of the random ones.
         progress: called before each stage with a few words and the fraction that is done.
         told: of the file `a`, see `conversion.code.Known`; with its code, that is run and `b` is judged by it.
 
     Raises:
         UNetError: a checkpoint or a run cannot be read or trusted, or a size or an image cannot be used.
         MissingFrameworkError: a framework is not installed.
+
+    Examples:
+        >>> import conversion, unet_torch
+        >>> model = unet_torch.UNet(features=(4, 8))
+        >>> proof = conversion.verify(model, conversion.to_jax(model), size=(8, 8))
+        >>> proof.equal
+        True
     """
     hints = known_of(hints, **told)
     inputs: dict[str, Any] = {"size": size, "images": images, "seed": seed}

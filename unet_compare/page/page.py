@@ -10,6 +10,7 @@ from unet_compare.findings import SCHEMA, Comparison, Divergence, Pass, Picture,
 from unet_compare.speed.report import Environment
 from unet_compare.speed.table import scaled
 from unet_core.errors import MissingFrameworkError, printable
+from unet_core.installation import installing
 
 try:
     import jinja2
@@ -19,7 +20,7 @@ try:
     from unet_compare.page.panels import SCALE, panels_of, top_of
     from unet_compare.page.training_charts import curves
 except ModuleNotFoundError as error:
-    advice = "pip install -e '.[report]' -c constraints.txt"
+    advice = installing("report")
     raise MissingFrameworkError(f"the page needs {error.name}: {advice}", name=error.name) from error
 
 PASSES: Mapping[Pass, str] = {
@@ -70,6 +71,14 @@ def render(comparison: Comparison, command: str) -> str:
     Args:
         comparison: what was found.
         command: how to repeat it, as it is typed.
+
+    Examples:
+        >>> import unet_torch
+        >>> from unet_compare.compare import Effort, compare
+        >>> from unet_compare.page.page import render
+        >>> found = compare(unet_torch.UNet(features=(4, 8)), size=(8, 8), effort=Effort(pictures=0, steps=0, rounds=0))
+        >>> "</html>" in render(found, "unet compare model.pt")
+        True
     """
     environment = templates()
     environment.filters |= {

@@ -26,6 +26,7 @@ from unet_core.errors import ConfigError, MissingFrameworkError, UNetError, of_s
 from unet_core.files import atomic, check_target
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
+from unet_core.installation import installing
 from unet_core.progress import Progress, silent
 
 PACKAGES = ("torch", "triton", "jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "flax", "optax", "numpy")
@@ -45,7 +46,7 @@ def bench(plan: Plan) -> int:
     for path in filter(None, (plan.out, image)):
         check_target(path, force=True)
     if image and importlib.util.find_spec("matplotlib") is None:
-        raise MissingFrameworkError("--growth needs matplotlib: pip install -e '.[train]' -c constraints.txt")
+        raise MissingFrameworkError(f"--growth needs matplotlib: {installing('train')}")
     with _asked(plan) as subject:
         config = subject.config
         plan.check_network(config)

@@ -1,24 +1,30 @@
-"""Which process makes which run: claims in a folder that several processes and hosts have in common.
+"""Which process makes which run: claims in a folder, or in a bucket, that several processes and hosts have in common.
 
 A claim of a run is a file NAME.N, made with a number N one above the last and only where there is none of that name
-yet, which every file system does in one step. The last one holds; it is given back by a line in it, and is void where
-its process is gone or has not touched it for long. No file is removed, so that no number comes twice.
+yet, which every file system and bucket does in one step. The last one holds. Its owner writes it anew every few
+seconds, and gives it back by a word in it; it is void where its process is gone, or has not written it while another
+one looked on. No file is removed, so that no number comes twice.
 """
 
+import contextlib
 import json
 import os
 import socket
-import tempfile
 import threading
+import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from unet_core import objects
+from unet_core.paths import URLPath
+
 BEAT = 10.0
 """Seconds between two signs of life."""
 SILENT = 120.0
-"""Seconds without one after which a process on another host counts as gone."""
+"""Seconds without one, while this process looks on, after which one on another host counts as gone."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,13 @@ class Claim:
 
     Args:
         file: of the claim.
+        token: what tells it from every other.
         lost: called in a thread of its own, once, where another process has taken it over.
     """
 
-    def __init__(self, file: Path, lost: Callable[[], None]) -> None:
-        self.file, self._lost, self._ended = file, lost, threading.Event()
+    def __init__(self, file: Path, token: str, lost: Callable[[], None]) -> None:
+        self.file, self._token, self._lost = file, token, lost
+        self._ended, self._beats = threading.Event(), 0
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> Self:
@@ -67,8 +75,9 @@ class Claim:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        if self.holds:
-            _write(self.file, None, new=False)
+        with contextlib.suppress(OSError):  # others wait for its silence then
+            if self.holds:
+                _write(self.file, json.dumps({"released": True}))
 
     @property
     def holds(self) -> bool:
@@ -77,55 +86,85 @@ class Claim:
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
-            if not self.holds:
-                self._lost()
-                return
-            os.utime(self.file)
+            self._beats += 1
+            with contextlib.suppress(OSError):  # the next one may come through
+                if not self.holds:
+                    self._lost()
+                    return
+                _write(self.file, _content(self._token, self._beats))
 
 
-def claim(folder: Path, name: str, lost: Callable[[], None]) -> Claim | None:
-    """Take a run; None where another process has it.
+class Claims:
+    """Those of a study, as one process sees them.
 
     Args:
-        folder: of the claims; it exists.
-        name: of the run.
-        lost: as in `Claim`.
+        folder: it exists, or is an address.
     """
-    last = _last(folder, name)
-    if last and not _is_void(folder / f"{name}.{last}"):
-        return None
-    file = folder / f"{name}.{last + 1}"
-    try:
-        _write(file, Owner.this(), new=True)
-    except FileExistsError:
-        return None
-    return Claim(file, lost)
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._seen: dict[Path, tuple[str, float]] = {}
+        """What stood in a claim, and since when."""
+
+    def take(self, name: str, lost: Callable[[], None]) -> Claim | None:
+        """Take a run; None where another process has it.
+
+        Args:
+            name: of the run.
+            lost: as in `Claim`.
+        """
+        last = _last(self._folder, name)
+        if last and not self._is_void(self._folder / f"{name}.{last}"):
+            return None
+        file, token = self._folder / f"{name}.{last + 1}", uuid.uuid4().hex
+        return Claim(file, token, lost) if _is_made(file, _content(token, 0)) else None
+
+    def _is_void(self, file: Path) -> bool:
+        text = file.read_text(encoding="utf-8", errors="replace")
+        try:
+            fields = json.loads(text) if text else {}
+            if fields.get("released"):
+                return True
+            if fields and Owner(fields["host"], fields["space"], fields["pid"]).is_gone():
+                return True
+        except (ValueError, KeyError, TypeError, AttributeError):  # half written
+            pass
+        now = time.monotonic()
+        before, since = self._seen.get(file, ("", now))
+        self._seen[file] = text, since if before == text else now
+        return now - self._seen[file][1] > SILENT
 
 
 def _last(folder: Path, name: str) -> int:
-    numbers = (path.suffix[1:] for path in folder.iterdir() if path.stem == name)
+    try:
+        numbers = [path.suffix[1:] for path in folder.iterdir() if path.stem == name]
+    except FileNotFoundError:  # nothing in the bucket yet
+        return 0
     return max((int(number) for number in numbers if number.isdigit()), default=0)
 
 
-def _is_void(file: Path) -> bool:
+def _content(token: str, beats: int) -> str:
+    return json.dumps({**vars(Owner.this()), "token": token, "beats": beats})
+
+
+def _is_made(file: Path, text: str) -> bool:
+    """Whether a file is there now that was not there, and is this one."""
     try:
-        text = file.read_text(encoding="utf-8")
-        fields = json.loads(text) if text else {}
-        if fields.get("released"):
-            return True
-        if fields and Owner(fields["host"], fields["space"], fields["pid"]).is_gone():
-            return True
-    except (ValueError, KeyError, TypeError, AttributeError):  # half written: its time tells
-        pass
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".") as probe:
-        now = os.fstat(probe.fileno()).st_mtime  # by the clock of the file system, which all hosts share
-    return now - file.stat().st_mtime > SILENT
+        if isinstance(file, URLPath):
+            objects.write(str(file), text.encode(), new=True)
+        else:
+            with file.open("x", encoding="utf-8") as stream:
+                stream.write(text)
+    except FileExistsError:
+        return isinstance(file, URLPath) and file.read_text() == text  # by a try whose answer was lost
+    return True
 
 
-def _write(file: Path, owner: Owner | None, *, new: bool) -> None:
-    fields = {"released": True} if owner is None else vars(owner)
-    with file.open("x" if new else "w", encoding="utf-8") as stream:
-        stream.write(json.dumps(fields))
+def _write(file: Path, text: str) -> None:
+    if isinstance(file, URLPath):
+        objects.write(str(file), text.encode())
+    else:
+        file.write_text(text, encoding="utf-8")
 
 
 def _space() -> int:

@@ -1,4 +1,4 @@
-"""Makes the runs of a study that are missing, in a folder that several processes and hosts may share.
+"""Makes the runs of a study that are missing, in a folder or bucket that several processes and hosts may share.
 
 DIR/study.json               the plan, for people
 DIR/runs/ARM/arm.json        what decides the arm's runs: no others are taken for them
@@ -16,14 +16,13 @@ from functools import partial
 from pathlib import Path
 
 from unet_compare.study.arms import Arm
-from unet_compare.study.claims import claim
+from unet_compare.study.claims import Claims
 from unet_compare.study.plan import Order, Study, Trial
 from unet_compare.study.processes import Process, failure_of, started
 from unet_compare.study.result import RUNS, read_result, run_folder
 from unet_core.codec import encoded, parsed
 from unet_core.errors import RunError, of_system, some
 from unet_core.files import atomic
-from unet_core.paths import is_url
 from unet_core.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
@@ -64,8 +63,6 @@ def prepare(study: Study, folder: Path) -> None:
     Raises:
         RunError: it holds something else, or runs of another study.
     """
-    if is_url(folder):
-        raise RunError(f"{folder}: a study's runs are claimed in a folder of this machine; give such an --out")
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: is a file; a study is a folder, so give another --out")
     if folder.is_dir() and not (folder / PLAN).exists() and any(folder.iterdir()):
@@ -124,11 +121,11 @@ def carry_out(study: Study, folder: Path, *, most: int | None = None, progress: 
     Raises:
         RunError: the first run fails; or a run is of another study.
     """
-    tally, seconds = Tally(), 0.0
+    tally, claims, seconds = Tally(), Claims(folder / CLAIMS), 0.0
     tally.missing = [trial for trial in study.trials() if not finished(folder, trial)]
     while tally.missing and (most is None or tally.made < most):
         begun = time.monotonic()
-        taken = _take(study, folder, tally, progress)
+        taken = _take(study, folder, claims, tally, progress)
         if taken is not None and str(taken) not in tally.failed:
             tally.made += 1
             seconds += time.monotonic() - begun
@@ -150,11 +147,11 @@ def carry_out(study: Study, folder: Path, *, most: int | None = None, progress: 
     return tally
 
 
-def _take(study: Study, folder: Path, tally: Tally, progress: Progress) -> Trial | None:
+def _take(study: Study, folder: Path, claims: Claims, tally: Tally, progress: Progress) -> Trial | None:
     """Make the first of the missing runs that nobody has; None: there is none."""
     for trial in tally.missing:
         running: list[Process] = []
-        mine = claim(folder / CLAIMS, f"{trial.arm.folder}_{trial.name}", partial(_stop, running))
+        mine = claims.take(f"{trial.arm.folder}_{trial.name}", partial(_stop, running))
         if mine is None:
             continue
         with mine:

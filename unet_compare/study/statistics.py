@@ -11,11 +11,12 @@ import numpy as np
 from jaxtyping import Float
 
 from unet_core.errors import MissingFrameworkError
+from unet_core.installation import installing
 
 try:
     from scipy import stats
 except ModuleNotFoundError as error:
-    advice = "pip install -e '.[study]' -c constraints.txt"
+    advice = installing("study")
     raise MissingFrameworkError(f"the statistics of a study need scipy: {advice}", name=error.name) from error
 
 RESAMPLES = 4000

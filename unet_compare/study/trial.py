@@ -11,12 +11,11 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from conversion.inference import OpenedNetwork
+from conversion.inference import OpenedNetwork, with_classes
 from conversion.runs import read_run
 from conversion.training import train
 from unet_compare.study.arms import Arm
@@ -29,6 +28,7 @@ from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.data.opening import open_dataset
 from unet_core.errors import RunError, UNetError
 from unet_core.files import sha256_of
+from unet_core.paths import as_path
 from unet_core.prediction.evaluation import evaluate
 from unet_core.training.run import HISTORY, has_begun
 from unet_core.training.state import state_digest
@@ -60,7 +60,7 @@ def make(order: Order) -> None:
     Raises:
         UNetError: what training raises, or it was stopped before the last step.
     """
-    arm, path = order.arm, Path(order.path)
+    arm, path = order.arm, as_path(order.path)
     recipe = arm.of_run(order.seed, order.fold, order.folds)
     _check_device(arm)
     with planted(arm.control):
@@ -81,13 +81,14 @@ def make(order: Order) -> None:
 
 def scored(order: Order, cost: Cost | None, device: str) -> None:
     """Score the network after the last step on what the run was validated on, and write what was found."""
-    path = Path(order.path)
+    path = as_path(order.path)
     run = read_run(path)
     network, settings = run.state.network, run.settings
     averaged: Mapping[str, np.ndarray] = run.state.average or {}
     tensors = {**network.tensors, **averaged}
     narrow = {key: value.astype(np.float32) if value.dtype == np.float64 else value for key, value in tensors.items()}
-    judged = OpenedNetwork(dataclasses.replace(network, tensors=narrow), settings.backend, settings.values, settings)
+    trained = with_classes(dataclasses.replace(network, tensors=narrow), settings.classes)
+    judged = OpenedNetwork(trained, settings.backend, settings.classes, settings)
     other = settings.recipe.split.validation_data
     source = judged.source(other or settings.data, only=None if other else "validation")
     bands = judged.bands(source.sizes, bfloat16=settings.recipe.precision == "bfloat16")

@@ -27,6 +27,7 @@ from unet_core.data.dataset import Dataset
 from unet_core.data.opening import open_dataset
 from unet_core.errors import UNetError
 from unet_core.files import atomic
+from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
 
 WHERE = "where.json"
@@ -91,7 +92,7 @@ def _known(file: Path, trial: Trial, arm: Arm) -> Where | None:
 
 def look(order: Order) -> None:
     """Compare, and write what was found."""
-    network = read_run(Path(order.run)).state.network
+    network = read_run(as_path(order.run)).state.network
     recipe = order.arm.recipe
     source = open_dataset(order.data, masks=recipe.masks, pictures=recipe.pictures)
     channels, classes = source.channels, len(source.values)
@@ -102,7 +103,7 @@ def look(order: Order) -> None:
         said = _said(network, dataclasses.replace(network, config=config), source, order)
     except UNetError as error:
         said = Where(f"not compared: {error}", departs=False)
-    file = Path(order.file)
+    file = as_path(order.file)
     with atomic(file, force=True) as partial:
         partial.write_text(
             json.dumps({"arms": [order.first.digest, order.arm.digest], "where": encoded(said)}) + "\n",

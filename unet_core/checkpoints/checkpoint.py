@@ -13,6 +13,7 @@ from unet_core.checkpoints.evidence import OURS, Evidence, by_dialect
 from unet_core.codec import OPTIONAL, STORED_NAME, decoded, encoded, limited
 from unet_core.config import UNetConfig
 from unet_core.data.formats.reading import Pictures
+from unet_core.data.labels import Classes
 from unet_core.errors import CheckpointError, ConfigError, first_line, some
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description, Tensors, named_by, tensor_specs, under_all_names
@@ -43,6 +44,8 @@ class Origin:
     """Whether its BatchNorms had `num_batches_tracked`, which torch has since 0.4.1."""
     pictures: Pictures | None = field(default=None, metadata=OPTIONAL)
     """How the pictures were read that it was trained on, where that was not as they are stored."""
+    classes: Classes | None = field(default=None, metadata=OPTIONAL)
+    """What stood for its classes in the masks that it was trained on, where it was trained on masks of this project."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,13 @@ _COUNTER_NAME = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class Hints:
-    """What a person knows of a file that it does not tell itself; None: nothing."""
+    """What a person knows of a file that it does not tell itself; None: nothing.
+
+    Examples:
+        >>> import conversion
+        >>> conversion.Hints(key="ema", output="logits").align_corners is None  # not known
+        True
+    """
 
     key: str | None = None
     """Where in the file the network lies, e.g. `ema` or `state_dict.model`."""

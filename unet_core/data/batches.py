@@ -12,6 +12,7 @@ from unet_core.data.augmentation import Augmentation
 from unet_core.data.crops import Crop, random_crop
 from unet_core.data.dataset import Dataset
 from unet_core.errors import DataError, MissingFrameworkError
+from unet_core.installation import installing
 
 _ORDERS, _CROPS = 0, 1
 """Streams of one seed that must not meet."""
@@ -76,7 +77,7 @@ def batches(
     try:
         import grain
     except ModuleNotFoundError as error:
-        raise MissingFrameworkError("training needs grain: pip install -e '.[train]' -c constraints.txt") from error
+        raise MissingFrameworkError(f"training needs grain: {installing('train')}") from error
     host, hosts = share
     if batch % hosts:
         raise DataError(f"a batch of {batch} is not divided by {hosts} hosts; give a multiple of {hosts}")

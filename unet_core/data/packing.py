@@ -31,6 +31,7 @@ from unet_core.data.splitting import split
 from unet_core.data.states import Way, state_columns
 from unet_core.errors import DataError, MissingFrameworkError, UNetError, first_line, of_system, shown
 from unet_core.files import atomic, check_target, sha256_of
+from unet_core.installation import installing
 from unet_core.paths import URLPath, as_path
 from unet_core.progress import Progress, silent
 from unet_core.staging import UNFINISHED, put, remove_tree
@@ -218,9 +219,7 @@ class _Writer:
         try:
             from array_record.python.array_record_module import ArrayRecordWriter
         except ModuleNotFoundError as error:
-            raise MissingFrameworkError(
-                "shards need array_record: pip install -e '.[train]' -c constraints.txt"
-            ) from error
+            raise MissingFrameworkError(f"shards need array_record: {installing('train')}") from error
         file, checksums = self.folder / name, []
         try:
             writer = ArrayRecordWriter(str(file), _OPTIONS)

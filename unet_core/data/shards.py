@@ -36,6 +36,7 @@ from unet_core.errors import (
     some,
 )
 from unet_core.files import sha256_of
+from unet_core.installation import installing
 from unet_core.objects import read_part
 from unet_core.paths import URLPath
 from unet_core.staging import at_hand
@@ -253,7 +254,7 @@ def _reader(file: str, shard: Shard) -> Any:
     try:
         import grain
     except ModuleNotFoundError as error:
-        raise MissingFrameworkError("shards need grain: pip install -e '.[train]' -c constraints.txt") from error
+        raise MissingFrameworkError(f"shards need grain: {installing('train')}") from error
     return grain.sources.ArrayRecordDataSource(_Instruction(file, 0, shard.pairs, shard.pairs))
 
 

@@ -12,6 +12,7 @@ from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.labels import Classes
 from unet_core.data.pictures import Pair
 from unet_core.errors import DataError, MissingFrameworkError, reason, shown
+from unet_core.installation import installing
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def write_folder(data: Synthetic, path: str | Path) -> None:
     try:
         from PIL import Image
     except ModuleNotFoundError as error:
-        raise MissingFrameworkError("pictures need Pillow: pip install -e '.[train]' -c constraints.txt") from error
+        raise MissingFrameworkError(f"pictures need Pillow: {installing('train')}") from error
     path = Path(path)
     if data.channels not in (1, 3):
         raise DataError(f"{shown(path)}: PNG files have 1 or 3 channels, not {data.channels}")

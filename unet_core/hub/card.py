@@ -37,7 +37,6 @@ def card(
     checkpoint: Checkpoint,
     *,
     license: str,  # noqa: A002
-    classes: Sequence[str] = (),
     certified: Certified | None = None,
 ) -> str:
     """The text of README.md.
@@ -46,12 +45,11 @@ def card(
         repo: owner/name, to load it by.
         checkpoint: the network.
         license: as the Hub names it.
-        classes: their names, where a training told them.
         certified: what its certificate says; None: there is none.
     """
     metadata = {"license": license, "library_name": "unet-twins", "pipeline_tag": "image-segmentation", "tags": _TAGS}
     head = [f"{name}: {json.dumps(value)}" for name, value in metadata.items()]  # JSON is YAML
-    rows = [f"| {name} | {_cell(value)} |" for name, value in _facts(checkpoint, classes)]
+    rows = [f"| {name} | {_cell(value)} |" for name, value in _facts(checkpoint)]
     parts = [
         "\n".join(["---", *head, "---"]),
         f"# {repo.rpartition('/')[2]}",
@@ -65,13 +63,14 @@ def card(
     return "\n\n".join(parts) + "\n"
 
 
-def _facts(checkpoint: Checkpoint, classes: Sequence[str]) -> Sequence[tuple[str, str]]:
+def _facts(checkpoint: Checkpoint) -> Sequence[tuple[str, str]]:
     config, specs = checkpoint.config, tensor_specs(checkpoint.config)
     parameters = sum(value.size for key, value in checkpoint.tensors.items() if specs[key].trained)
     if isinstance(config, Graph):
         title, sizes = config.title, f"{config.sizes}, in {config.dimensions} dimensions"
     else:
         title, sizes = "UNet of unet-twins", f"any size from {config.minimum_size}x{config.minimum_size} up"
+    classes = checkpoint.origin.classes
     count = 2 if config.out_channels == 1 else config.out_channels + (config.output == "sigmoid")
     return (
         ("network", title),
@@ -79,7 +78,7 @@ def _facts(checkpoint: Checkpoint, classes: Sequence[str]) -> Sequence[tuple[str
         ("channels", f"{config.in_channels} in, {config.out_channels} out"),
         ("sizes that it takes", sizes),
         ("answers", "logits" if config.output == "logits" else f"probabilities ({config.output})"),
-        ("classes", ", ".join(classes) or f"{count}, without names"),
+        ("classes", ", ".join(classes.names) if classes and classes.names else f"{count}, without names"),
         ("parameters", f"{parameters:,}"),
     )
 

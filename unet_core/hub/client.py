@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from unet_core.errors import MissingFrameworkError, StorageError, first_line
+from unet_core.installation import installing
 from unet_core.version import VERSION
 
 LOG_IN = "log in by `hf auth login`, or set HF_TOKEN"
@@ -22,7 +23,7 @@ def client(url: str) -> Any:
         import huggingface_hub.errors
     except ModuleNotFoundError as error:
         raise MissingFrameworkError(
-            f"{url}: this needs huggingface_hub, which is not installed: pip install -e '.[hub]' -c constraints.txt",
+            f"{url}: this needs huggingface_hub, which is not installed: {installing('hub')}",
             name="huggingface_hub",
         ) from error
     return huggingface_hub

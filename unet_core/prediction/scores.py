@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from unet_core.errors import MissingFrameworkError
+from unet_core.installation import installing
 from unet_core.prediction.metrics import Metrics
 
 BINS = 15
@@ -83,7 +84,7 @@ def boundary_distance(one: Bool[np.ndarray, "h w"], other: Bool[np.ndarray, "h w
     try:
         from scipy import ndimage
     except ModuleNotFoundError as error:
-        advice = "pip install -e '.[study]' -c constraints.txt"
+        advice = installing("study")
         raise MissingFrameworkError(f"distances of boundaries need scipy: {advice}") from error
     edges = [mask & ~ndimage.binary_erosion(mask, border_value=1) for mask in (one, other)]
     if not all(edge.any() for edge in edges):

@@ -31,6 +31,7 @@ from unet_core.training.run import (
     Backend,
     Run,
     RunConfig,
+    await_run,
     has_begun,
     is_run,
     locked,
@@ -113,6 +114,7 @@ def open_run(
     job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, masks=masks))
     if machine.rank:
         machine.wait()  # for the folder, which the first process has then checked and made
+        await_run(path)
         job = dataclasses.replace(job, resume=True)
     _check_folder(path, resume=job.resume)  # before anything is fetched
     with (
@@ -194,7 +196,8 @@ def _checked(path: Path, job: Job, machine: Machine, old: RunConfig | None, prog
         _check_same_data(path, old, settings)
     network = start_network(start, recipe, source.channels, len(source.values))
     pictures = source.pictures if source.pictures != AS_STORED else None
-    network = dataclasses.replace(network, origin=dataclasses.replace(network.origin, pictures=pictures))
+    origin = dataclasses.replace(network.origin, pictures=pictures, classes=settings.classes)
+    network = dataclasses.replace(network, origin=origin)
     return Run(path, settings, training, validation, network, job.until, job.profile)
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import fcntl
 import importlib.metadata
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from unet_core.codec import OPTIONAL, decoded, encoded
 from unet_core.config import Output
 from unet_core.data.batches import Examples, batches
 from unet_core.data.dataset import Dataset
-from unet_core.data.labels import in_words
+from unet_core.data.labels import Classes
 from unet_core.errors import ConfigError, RunError
 from unet_core.files import atomic
 from unet_core.graph import Graph
@@ -42,6 +43,8 @@ _LOCK = ".lock"
 _VERSION = 2
 _READ = (1, 2)
 """Before 2, a run could not change its framework."""
+_SEEN = 40.0
+"""Seconds in which other hosts see what the first one has made; those of NFS look again every 30."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class RunConfig:
     """The values are colours, 0xRRGGBB."""
     class_names: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
     """What the classes are called, where the table of their colours said."""
+
+    @property
+    def classes(self) -> Classes:
+        """What stands for them in masks."""
+        return Classes(self.values, coloured=self.coloured, names=self.class_names)
 
     @property
     def pieces(self) -> tuple[tuple[int, int | None, Backend], ...]:
@@ -117,6 +125,22 @@ def is_run(path: Path) -> bool:
 def has_begun(path: Path) -> bool:
     """Whether the run in a folder has come as far as its first step; before that, it is started anew."""
     return is_run(path) and (path / HISTORY).exists()
+
+
+def await_run(path: Path) -> None:
+    """Return once the folder that the first process has made is seen here.
+
+    Raises:
+        RunError: it is not: each machine would write to a folder of its own.
+    """
+    until = time.monotonic() + _SEEN
+    while not is_run(path):
+        if time.monotonic() > until:
+            raise RunError(
+                f"{path}: the first process has made it, and here it is not; give a folder that all hosts see, by its "
+                "whole path, or an address, gs://bucket/name"
+            )
+        time.sleep(_SEEN / 40)
 
 
 @dataclass
@@ -171,7 +195,7 @@ class Run:
 
     def __str__(self) -> str:
         network, ignored = self.start.config, self.recipe.masks.ignore
-        values = in_words(self.settings.values, coloured=self.settings.coloured)
+        values = str(self.settings.classes)
         values += f", and {ignored}, which is ignored" if ignored is not None else ""
         validated = len(self.validation) or "none"
         title = network.title if isinstance(network, Graph) else f"UNet {'-'.join(map(str, network.features))}"

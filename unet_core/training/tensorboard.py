@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from unet_core.errors import MissingFrameworkError, reason
+from unet_core.installation import installing
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +34,7 @@ class TensorBoard:
             from tensorboardX import event_file_writer, summary
             from tensorboardX.proto import event_pb2
         except ModuleNotFoundError as error:
-            raise MissingFrameworkError(
-                "training needs tensorboardX: pip install -e '.[train]' -c constraints.txt"
-            ) from error
+            raise MissingFrameworkError(f"training needs tensorboardX: {installing('train')}") from error
         self._summary, self._event, self._folder = summary, event_pb2, folder
         self._writer: Any = None
         try:

@@ -110,10 +110,9 @@ class BucketCopy(WorkingCopy):
         for top in sorted({_top(name) for name in changed} - {""}):
             put(self.path / top, self._url / top)
             self._put |= {name: found for name, found in files.items() if _top(name) == top}
-        gone = [name for name in self._put if _top(name) and name not in files]
-        remove_tree(self._url, gone)
-        for name in gone:
-            del self._put[name]
+        for top in sorted({_top(name) for name in self._put} - {_top(name) for name in files}):
+            remove_tree(self._url / top, objects.listed(str(self._url / top)))  # there is a mark that is not here
+        self._put = {name: found for name, found in self._put.items() if name in files or not _top(name)}
 
     def _files(self) -> dict[str, _Signature]:
         """What is on this machine and belongs to the run."""

@@ -88,6 +88,12 @@ def read(
     Raises:
         UNetError: torch cannot export it, an operation has no row in the table, or the graph does not compute what
             the code does.
+
+    Examples:
+        >>> import torch, unet_torch
+        >>> found = unet_torch.read(torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3, padding=1), torch.nn.ReLU()))
+        >>> [node.operation for node in found.graph.nodes]
+        ['convolution', 'relu']
     """
     module = unwrapped(module)
     source = name or type(module).__name__

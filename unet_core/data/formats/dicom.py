@@ -7,6 +7,7 @@ import numpy as np
 from unet_core.data.formats.decoded import Decoded, check_size, length
 from unet_core.data.formats.stack import KEPT, Grid, Stack, joined
 from unet_core.errors import DataError, MissingFrameworkError
+from unet_core.installation import installing
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -29,9 +30,7 @@ def dicom_stack(file: BinaryIO) -> Stack:
         from pydicom import config, dcmread
         from pydicom.pixels.utils import pixel_array
     except ModuleNotFoundError as missing:
-        raise MissingFrameworkError(
-            "DICOM files need pydicom: pip install -e '.[science]' -c constraints.txt"
-        ) from missing
+        raise MissingFrameworkError(f"DICOM files need pydicom: {installing('science')}") from missing
     if _DEFLATED in file.read(1024):
         raise DataError("is a deflated DICOM, which is not read; save it in another transfer syntax")
     file.seek(0)

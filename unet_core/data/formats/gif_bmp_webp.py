@@ -8,13 +8,14 @@ import numpy as np
 from unet_core.data.formats.decoded import Decoded, orientation, upright_size
 from unet_core.data.formats.png_jpeg import opened, read_image, turned
 from unet_core.errors import DataError, MissingFrameworkError
+from unet_core.installation import installing
 
 try:
     from PIL.BmpImagePlugin import BmpImageFile
     from PIL.GifImagePlugin import GifImageFile
     from PIL.WebPImagePlugin import WebPImageFile
 except ModuleNotFoundError as missing:
-    raise MissingFrameworkError("pictures need Pillow: pip install -e '.[train]' -c constraints.txt") from missing
+    raise MissingFrameworkError(f"pictures need Pillow: {installing('train')}") from missing
 
 
 def gif_size(file: BinaryIO) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from jaxtyping import Integer, Shaped
 from unet_core.data.formats.decoded import Decoded, check_size, length
 from unet_core.data.formats.stack import Grid, Stack
 from unet_core.errors import DataError, MissingFrameworkError
+from unet_core.installation import installing
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
@@ -130,9 +131,7 @@ def _header(block: bytes) -> "Nifti1Header":
         from nibabel.nifti1 import Nifti1Header
         from nibabel.nifti2 import Nifti2Header
     except ModuleNotFoundError as missing:
-        raise MissingFrameworkError(
-            "NIfTI files need nibabel: pip install -e '.[science]' -c constraints.txt"
-        ) from missing
+        raise MissingFrameworkError(f"NIfTI files need nibabel: {installing('science')}") from missing
     second = block[4:7] in (b"n+2", b"ni2")
     if b"ni" in (block[4:6], block[344:346]):
         raise DataError("is a NIfTI of two files, .hdr and .img; save it as one .nii")

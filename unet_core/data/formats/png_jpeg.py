@@ -7,13 +7,14 @@ import numpy as np
 
 from unet_core.data.formats.decoded import Decoded, check_size, orientation, upright, upright_size
 from unet_core.errors import DataError, MissingFrameworkError
+from unet_core.installation import installing
 
 try:
     from PIL import ImageFile
     from PIL.JpegImagePlugin import JpegImageFile
     from PIL.PngImagePlugin import PngImageFile
 except ModuleNotFoundError as missing:
-    raise MissingFrameworkError("pictures need Pillow: pip install -e '.[train]' -c constraints.txt") from missing
+    raise MissingFrameworkError(f"pictures need Pillow: {installing('train')}") from missing
 
 _Kind = TypeVar("_Kind", bound=ImageFile.ImageFile)
 

@@ -19,6 +19,7 @@ from unet_core.data.formats.decoded import MOST_PIXELS, Decoded, check_size, len
 from unet_core.data.formats.png_jpeg import read_image
 from unet_core.data.formats.stack import Stack
 from unet_core.errors import DataError, MissingFrameworkError
+from unet_core.installation import installing
 
 try:
     from PIL import Image
@@ -27,9 +28,7 @@ try:
 
     from unet_core.data.formats.tiff_pages import page_order
 except ModuleNotFoundError as missing:
-    raise MissingFrameworkError(
-        "TIFF files need Pillow and tifffile: pip install -e '.[train]' -c constraints.txt"
-    ) from missing
+    raise MissingFrameworkError(f"TIFF files need Pillow and tifffile: {installing('train')}") from missing
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what matters of its remarks is raised here
 

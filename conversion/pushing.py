@@ -67,14 +67,19 @@ def push(
         CheckpointError: `src` cannot be read, or its certificate is not one of its bytes; nothing was sent.
         StorageError: the Hub refuses; nothing was changed there.
         MissingFrameworkError: huggingface_hub is not installed.
+
+    Examples:
+        >>> import conversion, unet_torch
+        >>> unet_torch.save(unet_torch.UNet(features=(4, 8)), "model.pt")
+        >>> conversion.push("model.pt", "owner/name", license="mit", dry_run="look").repo
+        'owner/name'
     """
     path, repo, known = as_source(src), pushing.repository(repo), known_of(hints, **told)
     check_license(license)
     with at_hand(path), _target(dry_run) as folder:
-        found, _, settings = opened_with_classes(path, known)
-        checkpoint, classes = found.checkpoint, settings.class_names if settings else ()
+        checkpoint = opened_with_classes(path, known)[0].checkpoint
         certificate = _certificate_of(_file_of(path), known)
-        text = card(repo, checkpoint, license=license, classes=classes, certified=_certified(certificate))
+        text = card(repo, checkpoint, license=license, certified=_certified(certificate))
         pushing.write(folder, checkpoint, dialect=checkpoint.dialect, card=text)
         if certificate is not None:
             _certify(folder / WEIGHTS, checkpoint, certificate)
