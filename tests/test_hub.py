@@ -491,7 +491,8 @@ def test_without_the_package_one_line_says_what_to_install(own, tmp_path):
     done = subprocess.run([*words, *push], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "huggingface_hub, which is not installed: [hub]'" in done.stderr
+    assert "huggingface_hub, which is not installed: pip install" in done.stderr
+    assert "[hub]'" in done.stderr
 
 
 @pytest.mark.slow
