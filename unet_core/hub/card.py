@@ -87,7 +87,7 @@ def _known(checkpoint: Checkpoint, certified: Certified | None) -> str:
     evidence = checkpoint.evidence
     said = f"By {_cell(str(evidence))}."
     if certified is None:
-        return f"{said}\n\nThere is no certificate of these weights: no proof was made of them."
+        return f"{said}\n\nThere is no certificate of these weights."
     rows = [
         f"| {quantity} | {precision} | {error:.1e} | {budget:.1e} |"
         for quantity, precision, error, budget in certified.figures
