@@ -432,6 +432,11 @@ def test_numbers_of_a_study_are_checked():
         Study(arms, (0, 2**32))
 
 
+def test_a_study_is_nowhere_where_nothing_is_written(capsys):
+    assert main(["study", "--arms", "torch", "jax", "--seeds", "2", "--out", "hf://owner/name"]) == 2
+    assert "unet push" in capsys.readouterr().err
+
+
 def test_the_data_of_a_study_may_be_elsewhere(tmp_path):
     assert study(data="gs://bucket/cells").data == "gs://bucket/cells"
     assert study_of({"arms": ["torch", "jax"], "seeds": 2, "data": "cells"}, tmp_path).data == str(tmp_path / "cells")

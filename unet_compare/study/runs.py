@@ -23,6 +23,7 @@ from unet_compare.study.result import RUNS, read_result, run_folder
 from unet_core.codec import encoded, parsed
 from unet_core.errors import RunError, of_system, some
 from unet_core.files import atomic
+from unet_core.paths import as_target
 from unet_core.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
@@ -61,8 +62,10 @@ def prepare(study: Study, folder: Path) -> None:
     """Make a study's folder, or see that one may be gone on with; its plan may have more arms and seeds than before.
 
     Raises:
+        StorageError: an address where nothing is written.
         RunError: it holds something else, or runs of another study.
     """
+    as_target(folder)
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: is a file; a study is a folder, so give another --out")
     if folder.is_dir() and not (folder / PLAN).exists() and any(folder.iterdir()):
