@@ -135,6 +135,11 @@ class UNetConfig:
         object.__setattr__(self, field, None if widths == default else widths)
 
     @property
+    def dimensions(self) -> int:
+        """Of the picture."""
+        return 2
+
+    @property
     def title(self) -> str:
         """What a person calls the network."""
         return f"a UNet with features {self.features}"
