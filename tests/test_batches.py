@@ -23,6 +23,7 @@ class Numbered:
 
     def __init__(self, count=5):
         self.count = count
+        self.spacings = (None,) * count
 
     def __len__(self):
         return self.count

@@ -108,11 +108,7 @@ REFUSED = {
     "channels": (small(channels=1), (8, 8), "the input has 3 channels, the network takes 1"),
     "unpadded": (unpadded(), (8, 8), "an input of 8x8: the network answers 8x8 pixels with 6x6: that is no mask"),
     "chance": (chancy(), (8, 8), "an input of 8x8: the network draws at random even where it predicts"),
-    "volume": (
-        volume(channels=3),
-        (8, 8),
-        "an input of 8x8: the network takes 3 dimensions: it is converted, verified",
-    ),
+    "volume": (volume(channels=3), (8, 8), "a volume is an array of depth, height, width and channels; this one is"),
 }
 
 

@@ -35,8 +35,7 @@ class Decoded:
     """The samples of one file, upright and without alpha."""
 
     samples: Shaped[np.ndarray, "*s n"]
-    """[h, w, n], of a whole volume [d, h, w, n], as stored, in the machine's byte order; n is 1 for a palette's indices.
-    """
+    """[h, w, n], or [d, h, w, n], as stored, in the machine's byte order; n is 1 for a palette's indices."""
     white: int = 0
     """The sample that is white in a file of less than 8 bits: 1, 3 or 15; 0 in others."""
     palette: UInt8[np.ndarray, "k 3"] | None = None
