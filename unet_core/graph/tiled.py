@@ -90,7 +90,8 @@ class _Builder:
                 self.at[node.name] = self.add(dataclasses.replace(node, attributes=node.at(self.maps.sizes)))
         nodes = tuple(pruned(tuple(self.nodes.values()), self.at[self.maps.nodes[-1].name]))
         tensors = {**self.graph.tensors, **self.tensors}
-        return Graph(self.graph.in_channels, nodes, tensors, sizes=Sizes(only=(self.maps.tile,)))
+        only = Sizes(only=(self.maps.tile,))
+        return Graph(self.graph.in_channels, nodes, tensors, dimensions=self.graph.dimensions, sizes=only)
 
     def add(self, node: Node) -> str:
         self.nodes[node.name] = node
