@@ -145,6 +145,9 @@ def _opened(copy: WorkingCopy, job: Job, machine: Machine, progress: Progress) -
         copy.publish()
         machine.wait()
         logger.info("%s", run)
+        tile, overlap = run.tiles
+        if tile is not None and overlap is not None and len(run.validation):
+            logger.info("validated in tiles of %s that overlap by %s voxels", sized(tile), sized(overlap))
         yield run
 
 
@@ -277,10 +280,7 @@ def _check_sizes(data: str, run: Run) -> None:
         small = [f"{name} ({sized(size)})" for name, size in trained if any(map(int.__lt__, size, run.crop))]
         if small:
             raise DataError(f"{data}: smaller than a crop of {sized(run.crop)}; give another --crop: {some(small)}")
-    tile, overlap = run.tiles
-    if overlap is not None:
-        assert tile is not None  # for they are blended
-        logger.info("validated in tiles of %s that overlap by %s voxels", sized(tile), sized(overlap))
+    if run.tiles[1] is not None:  # tiles that are volumes of their own, of a size that it takes
         return
     named = list(zip(validation.names, validation.sizes, strict=True))
     if isinstance(config, Graph):
