@@ -22,7 +22,7 @@ from unet_core.errors import CheckpointError, DataError, MissingFrameworkError, 
 from unet_core.graph.canonical import Description
 from unet_core.paths import absolute, as_path, as_source
 from unet_core.prediction.evaluation import Bands
-from unet_core.prediction.tile_geometry import shared_tile, tiling
+from unet_core.prediction.tile_geometry import Lengths, Overlap, shared_tile, tiling, usual_tiles
 from unet_core.progress import Progress, silent
 from unet_core.training.run import BEST, Backend, RunConfig, is_run, read_run_config, trained_output
 
@@ -52,12 +52,17 @@ class OpenedNetwork:
 
     @property
     def pictures(self) -> Pictures:
-        """How pictures are read for it: as those that it was trained on."""
-        return self.checkpoint.origin.pictures or AS_STORED
+        """How pictures, or volumes, are read for it: as those that it was trained on."""
+        return (self.checkpoint.origin.pictures or AS_STORED).of(self.config.dimensions)
+
+    @property
+    def crop(self) -> Lengths | None:
+        """What its run trained on."""
+        return self.settings.recipe.crops(self.config.dimensions) if self.settings else None
 
     def bands(
         self,
-        sizes: Sequence[tuple[int, int]],
+        sizes: Sequence[Lengths],
         *,
         tile: int | None = None,
         overlap: int | None = None,
@@ -67,25 +72,31 @@ class OpenedNetwork:
         """The function that predicts pictures; in JAX, all devices compute tiles.
 
         Args:
-            sizes: heights and widths of the pictures that are to come; they share one size of tiles.
-            tile: height and width of the tiles, in pixels; None: what suits `sizes`.
-            overlap: of the tiles, in pixels; None: what makes the answers those for whole pictures.
+            sizes: of the pictures or volumes that are to come; they share one size of tiles.
+            tile: height and width (and depth) of the tiles, in pixels; None: what suits `sizes`.
+            overlap: of the tiles, in pixels; None: what makes the answers those for whole pictures; where neither is
+                named, as its run validated.
             flips: average over the picture and its mirror images.
             bfloat16: compute in bfloat16.
 
         Raises:
             unet_core.UNetError: tiles that do not fit the network.
         """
-        tiles = shared_tile(self.config, sizes, overlap, tile=None if tile is None else (tile, tile))
+        apart: Overlap = overlap
+        if tile is None and overlap is None:
+            tiles, apart = usual_tiles(self.config, sizes, self.crop)
+        else:
+            largest = None if tile is None else (tile,) * self.config.dimensions
+            tiles = shared_tile(self.config, sizes, overlap, tile=largest)
         for size in set(sizes):
             if tiles is not None and min(size) >= self.config.minimum_size:
-                tiling(self.config, size, tiles, overlap)
+                tiling(self.config, size, tiles, apart)
         if self.backend == "torch":
             with importing():
                 from unet_torch.checkpoint import from_checkpoint
                 from unet_torch.predict import Predictor
             network = from_checkpoint(self.checkpoint)
-            return Predictor(network, tile=tiles, overlap=overlap, flips=flips, bfloat16=bfloat16).bands
+            return Predictor(network, tile=tiles, overlap=apart, flips=flips, bfloat16=bfloat16).bands
         with importing():
             import jax
 
@@ -93,7 +104,7 @@ class OpenedNetwork:
         devices = jax.local_devices() if jax.local_device_count() > 1 else None
         model = checkpoint.from_checkpoint(self.checkpoint)
         return predict.Predictor(
-            model, tile=tiles, overlap=overlap, flips=flips, bfloat16=bfloat16, devices=devices
+            model, tile=tiles, overlap=apart, flips=flips, bfloat16=bfloat16, devices=devices
         ).bands
 
     def source(
@@ -125,7 +136,7 @@ class OpenedNetwork:
             values=None if told is None else told.values,
             coloured=told is not None and told.coloured,
             masks=masks,
-            pictures=self.pictures.but(pictures),
+            pictures=self.pictures.but(pictures).of(self.config.dimensions),
             progress=progress,
         )
         if len(source.values) != len(self.classes.values):

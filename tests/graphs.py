@@ -15,7 +15,8 @@ CODE = Evidence("code", "their.unet:Net", "3 sizes, 1e-15")
 class Build:
     """Adds layers, each with the tensors that torch's module of the kind has, and takes down their names in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, dimensions: int = 2) -> None:
+        self.dimensions = dimensions
         self.nodes: list[Node] = []
         self.tensors: dict[str, Tensor] = {}
 
@@ -31,13 +32,15 @@ class Build:
         return names
 
     def conv(self, layer: str, x: str, before: int, after: int, size: int = 3, *, bias: bool = True) -> str:
-        tensors = self.own(layer, weight=((after, before, size, size), "parameter"))
+        tensors = self.own(layer, weight=((after, before, *self.each(size)), "parameter"))
         if bias:
             tensors |= self.own(layer, bias=((after,), "parameter"))
-        pads = ((size // 2, size // 2),) * 2
-        return self.add(
-            layer, "convolution", x, tensors=tensors, stride=(1, 1), padding=pads, dilation=(1, 1), groups=1
-        )
+        once, pads = self.each(1), self.each((size // 2, size // 2))
+        return self.add(layer, "convolution", x, tensors=tensors, stride=once, padding=pads, dilation=once, groups=1)
+
+    def each(self, value: Any) -> tuple[Any, ...]:
+        """The same along every axis."""
+        return (value,) * self.dimensions
 
     def batch_norm(self, layer: str, x: str, channels: int) -> str:
         vector = (channels,)
@@ -56,16 +59,16 @@ class Build:
         return self.add(layer, "group_norm", x, tensors=tensors, groups=2, epsilon=1e-5)
 
     def raised(self, layer: str, x: str, before: int, after: int) -> str:
-        tensors = self.own(layer, weight=((before, after, 2, 2), "parameter"), bias=((after,), "parameter"))
+        tensors = self.own(layer, weight=((before, after, *self.each(2)), "parameter"), bias=((after,), "parameter"))
         return self.add(
             layer,
             "transposed_convolution",
             x,
             tensors=tensors,
-            stride=(2, 2),
-            padding=(0, 0),
-            output_padding=(0, 0),
-            dilation=(1, 1),
+            stride=self.each(2),
+            padding=self.each(0),
+            output_padding=self.each(0),
+            dilation=self.each(1),
             groups=1,
         )
 
@@ -80,18 +83,25 @@ _NAMES = {"mean": "running_mean", "variance": "running_var", "count": "num_batch
 
 
 def small(
-    *, channels: int = 3, classes: int = 2, rate: float = 0.0, output: str = "logits", sizes: Sizes | None = None
+    *,
+    channels: int = 3,
+    classes: int = 2,
+    rate: float = 0.0,
+    output: str = "logits",
+    sizes: Sizes | None = None,
+    dimensions: int = 2,
 ) -> Graph:
     """Two levels: BatchNorm, GroupNorm, dropout of maps, a transposed convolution; names that stand there twice, a
     parameter that nothing uses, a table of integers, and a layer that is called as a method of every network.
     """
-    build = Build()
+    build = Build(dimensions)
+    each = build.each
     build.tensors["table"] = Tensor((2, 3), "buffer")
     x = build.conv("down.0", INPUT, channels, 4, bias=False)
     x = build.batch_norm("down.1", x, 4)
     skip = build.add("down.2", "relu", x)
     build.again("down.all.0", "down.1")
-    x = build.add("pool", "max_pool", skip, window=(2, 2), stride=(2, 2), padding=(0, 0), dilation=(1, 1))
+    x = build.add("pool", "max_pool", skip, window=each(2), stride=each(2), padding=each(0), dilation=each(1))
     x = build.conv("bottom.0", x, 4, 6)
     x = build.group_norm("bottom.1", x, 6)
     x = build.add("bottom.2", "leaky_relu", x, slope=0.01)
@@ -104,7 +114,8 @@ def small(
         build.add("final", output, logits, **({"axis": 1} if output == "softmax" else {}))
     build.conv("unused", INPUT, 4, classes, size=1)
     build.nodes.pop()
-    return Graph(channels, tuple(build.nodes), build.tensors, sizes=sizes or Sizes(multiple=2, least=4))
+    sizes = sizes or Sizes(multiple=2, least=4)
+    return Graph(channels, tuple(build.nodes), build.tensors, dimensions=dimensions, sizes=sizes)
 
 
 def volume(channels: int = 1, classes: int = 2) -> Graph:

@@ -15,7 +15,7 @@ MOVING = Augmentation(rotation=30, scale=0.5, brightness=0, contrast=0, noise=0)
 
 
 def crop(image, labels, size=16, how=NONE, seed=0):
-    return random_crop(image, labels, size=size, augmentation=how, rng=np.random.default_rng(seed))
+    return random_crop(image, labels, size=(size, size), augmentation=how, rng=np.random.default_rng(seed))
 
 
 def numbered(height, width):

@@ -23,6 +23,7 @@ class Numbered:
 
     def __init__(self, count=5):
         self.count = count
+        self.spacings = (None,) * count
 
     def __len__(self):
         return self.count
@@ -39,7 +40,9 @@ class Failing(Numbered):
 
 
 def examples(source=None, seed=0, how=None, size=8):
-    return Examples(source or Synthetic(count=5, size=32), size=size, augmentation=how or Augmentation(), seed=seed)
+    return Examples(
+        source or Synthetic(count=5, size=32), size=(size, size), augmentation=how or Augmentation(), seed=seed
+    )
 
 
 def read(of, *, batch=4, steps=3, **options):
@@ -187,11 +190,13 @@ def test_a_key_without_seed_epoch_or_picture_would_be_seen(monkeypatch, lost):
     monkeypatch.setattr(module.np.random, "default_rng", forgetful)
     source = Repeated()
     crops = [
-        Examples(source, size=4, augmentation=Augmentation(), seed=seed)(position).image
+        Examples(source, size=(4, 4), augmentation=Augmentation(), seed=seed)(position).image
         for seed, position in ((1, 0), (2, 0), (1, 2), (1, 1))
     ]
     differ = {0: crops[1], 2: crops[2], 3: crops[3]}
-    places = [Examples(source, size=4, augmentation=NONE, seed=seed).place(n) for seed, n in ((1, 0), (2, 0), (1, 2))]
+    places = [
+        Examples(source, size=(4, 4), augmentation=NONE, seed=seed).place(n) for seed, n in ((1, 0), (2, 0), (1, 2))
+    ]
     assert len({index for _, index in places}) == 1, "the same picture, but for the last comparison"
     equal = [part for part, other in differ.items() if np.array_equal(crops[0], other)]
     assert equal == [lost]

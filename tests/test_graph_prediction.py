@@ -108,11 +108,7 @@ REFUSED = {
     "channels": (small(channels=1), (8, 8), "the input has 3 channels, the network takes 1"),
     "unpadded": (unpadded(), (8, 8), "an input of 8x8: the network answers 8x8 pixels with 6x6: that is no mask"),
     "chance": (chancy(), (8, 8), "an input of 8x8: the network draws at random even where it predicts"),
-    "volume": (
-        volume(channels=3),
-        (8, 8),
-        "an input of 8x8: the network takes 3 dimensions: it is converted, verified",
-    ),
+    "volume": (volume(channels=3), (8, 8), "a volume is an array of depth, height, width and channels; this one is"),
 }
 
 
@@ -135,8 +131,8 @@ def test_tiles_with_an_overlap_are_blended(backend):
     found = predictor(backend, checkpoint, tile=(16, 20), overlap=8).logits(pixels)
     expected = np.zeros((20, 26, 2))
     plan = tiling(checkpoint.config, (20, 26), (16, 20), 8)
-    for row, down in zip(plan.rows.starts, plan.rows.weights, strict=True):
-        for column, across in zip(plan.columns.starts, plan.columns.weights, strict=True):
+    for row, down in zip(plan.lines[0].starts, plan.lines[0].weights, strict=True):
+        for column, across in zip(plan.lines[1].starts, plan.lines[1].weights, strict=True):
             part = slice(row, row + 16), slice(column, column + 20)
             expected[part] += down[:, None, None] * across[None, :, None] * logits(checkpoint, pixels[part])
     assert len(plan) == 4

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import mostly_torch
-from graphs import network, small, unpadded, volume
+from graphs import network, small, unpadded
 
 from unet_core.checkpoints.safetensors_file import read
 from unet_core.config import UNetConfig
@@ -325,11 +325,6 @@ def untrained():
 REFUSED = {
     "a size": (small(channels=1, sizes=Sizes(16, 32)), {}, "crop 16: the network takes multiples of 16 from 32 up"),
     "a multiple": (small(channels=1), {"crop": 17}, "crop 17: the network takes multiples of 2 from 4 up"),
-    "volumes": (
-        volume(),
-        {},
-        "the network takes 3 dimensions: it is converted, verified and run, but no data of that kind is read here",
-    ),
     "unpadded": (
         unpadded(channels=1),
         {},

@@ -148,9 +148,9 @@ def test_with_an_overlap_each_tile_is_a_picture_of_its_own(x64, twin):
     reference, expected = whole(config, picture), np.zeros((height, width, config.out_channels))
     near = np.zeros((height, width), bool)
     plan = tiling(config, (height, width), (tile, tile), 8)
-    assert (plan.rows.starts, plan.columns.starts) == ((0, 20), (0, 36))
-    for row, down in zip(plan.rows.starts, plan.rows.weights, strict=True):
-        for column, across in zip(plan.columns.starts, plan.columns.weights, strict=True):
+    assert (plan.lines[0].starts, plan.lines[1].starts) == ((0, 20), (0, 36))
+    for row, down in zip(plan.lines[0].starts, plan.lines[0].weights, strict=True):
+        for column, across in zip(plan.lines[1].starts, plan.lines[1].weights, strict=True):
             part = slice(row, row + tile), slice(column, column + tile)
             expected[part] += down[:, None, None] * across[None, :, None] * whole(config, picture[part])
             far = [slice(28 * (first > 0), tile - 28 * (first == 0)) for first in (row, column)]
@@ -347,10 +347,10 @@ def test_several_devices(tmp_path):
 @twins
 def test_a_picture_that_does_not_fit_is_refused(twin, shape, message):
     if len(shape) != 3:
-        from unet_core.prediction.stitching import check_picture
+        from unet_core.prediction.stitching import planned
 
         with pytest.raises(DataError, match=message):
-            check_picture(TINY, np.zeros(shape, np.uint8))
+            planned(TINY, np.zeros(shape, np.uint8), None, None)
         return
     with pytest.raises(DataError, match=message):
         predictor(twin, dtype=np.float32).bands(np.zeros(shape, np.uint8))

@@ -11,17 +11,23 @@ from unet_core.data.columns import read_columns, text_column, words_of, write_co
 from unet_core.data.states import PairState, state_columns, states_of
 from unet_core.errors import DataError
 
-KEPT = {"channels", "size", "values", "colours", "slices", "pages", "brightest"}
+KEPT = {"channels", "size", "spacing", "values", "colours", "slices", "pages", "brightest"}
 SETS = st.none() | st.frozensets(st.integers(0, 2**24 - 1), max_size=5)
+LENGTHS = st.integers(1, 10**9)
 STATES = st.builds(
     PairState,
     channels=st.integers(1, 300),
-    size=st.tuples(st.integers(1, 10**9), st.integers(1, 10**9)),
+    size=st.tuples(LENGTHS, LENGTHS),
     values=SETS,
     colours=SETS,
     slices=st.none() | st.lists(SETS.filter(lambda one: one is not None), min_size=1, max_size=3).map(tuple),
     pages=st.sampled_from([None, "slices", "channels"]),
     brightest=st.integers(0, 2**16 - 1),
+) | st.builds(
+    PairState,
+    size=st.tuples(LENGTHS, LENGTHS, LENGTHS),
+    values=SETS,
+    spacing=st.none() | st.tuples(*[st.floats(1e-6, 1e3)] * 3),
 )
 
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 from conftest import TINY, few, trained_tensors
-from graphs import small, trained, volume
+from graphs import small, trained
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -326,7 +326,6 @@ REFUSED = {
         lambda: unet_torch.read(Transposed(), (8, 8)).graph,
         r"node mean, mean: it draws on the whole map at once",
     ),
-    "three dimensions": (volume, "the network takes 3 dimensions"),
     "circular": (
         lambda: unet_torch.read(nn.Conv2d(3, 2, 3, padding=1, padding_mode="circular"), (8, 8)).graph,
         "pad: it pads with the other end of the map",

@@ -47,7 +47,7 @@ def test_tiles_cover_and_weights_sum_to_one(config, size, tile, data):
     size = max(size, step)
     overlap = data.draw(overlaps(config, tile))
     assume(overlap is not None or tile >= min(size, around(config, size) + step))
-    line = tiling(config, (size, step), (tile, step), overlap).rows
+    line = tiling(config, (size, step), (tile, step), overlap).lines[0]
     pairs = list(zip(line.starts, line.starts[1:], strict=False))
     assert line.starts[0] == 0
     assert line.starts[-1] + line.tile >= size
@@ -76,14 +76,14 @@ def test_by_default_only_exact_points_count(config, size, more):
     size = max(size, step)
     before, after = reach(graph(config), (size, size))[0]
     tile = before + after + (1 + more) * step
-    line = tiling(config, (size, size), (tile, tile)).rows
+    line = tiling(config, (size, size), (tile, tile)).lines[0]
     for start, weight in zip(line.starts, line.weights, strict=True):
         assert not start or not weight[:before].any()
         assert start == line.starts[-1] or not weight[tile - after :].any()
 
 
 def test_less_overlap_is_blended_over_all_of_it():
-    line = tiling(UNetConfig(features=(1, 1)), (28, 28), (16, 16), 4).rows
+    line = tiling(UNetConfig(features=(1, 1)), (28, 28), (16, 16), 4).lines[0]
     assert line.starts == (0, 12)
     np.testing.assert_allclose(line.weights[0][10:], [1, 1, 7 / 8, 5 / 8, 3 / 8, 1 / 8])
     np.testing.assert_allclose(line.weights[1][:6], [1 / 8, 3 / 8, 5 / 8, 7 / 8, 1, 1])
@@ -114,7 +114,7 @@ def test_a_network_that_allows_no_exact_tiles_takes_whole_pictures_or_blended_on
     with pytest.raises(UNetError, match=r"^tiles of this network are not exact: node bottom.1, group_norm: .*overlap"):
         check_tile(network, (16, 16), None)
     blended = tiling(network, (30, 44), (16, 20), 4)
-    assert (blended.rows.starts, blended.columns.starts) == ((0, 12, 14), (0, 16, 24))
+    assert tuple(line.starts for line in blended.lines) == ((0, 12, 14), (0, 16, 24))
     assert (blended.tile, blended.plan.graph) == ((16, 20), network)
     with pytest.raises(UNetError, match="a tile of 16x20: the network takes 30x44 alone"):
         tiling(dataclasses.replace(network, sizes=Sizes(only=((30, 44),))), (30, 44), (16, 20), 4)
@@ -130,7 +130,7 @@ def test_pictures_share_a_tile_no_larger_than_the_largest():
 def test_the_least_tile_that_is_named_is_enough():
     with pytest.raises(UNetError, match="at least 272,"):
         tiling(UNetConfig(), (512, 512), (224, 224))
-    assert len(tiling(UNetConfig(), (512, 512), (272, 272)).rows.starts) > 1
+    assert len(tiling(UNetConfig(), (512, 512), (272, 272)).lines[0].starts) > 1
 
 
 def test_one_tile_holds_what_is_not_too_large():
@@ -149,13 +149,13 @@ def test_the_default_tile_needs_no_more_tiles_than_the_largest(config, size, ove
     size = max(size, config.minimum_size)
     length, _ = default_tile(config, [(size, size)], overlap)
     largest = -(-max(LARGEST_TILE, length) // config.minimum_size) * config.minimum_size
-    count = len(tiling(config, (size, size), (length, length), overlap).rows.starts)
-    assert count == len(tiling(config, (size, size), (largest, largest), overlap).rows.starts)
+    count = len(tiling(config, (size, size), (length, length), overlap).lines[0].starts)
+    assert count == len(tiling(config, (size, size), (largest, largest), overlap).lines[0].starts)
     assert length <= LARGEST_TILE
     if length > config.minimum_size:
         shorter = length - config.minimum_size
         try:
-            assert len(tiling(config, (size, size), (shorter, shorter), overlap).rows.starts) > count
+            assert len(tiling(config, (size, size), (shorter, shorter), overlap).lines[0].starts) > count
         except UNetError:
             assert overlap is None or overlap > shorter - config.minimum_size
 
@@ -164,7 +164,7 @@ def test_a_deep_network_gets_a_tile_that_its_reach_fits_in():
     config = UNetConfig(features=(1,) * 8)
     tile = default_tile(config, [(9000, 9000)])
     assert around(config, 9000) > LARGEST_TILE
-    assert len(tiling(config, (9000, 9000), tile).rows.starts) > 1
+    assert len(tiling(config, (9000, 9000), tile).lines[0].starts) > 1
 
 
 def test_bands_come_as_soon_as_they_are_finished():
@@ -173,15 +173,15 @@ def test_bands_come_as_soon_as_they_are_finished():
     taken = []
 
     def tiles():
-        for row in plan.rows.starts:
-            for column in plan.columns.starts:
+        for row in plan.lines[0].starts:
+            for column in plan.lines[1].starts:
                 taken.append((row, column))
                 yield whole[row : row + 16, column : column + 12]
 
     rows = 0
-    for number, (top, band) in enumerate(stitched(plan.rows, plan.columns, tiles())):
+    for number, (top, band) in enumerate(stitched(plan.lines, tiles())):
         assert top == rows
-        assert len(taken) == (number + 1) * len(plan.columns.starts)
+        assert len(taken) == (number + 1) * len(plan.lines[1].starts)
         np.testing.assert_allclose(band, whole[top : top + len(band), :33], rtol=1e-14)
         rows += len(band)
     assert rows == 50

@@ -28,18 +28,18 @@ class Computing(SourceOptions):
     backend: Annotated[Literal["jax", "torch"] | None, tyro.conf.arg(metavar="jax|torch", help_behavior_hint="")] = None
     """The framework to compute in; left out: the checkpoint's own, or JAX."""
     tile: Annotated[int | None, tyro.conf.arg(metavar="PIXELS", help_behavior_hint="")] = None
-    """Height and width of the tiles in which large pictures are computed."""
+    """Height and width (and depth) of the tiles in which large pictures, or volumes, are computed."""
     overlap: Annotated[int | None, tyro.conf.arg(metavar="PIXELS", help_behavior_hint="")] = None
     """Of neighbouring tiles; left out: as much as makes the result that of the whole picture. With less, tiles are
     blended: faster, and not exact near the seams."""
     flips: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Average over the picture and its mirror images: four times the work."""
+    """Average over the picture and its mirror images: four times the work, of volumes eight."""
     bfloat16: tyro.conf.FlagCreatePairsOff[bool] = False
     """Compute in bfloat16."""
 
     relief: ClassVar[str] = f"give a smaller --tile, --bfloat16, or {ON_CPU}"
 
-    def bands(self, network: "OpenedNetwork", sizes: Sequence[tuple[int, int]]) -> "Bands":
+    def bands(self, network: "OpenedNetwork", sizes: Sequence[tuple[int, ...]]) -> "Bands":
         """The network, ready for pictures of these sizes."""
         return network.bands(sizes, tile=self.tile, overlap=self.overlap, flips=self.flips, bfloat16=self.bfloat16)
 
@@ -79,7 +79,7 @@ class Predict(Computing):
         wanted = Wanted(probabilities=self.probabilities, overlays=self.overlays)
         sources = sources_in(self.images, as_target(self.out))
         network = open_network(self.checkpoint, backend=self.backend, hints=self.hints(None))
-        how = network.pictures.but(self.pictures)
+        how = network.pictures.but(self.pictures).of(network.config.dimensions)
         good, bad = [], []
         for source in sources:
             try:
@@ -88,7 +88,7 @@ class Predict(Computing):
                 bad.append(str(error))
         check_targets(good, self.out, wanted, force=self.force)
         predictor = Predictor(
-            self.bands(network, [found.size for _, found in good] or [(1, 1)]),
+            self.bands(network, [found.size for _, found in good] or [(1,) * network.config.dimensions]),
             network.config,
             network.classes.values,
             network.classes.coloured,

@@ -215,7 +215,7 @@ def _notes(source: Dataset, config: Description, data: str) -> Iterator[str]:
             "The network was read from its code: its operations have no switches to try one by one, and its time is "
             "measured by unet bench alone."
         )
-        side = (taken(max(SIDE, config.minimum_size), config),) * config.dimensions
+        side = (taken(max(SIDE, config.minimum_size), config),) * 2
         if refused := refusal(config, side):
             yield f"{_NOTHING}: {refused}."
             return
@@ -233,7 +233,7 @@ def _untrained(source: Dataset, config: Description, crop: int) -> str | None:
         if draws(config, training=True):
             return "it drops at random, and the frameworks draw other numbers"
         try:
-            check_training(config, 2, taken(crop, config))
+            check_training(config, 2, (taken(crop, config),) * 2)
         except ConfigError as error:
             return str(error)
     classes = len(source.values)

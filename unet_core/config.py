@@ -143,6 +143,11 @@ class UNetConfig:
         object.__setattr__(self, field, None if widths == default else widths)
 
     @property
+    def dimensions(self) -> int:
+        """Of the picture."""
+        return 2
+
+    @property
     def title(self) -> str:
         """What a person calls the network."""
         return f"a UNet with features {self.features}"
@@ -179,8 +184,9 @@ class UNetConfig:
             below = after[level]
         return tuple(blocks)
 
-    def check_input(self, height: int, width: int, channels: int) -> None:
-        """Raise ValueError where an input of this size, in pixels, cannot pass through the network."""
+    def check_input(self, *shape: int) -> None:
+        """Raise ValueError where an input of this height, width and channels cannot pass through the network."""
+        height, width, channels = shape
         if channels != self.in_channels:
             raise ValueError(f"the input has {channels} channels, the network takes {self.in_channels}")
         if min(height, width) < self.minimum_size:

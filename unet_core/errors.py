@@ -40,6 +40,11 @@ def some(names: Iterable[object], *, most: int = 12) -> str:
     return ", ".join(map(shown, found[:most])) + more
 
 
+def sized(lengths: Iterable[int]) -> str:
+    """A size along several axes: 24x32."""
+    return "x".join(map(str, lengths))
+
+
 class UNetError(Exception):
     """Bad input or usage; the command prints it on one line and exits with 2.
 

@@ -27,7 +27,7 @@ KERNELS = ("convolution", "transposed_convolution", "upsampled_convolution")
 _COSTLY = (*KERNELS, "linear", "matmul", "attention")
 _NORMS = frozenset(norms.ROWS)
 """Their tensors stay in float32 at least, whatever the maps are in."""
-_WEIGHTS = ("rows", "columns")
+_WEIGHTS = ("slices", "rows", "columns")
 """And those of an interpolation."""
 
 

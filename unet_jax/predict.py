@@ -15,8 +15,8 @@ from jaxtyping import Float, Shaped
 
 from unet_core.errors import UNetError
 from unet_core.graph import Graph
-from unet_core.prediction.stitching import Band, Start, blended, check_picture, cut, gathered, one_ahead
-from unet_core.prediction.tile_geometry import Tiling, check_tile, tiling
+from unet_core.prediction.stitching import Band, Start, blended, cut, gathered, one_ahead, planned
+from unet_core.prediction.tile_geometry import Lengths, Overlap, Tiling, check_tile
 from unet_jax.compilation import compiler_options
 from unet_jax.execution import Execution, execute
 from unet_jax.network import Network
@@ -33,12 +33,13 @@ class Predictor:
     tiles of one shape, whatever the pictures' sizes and the weights; and one those of pictures of just that size.
 
     Args:
-        tile: height and width of the tiles, with what they draw on. None: for each picture the one that suits it,
-            `unet_core.prediction.tile_geometry.default_tile`, which may be a compilation per picture: for several
+        tile: the size of the tiles along each axis, with what they draw on. None: for each picture the one that suits
+            it, `unet_core.prediction.tile_geometry.default_tile`, which may be a compilation per picture: for several
             pictures, give the `default_tile` of all their sizes.
         overlap: None: the tiles are exact. Else each is a picture of its own, and neighbours are blended over so many
             pixels at least.
-        flips: average the logits over the picture and its three mirror images, which takes four times as long.
+        flips: average the logits over the picture and its mirror images along every axis, which takes four times as
+            long, or eight.
         bfloat16: compute in bfloat16.
         batch: so many tiles are computed together, in as many times the memory.
         devices: so many tiles are computed together on each of them; None: on the one where the weights lie.
@@ -51,8 +52,8 @@ class Predictor:
         self,
         model: Network,
         *,
-        tile: tuple[int, int] | None = None,
-        overlap: int | None = None,
+        tile: Lengths | None = None,
+        overlap: Overlap = None,
         flips: bool = False,
         bfloat16: bool = False,
         batch: int = 1,
@@ -81,8 +82,10 @@ class Predictor:
         self._programs: dict[str, Any] = {}
         """By platform."""
 
-    def bands(self, picture: Shaped[np.ndarray, "h w c"], variables: tuple[Any, Any] | None = None) -> Iterator[Band]:
+    def bands(self, picture: Shaped[np.ndarray, "*s c"], variables: tuple[Any, Any] | None = None) -> Iterator[Band]:
         """The logits of a picture in bands of rows, from the top down, each with the number of its first row.
+
+        A volume's bands are of slices.
 
         Args:
             picture: uint8, uint16 or float32, as `unet_core.data.pictures.as_float` takes it. Only one tile of it at
@@ -92,15 +95,14 @@ class Predictor:
                 is used.
 
         Returns:
-            An iterator over `(row, logits)`; the logits are `[rows, w, k]`, float32, or float64 where the model is.
+            An iterator over `(row, logits)`; the logits are `[rows, w, k]`, or `[slices, h, w, k]`, float32, or float64
+            where the model is.
 
         Raises:
             unet_core.DataError: the network cannot take this picture.
             unet_core.UNetError: the tile is too small for exact logits of a picture of this size.
         """
-        config = self.model.config
-        check_picture(config, picture)
-        tiles = tiling(config, (picture.shape[0], picture.shape[1]), self.tile, self.overlap)
+        tiles = planned(self.model.config, picture, self.tile, self.overlap)
         variables = variables or (nnx.state(self.model, nnx.Param), nnx.state(self.model, nnx.BatchStat))
         network = self._network(variables, tiles.plan.graph)
 
@@ -112,8 +114,8 @@ class Predictor:
         return blended(picture, tiles, run, flips=self.flips)
 
     def logits(
-        self, picture: Shaped[np.ndarray, "h w c"], variables: tuple[Any, Any] | None = None
-    ) -> Float[np.ndarray, "h w k"]:
+        self, picture: Shaped[np.ndarray, "*s c"], variables: tuple[Any, Any] | None = None
+    ) -> Float[np.ndarray, "*s k"]:
         """All bands in one array. Raises what `bands` raises."""
         return gathered(self.bands(picture, variables), picture.shape[0])
 
@@ -135,7 +137,7 @@ class Predictor:
         return _Frozen(*frozen(graph, tensors, platform, exact=jnp.dtype(kind) in (jnp.float32, jnp.float64)))
 
     def _logits(self, network: "_Frozen", picture: np.ndarray, starts: list[Start], tiles: Tiling) -> Array:
-        """Of some tiles, NHWC, dispatched and not yet awaited; the last one again where there are less than a batch."""
+        """Of some tiles, dispatched and not yet awaited; the last one again where there are less than a batch."""
         starts = starts + starts[-1:] * (self.batch - len(starts))
         x = np.stack([cut(picture, start, tiles.tile) for start in starts]).astype(self._dtype)
         own = [tiles.plan.tensors(start, double=self._dtype == jnp.float64) for start in starts]

@@ -266,7 +266,7 @@ def update(
         gradients, loss = differentiate(live.params, live.stats)
         named = host_network(gradients, live.stats, state.network).tensors
         numbers = controls_of(*controls, mesh)
-        program = compiled(updater(config, model), live, config, mesh, state.network.config.in_channels)
+        program = compiled(updater(config, model), live, config, mesh, image.shape[-1], image.ndim - 3)
         live, _ = program(live, image, labels, numbers)
         network = host_network(live.params, live.stats, state.network)
         after = canonical_form(network, host_arrays(live), state.step + 1, config, "the state after an update")

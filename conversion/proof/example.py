@@ -249,7 +249,7 @@ def _check_fit(example: Example, config: Description, source: str) -> None:
     if len(size) != dimensions:
         raise CheckpointError(f"{source}: takes {dimensions} dimensions, and {example.name} has {len(size)}")
     try:
-        config.check_input(*size, channels)  # type: ignore[call-arg]  # of a config, two sizes
+        config.check_input(*size, channels)
     except ValueError as error:
         raise CheckpointError(f"{source}: the input of {example.name} is not for this network: {error}") from error
     if example.y.shape[-1] != config.out_channels:

@@ -173,7 +173,7 @@ def _equal(a: Tensors, b: Tensors) -> bool:
 def _small(config: TrainConfig, shape: Continuation) -> TrainConfig:
     """The same training in float64, on as few and as small pictures as show what an update does."""
     like = shape.recipe
-    batch, side = _size(like, shape.state.network.config)
+    batch, size = _size(like, shape.state.network.config)
     return dataclasses.replace(
         config,
         precision="float64",
@@ -182,30 +182,31 @@ def _small(config: TrainConfig, shape: Continuation) -> TrainConfig:
         batch=batch,
         norm_parts=config.norm_parts if batch % config.norm_parts == 0 else min(batch, _BATCH),
         accumulate=min(config.accumulate, _ACCUMULATE),
-        crop=side,
+        crop=size,
     )
 
 
-def _size(config: TrainConfig, network: Description) -> tuple[int, int]:
-    """Pictures in a batch, and pixels a side of each: as few as the network can be trained on."""
-    batch = min(config.batch, _BATCH)
+def _size(config: TrainConfig, network: Description) -> tuple[int, tuple[int, ...]]:
+    """Pictures in a batch, and the size of each: as few and as small as the network can be trained on."""
+    batch, crop = min(config.batch, _BATCH), config.crops(network.dimensions)
     if not isinstance(network, Graph):
         least = network.minimum_size
-        side = min(config.crop, max(_SIDE, 2 * least))
-        return batch if side >= 2 * least else config.batch, side
-    sides = range(min(_SIDE, config.crop), config.crop)
-    side = next((side for side in sides if not refusal(network, (side, side), training=True)), config.crop)
+        size = tuple(min(length, max(_SIDE, 2 * least)) for length in crop)
+        return batch if min(size) >= 2 * least else config.batch, size
+    sides = ((side,) * len(crop) for side in range(min(_SIDE, *crop), min(crop)))
+    size = next((size for size in sides if not refusal(network, size, training=True)), crop)
     try:
-        check_training(network, 1, side)
+        check_training(network, 1, size)
     except ConfigError:  # too few values for its BatchNorms
-        return config.batch, config.crop
-    return batch, side
+        return config.batch, crop
+    return batch, size
 
 
 def _batch(side: Continuation, seed: int) -> Batch:
     config = _small(side.recipe, side)
     rng = np.random.default_rng((seed, 3))
-    shape = (config.batch * config.accumulate, config.crop, config.crop)
+    size = config.crops(side.state.network.config.dimensions)
+    shape = (config.batch * config.accumulate, *size)
     image = rng.random((*shape, side.state.network.config.in_channels), np.float32)
     return Batch(image, rng.integers(side.classes, size=shape).astype(np.uint8))
 

@@ -77,7 +77,7 @@ def trajectories(
 
     progress(f"starting {band + 2} runs", 0)
     runs = runs_of(a.framework, first, b.framework, second, train_config, band, perturbation)
-    examples = Examples(training, size=crop, augmentation=train_config.augmentation, seed=seed)
+    examples = Examples(training, size=(crop, crop), augmentation=train_config.augmentation, seed=seed)
     trained_side_by_side(runs, first, train_config, examples, crops, progress)
     start, parts = start_difference(first, second), parts_of(runs, first.config)
     curves, words = tuple(run.curve() for run in runs), WORDS[perturbation]

@@ -14,11 +14,11 @@ class Augmentation:
     """
 
     flips: bool = True
-    """Mirror along either axis, each in half of the cases."""
+    """Mirror along each axis, in half of the cases."""
     right_angles: bool = True
-    """Turn by 0, 90, 180 or 270 degrees."""
+    """Turn by 0, 90, 180 or 270 degrees; volumes in a plane whose two spacings are alike."""
     rotation: float = 10.0
-    """Turn by up to so many degrees more, either way."""
+    """Turn by up to so many degrees more, either way, in the same plane."""
     scale: float = 0.1
     """Enlarge or shrink by up to this part."""
     brightness: float = 0.1

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from unet_core.data.augmentation import Augmentation
-from unet_core.data.crops import Crop, random_crop
+from unet_core.data.crops import Crop, planes_of, random_crop
 from unet_core.data.dataset import Dataset
 from unet_core.errors import DataError, MissingFrameworkError
 from unet_core.installation import installing
@@ -19,10 +19,10 @@ _ORDERS, _CROPS = 0, 1
 
 
 class Batch(NamedTuple):
-    """One step's examples, NHWC."""
+    """One step's examples, channels last."""
 
-    image: Float[np.ndarray, "n s s c"]
-    labels: UInt8[np.ndarray, "n s s"]
+    image: Float[np.ndarray, "n *s c"]
+    labels: UInt8[np.ndarray, " n *s"]
 
 
 class Examples:
@@ -32,7 +32,7 @@ class Examples:
     threads or processes, nor on what was read before.
     """
 
-    def __init__(self, source: Dataset, *, size: int, augmentation: Augmentation, seed: int) -> None:
+    def __init__(self, source: Dataset, *, size: tuple[int, ...], augmentation: Augmentation, seed: int) -> None:
         self.source, self.size, self.augmentation, self.seed = source, size, augmentation, seed
 
     def place(self, position: int) -> tuple[int, int]:
@@ -44,7 +44,8 @@ class Examples:
         epoch, index = self.place(position)
         image, labels = self.source.pair(index)
         rng = np.random.default_rng((self.seed, _CROPS, epoch, index))
-        return random_crop(image, labels, size=self.size, augmentation=self.augmentation, rng=rng)
+        planes = planes_of(self.source.spacings[index], len(self.size))
+        return random_crop(image, labels, size=self.size, augmentation=self.augmentation, rng=rng, planes=planes)
 
 
 @contextmanager

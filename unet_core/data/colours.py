@@ -23,7 +23,7 @@ def unpacked(codes: Sequence[int] | UInt32[np.ndarray, "*n"]) -> UInt8[np.ndarra
     return np.stack([numbers >> 16 & 255, numbers >> 8 & 255, numbers & 255], -1).astype(np.uint8)
 
 
-def nearest(codes: UInt32[np.ndarray, "h w"], among: Sequence[int]) -> UInt32[np.ndarray, "h w"]:
+def nearest(codes: UInt32[np.ndarray, "*s"], among: Sequence[int]) -> UInt32[np.ndarray, "*s"]:
     """In place of each colour the one of these that is nearest to it in RGB, the first of several."""
     every, places = np.unique(codes, return_inverse=True)
     colours, least = unpacked(every).astype(np.int32), np.full(every.shape, np.iinfo(np.int32).max)

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from unet_core.data.formats.reading import Pictures
+from unet_core.data.formats.stack import Spacing
 from unet_core.data.labels import Classes
 
 
@@ -39,8 +40,12 @@ class Dataset(Protocol):
         """The same, and whether these are colours, what is ignored, and what the classes are called."""
 
     @property
-    def sizes(self) -> tuple[tuple[int, int], ...]:
-        """Height and width of every picture, in pixels."""
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """Height and width of every picture, in pixels; depth before them, where the pictures are volumes."""
+
+    @property
+    def spacings(self) -> tuple[Spacing | None, ...]:
+        """Of the voxels of every volume; None of pictures."""
 
     @property
     def aside(self) -> tuple[int, ...] | None:
@@ -52,7 +57,7 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def pair(self, index: int) -> tuple[Shaped[np.ndarray, "h w c"], UInt8[np.ndarray, "h w"]]:
+    def pair(self, index: int) -> tuple[Shaped[np.ndarray, "*s c"], UInt8[np.ndarray, "*s"]]:
         """One picture and the class of each of its pixels; a number beyond the classes counts nowhere."""
 
     def digest(self) -> str:

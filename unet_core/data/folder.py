@@ -7,17 +7,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from unet_core.data.agreement import Named, agreed, annotated_classes, colours_to_read, told_classes
 from unet_core.data.annotations import Annotations
 from unet_core.data.findings import Files, within
-from unet_core.data.formats.decoded import PictureFile
 from unet_core.data.formats.reading import AS_STORED, Pictures
+from unet_core.data.formats.stack import Spacing
 from unet_core.data.index import Index, open_index
 from unet_core.data.inventory import listed, look_at
 from unet_core.data.labels import Classes
 from unet_core.data.listing import threads_for
 from unet_core.data.masks import AS_FOUND, Masks
-from unet_core.data.pictures import Pair, read_colours, read_mask, read_picture
+from unet_core.data.pictures import Pair, read_pair, read_picture
 from unet_core.data.states import PairState, Way
 from unet_core.errors import DataError, shown, some
 from unet_core.paths import as_path
@@ -40,8 +42,8 @@ class Folder:
     """Of every picture that `pair` returns: 1 for grey, 3 for RGB, or those of a TIFF."""
     classes: Classes
     """Of the masks."""
-    sizes: tuple[tuple[int, int], ...]
-    """Height and width of each picture, in pixels."""
+    sizes: tuple[tuple[int, ...], ...]
+    """Height and width of each picture, in pixels; depth before them, where the pictures are volumes."""
     skipped: tuple[str, ...]
     """What else lies among the images and masks: hidden files, other suffixes, folders of one of the two alone."""
     blank: tuple[str, ...]
@@ -72,6 +74,11 @@ class Folder:
         )
 
     @property
+    def spacings(self) -> tuple[Spacing | None, ...]:
+        """Of the voxels of each volume."""
+        return tuple(state.spacing for state in self.states)
+
+    @property
     def values(self) -> tuple[int, ...]:
         """What stands for each class in the masks, ascending."""
         return self.classes.values
@@ -93,6 +100,8 @@ class Folder:
             said.append(f"{count} slices of {len(volumes)} volumes; those of one are all trained on, or none is")
         if self.annotations is not None:
             said.append(f"classes: {', '.join(self.annotations.classes)}")
+        if self.pictures.whole:
+            said.append(_of_spacings(self.spacings))
         return (*said, *self._scaling())
 
     def _scaling(self) -> tuple[str, ...]:
@@ -122,7 +131,7 @@ class Folder:
         if self.annotations is None:
             return read_pair(image, mask, channels=channels, classes=classes, size=size, how=how, at=at)
         picture = read_picture(image, channels, how, at)
-        if picture.shape[:2] != size:
+        if picture.shape[:-1] != size:
             raise DataError(f"{shown(image)}: it has another size than before; start anew")
         try:
             return Pair(picture, classes.labels(self.annotations.numbers(self.files[index], size, how, at)))
@@ -164,6 +173,18 @@ class Folder:
             slices=tuple(self.slices[i] for i in indices),
             states=tuple(self.states[i] for i in indices),
         )
+
+
+def _of_spacings(spacings: Sequence[Spacing | None]) -> str:
+    """What a person who trains on volumes is to know of their voxels."""
+    known = np.array([spacing for spacing in spacings if spacing is not None])
+    count = f"{len(spacings)} volumes"
+    if not len(known):
+        return f"{count}, whose files do not say how far apart their voxels are"
+    least, most = ("x".join(f"{length:.3g}" for length in ends) for ends in (known.min(0), known.max(0)))
+    if (known.max(0) > 1.1 * known.min(0)).any():
+        return f"{count}, whose voxels are from {least} to {most} mm: resample them to one spacing beforehand"
+    return f"{count} of voxels of {least} mm" + f", of {len(known)} of them" * (len(known) < len(spacings))
 
 
 def open_folder(
@@ -252,31 +273,6 @@ def _places(found: Mapping[str, PairState], blank: Collection[str], ignored: int
             continue
         for number, values in enumerate(finding.slices):
             yield _Place(name, number, bool(values - {ignored}))
-
-
-def read_pair(
-    image: PictureFile,
-    mask: PictureFile,
-    *,
-    channels: int,
-    classes: Classes,
-    size: tuple[int, int],
-    how: Pictures = AS_STORED,
-    at: int | None = None,
-) -> Pair:
-    """A picture and its labels, read from their files.
-
-    Raises:
-        DataError: they are not what they were when the data was opened.
-    """
-    picture = read_picture(image, channels, how, at)
-    values = read_colours(mask, classes.known, how, at) if classes.coloured else read_mask(mask, how, at)
-    if picture.shape[:2] != size or values.shape != size:
-        raise DataError(f"{shown(image)}: it or its mask has another size than before; start anew")
-    try:
-        return Pair(picture, classes.labels(values))
-    except DataError as error:
-        raise DataError(f"{shown(mask)}: {error}") from error
 
 
 def _looked_at(files: Files, index: Index, way: Way, progress: Progress) -> dict[str, PairState]:

@@ -182,7 +182,7 @@ def _release(package: str) -> str:
 
 def way_of(way: Way) -> str:
     """How pairs are read, in a word."""
-    return json.dumps([way.colours, dataclasses.asdict(way.pictures)])
+    return json.dumps([way.colours, dataclasses.asdict(way.pictures)] + ["whole"] * way.pictures.whole)
 
 
 def by_colours(state: PairState | None) -> PairState | None:

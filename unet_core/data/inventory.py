@@ -15,7 +15,7 @@ from unet_core.data.masks import AS_FOUND, MOST_CLASSES, Masks
 from unet_core.data.names import masks_by_image
 from unet_core.data.pictures import EitherMask, UnknownRangeError, read_colours, read_either, read_picture
 from unet_core.data.states import NUMBERS, PairState, Way
-from unet_core.errors import DataError, reason, shown
+from unet_core.errors import DataError, reason, shown, sized
 
 
 def listed(path: Path, how: Masks = AS_FOUND) -> Files:
@@ -100,6 +100,8 @@ def look_at(files: Files, name: str, way: Way = NUMBERS) -> PairState:
         slices = look.slices(image, mask)
     except DataError as error:
         return PairState((str(error),))
+    if way.pictures.whole:
+        return replace(look.at(None), spacing=image.grid.spacing or mask.grid.spacing)
     asked = image.are is None
     if slices is None:
         return replace(look.at(None), pages="channels" if asked else None)
@@ -137,14 +139,25 @@ class _Look:
             DataError: they do not fit.
         """
         one, other = self.files.short(self.image), self.files.short(self.mask)
+        if self.way.pictures.whole:
+            for name, of in ((one, image), (other, mask)):
+                if len(of.size) == 2:
+                    raise DataError(f"{name} is one picture, where a 3-D network takes volumes")
+            self.check_grids(image, mask)
+            return None
         if mask.pages == 1 and (image.pages == 1 or image.are != "slices"):
             return None
         if image.pages != mask.pages or image.are == "channels":
             parts = "slices" if image.are == "slices" else "pages"
             raise DataError(f"{one} has {image.pages} {parts}, but {other} has {mask.pages}")
-        if image.grid.departs(mask.grid):
-            raise DataError(f"{one} and {other}: their headers place them elsewhere in space; save both in one grid")
+        self.check_grids(image, mask)
         return image.pages
+
+    def check_grids(self, image: Extent, mask: Extent) -> None:
+        """Raise DataError where the voxels of the two lie elsewhere."""
+        if image.grid.departs(mask.grid):
+            one, other = self.files.short(self.image), self.files.short(self.mask)
+            raise DataError(f"{one} and {other}: their headers place them elsewhere in space; save both in one grid")
 
     def at(self, number: int | None) -> PairState:
         """What the pair shows, or a slice of both."""
@@ -153,7 +166,7 @@ class _Look:
         short, have = self.files.short, 0
         try:
             picture = read_picture(self.image, how=self.way.pictures, at=number)
-            have = picture.shape[2]
+            have = picture.shape[-1]
         except UnknownRangeError as error:
             unknown = (error.low, error.high)
         except DataError as error:
@@ -165,25 +178,22 @@ class _Look:
             problems.append(self.problem(self.mask, error))
         if picture is None or labels is None:
             return PairState(tuple(problems), have, unknown=unknown)
-        size, other = picture.shape[:2], labels.shape
+        size, other = picture.shape[:-1], labels.shape
         if size != other:
-            problems.append(
-                f"{short(self.image)} is {size[0]}x{size[1]}, but {short(self.mask)} is {other[0]}x{other[1]}"
-            )
+            problems.append(f"{short(self.image)} is {sized(size)}, but {short(self.mask)} is {sized(other)}")
         values = None if numbers is None else values_of(numbers)
         held = (
             None if seen is None else frozenset(sorted(values_of(seen))[: MOST_CLASSES + 1])
         )  # enough of a photograph
         brightest = int(picture.max()) if picture.dtype == np.uint16 else 0
-        return PairState(tuple(problems), have, (size[0], size[1]), values, held, brightest=brightest)
+        return PairState(tuple(problems), have, size, values, held, brightest=brightest)
 
     def _mask(self, number: int | None, picture: np.ndarray | None) -> EitherMask:
         colours, pictures = self.way
         if self.files.annotations is not None:
             if picture is None:  # whose size is not known
                 return EitherMask(None, None)
-            size = picture.shape[0], picture.shape[1]
-            return EitherMask(self.files.annotations.numbers(self.name, size, pictures, number), None)
+            return EitherMask(self.files.annotations.numbers(self.name, picture.shape[:-1], pictures, number), None)
         if colours is None:
             return read_either(self.mask, pictures, number)
         return EitherMask(read_colours(self.mask, colours, pictures, number), None)

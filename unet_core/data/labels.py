@@ -52,7 +52,7 @@ class Classes:
         """What pixels may hold."""
         return self.values if self.ignore is None else (*self.values, self.ignore)
 
-    def labels(self, mask: Integer[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    def labels(self, mask: Integer[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
         """The class of every pixel of a mask, and `IGNORED` where it has none.
 
         Raises:

@@ -8,6 +8,7 @@ from unet_core.data.manifest import check_digests, is_packed, packed_masks, read
 from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.shards import open_packed
 from unet_core.data.synthetic import Synthetic
+from unet_core.errors import DataError
 from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
 
@@ -39,9 +40,12 @@ def open_dataset(
     Raises:
         DataError: the data cannot be trained on; one line lists what is wrong.
     """
-    if data == SYNTHETIC and not as_path(data).exists():
+    path, built_in = as_path(data), data == SYNTHETIC and not as_path(data).exists()
+    if pictures.whole and (built_in or is_packed(path)):
+        what = "its pictures are none" if built_in else "what is packed are pictures"
+        raise DataError(f"{data}: a 3-D network takes volumes, and {what}; name a folder of volumes")
+    if built_in:
         return Synthetic(channels=channels or 1)
-    path = as_path(data)
     if is_packed(path):
         return open_packed(path, channels=channels, values=values, coloured=coloured, masks=masks, pictures=pictures)
     return open_folder(

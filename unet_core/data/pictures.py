@@ -10,7 +10,8 @@ from unet_core.data.colours import nearest, packed
 from unet_core.data.formats.decoded import Decoded, PictureFile
 from unet_core.data.formats.files import decode, naming
 from unet_core.data.formats.reading import AS_STORED, Pictures
-from unet_core.errors import DataError
+from unet_core.data.labels import Classes
+from unet_core.errors import DataError, shown
 
 OF_COLOURS = (
     "is a mask of colours; save the number of each pixel's class, as grey or with a palette, or name the colours "
@@ -26,9 +27,9 @@ _LOSS = 48
 class Pair(NamedTuple):
     """A picture and the class of each of its pixels."""
 
-    image: Shaped[np.ndarray, "h w c"]
+    image: Shaped[np.ndarray, "*s c"]
     """uint8, uint16, or float32 from 0 to 1."""
-    labels: UInt8[np.ndarray, "h w"]
+    labels: UInt8[np.ndarray, "*s"]
     """Numbers of classes, from 0."""
 
 
@@ -42,8 +43,8 @@ class UnknownRangeError(DataError):
 
 def read_picture(
     path: PictureFile, channels: int | None = None, how: Pictures = AS_STORED, at: int | None = None
-) -> Shaped[np.ndarray, "h w c"]:
-    """A picture as it is stored: uint8, uint16, or float32 from 0 to 1; upright, without alpha.
+) -> Shaped[np.ndarray, "*s c"]:
+    """A picture, or a whole volume, as it is stored: uint8, uint16, or float32 from 0 to 1; upright, without alpha.
 
     Palettes and CMYK become RGB, a palette of greys becomes grey, fewer than 8 bits fill 0 to 255.
 
@@ -51,7 +52,7 @@ def read_picture(
         path: the file.
         channels: 1 makes grey of RGB (the luma of ITU-R 601), 3 repeats grey; None takes what the file has.
         how: which values are black and white, and what slices and pages are.
-        at: which slice of a volume; None: the file is one picture, whose pages are channels.
+        at: which slice of a volume; None: the file is one picture, whose pages are channels, or one volume (`how`).
 
     Raises:
         DataError: the file is missing, damaged or too large, or its values or channels are not such.
@@ -61,14 +62,14 @@ def read_picture(
         return _with_channels(_picture(decode(path, how, at), how.window), channels)
 
 
-def as_float(picture: Shaped[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w c"]:
+def as_float(picture: Shaped[np.ndarray, "*s c"]) -> Float[np.ndarray, "*s c"]:
     """The same picture in float32 from 0 to 1: what white is depends on its bits, not on what it shows."""
     if picture.dtype.kind == "f":
         return picture.astype(np.float32, copy=False)
     return picture.astype(np.float32) / np.float32(np.iinfo(picture.dtype).max)
 
 
-def read_mask(path: PictureFile, how: Pictures = AS_STORED, at: int | None = None) -> Integer[np.ndarray, "h w"]:
+def read_mask(path: PictureFile, how: Pictures = AS_STORED, at: int | None = None) -> Integer[np.ndarray, "*s"]:
     """A mask's values as they are stored, uint8 or uint16, upright: of a palette the indices, of 1 bit 0 and 1.
 
     JPEG, and WebP with loss, change values, so these are read only as black and white: 0 and 255.
@@ -88,7 +89,7 @@ def read_mask(path: PictureFile, how: Pictures = AS_STORED, at: int | None = Non
 
 def read_colours(
     path: PictureFile, among: Sequence[int], how: Pictures = AS_STORED, at: int | None = None
-) -> UInt32[np.ndarray, "h w"]:
+) -> UInt32[np.ndarray, "*s"]:
     """A mask's colours as they are seen, as numbers 0xRRGGBB: of a palette its colours, of grey the greys.
 
     Args:
@@ -103,7 +104,7 @@ def read_colours(
     with naming(path):
         raster = decode(path, how, at, channels=False)
         seen = _picture(raster)
-        if seen.dtype != np.uint8 or seen.shape[2] not in (1, 3):
+        if seen.dtype != np.uint8 or seen.shape[-1] not in (1, 3):
             raise DataError("is no mask of colours, which has 8 bits, and is RGB")
         codes = packed(_with_channels(seen, 3))
         return nearest(codes, among) if raster.lossy else codes
@@ -112,9 +113,9 @@ def read_colours(
 class EitherMask(NamedTuple):
     """A mask, whichever kind it is of."""
 
-    numbers: Integer[np.ndarray, "h w"] | None
+    numbers: Integer[np.ndarray, "*s"] | None
     """As of `read_mask`; None where the pixels have colours."""
-    colours: UInt32[np.ndarray, "h w"] | None
+    colours: UInt32[np.ndarray, "*s"] | None
     """As of `read_colours`; None where the file is not RGB."""
 
 
@@ -127,18 +128,43 @@ def read_either(path: PictureFile, how: Pictures = AS_STORED, at: int | None = N
     """
     with naming(path):
         raster = decode(path, how, at, channels=False)
-        if raster.lossy or raster.samples.dtype != np.uint8 or raster.samples.shape[2] != 3:
+        if raster.lossy or raster.samples.dtype != np.uint8 or raster.samples.shape[-1] != 3:
             return EitherMask(_numbers(raster), None)
         return EitherMask(None if _has_colours(raster) else _numbers(raster), packed(raster.samples))
+
+
+def read_pair(
+    image: PictureFile,
+    mask: PictureFile,
+    *,
+    channels: int,
+    classes: Classes,
+    size: tuple[int, ...],
+    how: Pictures = AS_STORED,
+    at: int | None = None,
+) -> Pair:
+    """A picture and its labels, read from their files.
+
+    Raises:
+        DataError: they are not what they were when the data was opened.
+    """
+    picture = read_picture(image, channels, how, at)
+    values = read_colours(mask, classes.known, how, at) if classes.coloured else read_mask(mask, how, at)
+    if picture.shape[:-1] != size or values.shape != size:
+        raise DataError(f"{shown(image)}: it or its mask has another size than before; start anew")
+    try:
+        return Pair(picture, classes.labels(values))
+    except DataError as error:
+        raise DataError(f"{shown(mask)}: {error}") from error
 
 
 def _picture(raster: Decoded, window: tuple[float, float] | None = None) -> np.ndarray:
     if raster.palette is not None:
         if int(raster.samples.max()) >= len(raster.palette):
             raise DataError("is damaged: it has pixels that are not in its palette")
-        colours = raster.palette[raster.samples[:, :, 0]]
-        grey = (colours == colours[:, :, :1]).all()
-        values = np.ascontiguousarray(colours[:, :, :1]) if grey else colours
+        colours = raster.palette[raster.samples[..., 0]]
+        grey = (colours == colours[..., :1]).all()
+        values = np.ascontiguousarray(colours[..., :1]) if grey else colours
     else:
         values = raster.samples * np.uint8(255 // raster.white) if raster.white else raster.values
     values = _ranged(values, measured=raster.measured) if window is None else _within(values, *window)
@@ -166,6 +192,8 @@ def _ranged(values: np.ndarray, *, measured: bool) -> np.ndarray:
 
 def _within(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """The values from `low` to `high` as 0 to 1, those beyond it as 0 and 1."""
+    if values.ndim > 3:  # slice by slice, which takes less memory
+        return np.stack([_within(one, low, high) for one in values])
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise DataError("holds values that are no numbers (NaN or infinite); put numbers in their place")
     scaled = (values.astype(np.float64) - low) / (high - low)
@@ -177,8 +205,8 @@ def _negative(values: np.ndarray) -> np.ndarray:
 
 
 def _has_colours(raster: Decoded) -> bool:
-    first = raster.samples[:, :, 0]
-    return any((raster.samples[:, :, n] != first).any() for n in range(1, raster.samples.shape[2]))
+    first = raster.samples[..., 0]
+    return any((raster.samples[..., n] != first).any() for n in range(1, raster.samples.shape[-1]))
 
 
 def _numbers(raster: Decoded) -> np.ndarray:
@@ -186,7 +214,7 @@ def _numbers(raster: Decoded) -> np.ndarray:
         return _black_or_white(raster)
     if _has_colours(raster):
         raise DataError(OF_COLOURS)
-    first = raster.values[:, :, 0]
+    first = raster.values[..., 0]
     return np.ascontiguousarray(_unsigned(_whole(first) if first.dtype.kind == "f" else first))
 
 
@@ -213,20 +241,20 @@ def _black_or_white(raster: Decoded) -> np.ndarray:
     samples = raster.samples
     white = samples >= 128
     loss = np.where(white, 255 - samples, samples)
-    if loss.max() > _LOSS or (white != white[:, :, :1]).any():
+    if loss.max() > _LOSS or (white != white[..., :1]).any():
         raise DataError(
             f"is a {raster.lossy}, which changes values, and not of black and white only; save masks as PNG, or name "
             "their colours (--colors)"
         )
-    return white[:, :, 0].astype(np.uint8) * np.uint8(255)
+    return white[..., 0].astype(np.uint8) * np.uint8(255)
 
 
 def _with_channels(picture: np.ndarray, channels: int | None) -> np.ndarray:
-    have = picture.shape[2]
+    have = picture.shape[-1]
     if channels is None or channels == have:
         return picture
     if have == 1 and channels == 3:
-        return np.repeat(picture, 3, axis=2)
+        return np.repeat(picture, 3, axis=-1)
     if have == 3 and channels == 1:
         return _luma(picture)
     raise DataError(f"has {have} channels where {channels} are wanted")
@@ -234,10 +262,10 @@ def _with_channels(picture: np.ndarray, channels: int | None) -> np.ndarray:
 
 def _luma(picture: np.ndarray) -> np.ndarray:
     """Grey of RGB, rounded; where the three are equal, that value."""
-    red, green, blue = np.moveaxis(picture, 2, 0)
+    red, green, blue = np.moveaxis(picture, -1, 0)
     if picture.dtype.kind == "f":
         grey = 0.299 * red.astype(np.float64) + 0.587 * green + 0.114 * blue
     else:
         wide = np.uint32
         grey = (wide(299) * red + wide(587) * green + wide(114) * blue + wide(500)) // wide(1000)
-    return grey.astype(picture.dtype)[:, :, None]
+    return grey.astype(picture.dtype)[..., None]

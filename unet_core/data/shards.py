@@ -15,14 +15,13 @@ from jaxtyping import Int, UInt32
 
 from unet_core.data.agreement import Named, agreed, colours_to_read, told_classes
 from unet_core.data.columns import read_columns, words_of
-from unet_core.data.folder import read_pair
 from unet_core.data.formats.decoded import Stored
 from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.index import by_colours, way_of
 from unet_core.data.labels import Classes
 from unet_core.data.manifest import PAIRS, Manifest, Shard, check_files, packed_masks, read_manifest
 from unet_core.data.masks import AS_FOUND, Masks
-from unet_core.data.pictures import Pair
+from unet_core.data.pictures import Pair, read_pair
 from unet_core.data.record_places import span, without_headers
 from unet_core.data.states import PairState, Way, states_of
 from unet_core.errors import (
@@ -101,7 +100,7 @@ class Packed:
     """Of their records."""
     channels: int
     classes: Classes
-    sizes: tuple[tuple[int, int], ...]
+    sizes: tuple[tuple[int, ...], ...]
     blank: tuple[str, ...]
     """Pairs whose masks hold nothing but what is ignored, which are none of these."""
     aside: tuple[int, ...] | None
@@ -115,6 +114,11 @@ class Packed:
     @property
     def files(self) -> tuple[str, ...]:
         return self.names
+
+    @property
+    def spacings(self) -> tuple[None, ...]:
+        """Pictures have none."""
+        return (None,) * len(self)
 
     @property
     def values(self) -> tuple[int, ...]:

@@ -1,13 +1,14 @@
 """What decoding pairs of pictures and masks showed, one by one and in columns."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Int32
 
 from unet_core.data.formats.reading import AS_STORED, Pages, Pictures
+from unet_core.data.formats.stack import Spacing
 
 
 class Way(NamedTuple):
@@ -29,8 +30,8 @@ class PairState:
     problems: tuple[str, ...] = ()
     channels: int = 0
     """Of the picture's file."""
-    size: tuple[int, int] = (0, 0)
-    """Height and width, in pixels."""
+    size: tuple[int, ...] = (0, 0)
+    """Height and width, in pixels; of a whole volume its depth before them."""
     values: frozenset[int] | None = frozenset()
     """Of the mask: its numbers, or, where it was read by them, its colours; None where it has colours alone."""
     colours: frozenset[int] | None = None
@@ -41,6 +42,8 @@ class PairState:
     """What the picture's pages are, where its mask told that and nothing else does."""
     brightest: int = 0
     """The largest number in a picture of 16 bits."""
+    spacing: Spacing | None = None
+    """Of a whole volume, where its file or its mask's says it."""
     unknown: tuple[float, float] | None = None
     """The least and the largest value, where nothing tells which are black and white."""
 
@@ -66,7 +69,7 @@ def state_columns(states: Sequence[PairState]) -> dict[str, np.ndarray]:
     rows = [
         (
             state.channels,
-            *state.size,
+            *state.size[-2:],
             of(state.values),
             of(state.colours),
             _PAGES.index(state.pages),
@@ -77,12 +80,15 @@ def state_columns(states: Sequence[PairState]) -> dict[str, np.ndarray]:
     ]
     volumes = [[of(values) for values in slices] for slices in places if slices is not None]
     sets = [sorted(one) for one in number if one is not None]
+    whole = [[*state.size[:-2], *(state.spacing or (0, 0, 0))] for state in states if len(state.size) == 3]
     return {
         "states": np.array(rows, np.int32).reshape(-1, _WIDTH),
         "sets": np.array([value for one in sets for value in one], np.uint32),
         "ends": np.cumsum([len(one) for one in sets], dtype=np.int64),
         "slices": np.array([values for one in volumes for values in one], np.int64),
         "slice_ends": np.cumsum([len(one) for one in volumes], dtype=np.int64),
+        "whole": np.array([place for place, state in enumerate(states) if len(state.size) == 3], np.int64),
+        "depths": np.array(whole, np.float64).reshape(-1, 4),
     }
 
 
@@ -114,6 +120,11 @@ def states_of(columns: Mapping[str, np.ndarray]) -> list[PairState]:
             state = PairState((), channels, size, sets[values], sets[colours], held[slices], _PAGES[pages], brightest)
             known[row] = state
         found.append(state)
+    if "whole" in columns:  # which what was packed by an earlier release has not
+        for place, (depth, *spacing) in zip(columns["whole"].tolist(), columns["depths"].tolist(), strict=True):
+            one = found[place]
+            apart = (spacing[0], spacing[1], spacing[2]) if all(spacing) else None
+            found[place] = replace(one, size=(int(depth), *one.size), spacing=apart)
     return found
 
 

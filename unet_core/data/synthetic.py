@@ -62,6 +62,11 @@ class Synthetic:
         return AS_STORED
 
     @property
+    def spacings(self) -> tuple[None, ...]:
+        """Pictures have none."""
+        return (None,) * len(self)
+
+    @property
     def values(self) -> tuple[int, ...]:
         """What stands for background and cell in a mask that is written."""
         return self.classes.values

@@ -8,9 +8,8 @@ from jaxtyping import Integer, Shaped
 
 from unet_core.data.formats.files import Extent, extent
 from unet_core.data.formats.reading import AS_STORED, Pictures
-from unet_core.data.formats.stack import MOST_BYTES, Grid
+from unet_core.data.formats.stack import Grid
 from unet_core.data.pictures import read_mask, read_picture
-from unet_core.errors import DataError, shown
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,8 @@ def read_volume(path: str | Path, channels: int | None = None, how: Pictures = A
         MissingFrameworkError: what reads it is not installed.
     """
     how, found = _upright(path, how)
-    slices = [read_picture(path, channels, how, at) for at in _numbers(path, found)]
-    if len({one.dtype for one in slices}) > 1:  # a slice of 32 bits that would fit 16
-        raise DataError(f"{shown(path)}: its slices are of several kinds; save it anew as one array")
-    return Volume(np.stack(slices), found.grid)
+    voxels = read_picture(path, channels, how)
+    return Volume(voxels if how.whole else voxels[None], found.grid)
 
 
 def read_volume_mask(path: str | Path, how: Pictures = AS_STORED) -> Integer[np.ndarray, "d h w"]:
@@ -47,20 +44,13 @@ def read_volume_mask(path: str | Path, how: Pictures = AS_STORED) -> Integer[np.
     Raises:
         DataError, MissingFrameworkError: as `read_volume`.
     """
-    how, found = _upright(path, how)
-    return np.stack([read_mask(path, how, at) for at in _numbers(path, found)])
+    how, _ = _upright(path, how)
+    numbers = read_mask(path, how)
+    return numbers if how.whole else numbers[None]
 
 
 def _upright(path: str | Path, how: Pictures) -> tuple[Pictures, Extent]:
-    across = Pictures(how.window, "z", how.pages)
-    return across, extent(path, across)
-
-
-def _numbers(path: str | Path, found: Extent) -> list[int | None]:
-    """Of the slices; that of a picture is None."""
-    if found.pages == 1 or found.are == "channels":
-        return [None]
-    height, width = found.size
-    if found.pages * height * width > MOST_BYTES:
-        raise DataError(f"{shown(path)}: {found.pages}x{height}x{width} voxels are too many to be read at once")
-    return list(range(found.pages))
+    """How all slices are read, z by z, or the only one."""
+    across = Pictures(how.window, None, how.pages)
+    found = extent(path, across.of(3))
+    return across.of(len(found.size)), found

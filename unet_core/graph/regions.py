@@ -15,8 +15,8 @@ from unet_core.graph.sizes import evaluate
 _LONG = 2**13
 """Pixels of a tile that all networks take."""
 
-Size = tuple[int, int]
-"""Height and width."""
+Size = tuple[int, ...]
+"""Height and width, before them depth in 3-D."""
 
 
 class Window(NamedTuple):
@@ -56,7 +56,7 @@ class Maps:
     def _lengths(self, sizes: Mapping[str, int]) -> dict[str, Size]:
         shapes = self.graph.shapes
         return {
-            name: (evaluate(shapes[name][spread.axes[0]], sizes), evaluate(shapes[name][spread.axes[1]], sizes))
+            name: tuple(evaluate(shapes[name][axis], sizes) for axis in spread.axes)
             for name, spread in self.spreads.items()
         }
 
@@ -78,7 +78,7 @@ class Maps:
         target, scale = self.whole[node.name], attributes["scale"]
         options: dict[str, Any] = {"align_corners": attributes["align_corners"], "antialias": attributes["antialias"]}
         if attributes["mode"].startswith("nearest"):
-            options = {"double": double, "small": sum(target) <= SMALL}
+            options = {"double": double, "small": len(target) == 2 and sum(target) <= SMALL}
         how = Resampling(attributes["mode"], length, target[axis], None if scale is None else scale[axis], **options)
         return _interpolated(how, int(factor) if factor.denominator == 1 else 0)
 
@@ -92,17 +92,17 @@ class Maps:
 
 
 @lru_cache(256)
-def reach(graph: Graph, size: Size) -> tuple[tuple[int, int], tuple[int, int]]:
+def reach(graph: Graph, size: Size) -> tuple[tuple[int, int], ...]:
     """How far from an edge of a tile inside the picture the answer is not that for the whole picture, in pixels.
 
     Returns:
-        At the tile's beginning and at its end, along the rows and the columns; multiples of `unit(graph)`.
+        At the tile's beginning and at its end, along each axis; multiples of `unit(graph)`.
     """
     step = unit(graph)
     long = -(-_LONG // step) * step
-    maps = Maps(graph, size, (long, long))
+    maps = Maps(graph, size, (long,) * graph.dimensions)
     found = []
-    for axis in (0, 1):
+    for axis in range(graph.dimensions):
         before = after = 0
         for name, (first, last) in _needed(maps, axis, step).items():
             rate = maps.spreads[name].rates[axis]
@@ -110,7 +110,7 @@ def reach(graph: Graph, size: Size) -> tuple[tuple[int, int], tuple[int, int]]:
             before = max(before, math.ceil(-first / rate / step) * step)
             after = max(after, math.ceil((last - step * rate + lacking) / rate / step) * step)
         found.append((before, after))
-    return found[0], found[1]
+    return tuple(found)
 
 
 def _needed(maps: Maps, axis: int, step: int) -> dict[str, Interval]:
@@ -176,7 +176,8 @@ def window_of(graph: Graph, node: Node, axis: int) -> Window | None:
         return None
     padding = attributes["padding"][axis]
     before, after = padding if isinstance(padding, tuple) else (padding, padding)
-    return Window(size, attributes["stride"][axis], before, after, attributes.get("dilation", (1, 1))[axis])
+    dilation = attributes["dilation"][axis] if "dilation" in attributes else 1
+    return Window(size, attributes["stride"][axis], before, after, dilation)
 
 
 def filler(graph: Graph, node: Node) -> float | None:
@@ -185,7 +186,7 @@ def filler(graph: Graph, node: Node) -> float | None:
     if node.operation == "pad" and attributes["mode"] == "constant":
         amounts = (amount for pair in attributes["amounts"][2:] for amount in pair)
         return None if all(isinstance(amount, int) and amount <= 0 for amount in amounts) else attributes["value"]
-    windows: Sequence[Window | None] = [window_of(graph, node, axis) for axis in (0, 1)]
+    windows: Sequence[Window | None] = [window_of(graph, node, axis) for axis in range(graph.dimensions)]
     for axis, window in enumerate(windows):
         if window is None:
             return None

@@ -34,10 +34,10 @@ _WHOLE = "it draws on the whole map at once"
 class Spread(NamedTuple):
     """How a map lies over the picture."""
 
-    axes: tuple[int, int]
-    """Where in its shape the rows and the columns are."""
-    rates: tuple[Fraction, Fraction]
-    """Points of the map for each pixel of the picture, along both."""
+    axes: tuple[int, ...]
+    """Where in its shape the picture's axes are."""
+    rates: tuple[Fraction, ...]
+    """Points of the map for each pixel of the picture, along each of them."""
 
 
 @lru_cache(16)
@@ -70,9 +70,8 @@ def spreads(graph: Graph) -> dict[str, Spread]:
     Raises:
         UNetError: an operation that draws on more than what lies near.
     """
-    if graph.dimensions != 2:
-        raise UNetError(f"the network takes {graph.dimensions} dimensions")
-    found = {INPUT: Spread((2, 3), (Fraction(1), Fraction(1)))}
+    whole = Spread(tuple(range(2, graph.dimensions + 2)), (Fraction(1),) * graph.dimensions)
+    found = {INPUT: whole}
     for node in pruned(graph.nodes, graph.nodes[-1].name):
         try:
             if node.operation == "chance":
@@ -85,7 +84,7 @@ def spreads(graph: Graph) -> dict[str, Spread]:
                         raise ValueError("it sums many points, some of which may be no finite numbers in a tile")
         except ValueError as why:
             raise UNetError(f"node {node.name}, {node.operation}: {why}") from why
-    if found.get(graph.nodes[-1].name, Spread((0, 0), (Fraction(1),) * 2)).axes != (2, 3):
+    if graph.nodes[-1].name not in found or found[graph.nodes[-1].name].axes != whole.axes:
         raise UNetError(f"node {graph.nodes[-1].name}: it answers no map")
     step = lcm(*(rate.denominator for spread in found.values() for rate in spread.rates))
     if step > LARGEST_UNIT:
@@ -109,9 +108,9 @@ def _spread(graph: Graph, node: Node, found: dict[str, Spread]) -> Spread:
         raise ValueError(why)
     if node.operation == "permute":
         order = [axis % rank for axis in node.attributes["axes"]]
-        return Spread((order.index(first.axes[0]), order.index(first.axes[1])), first.rates)
-    rates = [rate * _factor(graph, node, axis, first) for axis, rate in enumerate(first.rates)]
-    return Spread(first.axes, (rates[0], rates[1]))
+        return Spread(tuple(map(order.index, first.axes)), first.rates)
+    rates = (rate * _factor(graph, node, axis, first) for axis, rate in enumerate(first.rates))
+    return Spread(first.axes, tuple(rates))
 
 
 def _objection(node: Node, x: Spread, rank: int) -> str:
@@ -128,7 +127,7 @@ def _objection(node: Node, x: Spread, rank: int) -> str:
         return ""
     if name in ("linear", "layer_norm"):
         return _WHOLE if any(axis >= rank - attributes.get("axes", 1) for axis in x.axes) else ""
-    if x.axes != (2, 3) or rank != 4:
+    if x.axes != tuple(range(2, rank)):
         return "it takes no map with the channels first"
     return _objection_to_maps(node)
 
@@ -153,7 +152,7 @@ def _objection_to_maps(node: Node) -> str:
 
 
 def _factor(graph: Graph, node: Node, axis: int, x: Spread) -> Fraction:
-    """Points that it answers for each that it takes, along the rows (0) or columns (1)."""
+    """Points that it answers for each that it takes, along an axis of the picture."""
     attributes = node.attributes
     match node.operation:
         case "convolution" | "max_pool" | "average_pool":

@@ -3,52 +3,49 @@
 import math
 from collections.abc import Sequence
 
-from unet_core.errors import ConfigError
+from unet_core.errors import ConfigError, sized
 from unet_core.graph import Graph
 from unet_core.graph.chance import draws
 from unet_core.graph.sizes import evaluate
 
 
 def refusal(graph: Graph, size: Sequence[int], *, training: bool = False) -> str:
-    """Why the network makes no mask of a picture of this size (height and width), in a sentence; empty where it does.
+    """Why the network makes no mask of a picture of this size, in a sentence; empty where it does.
 
     Args:
         graph: the network.
         size: of the picture.
         training: in training mode.
     """
-    if graph.dimensions != 2:
-        return (
-            f"the network takes {graph.dimensions} dimensions: it is converted, verified and run, but no data of that "
-            "kind is read here"
-        )
+    if len(size) != graph.dimensions:
+        return f"the network takes {'volumes' if graph.dimensions == 3 else 'pictures'}, of {graph.dimensions} axes"
     if not graph.sizes.take(size):
         return f"the network takes {graph.sizes}"
     answered = graph.in_mode(training=training).answered(size)
     if answered != tuple(size):
-        found, asked = ("x".join(map(str, one)) for one in (answered, size))
-        return f"the network answers {asked} pixels with {found}: that is no mask of the picture"
+        return f"the network answers {sized(size)} pixels with {sized(answered)}: that is no mask of the picture"
     if not training and draws(graph, training=False):
         return "the network draws at random even where it predicts: it answers the same picture otherwise each time"
     return ""
 
 
-def check_training(graph: Graph, batch: int, crop: int) -> None:
-    """Raise ConfigError where the network cannot be trained on batches of so many crops of so many pixels a side."""
+def check_training(graph: Graph, batch: int, crop: tuple[int, ...]) -> None:
+    """Raise ConfigError where the network cannot be trained on batches of so many crops of this size."""
     if graph.untrained:
         raise ConfigError(f"the network cannot be trained: {graph.untrained}")
-    why = refusal(graph, (crop, crop), training=True)
+    named = sized(crop if len(set(crop)) > 1 else crop[:1])
+    why = refusal(graph, crop, training=True)
     if why:
-        raise ConfigError(why if graph.dimensions != 2 else f"crop {crop}: {why}")
+        raise ConfigError(f"crop {named}: {why}")
     made = graph.in_mode(training=True)
     if made.out_channels != graph.out_channels:
         raise ConfigError("the network cannot be trained: it answers another number of channels in training mode")
-    sizes = graph.sizes_of(batch, (crop, crop))
+    sizes = graph.sizes_of(batch, crop)
     for node in made.nodes:
         if node.operation == "batch_norm" and not node.attributes["frozen"]:
             examples, _, *pixels = (evaluate(length, sizes) for length in made.shapes[node.name])
             if examples * math.prod(pixels) < 2:
                 raise ConfigError(
-                    f"crop {crop}: leaves {node.name} a single value of each channel; give a larger one, or a larger "
+                    f"crop {named}: leaves {node.name} a single value of each channel; give a larger one, or a larger "
                     "--batch"
                 )

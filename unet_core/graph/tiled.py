@@ -23,7 +23,8 @@ from unet_core.graph.scales import unbounded
 Maker = Callable[[int, bool], np.ndarray]
 """Makes a tensor for the tile that begins at this pixel of an axis, and for maps in float64 or not."""
 
-_ROLES = ("rows", "columns")
+_ROLES = ("slices", "rows", "columns")
+"""Of the tensors along depth, height and width, in the operations that take such."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,14 @@ class TilePlan:
 
     graph: Graph
     """What computes a tile."""
-    makers: tuple[Mapping[str, Maker], Mapping[str, Maker]]
-    """Of the tensors that the graph has beside the network's, along the rows and the columns."""
+    makers: tuple[Mapping[str, Maker], ...]
+    """Of the tensors that the graph has beside the network's, along each axis."""
 
-    def tensors(self, start: tuple[int, int], *, double: bool = False) -> dict[str, np.ndarray]:
+    def tensors(self, start: tuple[int, ...], *, double: bool = False) -> dict[str, np.ndarray]:
         """Those tensors, for the tile that begins at these pixels.
 
         Args:
-            start: its first row and column, multiples of `unit(graph)` of the network.
+            start: its first pixel along each axis, multiples of `unit(graph)` of the network.
             double: whether the maps are in float64, in which torch finds the nearest points otherwise.
         """
         pairs = zip(start, self.makers, strict=True)
@@ -60,7 +61,7 @@ def tile_plan(graph: Graph, size: Size, tile: Size) -> TilePlan:
     """
     maps = Maps(graph, size, tile)
     if size == tile:
-        return TilePlan(graph, ({}, {}))
+        return TilePlan(graph, ({},) * graph.dimensions)
     builder = _Builder(maps)
     return TilePlan(builder.built(), builder.makers)
 
@@ -71,7 +72,8 @@ class _Builder:
         self.unbounded = unbounded(self.graph) or any(filler(self.graph, node) == -math.inf for node in maps.nodes)
         self.nodes: dict[str, Node] = {}
         self.tensors: dict[str, Tensor] = {}
-        self.makers: tuple[dict[str, Maker], dict[str, Maker]] = ({}, {})
+        self.makers: tuple[dict[str, Maker], ...] = tuple({} for _ in range(self.graph.dimensions))
+        self.roles = _ROLES[-self.graph.dimensions :]
         self.at: dict[str, str] = {INPUT: INPUT}
         """The node of the tile that answers what a node of the network does."""
         self.of = {name: name for name in maps.spreads}
@@ -88,7 +90,8 @@ class _Builder:
                 self.at[node.name] = self.add(dataclasses.replace(node, attributes=node.at(self.maps.sizes)))
         nodes = tuple(pruned(tuple(self.nodes.values()), self.at[self.maps.nodes[-1].name]))
         tensors = {**self.graph.tensors, **self.tensors}
-        return Graph(self.graph.in_channels, nodes, tensors, sizes=Sizes(only=(self.maps.tile,)))
+        only = Sizes(only=(self.maps.tile,))
+        return Graph(self.graph.in_channels, nodes, tensors, dimensions=self.graph.dimensions, sizes=only)
 
     def add(self, node: Node) -> str:
         self.nodes[node.name] = node
@@ -126,7 +129,7 @@ class _Builder:
                 attributes["stop"] = places[-1] + 1
                 had[axis] = len(places)
             self.add(dataclasses.replace(node, inputs=(x,), attributes=attributes))
-            return self.fitted(node.name, (had[0], had[1]))
+            return self.fitted(node.name, tuple(had))
         amounts = list(attributes["amounts"])
         for axis, place in enumerate(axes):
             before = amounts[place][0]
@@ -139,7 +142,7 @@ class _Builder:
         """A node that interpolates, or pads with the map itself, by weights that it is given."""
         maps, name, source = self.maps, node.name, node.inputs[0]
         had, roles = [], {}
-        for axis, role in enumerate(_ROLES):
+        for axis, role in enumerate(self.roles):
             table, points = maps.table(node, axis), maps.part[source][axis]
             had.append(points * table.factor if table and table.factor else maps.part[name][axis])
 
@@ -154,7 +157,7 @@ class _Builder:
         if node.operation == "interpolate":
             self.empty.add(name)
         self.add(Node(name, "interpolate", (x,), roles, {"mode": mode, "size": tuple(had)}))
-        return self.fitted(name, (had[0], had[1]))
+        return self.fitted(name, tuple(had))
 
     def fitted(self, x: str, had: Size) -> str:
         """The answer of a node, of that size, with as many points as there must be."""
@@ -169,7 +172,7 @@ class _Builder:
         return fitted
 
     def tensor(self, axis: int, make: Maker) -> str:
-        name = f"tile {_ROLES[axis]} {len(self.makers[axis])}"
+        name = f"tile {self.roles[axis]} {len(self.makers[axis])}"
         self.tensors[name] = Tensor(make(0, False).shape, "buffer")
         self.makers[axis][name] = make
         return name
@@ -189,7 +192,7 @@ class _Builder:
         else:
             roles = {
                 role: self.end(self.of[x], axis)
-                for axis, role in enumerate(_ROLES)
+                for axis, role in enumerate(self.roles)
                 if self.maps.size[axis] != self.maps.tile[axis]
             }
             self.derived(name, x, "inside", tensors=roles, attributes={"value": value})

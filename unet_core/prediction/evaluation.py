@@ -16,10 +16,10 @@ from unet_core.training.losses import Sums, sums, value
 from unet_core.training.settings import Loss
 
 Bands = Callable[[np.ndarray], Iterable[tuple[int, np.ndarray]]]
-"""Takes a picture; gives, from the top, the first row of each band and its logits."""
+"""Takes a picture; gives, from the top, the first row of each band and its logits; of a volume the first slice."""
 
 _SAMPLE = 512
-"""Rows and columns of a sample, at most."""
+"""Rows and columns of a sample, at most; of a volume it is the slice in the middle."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,8 @@ def evaluate(
                 whole_logits.append(logits)
         assert total is not None  # no picture is empty
         if index < samples:
-            shape = (slice(_SAMPLE),) * 2
+            middle = (len(labels) // 2,) if labels.ndim == 3 else ()
+            shape = (*middle, slice(_SAMPLE), slice(_SAMPLE))
             known = labels[shape] < classes
             kept[source.names[index]] = panel(picture[shape], labels[shape] * known, seen[shape] * known)
         if scores and matrix.any():

@@ -10,15 +10,15 @@ _COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 11
 _MISSED, _INVENTED = (230, 159, 0), (86, 180, 233)
 
 
-def grey(picture: Shaped[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
+def grey(picture: Shaped[np.ndarray, "*s c"]) -> UInt8[np.ndarray, "*s 3"]:
     """A picture as 8-bit RGB: one channel is repeated, of more than three the first three are shown."""
     pixels = np.clip(as_float(picture), 0, 1)
-    if pixels.shape[2] != 3:
-        pixels = pixels[..., [0, 0, 0] if pixels.shape[2] < 3 else [0, 1, 2]]
+    if pixels.shape[-1] != 3:
+        pixels = pixels[..., [0, 0, 0] if pixels.shape[-1] < 3 else [0, 1, 2]]
     return np.rint(pixels * 255).astype(np.uint8)
 
 
-def overlay(picture: Shaped[np.ndarray, "h w c"], classes: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+def overlay(picture: Shaped[np.ndarray, "*s c"], classes: UInt8[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s 3"]:
     """The picture with every class but the background tinted in its colour."""
     shown = grey(picture)
     for number in range(1, int(classes.max(initial=0)) + 1):

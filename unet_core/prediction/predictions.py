@@ -21,7 +21,6 @@ from unet_core.prediction.evaluation import Bands
 from unet_core.prediction.metrics import decided
 from unet_core.prediction.overlay import overlay
 from unet_core.prediction.sources import Source, Wanted, is_volume
-from unet_core.prediction.stitching import check_picture
 
 
 @dataclass(frozen=True)
@@ -67,19 +66,15 @@ class Predictor:
             if is_volume(found):
                 self._volume(source, found, partial)
             else:
-                self._picture(self._read(source, None), partial)
+                self._picture(source, partial)
 
     def _read(self, source: Source, at: int | None) -> np.ndarray:
-        pixels = read_picture(source.path, self.config.in_channels, self.pictures, at)
-        try:
-            check_picture(self.config, pixels)
-        except DataError as error:
-            raise DataError(f"{source.path}: {error}") from error
-        return pixels
+        return read_picture(source.path, self.config.in_channels, self.pictures, at)
 
-    def _picture(self, pixels: np.ndarray, partial: dict[str, Path]) -> None:
+    def _picture(self, source: Source, partial: dict[str, Path]) -> None:
         from PIL import Image
 
+        pixels = self._read(source, None)
         size = pixels.shape[:2]
         arrays = self._arrays(size, partial)
         with contextlib.ExitStack() as stack:
@@ -88,29 +83,32 @@ class Predictor:
                 probabilities = stack.enter_context(partial["probabilities"].open("wb"))
                 header = {"descr": "<f4", "fortran_order": False, "shape": (*size, self.config.out_channels)}
                 np.lib.format.write_array_header_1_0(probabilities, header)
-            for likely in self._predicted(pixels, arrays):
+            for likely in self._predicted(source, pixels, arrays):
                 if probabilities is not None:
                     probabilities.write(likely.tobytes())
         for kind, array in arrays.items():
             Image.fromarray(array).save(partial[kind], "PNG")
 
     def _volume(self, source: Source, found: Extent, partial: dict[str, Path]) -> None:
-        """As slices across the axis that the settings name; masks and probabilities lie as the volume's voxels do."""
-        place = {"z": 0, "y": 1, "x": 2}[self.pictures.axis]
-        shape = (found.pages, *found.size)
+        """Masks and probabilities lie as the volume's voxels do, whether it is predicted whole or in slices."""
+        whole = len(found.size) == 3
+        place = 0 if whole else {"z": 0, "y": 1, "x": 2}[self.pictures.axis]
+        shape = found.size if whole else (found.pages, *found.size)
         arrays = self._arrays(shape, partial)
         probabilities = None
         if "probabilities" in partial:
-            lying = [*found.size, self.config.out_channels]
-            lying.insert(place, found.pages)
-            file = np.lib.format.open_memmap(partial["probabilities"], "w+", "<f4", tuple(lying))
+            lying = list(shape[1:])
+            lying.insert(place, shape[0])
+            channels = self.config.out_channels
+            file = np.lib.format.open_memmap(partial["probabilities"], "w+", "<f4", (*lying, channels))
             probabilities = np.moveaxis(file, place, 0)
-        for number in range(found.pages):
-            slices = {kind: array[number] for kind, array in arrays.items()}
+        for number in (None,) if whole else range(found.pages):
+            at = ... if number is None else number
+            slices = {kind: array[at] for kind, array in arrays.items()}
             top = 0
-            for likely in self._predicted(self._read(source, number), slices):
+            for likely in self._predicted(source, self._read(source, number), slices):
                 if probabilities is not None:
-                    probabilities[number, top : top + len(likely)] = likely
+                    probabilities[at][top : top + len(likely)] = likely
                 top += len(likely)
         if "masks" in arrays:
             write_mask(partial["masks"], np.moveaxis(arrays["masks"], 0, place), found.grid)
@@ -122,10 +120,16 @@ class Predictor:
         tails = {"masks": (self.held.shape[1:], self.held.dtype), "overlays": ((3,), np.dtype(np.uint8))}
         return {kind: np.empty((*size, *tail), dtype) for kind, (tail, dtype) in tails.items() if kind in partial}
 
-    def _predicted(self, pixels: np.ndarray, arrays: dict[str, np.ndarray]) -> Iterator[Float[np.ndarray, "rows w k"]]:
+    def _predicted(
+        self, source: Source, pixels: np.ndarray, arrays: dict[str, np.ndarray]
+    ) -> Iterator[Float[np.ndarray, "rows *w k"]]:
         """Fill masks and overlays band by band; gives the bands' probabilities."""
         output = self.output or self.config.output
-        for start, logits in self.bands(pixels):
+        try:
+            bands = self.bands(pixels)
+        except DataError as error:
+            raise DataError(f"{source.path}: {error}") from error
+        for start, logits in bands:
             rows = slice(start, start + len(logits))
             classes = decided(logits, output)
             if "masks" in arrays:
@@ -136,7 +140,11 @@ class Predictor:
 
 
 def write_mask(path: Path, slices: Shaped[np.ndarray, "d h w *rgb"], grid: Grid) -> None:
-    """Write a volume as NIfTI or, where the file's name is of none, as a stack of TIFF pages."""
+    """Write a volume as NIfTI, as an array, or, where the file's name is of neither, as a stack of TIFF pages."""
+    if path.name.endswith(".npy"):
+        with path.open("wb") as file:
+            np.save(file, slices)
+        return
     if path.name.endswith(".nii.gz"):
         from unet_core.data.formats.nifti import write_nifti
 

@@ -34,9 +34,9 @@ def picture_score(
     name: str,
     loss: float,
     found: Metrics,
-    logits: Float[np.ndarray, "h w k"],
-    predicted: UInt8[np.ndarray, "h w"],
-    labels: UInt8[np.ndarray, "h w"],
+    logits: Float[np.ndarray, "*s k"],
+    predicted: UInt8[np.ndarray, "*s"],
+    labels: UInt8[np.ndarray, "*s"],
     output: str,
 ) -> PictureScore:
     """The scores of a picture.
@@ -59,7 +59,7 @@ def picture_score(
     return PictureScore(name, loss, found.mean_iou, found.mean_dice, error, float(np.mean(far)) if far else 0.0)
 
 
-def confidence(logits: Float[np.ndarray, "h w k"], output: str) -> Float[np.ndarray, "h w"]:
+def confidence(logits: Float[np.ndarray, "*s k"], output: str) -> Float[np.ndarray, "*s"]:
     """The probability of the class that `decided` chooses."""
     z = logits.astype(np.float64)
     if z.shape[-1] == 1 or output == "sigmoid":
@@ -75,7 +75,7 @@ def calibration_error(sure: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n
     return float(np.abs(apart).sum() / len(sure))
 
 
-def boundary_distance(one: Bool[np.ndarray, "h w"], other: Bool[np.ndarray, "h w"]) -> float:
+def boundary_distance(one: Bool[np.ndarray, "*s"], other: Bool[np.ndarray, "*s"]) -> float:
     """The mean distance of the points of either mask's boundary from the other's; the edge of the picture is none.
 
     Raises:
@@ -88,6 +88,6 @@ def boundary_distance(one: Bool[np.ndarray, "h w"], other: Bool[np.ndarray, "h w
         raise MissingFrameworkError(f"distances of boundaries need scipy: {advice}") from error
     edges = [mask & ~ndimage.binary_erosion(mask, border_value=1) for mask in (one, other)]
     if not all(edge.any() for edge in edges):
-        return 0.0 if np.array_equal(one, other) else float(np.hypot(*one.shape))
+        return 0.0 if np.array_equal(one, other) else float(np.linalg.norm(one.shape))
     ways: list[Any] = [ndimage.distance_transform_edt(~there)[here] for here, there in (edges, edges[::-1])]
     return float(np.concatenate(ways).mean())

@@ -22,7 +22,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to write of every picture, as `NAME.png`, `NAME.npy` and `NAME_overlay.png`; of a volume, as one volume."""
+    """What to write of every picture, as `NAME.png`, `NAME.npy` and `NAME_overlay.png`; of a volume, as one volume.
+
+    Of an array that was read as a whole volume, the mask is an array, and the probabilities are in another file.
+    """
 
     masks: bool = True
     probabilities: bool = False
@@ -32,19 +35,20 @@ class Wanted:
 
     def files(self, out: Path, source: Source, found: Extent) -> dict[str, Path]:
         """Where the predictions of a picture, or of a volume, go."""
-        volume = is_volume(found)
-        nifti = source.path.name.lower().endswith((".nii", ".nii.gz"))
+        volume, name = is_volume(found), source.path.name.lower()
+        array = len(found.size) == 3 and name.endswith((".npy", ".npz"))
+        suffix = ".nii.gz" if name.endswith((".nii", ".nii.gz")) else ".npy" if array else ".tif"
         names = {
-            "masks": f"{source.name}{('.nii.gz' if nifti else '.tif') if volume else '.png'}",
-            "probabilities": f"{source.name}.npy",
+            "masks": f"{source.name}{suffix if volume else '.png'}",
+            "probabilities": f"{source.name}{'_probabilities' if array else ''}.npy",
             "overlays": f"{source.name}_overlay.{'tif' if volume else 'png'}",
         }
         return {kind: out / name for kind, name in names.items() if getattr(self, kind)}
 
 
 def is_volume(found: Extent) -> bool:
-    """Whether the file's pages are slices."""
-    return found.pages > 1 and found.are == "slices"
+    """Whether the file's pages are slices, or it was read whole."""
+    return len(found.size) == 3 or (found.pages > 1 and found.are == "slices")
 
 
 def sources_in(paths: Iterable[Path], out: Path) -> list[Source]:
@@ -73,6 +77,8 @@ def extent_of(source: Source, how: Pictures) -> Extent:
             f"{shown(source.path)}: has {found.pages} pages, and nothing tells what they are; give --pages slices or "
             "--pages channels"
         )
+    if how.whole and len(found.size) == 2:
+        raise DataError(f"{shown(source.path)}: is one picture, where a 3-D network takes volumes")
     return found
 
 

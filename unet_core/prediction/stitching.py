@@ -1,5 +1,6 @@
 """Tiles of logits stitched to bands of finished rows, from the top of the picture down."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -7,49 +8,57 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from unet_core.data.pictures import as_float
-from unet_core.errors import DataError
+from unet_core.errors import DataError, sized
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.graph.suitability import refusal
-from unet_core.prediction.tile_geometry import Line, Tiling
+from unet_core.prediction.tile_geometry import Lengths, Line, Overlap, Tiling, tiling
 
-Band = tuple[int, Float[np.ndarray, "rows w k"]]
-"""The number of the first row, and the rows."""
-Picture = Shaped[np.ndarray, "h w c"]
-"""uint8, uint16 or float32, as `unet_core.data.pictures.as_float` takes it."""
-Start = tuple[int, int]
-"""The first row and column of a tile."""
+Band = tuple[int, Float[np.ndarray, "rows *w k"]]
+"""The number of the first row, or slice of a volume, and the rows."""
+Picture = Shaped[np.ndarray, "*s c"]
+"""uint8, uint16 or float32, as `unet_core.data.pictures.as_float` takes it; of a volume [d, h, w, c]."""
+Start = tuple[int, ...]
+"""The first pixel of a tile along each axis."""
 
-_FLIPS = ((False, False), (False, True), (True, False), (True, True))
 _Pending = TypeVar("_Pending")
 
 
-def check_picture(config: Description, picture: np.ndarray) -> None:
-    """Raise DataError where the network cannot take this picture."""
-    if picture.ndim != 3:
-        shape = "x".join(map(str, picture.shape))
-        raise DataError(f"a picture is an array of height, width and channels; this one is {shape or 'a number'}")
-    height, width, _ = picture.shape
-    if isinstance(config, Graph) and (why := refusal(config, (height, width))):
-        raise DataError(f"an input of {height}x{width}: {why}")
+def planned(config: Description, picture: np.ndarray, tile: Lengths | None, overlap: Overlap) -> Tiling:
+    """The tiles of a picture, as `tiling` has them.
+
+    Raises:
+        DataError: the network cannot take this picture, or, where they overlap, its tiles.
+        UNetError: what `tiling` raises.
+    """
+    if picture.ndim != config.dimensions + 1:
+        kind, axes = ("picture", "") if config.dimensions == 2 else ("volume", "depth, ")
+        shape = sized(picture.shape) or "a number"
+        raise DataError(f"a {kind} is an array of {axes}height, width and channels; this one is {shape}")
+    *size, channels = picture.shape
+    found = None if overlap is None else tiling(config, tuple(size), tile, overlap)
+    taken = tuple(size) if found is None else found.tile
+    if isinstance(config, Graph) and (why := refusal(config, taken)):
+        raise DataError(f"an input of {sized(taken)}: {why}")
     try:
-        config.check_input(*picture.shape)
+        config.check_input(*taken, channels)
     except ValueError as error:
         raise DataError(str(error)) from error
+    return found or tiling(config, taken, tile)
 
 
-def cut(picture: Picture, start: Start, tile: tuple[int, int]) -> Float[np.ndarray, "t u c"]:
+def cut(picture: Picture, start: Start, tile: Lengths) -> Float[np.ndarray, "*t c"]:
     """A tile of the picture as float32, zero beyond the picture's end."""
-    part = as_float(picture[start[0] : start[0] + tile[0], start[1] : start[1] + tile[1]])
-    whole = np.zeros((*tile, picture.shape[2]), part.dtype)
-    whole[: part.shape[0], : part.shape[1]] = part
+    part = as_float(picture[tuple(slice(at, at + length) for at, length in zip(start, tile, strict=True))])
+    whole = np.zeros((*tile, picture.shape[-1]), part.dtype)
+    whole[tuple(map(slice, part.shape))] = part
     return whole
 
 
 def blended(
     picture: Picture,
     plan: Tiling,
-    run: Callable[[Picture, list[Start]], Iterable[Float[np.ndarray, "t u k"]]],
+    run: Callable[[Picture, list[Start]], Iterable[Float[np.ndarray, "*t k"]]],
     *,
     flips: bool = False,
 ) -> Iterator[Band]:
@@ -58,19 +67,18 @@ def blended(
     Args:
         plan: its tiles.
         run: gives the logits of the tiles of a picture that begin at these points, one after the other.
-        flips: the mean over the picture and its three mirror images, each in tiles of its own.
+        flips: the mean over the picture and its mirror images along every axis, each in tiles of its own.
     """
     streams = []
-    for vertical, horizontal in _FLIPS if flips else _FLIPS[:1]:
-        mirrored = (slice(None, None, -1 if vertical else 1), slice(None, None, -1 if horizontal else 1))
-        starts = [(row, column) for row in plan.rows.starts[mirrored[0]] for column in plan.columns.starts[mirrored[1]]]
-        rows = plan.rows.flipped() if vertical else plan.rows
-        columns = plan.columns.flipped() if horizontal else plan.columns
-        streams.append(stitched(rows, columns, _each(run(picture[mirrored], starts), mirrored)))
+    for ways in itertools.product((1, -1), repeat=len(plan.lines)) if flips else [(1,) * len(plan.lines)]:
+        mirrored = tuple(slice(None, None, way) for way in ways)
+        starts = list(itertools.product(*(line.starts[way] for line, way in zip(plan.lines, mirrored, strict=True))))
+        lines = [line if way > 0 else line.flipped() for line, way in zip(plan.lines, ways, strict=True)]
+        streams.append(stitched(lines, _each(run(picture[mirrored], starts), mirrored)))
     return averaged(streams) if flips else streams[0]
 
 
-def gathered(bands: Iterator[Band], height: int) -> Float[np.ndarray, "h w k"]:
+def gathered(bands: Iterator[Band], height: int) -> Float[np.ndarray, "h *w k"]:
     """All rows of a picture of `height` rows in one array."""
     top, rows = next(bands)
     whole = np.empty((height, *rows.shape[1:]), rows.dtype)
@@ -90,31 +98,34 @@ def one_ahead(results: Iterable[_Pending], fetch: Callable[[_Pending], np.ndarra
     yield from map(fetch, pending)
 
 
-def stitched(rows: Line, columns: Line, tiles: Iterator[Float[np.ndarray, "t u k"]]) -> Iterator[Band]:
-    """Blend tiles, and yield each row once no later tile has a part in it.
+def stitched(lines: Sequence[Line], tiles: Iterator[Float[np.ndarray, "*t k"]]) -> Iterator[Band]:
+    """Blend tiles, and yield each row, or slice of a volume, once no later tile has a part in it.
 
     Holds the rows that one row of tiles covers.
 
     Args:
-        rows, columns: where the tiles lie.
-        tiles: their logits, in the order of `rows` and within it of `columns`; taken one at a time.
+        lines: where the tiles lie along each axis.
+        tiles: their logits, in the order of the first axis, within it of the second, and so on; taken one at a time.
     """
     top = 0
     band: np.ndarray | None = None
+    rows, *others = lines
     for number, start in enumerate(rows.starts):
         stop = min(start + rows.tile, rows.size)
-        for left, across in zip(columns.starts, columns.weights, strict=True):
+        for at in itertools.product(*(range(len(line.starts)) for line in others)):
             tile = next(tiles)
             if band is None:
-                band = np.zeros((0, columns.size, tile.shape[-1]), tile.dtype)
+                band = np.zeros((0, *(line.size for line in others), tile.shape[-1]), tile.dtype)
             if band.shape[0] < stop - top:
                 more = np.zeros((stop - top - band.shape[0], *band.shape[1:]), band.dtype)
                 band = np.concatenate((band, more))
-            down = rows.weights[number].astype(tile.dtype)
-            high, wide = _inside(start, rows), _inside(left, columns)
-            weights = down[high, None, None] * across.astype(tile.dtype)[None, wide, None]
-            place = (slice(start + high.start - top, start + high.stop - top), _shifted(wide, left))
-            band[place] += weights * tile[high, wide]
+            parts, place, weights = [], [], np.ones((), tile.dtype)
+            for line, which, before in zip(lines, (number, *at), (top, *[0] * len(others)), strict=True):
+                part = _inside(line.starts[which], line)
+                parts.append(part)
+                place.append(_shifted(part, line.starts[which] - before))
+                weights = weights[..., None] * line.weights[which][part].astype(tile.dtype)
+            band[tuple(place)] += weights[..., None] * tile[tuple(parts)]
         if band is None:
             return
         last = number == len(rows.starts) - 1
@@ -141,7 +152,7 @@ def averaged(streams: Sequence[Iterator[Band]]) -> Iterator[Band]:
         top += count
 
 
-def _each(tiles: Iterable[np.ndarray], mirrored: tuple[slice, slice]) -> Iterator[np.ndarray]:
+def _each(tiles: Iterable[np.ndarray], mirrored: tuple[slice, ...]) -> Iterator[np.ndarray]:
     return (tile[mirrored] for tile in tiles)
 
 

@@ -3,12 +3,12 @@
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import lcm
+from math import lcm, prod
 
 import numpy as np
 from jaxtyping import Float
 
-from unet_core.errors import UNetError
+from unet_core.errors import UNetError, sized
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.graph.family import graph_of
@@ -18,6 +18,14 @@ from unet_core.graph.tiled import TilePlan, tile_plan
 
 LARGEST_TILE = 896
 """Pixels a side: the full network (64 to 1024 features, float32) then needs less than 2 GB beside its weights."""
+LARGEST_CUBE = 96
+"""Voxels a side, which are about as many."""
+
+
+Lengths = tuple[int, ...]
+"""Height and width, before them depth in 3-D."""
+Overlap = int | Lengths | None
+"""Of neighbouring tiles, in pixels, along every axis or along each; None: as much as makes them exact."""
 
 
 @dataclass(frozen=True)
@@ -45,34 +53,32 @@ class Line:
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tiles that cover a picture: every one of `rows` with every one of `columns`."""
+    """Tiles that cover a picture: every place along an axis with every one along the others."""
 
-    rows: Line
-    columns: Line
+    lines: tuple[Line, ...]
+    """Along each axis."""
     plan: TilePlan
     """What computes a tile."""
 
     def __len__(self) -> int:
-        return len(self.rows.starts) * len(self.columns.starts)
+        return prod(len(line.starts) for line in self.lines)
 
     @property
-    def tile(self) -> tuple[int, int]:
-        """Height and width of each tile."""
-        return self.rows.tile, self.columns.tile
+    def tile(self) -> Lengths:
+        """The size of each tile."""
+        return tuple(line.tile for line in self.lines)
 
 
-def tiling(
-    config: Description, size: tuple[int, int], tile: tuple[int, int] | None = None, overlap: int | None = None
-) -> Tiling:
-    """Tiles that cover a picture.
+def tiling(config: Description, size: Lengths, tile: Lengths | None = None, overlap: Overlap = None) -> Tiling:
+    """Tiles that cover a picture, or a volume.
 
     Args:
         config: of the network.
-        size: height and width of the picture, in pixels.
-        tile: height and width of each tile, with what it draws on; None: the `default_tile`.
+        size: of the picture, in pixels.
+        tile: the size of each tile, with what it draws on; None: the `default_tile`.
         overlap: None: the stitched logits are those of the whole picture, which is one tile where the network allows
-            no others. Else each tile is a picture of its own, and neighbours overlap by so many pixels at least, over
-            which they are blended.
+            no others. Else each tile is a picture of its own, zero beyond the picture's end where the network does not
+            take one so small, and neighbours overlap by so many pixels at least, over which they are blended.
 
     Raises:
         UNetError: a tile that no picture can be covered with, or not larger than the overlap that it needs.
@@ -83,15 +89,17 @@ def tiling(
         tile = size
     tile = tile or default_tile(config, [size], overlap)
     if overlap is None and not refusal(graph):
-        rows, columns = (_exact(graph, size, tile, axis) for axis in (0, 1))
-        return Tiling(rows, columns, tile_plan(graph, size, tile))
-    rows, columns = (_overlapping(graph, *axis, overlap or 0) for axis in zip(size, tile, strict=True))
-    if not graph.sizes.take((rows.tile, columns.tile)):
-        raise UNetError(f"a tile of {rows.tile}x{columns.tile}: the network takes {graph.sizes}")
-    return Tiling(rows, columns, TilePlan(graph, ({}, {})))
+        exact = tuple(_exact(graph, size, tile, axis) for axis in range(len(size)))
+        return Tiling(exact, tile_plan(graph, size, tile))
+    axes = zip(size, tile, _along(overlap or 0, graph), strict=True)
+    blended = tuple(_overlapping(graph, *axis) for axis in axes)
+    found = Tiling(blended, TilePlan(graph, ({},) * len(size)))
+    if not graph.sizes.take(found.tile):
+        raise UNetError(f"a tile of {sized(found.tile)}: the network takes {graph.sizes}")
+    return found
 
 
-def check_tile(config: Description, tile: tuple[int, int] | None, overlap: int | None) -> None:
+def check_tile(config: Description, tile: Lengths | None, overlap: Overlap) -> None:
     """Raise UNetError where no picture can be covered with such tiles.
 
     An overlap that leaves nothing of them is no matter to pictures that one tile holds: `tiling` sees to it.
@@ -101,24 +109,48 @@ def check_tile(config: Description, tile: tuple[int, int] | None, overlap: int |
         raise UNetError(f"tiles of this network are not exact: {why}; give an overlap, which blends them")
     step = _grain(graph)
     if tile is not None and any(length % step or length < step for length in tile):
-        near = "x".join(str(max(_up(length, step), step)) for length in tile)
-        raise UNetError(f"a tile of {tile[0]}x{tile[1]}: both must be multiples of {step}; give {near}, for example")
-    if overlap is not None and overlap < 0:
+        near = sized([max(_up(length, step), step) for length in tile])
+        every = "both" if len(tile) == 2 else "all"
+        raise UNetError(f"a tile of {sized(tile)}: {every} must be multiples of {step}; give {near}, for example")
+    if overlap is not None and min(_along(overlap, graph)) < 0:
         raise UNetError(f"an overlap of {overlap} pixels: give 0 or more")
+
+
+def usual_tiles(
+    config: Description, sizes: Iterable[Lengths], crop: Lengths | None = None
+) -> tuple[Lengths | None, Lengths | None]:
+    """One tile for pictures of all these sizes, and its overlap, where nobody names one.
+
+    They are exact. Where those of a 3-D network are not, or it does not take volumes of these sizes, they are as large
+    as the crops that it was trained on, and overlap by half, as far as it takes them: a whole volume hardly fits.
+
+    Args:
+        config: of the network.
+        sizes: of the pictures.
+        crop: what it was trained on; None: a cube of `LARGEST_CUBE`.
+    """
+    graph, found = graph_of(config), list(sizes)
+    if graph.dimensions == 2 or (not refusal(graph) and all(map(graph.sizes.take, found))):
+        return shared_tile(config, found), None
+    step = _grain(graph)
+    most = tuple(_up(length, step) for length in crop or (LARGEST_CUBE,) * graph.dimensions)
+    tile = shared_tile(config, found, 0, tile=most)
+    assert tile is not None  # for there is an overlap
+    return tile, tuple(min(length // 2, length - step) for length in tile)
 
 
 def shared_tile(
     config: Description,
-    sizes: Iterable[tuple[int, int]],
-    overlap: int | None = None,
+    sizes: Iterable[Lengths],
+    overlap: Overlap = None,
     *,
-    tile: tuple[int, int] | None = None,
-) -> tuple[int, int] | None:
+    tile: Lengths | None = None,
+) -> Lengths | None:
     """One tile for pictures of all these sizes; None for a network that takes whole pictures only.
 
     Args:
         config: of the network.
-        sizes: height and width of each picture.
+        sizes: of the pictures.
         overlap: as in `tiling`.
         tile: the largest that is wanted; None: the `default_tile`.
 
@@ -132,22 +164,21 @@ def shared_tile(
     if tile is None:
         return default_tile(config, found, overlap)
     step = _grain(graph_of(config))
-    height, width = (
+    return tuple(
         min(most, _up(max(lengths), step)) for most, lengths in zip(tile, zip(*found, strict=True), strict=True)
     )
-    return height, width
 
 
-def default_tile(config: Description, sizes: Iterable[tuple[int, int]], overlap: int | None = None) -> tuple[int, int]:
-    """One tile for pictures of all these sizes: height and width, in pixels.
+def default_tile(config: Description, sizes: Iterable[Lengths], overlap: Overlap = None) -> Lengths:
+    """One tile for pictures of all these sizes.
 
-    Each axis is as long as the longest picture, where that is at most `LARGEST_TILE`. Else it is as short as it can be
-    with no more tiles than `LARGEST_TILE` would need, so that no tile reaches far beyond the picture. Networks that
-    draw on more than half of that from a tile's surroundings have tiles that are twice as long as these.
+    Each axis is as long as the longest picture, where that is at most `LARGEST_TILE`, or `LARGEST_CUBE` in 3-D. Else it
+    is as short as it can be with no more tiles than that would need, so that no tile reaches far beyond the picture.
+    Networks that draw on more than half of that from a tile's surroundings have tiles that are twice as long as these.
 
     Args:
         config: of the network, which can be computed in tiles where there is no overlap.
-        sizes: height and width of each picture.
+        sizes: of the pictures.
         overlap: as in `tiling`.
     """
     found = list(sizes)
@@ -155,27 +186,31 @@ def default_tile(config: Description, sizes: Iterable[tuple[int, int]], overlap:
         raise ValueError("no sizes to choose a tile for")
     graph = graph_of(config)
     step = _grain(graph)
-    lengths = max(height for height, _ in found), max(width for _, width in found)
-    height, width = (_up(length, step) for length in lengths)
-    if max(lengths) > LARGEST_TILE:
-        around = [overlap] * 2 if overlap is not None else [sum(pair) for pair in reach(graph, lengths)]
-        height, width = (_default_length(*axis, step) for axis in zip(lengths, around, strict=True))
-    return height, width
+    lengths = tuple(map(max, zip(*found, strict=True)))
+    most = LARGEST_TILE if graph.dimensions == 2 else LARGEST_CUBE
+    if max(lengths) <= most:
+        return tuple(_up(length, step) for length in lengths)
+    around = [sum(pair) for pair in reach(graph, lengths)] if overlap is None else _along(overlap, graph)
+    return tuple(_default_length(*axis, step, most) for axis in zip(lengths, around, strict=True))
 
 
-def _default_length(size: int, around: int, step: int) -> int:
+def _default_length(size: int, around: int, step: int, most: int) -> int:
     shared = _up(around, step)
-    largest = _up(max(LARGEST_TILE, 2 * shared), step)
+    largest = _up(max(most, 2 * shared), step)
     count = max(1, -(-(size - shared) // (largest - shared)))
     return min(largest, _up(-(-(size + (count - 1) * shared) // count), step))
 
 
+def _along(overlap: int | Lengths, graph: Graph) -> Lengths:
+    return (overlap,) * graph.dimensions if isinstance(overlap, int) else overlap
+
+
 def _grain(graph: Graph) -> int:
-    """Of what a tile's height and width are multiples."""
+    """Of what a tile's lengths are multiples."""
     return graph.sizes.multiple if refusal(graph) else lcm(graph.sizes.multiple, unit(graph))
 
 
-def _exact(graph: Graph, size: tuple[int, int], tile: tuple[int, int], axis: int) -> Line:
+def _exact(graph: Graph, size: Lengths, tile: Lengths, axis: int) -> Line:
     """Tiles that begin on the grid of the network's strides; the last one may end beyond the picture."""
     length, whole, step = tile[axis], size[axis], unit(graph)
     if length >= whole:
@@ -194,7 +229,7 @@ def _overlapping(graph: Graph, size: int, tile: int, overlap: int) -> Line:
     """Tiles that are pictures of their own, inside the picture."""
     step = _grain(graph)
     if tile >= size:
-        return _line(size, size, (0,))
+        return _line(size, max(_up(size, graph.sizes.multiple), graph.minimum_size), (0,))
     moved = (tile - overlap) // step * step
     if moved < step:
         raise UNetError(f"an overlap of {overlap} pixels: tiles of {tile} can overlap by 0 to {tile - step}")

@@ -18,10 +18,9 @@ from unet_core.data.opening import masks_for, open_dataset, recheck
 from unet_core.data.split import UNGROUPED
 from unet_core.data.splitting import split
 from unet_core.data.synthetic import Synthetic
-from unet_core.errors import ConfigError, DataError, RunError, some
+from unet_core.errors import ConfigError, DataError, RunError, sized, some
 from unet_core.files import atomic
 from unet_core.graph import Graph
-from unet_core.graph.canonical import Description
 from unet_core.graph.suitability import refusal
 from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
@@ -130,7 +129,7 @@ def _opened(copy: WorkingCopy, job: Job, machine: Machine, progress: Progress) -
     old = _check_folder(path, resume=job.resume)
     run = _checked(path, job, machine, old, progress)
     machine.check(run.start)
-    _check_sizes(job.data, run.start.config, run.validation)
+    _check_sizes(job.data, run)
     run.elsewhere, run.publish = copy.states, copy.publish
     if machine.rank:
         yield run
@@ -148,6 +147,9 @@ def _opened(copy: WorkingCopy, job: Job, machine: Machine, progress: Progress) -
         copy.publish()
         machine.wait()
         logger.info("%s", run)
+        tile, overlap = run.tiles
+        if tile is not None and overlap is not None and len(run.validation):
+            logger.info("validated in tiles of %s that overlap by %s voxels", sized(tile), sized(overlap))
         yield run
 
 
@@ -163,13 +165,14 @@ def _checked(path: Path, job: Job, machine: Machine, old: RunConfig | None, prog
     values = old.values if old else None
     channels = start.config.in_channels if start else None
     coloured = old is not None and old.coloured
+    dimensions = start.config.dimensions if start else 2
     source = open_dataset(
         data,
         channels=channels,
         values=values,
         coloured=coloured,
         masks=recipe.masks,
-        pictures=recipe.pictures,
+        pictures=recipe.pictures.of(dimensions),
         progress=progress,
     )
     if isinstance(source, Synthetic) and (recipe.masks, recipe.pictures) != (AS_FOUND, AS_STORED):
@@ -195,8 +198,9 @@ def _checked(path: Path, job: Job, machine: Machine, old: RunConfig | None, prog
     if old is not None:
         _check_same_data(path, old, settings)
     network = start_network(start, recipe, source.channels, len(source.values))
-    pictures = source.pictures if source.pictures != AS_STORED else None
-    origin = dataclasses.replace(network.origin, pictures=pictures, classes=settings.classes)
+    pictures = source.pictures.of(2)  # whole volumes or slices, that is the network's to say
+    told = pictures if pictures != AS_STORED else None
+    origin = dataclasses.replace(network.origin, pictures=told, classes=settings.classes)
     network = dataclasses.replace(network, origin=origin)
     return Run(path, settings, training, validation, network, job.until, job.profile)
 
@@ -271,8 +275,16 @@ def _check_same_data(path: Path, old: RunConfig, new: RunConfig) -> None:
             )
 
 
-def _check_sizes(data: str, config: Description, validation: Dataset) -> None:
-    """Raise DataError where pictures are none that the network can be validated on."""
+def _check_sizes(data: str, run: Run) -> None:
+    """Raise DataError where volumes have no whole crop, or pictures are none that the network can be validated on."""
+    config, validation = run.start.config, run.validation
+    if config.dimensions == 3:
+        trained = zip(run.training.names, run.training.sizes, strict=True)
+        small = [f"{name} ({sized(size)})" for name, size in trained if any(map(int.__lt__, size, run.crop))]
+        if small:
+            raise DataError(f"{data}: smaller than a crop of {sized(run.crop)}; give another --crop: {some(small)}")
+    if run.tiles[1] is not None:  # tiles that are volumes of their own, of a size that it takes
+        return
     named = list(zip(validation.names, validation.sizes, strict=True))
     if isinstance(config, Graph):
         refused = {size: refusal(config, size) for size in set(validation.sizes)}

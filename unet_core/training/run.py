@@ -32,6 +32,7 @@ from unet_core.graph.canonical import Description
 from unet_core.graph.family import graph_of
 from unet_core.graph.summary import operations
 from unet_core.paths import URLPath, is_url
+from unet_core.prediction.tile_geometry import Lengths, usual_tiles
 from unet_core.training.lease import check_free
 from unet_core.training.train_config import TrainConfig
 
@@ -178,9 +179,19 @@ class Run:
         return self.settings.recipe
 
     @property
-    def judged_sizes(self) -> tuple[tuple[int, int], ...]:
-        """The different heights and widths of what it is validated on; those of a crop where that is nothing."""
-        return tuple(dict.fromkeys(self.validation.sizes)) or ((self.recipe.crop, self.recipe.crop),)
+    def crop(self) -> Lengths:
+        """The size of its crops."""
+        return self.recipe.crops(self.start.config.dimensions)
+
+    @property
+    def judged_sizes(self) -> tuple[Lengths, ...]:
+        """The different sizes of what it is validated on; that of a crop where that is nothing."""
+        return tuple(dict.fromkeys(self.validation.sizes)) or (self.crop,)
+
+    @property
+    def tiles(self) -> tuple[Lengths | None, Lengths | None]:
+        """In which it is validated, and their overlap."""
+        return usual_tiles(self.start.config, self.judged_sizes, self.crop)
 
     @property
     def output(self) -> Output:
@@ -190,8 +201,8 @@ class Run:
     @property
     def operations(self) -> int:
         """Of one update of the plain network (`unet_core.graph.summary.operations`)."""
-        size = (self.recipe.crop,) * 2
-        return operations(graph_of(self.start.config), self.recipe.batch * self.recipe.accumulate, size, training=True)
+        examples = self.recipe.batch * self.recipe.accumulate
+        return operations(graph_of(self.start.config), examples, self.crop, training=True)
 
     def __str__(self) -> str:
         network, ignored = self.start.config, self.recipe.masks.ignore
@@ -199,15 +210,16 @@ class Run:
         values += f", and {ignored}, which is ignored" if ignored is not None else ""
         validated = len(self.validation) or "none"
         title = network.title if isinstance(network, Graph) else f"UNet {'-'.join(map(str, network.features))}"
+        kind = "volumes" if network.dimensions == 3 else "pictures"
         return (
-            f"{len(self.training)} pictures to train on, {validated} to validate on, {network.in_channels} "
+            f"{len(self.training)} {kind} to train on, {validated} to validate on, {network.in_channels} "
             f"channel{'s' * (network.in_channels > 1)}; masks hold {values}; {title}"
         )
 
     def batches(self, start: int, share: tuple[int, int] = (0, 1)) -> Any:
         """A context with the batches from step `start` on; each has `accumulate` times `batch` examples."""
         recipe = self.recipe
-        examples = Examples(self.training, size=recipe.crop, augmentation=recipe.augmentation, seed=recipe.seed)
+        examples = Examples(self.training, size=self.crop, augmentation=recipe.augmentation, seed=recipe.seed)
         return batches(
             examples,
             batch=recipe.batch,

@@ -1,6 +1,7 @@
 """All that decides what a training makes, in one place; JSON in and out."""
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Literal
 
 from unet_core.codec import OPTIONAL, decoded, encoded
@@ -9,7 +10,7 @@ from unet_core.data.augmentation import Augmentation
 from unet_core.data.formats.reading import Pictures
 from unet_core.data.masks import Masks
 from unet_core.data.split import Split
-from unet_core.errors import ConfigError
+from unet_core.errors import ConfigError, sized
 from unet_core.graph import Graph
 from unet_core.graph.suitability import check_training
 from unet_core.training.schedule import Schedule
@@ -46,8 +47,8 @@ class TrainConfig:
     gives the running ones: what DistributedDataParallel does by itself on so many devices."""
     accumulate: int = 1
     """Batches whose mean gradient makes one update."""
-    crop: int = 256
-    """Height and width of the crops, in pixels."""
+    crop: int | tuple[int, ...] = 256
+    """Of the crops, in pixels: height and width, and depth in 3-D; or one for each of depth, height and width."""
     precision: Precision = "float32"
     """What the network computes in; for bfloat16, weights, statistics, and losses stay float32."""
     ema: float | None = None
@@ -82,7 +83,6 @@ class TrainConfig:
             "batch",
             "norm_parts",
             "accumulate",
-            "crop",
             "validate_every",
             "save_every",
             "log_every",
@@ -90,6 +90,8 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: give a whole number from 1 up")
+        if min((self.crop,) if isinstance(self.crop, int) else self.crop, default=0) < 1:
+            raise ConfigError(f"crop {self.crop}: give a whole number from 1 up")
         check_choice("precision", self.precision, Precision)
         if self.batch % self.norm_parts:
             raise ConfigError(f"norm_parts {self.norm_parts}: does not divide the batch of {self.batch}")
@@ -118,11 +120,23 @@ class TrainConfig:
         """Raise ConfigError where the network of `config` cannot be trained by this recipe."""
         self.loss.check(classes)
         if isinstance(config, Graph):
-            check_training(config, self.batch // self.norm_parts, self.crop)
+            check_training(config, self.batch // self.norm_parts, self.crops(config.dimensions))
             return
-        least = config.minimum_size
-        if self.crop < least or (self.crop // least) ** 2 * (self.batch // self.norm_parts) < 2:
+        least, size = config.minimum_size, self.crops(config.dimensions)
+        if min(size) < least or prod(length // least for length in size) * (self.batch // self.norm_parts) < 2:
             raise ConfigError(f"crop {self.crop}: is too small for {config.depth + 1} levels; {2 * least} will do")
+
+    def crops(self, dimensions: int) -> tuple[int, ...]:
+        """The size of the crops along each axis of a picture or volume.
+
+        Raises:
+            ConfigError: it is that of the other one.
+        """
+        size = (self.crop,) * dimensions if isinstance(self.crop, int) else self.crop
+        if len(size) != dimensions:
+            what = "height and width" if dimensions == 2 else "depth, height and width"
+            raise ConfigError(f"crop {sized(size)}: give one number, or {dimensions}: {what}")
+        return size
 
     def part(self, step: int, losses: list[float]) -> float:
         """The learning rate of the update that follows `step` updates, after these validation losses."""

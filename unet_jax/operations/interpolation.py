@@ -20,6 +20,7 @@ _MOST_SHIFTS = 32
 def interpolate(
     x: Array,
     *,
+    slices: Array | None = None,
     rows: Array | None = None,
     columns: Array | None = None,
     mode: Mode,
@@ -37,8 +38,10 @@ def interpolate(
     small = mode.startswith("nearest") and len(size) == 2 and sum(size) <= SMALL
     options = {"align_corners": align_corners, "antialias": antialias, "double": exact == jnp.float64, "small": small}
     y = x.astype(exact)
-    if rows is not None and columns is not None:
-        return _given(_given(y, 1, rows), 2, columns).astype(x.dtype)
+    if columns is not None:
+        for axis, part in enumerate((part for part in (slices, rows, columns) if part is not None), 1):
+            y = _given(y, axis, part)
+        return y.astype(x.dtype)
     for axis, (length, target) in enumerate(zip(lengths, size, strict=True), 1):
         factor = None if scale is None else scale[axis - 1]
         y = _resampled(y, axis, Resampling(mode, length, target, factor, **options), False)
@@ -142,8 +145,15 @@ def _moved(x: Array, axis: int, offset: int) -> Array:
     return lax.slice_in_dim(jnp.pad(x, ends), max(offset, 0), max(offset, 0) + size, axis=axis)
 
 
-def inside(x: Array, *, rows: Array | None = None, columns: Array | None = None, value: float = 0.0) -> Array:
-    for axis, ends in ((1, rows), (2, columns)):
+def inside(
+    x: Array,
+    *,
+    slices: Array | None = None,
+    rows: Array | None = None,
+    columns: Array | None = None,
+    value: float = 0.0,
+) -> Array:
+    for axis, ends in zip(range(x.ndim - 4, x.ndim - 1), (slices, rows, columns), strict=True):
         if ends is not None:
             places = jnp.arange(x.shape[axis]).reshape(-1, *(1,) * (x.ndim - axis - 1))
             x = jnp.where((places >= ends[0]) & (places < ends[1]), x, jnp.asarray(value, x.dtype))

@@ -1,5 +1,5 @@
-"""Losses on logits in JAX, NHWC. `unet_torch/training/losses.py` is the twin; `unet_core/training/losses.py` has the
-definitions.
+"""Losses on logits in JAX, channels last. `unet_torch/training/losses.py` is the twin; `unet_core/training/losses.py`
+has the definitions.
 
 Under `jit` with the batch sharded over devices, every mean and sum is over the whole batch.
 """
@@ -14,7 +14,7 @@ from unet_core.training.settings import Loss
 
 
 def loss_value(
-    loss: Loss, logits: Float[Array, "n h w k"], labels: UInt8[Array, "n h w"], ignoring: bool = False
+    loss: Loss, logits: Float[Array, "n *s k"], labels: UInt8[Array, " n *s"], ignoring: bool = False
 ) -> Float[Array, ""]:
     """What `loss` says of these logits, in float32 at least.
 
@@ -36,10 +36,10 @@ def loss_value(
 
 
 def cross_entropy(
-    logits: Float[Array, "n h w k"],
-    labels: UInt8[Array, "n h w"],
+    logits: Float[Array, "n *s k"],
+    labels: UInt8[Array, " n *s"],
     weights: tuple[float, ...] | None = None,
-    counted: Bool[Array, "n h w"] | None = None,
+    counted: Bool[Array, " n *s"] | None = None,
 ) -> Float[Array, ""]:
     """The mean over the pixels that are counted of -log p(class), each pixel with its class's weight."""
     if logits.shape[-1] > 1:
@@ -57,7 +57,7 @@ def cross_entropy(
 
 
 def dice(
-    logits: Float[Array, "n h w k"], labels: UInt8[Array, "n h w"], counted: Bool[Array, "n h w"] | None = None
+    logits: Float[Array, "n *s k"], labels: UInt8[Array, " n *s"], counted: Bool[Array, " n *s"] | None = None
 ) -> Float[Array, ""]:
     """1 minus the soft Dice coefficient over the batch, the mean over the classes; for one logit the foreground's."""
     if logits.shape[-1] > 1:
@@ -67,5 +67,6 @@ def dice(
         p, y = jax.nn.sigmoid(logits), labels[..., None].astype(logits.dtype)
     if counted is not None:
         p, y = p * counted[..., None], y * counted[..., None]
-    shared, both = ((p * y).sum((0, 1, 2)), p.sum((0, 1, 2)) + y.sum((0, 1, 2)))
+    pixels = tuple(range(p.ndim - 1))
+    shared, both = ((p * y).sum(pixels), p.sum(pixels) + y.sum(pixels))
     return 1 - ((2 * shared + SMOOTHING) / (both + SMOOTHING)).mean()

@@ -2,7 +2,7 @@
 
 | array | its axis | is split over |
 |---|---|---|
-| pictures `[accumulate, n, h, w, c]`, masks `[accumulate, n, h, w]` | `n` | `data` and `fsdp` |
+| pictures `[accumulate, n, h, w, c]`, masks `[accumulate, n, h, w]`, volumes | `n` | `data` and `fsdp` |
 | | `h` | `space` |
 | kernels (4 axes or more): parameters, their gradients, moments and average | the last that `fsdp` divides | `fsdp` |
 | everything else: vectors, running statistics, counters, rates, losses | | nothing: it is on every device |
@@ -104,7 +104,7 @@ def check_rows(mesh: AnyMesh, train_config: TrainConfig, config: Description) ->
             )
         return
     least = 2**config.depth
-    if space > 1 and train_config.crop % (space * least):
+    if space > 1 and train_config.crops(config.dimensions)[0] % (space * least):
         raise ConfigError(
             f"crop {train_config.crop}: the {space} devices of space cannot share its rows evenly at all "
             f"{config.depth + 1} levels; give a multiple of {space * least}"

@@ -169,8 +169,8 @@ def differentiator(train_config: TrainConfig, model: Network, mesh: Mesh | None 
     def differentiate(
         params: Tree,
         stats: Tree,
-        image: Float[Array, "a n h w c"],
-        labels: UInt8[Array, "a n h w"],
+        image: Float[Array, "a n *s c"],
+        labels: UInt8[Array, "a n *s"],
         step: UInt32[Array, ""] | int = 0,
     ) -> tuple[Tree, Tree, Array]:
         key = jax.random.fold_in(jax.random.key(train_config.seed), step)
@@ -200,8 +200,8 @@ def updater(train_config: TrainConfig, model: Network, mesh: Mesh | None = None)
 
     def update(
         state: TrainState,
-        image: Float[Array, "a n h w c"],
-        labels: UInt8[Array, "a n h w"],
+        image: Float[Array, "a n *s c"],
+        labels: UInt8[Array, "a n *s"],
         controls: Controls,
     ) -> tuple[TrainState, Float[Array, "2"]]:
         rate, renewal, step = controls
@@ -215,7 +215,9 @@ def updater(train_config: TrainConfig, model: Network, mesh: Mesh | None = None)
     return update
 
 
-def compiled(update: Update, state: TrainState, train_config: TrainConfig, mesh: Mesh, channels: int) -> Update:
+def compiled(
+    update: Update, state: TrainState, train_config: TrainConfig, mesh: Mesh, channels: int, dimensions: int = 2
+) -> Update:
     """`update` for these devices, compiled once and for all; it takes no other shapes, and donates the state.
 
     Args:
@@ -224,8 +226,10 @@ def compiled(update: Update, state: TrainState, train_config: TrainConfig, mesh:
         train_config: how large the batches are.
         mesh: the devices.
         channels: of the pictures.
+        dimensions: of the pictures.
     """
-    shape = (train_config.accumulate, train_config.batch, train_config.crop, train_config.crop)
+    size = train_config.crops(dimensions)
+    shape = (train_config.accumulate, train_config.batch, *size)
     split, whole = of_batch(mesh), everywhere(mesh)
     number = jax.ShapeDtypeStruct((), jnp.result_type(float), sharding=whole)
     image = jax.ShapeDtypeStruct((*shape, channels), jnp.result_type(float), sharding=split)

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from unet_core.checkpoints.safetensors_file import write
 from unet_core.files import atomic
 from unet_core.prediction.evaluation import Share
-from unet_core.prediction.tile_geometry import shared_tile, tiling
+from unet_core.prediction.tile_geometry import tiling
 from unet_core.progress import Progress, silent
 from unet_core.training.profiling import Profile
 from unet_core.training.recorder import Follower, Outcome, Recorder
@@ -79,7 +79,8 @@ def _train(run: Run, mesh: Mesh, hosts: Hosts, request: Request, progress: Progr
     ):
         step, state = states.restored(start, train_config, mesh)
         progress(f"compiling for {mesh.size} x {mesh.devices.flat[0].device_kind}", 0)
-        update = compiled(updater(train_config, model, mesh), state, train_config, mesh, start.config.in_channels)
+        pictures = start.config.in_channels, start.config.dimensions
+        update = compiled(updater(train_config, model, mesh), state, train_config, mesh, *pictures)
         peak = peak_of(mesh, train_config.precision)
         recorder = Recorder(run, step, progress, peak) if hosts.first else Follower(run, step)
         pending: list[Array] = []  # losses and norms that are still on the devices
@@ -122,7 +123,6 @@ def _train(run: Run, mesh: Mesh, hosts: Hosts, request: Request, progress: Progr
 
 def _predictor(run: Run, model: Network, mesh: Mesh) -> Predictor:
     """For validations, on as many of this process's devices as a picture has tiles."""
-    config, sizes = run.start.config, run.judged_sizes
-    tile = shared_tile(config, sizes)
-    devices = mesh.local_devices[: max(len(tiling(config, size, tile)) for size in sizes)]
-    return Predictor(model, tile=tile, devices=devices if len(devices) > 1 else None)
+    config, (tile, overlap) = run.start.config, run.tiles
+    devices = mesh.local_devices[: max(len(tiling(config, size, tile, overlap)) for size in run.judged_sizes)]
+    return Predictor(model, tile=tile, overlap=overlap, devices=devices if len(devices) > 1 else None)

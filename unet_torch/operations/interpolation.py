@@ -29,6 +29,7 @@ _INTERPOLATIONS: Mapping[tuple[Mode, bool], tuple[Any, ...]] = {
 def interpolate(
     x: Tensor,
     *,
+    slices: Tensor | None = None,
     rows: Tensor | None = None,
     columns: Tensor | None = None,
     mode: Mode,
@@ -37,8 +38,10 @@ def interpolate(
     align_corners: bool = False,
     antialias: bool = False,
 ) -> Tensor:
-    if rows is not None and columns is not None:
-        return _resampled(_resampled(x, 2, rows), 3, columns)
+    if columns is not None:
+        for axis, part in enumerate((part for part in (slices, rows, columns) if part is not None), 2):
+            x = _resampled(x, axis, part)
+        return x
     # `F.interpolate` takes a size or factors; the operators below it take factors for the coordinates beside a size.
     known = _INTERPOLATIONS.get((mode, antialias))
     row = None if known is None else of_rank(x, *known)
@@ -75,17 +78,22 @@ def stretched(x: Tensor, axis: int, taps: Tensor) -> Tensor:
     return y.flatten(axis - 1, axis).movedim(-1, 1)
 
 
-def inside(x: Tensor, *, rows: Tensor | None = None, columns: Tensor | None = None, value: float = 0.0) -> Tensor:
-    height, width = x.shape[2:]
-    (top, bottom), (left, right) = (
-        (0, length) if ends is None else ends.tolist() for ends, length in ((rows, height), (columns, width))
-    )
-    if top <= 0 and left <= 0 and bottom >= height and right >= width:
-        return x
-    y = x.clone()
-    y[:, :, : max(top, 0)] = y[:, :, max(bottom, 0) :] = value
-    y[..., : max(left, 0)] = y[..., max(right, 0) :] = value
-    return y
+def inside(
+    x: Tensor,
+    *,
+    slices: Tensor | None = None,
+    rows: Tensor | None = None,
+    columns: Tensor | None = None,
+    value: float = 0.0,
+) -> Tensor:
+    whole = x
+    for axis, ends in zip(range(-3, 0), (slices, rows, columns), strict=True):
+        first, last = (0, x.shape[axis]) if ends is None else ends.tolist()
+        if first > 0 or last < x.shape[axis]:
+            x = x.clone() if x is whole else x
+            y = x.movedim(axis, 0)
+            y[: max(first, 0)] = y[max(last, 0) :] = value
+    return x
 
 
 def pixel_shuffle(x: Tensor, *, factor: int) -> Tensor:

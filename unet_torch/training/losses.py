@@ -1,5 +1,5 @@
-"""Losses on logits in PyTorch, NCHW. `unet_jax/training/losses.py` is the twin; `unet_core/training/losses.py` has
-the definitions.
+"""Losses on logits in PyTorch, channels first. `unet_jax/training/losses.py` is the twin;
+`unet_core/training/losses.py` has the definitions.
 """
 
 import torch
@@ -12,7 +12,7 @@ from unet_core.training.settings import Loss
 
 
 def loss_value(
-    loss: Loss, logits: Float[Tensor, "n k h w"], labels: UInt8[Tensor, "n h w"], ignoring: bool = False
+    loss: Loss, logits: Float[Tensor, "n k *s"], labels: UInt8[Tensor, " n *s"], ignoring: bool = False
 ) -> Float[Tensor, ""]:
     """What `loss` says of these logits, in float32 at least.
 
@@ -34,10 +34,10 @@ def loss_value(
 
 
 def cross_entropy(
-    logits: Float[Tensor, "n k h w"],
-    labels: UInt8[Tensor, "n h w"],
+    logits: Float[Tensor, "n k *s"],
+    labels: UInt8[Tensor, " n *s"],
     weights: tuple[float, ...] | None = None,
-    counted: Bool[Tensor, "n h w"] | None = None,
+    counted: Bool[Tensor, " n *s"] | None = None,
 ) -> Float[Tensor, ""]:
     """The mean over the pixels that are counted of -log p(class), each pixel with its class's weight."""
     weight = None if weights is None else logits.new_tensor(weights)
@@ -58,15 +58,16 @@ def cross_entropy(
 
 
 def dice(
-    logits: Float[Tensor, "n k h w"], labels: UInt8[Tensor, "n h w"], counted: Bool[Tensor, "n h w"] | None = None
+    logits: Float[Tensor, "n k *s"], labels: UInt8[Tensor, " n *s"], counted: Bool[Tensor, " n *s"] | None = None
 ) -> Float[Tensor, ""]:
     """1 minus the soft Dice coefficient over the batch, the mean over the classes; for one logit the foreground's."""
     if logits.shape[1] > 1:
         p = torch.softmax(logits, dim=1)
-        y = functional.one_hot(labels.long(), logits.shape[1]).permute(0, 3, 1, 2).to(p.dtype)
+        y = functional.one_hot(labels.long(), logits.shape[1]).movedim(-1, 1).to(p.dtype)
     else:
         p, y = torch.sigmoid(logits), labels[:, None].to(logits.dtype)
     if counted is not None:
         p, y = p * counted[:, None], y * counted[:, None]
-    shared, both = ((p * y).sum((0, 2, 3)), p.sum((0, 2, 3)) + y.sum((0, 2, 3)))
+    pixels = (0, *range(2, p.ndim))
+    shared, both = ((p * y).sum(pixels), p.sum(pixels) + y.sum(pixels))
     return 1 - ((2 * shared + SMOOTHING) / (both + SMOOTHING)).mean()

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from unet_core.prediction.evaluation import Share
-from unet_core.prediction.tile_geometry import shared_tile
 from unet_core.progress import Progress, silent
 from unet_core.training.profiling import Profile
 from unet_core.training.recorder import Follower, Outcome, Recorder
@@ -44,8 +43,8 @@ def train(
     state = new_state(start, train_config, device, together)
     update = updater(train_config, state, together)
     judged = state.average or state.model
-    tile = shared_tile(start.config, run.judged_sizes)
-    predictor = Predictor(judged, tile=tile, bfloat16=train_config.precision == "bfloat16")
+    tile, overlap = run.tiles
+    predictor = Predictor(judged, tile=tile, overlap=overlap, bfloat16=train_config.precision == "bfloat16")
     share = Share(together.rank, together.size, together.gathered)
 
     with stop_requests() as request, States(run.states, train_config.keep, together.rank) as states:

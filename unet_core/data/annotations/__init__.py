@@ -23,12 +23,12 @@ class Annotations(Protocol):
     def extent(self, name: str, how: Pictures) -> Extent | None:
         """How large the mask of a picture is, and how many slices it has; None: it has its picture's."""
 
-    def numbers(self, name: str, size: tuple[int, int], how: Pictures, at: int | None) -> Integer[np.ndarray, "h w"]:
+    def numbers(self, name: str, size: tuple[int, ...], how: Pictures, at: int | None) -> Integer[np.ndarray, "*s"]:
         """The class of each pixel, and 255 where it is none.
 
         Args:
             name: of the picture, as in the folder's list.
-            size: its height and width.
+            size: its height and width; of a whole volume its depth before them.
             how: what slices are.
             at: which slice of it.
 

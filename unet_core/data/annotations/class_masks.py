@@ -12,7 +12,7 @@ from unet_core.data.formats.files import Extent, extent
 from unet_core.data.formats.reading import Pictures
 from unet_core.data.labels import values_of
 from unet_core.data.pictures import read_mask
-from unet_core.errors import DataError
+from unet_core.errors import DataError, sized
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ClassMasks:
                 raise DataError(f"{file.name} lies elsewhere in space than {first.name}")
         return found[first]
 
-    def numbers(self, name: str, size: tuple[int, int], how: Pictures, at: int | None) -> UInt8[np.ndarray, "h w"]:
+    def numbers(self, name: str, size: tuple[int, ...], how: Pictures, at: int | None) -> UInt8[np.ndarray, "*s"]:
         """The class of each pixel; where no mask has one, the background."""
         labels = np.zeros(size, np.uint8)
         above: dict[int, str] = {}
@@ -42,7 +42,7 @@ class ClassMasks:
                 continue
             mask = read_mask(file, how, at)
             if mask.shape != size:
-                raise DataError(f"{file.name} is {mask.shape[0]}x{mask.shape[1]}, its picture {size[0]}x{size[1]}")
+                raise DataError(f"{file.name} is {sized(mask.shape)}, its picture {sized(size)}")
             if len(values_of(mask) - {0}) > 1:
                 raise DataError(f"{file.name} holds several values; the mask of one class holds 0 and another one")
             marked, number = mask > 0, self.classes.index(kind)

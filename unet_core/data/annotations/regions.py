@@ -66,17 +66,19 @@ class Regions:
     def numbers(
         self,
         name: str,
-        size: tuple[int, int],
+        size: tuple[int, ...],
         how: Pictures,  # noqa: ARG002
         at: int | None,  # noqa: ARG002
     ) -> UInt8[np.ndarray, "h w"]:
         """The class of each pixel: of regions that overlap, that of the later one."""
-        said = self.sizes.get(name, size)
+        if len(size) != 2:
+            raise DataError("outlines regions of pictures; the mask of a volume is a volume")
+        said = self.sizes.get(name, (size[0], size[1]))
         if said != size:
             raise DataError(f"says that {name} is {said[0]}x{said[1]}, but the picture is {size[0]}x{size[1]}")
         labels = np.zeros(size, np.uint8)
         for region in self.drawn[name]:
-            labels[region.mask(*size)] = region.label
+            labels[region.mask(*said)] = region.label
         return labels
 
 

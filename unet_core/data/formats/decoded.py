@@ -34,8 +34,8 @@ PictureFile = str | Path | Stored
 class Decoded:
     """The samples of one file, upright and without alpha."""
 
-    samples: Shaped[np.ndarray, "h w n"]
-    """As stored, in the machine's byte order; n is 1 for a palette's indices."""
+    samples: Shaped[np.ndarray, "*s n"]
+    """[h, w, n], or [d, h, w, n], as stored, in the machine's byte order; n is 1 for a palette's indices."""
     white: int = 0
     """The sample that is white in a file of less than 8 bits: 1, 3 or 15; 0 in others."""
     palette: UInt8[np.ndarray, "k 3"] | None = None
@@ -51,7 +51,7 @@ class Decoded:
     """In a picture, the lowest value is white."""
 
     @property
-    def values(self) -> Shaped[np.ndarray, "h w n"]:
+    def values(self) -> Shaped[np.ndarray, "*s n"]:
         """What the samples stand for."""
         if (self.slope, self.intercept) == (1, 0):
             return self.samples

@@ -28,8 +28,8 @@ _volumes = Kept()
 class Extent(NamedTuple):
     """What a file's header tells of what it holds."""
 
-    size: tuple[int, int]
-    """Height and width in pixels, upright, of every page or slice."""
+    size: tuple[int, ...]
+    """Height and width in pixels, upright, of every page or slice; of a whole volume its depth before them."""
     pages: int = 1
     """How many there are."""
     are: Pages | None = "channels"
@@ -88,9 +88,11 @@ def extent(path: PictureFile, how: Pictures = AS_STORED) -> Extent:
         if isinstance(form, _Plain):
             return Extent(form.size(file))
         stack = form(file)
-        are = how.pages or stack.are or ("slices" if how.slice_axis else None)
+        are = how.pages or stack.are or ("slices" if how.slice_axis or how.whole else None)
         if stack.depth == 1 or are == "channels":
             return Extent((stack.height, stack.width), stack.depth, "channels", stack.grid)
+        if how.whole:
+            return Extent((stack.depth, stack.height, stack.width), 1, are, stack.grid)
         return Extent(stack.size(how.axis), stack.count(how.axis), are, stack.grid)
 
 
@@ -100,19 +102,26 @@ def decode(path: PictureFile, how: Pictures = AS_STORED, at: int | None = None, 
     Args:
         path: the file.
         how: across which axis slices are cut, and what pages are.
-        at: the slice's number; None: the file is one picture, of which pages are channels unless they are slices.
+        at: the slice's number; None: the file is one picture, of which pages are channels unless they are slices, or
+            one volume.
         channels: whether several pages may be channels, which those of a mask never are.
     """
-    key = (_version(path), how.pages)
+    key = (_version(path), how.pages, how.whole)
     if at is not None and (kept := _volumes.find(key, how.axis, at)) is not None:
         return kept
     with _opened(path) as file:
         form = _format(file, how)
         if isinstance(form, _Plain):
-            if at is not None:
-                raise DataError("is one picture, where slices are wanted")
+            if at is not None or how.whole:
+                raise DataError(f"is one picture, where {'a volume is' if how.whole else 'slices are'} wanted")
             return form.read(file)
         stack = form(file)
+        if how.whole:
+            if stack.depth == 1 or (how.pages or stack.are) == "channels":
+                raise DataError("is one picture, where a volume is wanted")
+            if 1 < stack.moments < stack.depth:
+                raise DataError(f"holds {stack.moments} volumes, one for each moment; save each as a file")
+            return _volumes.whole(key, stack)
         if at is not None:
             count = stack.count(how.axis)
             if not 0 <= at < count:
@@ -193,7 +202,7 @@ def _format(file: BinaryIO, how: Pictures) -> _Plain | Callable[[BinaryIO], Stac
         from unet_core.data.formats import numpy_files
 
         read = numpy_files.npz_stack if head.startswith(b"PK") else numpy_files.npy_stack
-        return functools.partial(read, slices=how.pages == "slices")
+        return functools.partial(read, slices=how.pages == "slices" or (how.whole and how.pages is None))
     if head[128:] == b"DICM":
         from unet_core.data.formats.dicom import dicom_stack
 

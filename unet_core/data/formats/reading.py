@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from unet_core.codec import OPTIONAL
 from unet_core.errors import ConfigError
@@ -18,6 +18,9 @@ class Pictures:
     Raises:
         ConfigError: a window without a width.
     """
+
+    whole: ClassVar[bool] = False
+    """Whether a file is one volume, and no picture, or several."""
 
     window: tuple[float, float] | None = field(default=None, metadata=OPTIONAL)
     """The values that are black and white, such as Hounsfield units: these become 0 and 1, and what is beyond them is
@@ -40,7 +43,24 @@ class Pictures:
     def but(self, other: "Pictures") -> "Pictures":
         """The same, with what `other` says in place of it."""
         said: dict[str, Any] = {name: value for name, value in vars(other).items() if value is not None}
-        return Pictures(**{**vars(self), **said})
+        return type(self)(**{**vars(self), **said})
+
+    def of(self, dimensions: int) -> "Pictures":
+        """How the same files are read for a network of so many dimensions.
+
+        Raises:
+            ConfigError: slices are asked for, where it takes whole volumes.
+        """
+        if dimensions == 3 and self.slice_axis is not None:
+            raise ConfigError(f"slice_axis {self.slice_axis}: a 3-D network takes volumes whole; leave it out")
+        return (Volumes if dimensions == 3 else Pictures)(**vars(self))
+
+
+@dataclass(frozen=True)
+class Volumes(Pictures):
+    """The same of files each of which is read whole; pages are slices, unless something says that they are channels."""
+
+    whole = True
 
 
 AS_STORED = Pictures()

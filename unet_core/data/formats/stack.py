@@ -22,20 +22,26 @@ KEPT = 2**30
 _PLACES = {"z": 0, "y": 1, "x": 2}
 
 
+Spacing = tuple[float, float, float]
+"""Millimetres from one slice, row and column of a volume to the next."""
+
+
 @dataclass(frozen=True)
 class Grid:
     """Where the voxels of a volume lie."""
 
-    spacing: tuple[float, float, float] | None = None
-    """Millimetres from one slice, row and column to the next; None where the file does not say."""
+    spacing: Spacing | None = None
+    """None where the file does not say it."""
     affine: Float[np.ndarray, "4 4"] | None = None
     """Takes column, row and slice of a voxel to millimetres to the right, to the front, and up (NIfTI's RAS+)."""
 
     def departs(self, other: "Grid") -> bool:
-        """Whether both say where they lie, and one of them lies elsewhere."""
-        if self.affine is None or other.affine is None:
+        """Whether both say where they lie, or how far apart, and one of them lies elsewhere."""
+        if self.affine is not None and other.affine is not None:
+            return not np.allclose(self.affine, other.affine, rtol=1e-3, atol=1e-2)
+        if self.spacing is None or other.spacing is None:
             return False
-        return not np.allclose(self.affine, other.affine, rtol=1e-3, atol=1e-2)
+        return not np.allclose(self.spacing, other.spacing, rtol=1e-2)
 
 
 NOWHERE = Grid()
@@ -60,6 +66,8 @@ class Stack:
     itemsize: int = 1
     """Bytes of a sample."""
     grid: Grid = NOWHERE
+    moments: int = 1
+    """Of several moments, each of which has as many of the slices."""
 
     def count(self, axis: Axis) -> int:
         """How many slices there are across an axis."""
@@ -125,8 +133,16 @@ class Kept:
             first, voxels = self._volumes[key]
         return _slice(first, voxels, axis, number) if 0 <= number < voxels.shape[_PLACES[axis]] else None
 
+    def whole(self, key: object, stack: Stack) -> Decoded:
+        """The volume that has this key, which is read where it is not kept."""
+        first, voxels = self._found(key, stack)
+        return dataclasses.replace(first, samples=voxels)
+
     def slice(self, key: object, stack: Stack, axis: Axis, number: int) -> Decoded:
         """A slice of the volume that has this key, which is read where it is not kept."""
+        return _slice(*self._found(key, stack), axis, number)
+
+    def _found(self, key: object, stack: Stack) -> tuple[Decoded, np.ndarray]:
         with self._lock:
             found = self._volumes.pop(key, None)
             if found is None:
@@ -136,7 +152,7 @@ class Kept:
             self._volumes[key] = found
             while len(self._volumes) > 1 and self._size() > self.most:
                 self._volumes.popitem(last=False)
-        return _slice(*found, axis, number)
+        return found
 
     def _size(self) -> int:
         return sum(voxels.nbytes for _, voxels in self._volumes.values())

@@ -81,7 +81,8 @@ def tiff_stack(file: BinaryIO) -> Stack:
     samples, itemsize = len(_kept(first)) * channels, max(1, first.bitspersample // 8)
     if channels > 1 and first.photometric == _PALETTE:
         raise DataError("has several pages with palettes, which are no channels; save them as grey or RGB")
-    return Stack(len(order.pages), height, width, samples, plane, are=order.are, itemsize=itemsize, grid=order.grid)
+    told: dict[str, Any] = {"are": order.are, "grid": order.grid, "moments": order.moments}
+    return Stack(len(order.pages), height, width, samples, plane, itemsize=itemsize, **told)
 
 
 def write_tiff(path: Path, pages: Shaped[np.ndarray, "d h w *c"], spacing: tuple[float, float, float] | None) -> None:

@@ -24,6 +24,8 @@ class PageOrder:
     are: Pages | None = None
     """What they are; None where nothing says it."""
     grid: Grid = NOWHERE
+    moments: int = 1
+    """Each of which has as many of the slices."""
 
 
 def page_order(tiff: TiffFile, stored: int) -> PageOrder:
@@ -77,5 +79,5 @@ def _ordered(sizes: dict[str, int], slowest_first: str, grid: Grid) -> PageOrder
     numbers = np.arange(math.prod(shape)).reshape(shape).transpose([slowest_first.index(axis) for axis in "TZC"])
     pages = numbers.reshape(-1, sizes["C"])
     if len(pages) > 1:
-        return PageOrder(pages, "slices", grid)
+        return PageOrder(pages, "slices", grid, sizes["T"])
     return PageOrder(pages.T, "channels", grid)

@@ -8,6 +8,7 @@ from unet_core.graph.sizes import Dim, Shape
 def interpolate(
     x: Shape,
     *,
+    slices: Role | None = None,
     rows: Role | None = None,
     columns: Role | None = None,
     mode: Mode,
@@ -18,10 +19,10 @@ def interpolate(
 ) -> Shape:
     """To `size`, or by the factors of `scale`. The factors, where there are any, give the coordinates too.
 
-    `rows` and `columns` are what the height and the width are made by, where the rest does not say it: of each new
-    point the index of the old one, `[size]`; or the weights of all old ones, `[size, old]`; or `[old, factor, taps]`,
-    where each old point makes `factor` new ones out of itself and its nearest neighbours, as many on either side, zero
-    beyond the ends: `y[q * factor + e]` is the sum over k of `rows[q, e, k] * x[q + k - taps // 2]`.
+    `slices`, `rows` and `columns` are what depth, height and width are made by, where the rest does not say it: of each
+    new point the index of the old one, `[size]`; or the weights of all old ones, `[size, old]`; or `[old, factor,
+    taps]`, where each old point makes `factor` new ones out of itself and its nearest neighbours, as many on either
+    side, zero beyond the ends: `y[q * factor + e]` is the sum over k of `rows[q, e, k] * x[q + k - taps // 2]`.
     """
     if size is not None:
         return (*x[:2], *size)
@@ -38,8 +39,15 @@ def _scaled(size: Dim, factor: float) -> Dim:
 
 
 @made_by_rewriting
-def inside(x: Shape, *, rows: Role | None = None, columns: Role | None = None, value: float = 0.0) -> Shape:
-    """`value` in all rows, and columns, but those from the first of these two numbers to before the second."""
+def inside(
+    x: Shape,
+    *,
+    slices: Role | None = None,
+    rows: Role | None = None,
+    columns: Role | None = None,
+    value: float = 0.0,
+) -> Shape:
+    """`value` in all slices, rows and columns but those from the first of these two numbers to before the second."""
     return x
 
 
