@@ -27,6 +27,7 @@ from conversion.proof.checks import EVAL, GRADIENTS, STATISTICS, TRAINING
 from unet_cli.main import main
 from unet_core.checkpoints import safetensors_file
 from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.errors import UNetError
 from unet_core.graph import INPUT, Graph, Node
 from unet_core.graph.family import graph
 
@@ -174,6 +175,15 @@ def test_what_there_is_no_code_for_is_named(tmp_path, capsys):
     assert main(["export", str(source), str(tmp_path / "net.py"), "--unchecked"]) == 2
     assert "there is no code for flip" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+@LANGUAGES
+def test_layers_that_share_some_of_their_tensors_are_refused(language):
+    build = Build()
+    build.conv("second", build.conv("first", INPUT, 3, 3), 3, 3)
+    build.tensors["second.weight"] = dataclasses.replace(build.tensors["second.weight"], same_as="first.weight")
+    with pytest.raises(UNetError, match="there is no code for second, some of whose tensors"):
+        printed(Graph(3, tuple(build.nodes), build.tensors), language)
 
 
 def residual(count):

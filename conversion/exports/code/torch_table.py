@@ -100,6 +100,13 @@ def _slice(scope: Scope, node: Node, inputs: list[str]) -> str:
     return f"{inputs[0]}[{':, ' * axis}{ends[0] or ''}:{ends[1]}{step}]"
 
 
+def _select(scope: Scope, node: Node, inputs: list[str]) -> str:
+    of = node.attributes
+    axis = of["axis"] % len(scope.graph.shapes[node.inputs[0]])
+    index = of["index"] if isinstance(of["index"], int) else scope.sizes((of["index"],))[1:-2]
+    return f"{inputs[0]}[{':, ' * axis}{index}]"
+
+
 def _reduction(function: str) -> Expression:
     def row(_: Scope, node: Node, inputs: list[str]) -> str:
         of = node.attributes
@@ -151,6 +158,7 @@ EXPRESSIONS: Mapping[str, Expression] = {
     "interpolate": _interpolate,
     "pad": _pad,
     "slice": _slice,
+    "select": _select,
     "concatenate": _joined("torch.cat"),
     "stack": _joined("torch.stack"),
     "mean": _reduction("torch.mean"),
