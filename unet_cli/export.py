@@ -11,13 +11,15 @@ from unet_cli.options import ON_CPU, SourceOptions, option, parse_size
 
 @dataclass(frozen=True, kw_only=True)
 class Export(SourceOptions):
-    """Write a network for another tool: an ONNX file, or a StableHLO program that needs JAX alone.
+    """Write a network for another tool: an ONNX file, a StableHLO program that needs JAX alone, or readable code.
 
     What was written is run by that tool (onnxruntime, or a Python of its own) and compared with the network on three
     inputs before DST gets its name. What unet predict does with a picture before the network, and with its answer, is
     described in the file.
 
     Example: unet export run model.onnx --answer probabilities
+
+    Example: unet export model_jax net.py --to torch
 
     Example: unet export model.pt model.stablehlo --size 256x256 --platforms cpu,cuda,tpu
     """
@@ -27,9 +29,9 @@ class Export(SourceOptions):
     src: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="SRC")]]
     """Any checkpoint that unet inspect reads, or the folder of a run (its best network)."""
     dst: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DST")]]
-    """The file to write: .onnx or .stablehlo."""
-    to: Annotated[Literal["onnx", "stablehlo", "flax"] | None, option("onnx|stablehlo|flax")] = None
-    """The format, where the suffix of DST does not tell it."""
+    """The file to write: .onnx, .stablehlo, or .py for code, with its weights beside it in .safetensors."""
+    to: Annotated[Literal["onnx", "stablehlo", "flax", "torch"] | None, option("onnx|stablehlo|flax|torch")] = None
+    """The format, where the suffix of DST does not tell it. Code (.py) is of Flax NNX; of PyTorch with --to torch."""
     answer: Literal["network", "logits", "probabilities", "classes"] = "network"
     """What the file answers: what the network does when it is called; its logits; their sigmoid or softmax; or of every
     pixel the class. The last two as unet predict makes them."""

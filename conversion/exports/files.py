@@ -9,12 +9,12 @@ from typing import Literal, Unpack, get_args
 
 from conversion.backends.frameworks import importing
 from conversion.code import Told, known_of
-from conversion.exports.code.flax_file import weights_of
+from conversion.exports.code import code_file
 from conversion.exports.deployment import Answer, Source, read_source
 from conversion.exports.programs import Program
 from conversion.exports.proving import Reference, inputs_of, prove
 from conversion.exports.stablehlo import PLATFORMS
-from conversion.proof.certificate import FLAX, ONNX, STABLEHLO, certificate_path
+from conversion.proof.certificate import ONNX, STABLEHLO, certificate_path
 from conversion.proof.proof import Proof
 from conversion.result import Conversion
 from conversion.writing import Content, Job, Options, convert_by, unchanged
@@ -26,9 +26,15 @@ from unet_core.paths import as_source, as_target, is_url
 from unet_core.progress import Progress, silent
 from unet_core.staging import at_hand
 
-Format = Literal["onnx", "stablehlo", "flax"]
+Format = Literal["onnx", "stablehlo", "flax", "torch"]
 
-_SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".stablehlo": "stablehlo", ".py": "flax"}
+_SUFFIXES: dict[str, tuple[Format, ...]] = {
+    ".onnx": ("onnx",),
+    ".stablehlo": ("stablehlo",),
+    ".py": ("flax", "torch"),
+}
+"""What a suffix may stand for; the first, where nothing else is said."""
+_CODE = _SUFFIXES[".py"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Request:
             raise UNetError(f"--batch {self.batch}: give a whole number from 1 up")
         if self.to != "stablehlo" and (self.size or self.batch):
             raise UNetError(f"--size and --batch: {self.to} takes all that the network takes; leave them out")
-        if self.to == "flax" and self.answer != "network":
+        if self.to in _CODE and self.answer != "network":
             raise UNetError(f"--answer {self.answer}: code answers as the network does; leave it out")
         if self.to == "stablehlo" and self.size is None:
             raise UNetError("a StableHLO program is of one size: say --size HxW")
@@ -95,8 +101,8 @@ def export(
 
     Args:
         src: any checkpoint that `conversion.convert` reads, or the folder of a run (its best network).
-        dst: the new file: `.onnx`, `.stablehlo`, or `.py` for code of Flax NNX, whose weights are written beside it.
-        to: the format, where the suffix does not tell it.
+        dst: the new file: `.onnx`, `.stablehlo`, or `.py` for code, whose weights are written beside it.
+        to: the format, where the suffix does not tell it; `.py` is Flax NNX, unless it is said to be torch.
         answer: what the file answers: what the network does when it is called; or its logits, its probabilities, or the
             class of every pixel, as `unet predict` makes them.
         size: StableHLO: height and width of the pictures, in pixels.
@@ -136,9 +142,9 @@ def export(
 @contextmanager
 def _beside(src: Path, dst: Path, to: Format, *, force: bool) -> Iterator[Path | None]:
     """Where the weights of code are written; they get their name after it. None: they are within, or there already."""
-    weights = weights_of(dst)
+    weights = code_file.weights_of(dst)
     here = not is_url(src) and not is_url(dst) and weights.exists() and src.exists()
-    if to != "flax" or weights == src or (here and weights.samefile(src)):
+    if to not in _CODE or weights == src or (here and weights.samefile(src)):
         yield None
         return
     with atomic(weights, force=force) as partial:
@@ -169,17 +175,15 @@ def _job(src: Path, dst: Path, request: Request, weights: Path | None, hints: Hi
 
 def _format(dst: Path, to: Format | None) -> Format:
     suffix = dst.suffix.lower()
-    found = _SUFFIXES.get(suffix)
+    found = _SUFFIXES.get(suffix, ())
     if to is not None and to not in get_args(Format):
         raise UNetError(f"--to {to}: one of {', '.join(get_args(Format))} is needed")
-    if to is not None and found is not None and to != found:
-        raise UNetError(f"{dst}: its suffix says {found}, --to {to}; leave one of them out")
-    if to is None and found is None:
+    if to is not None and found and to not in found:
+        raise UNetError(f"{dst}: its suffix says {' or '.join(found)}, --to {to}; leave one of them out")
+    if to is None and not found:
         known = ", ".join(_SUFFIXES)
         raise CheckpointError(f"{dst}: its suffix, {suffix or 'none'}, is that of no format ({known}); or say --to")
-    chosen = to or found
-    assert chosen is not None
-    return chosen
+    return to or found[0]
 
 
 def _require(to: Format, *, verify: bool) -> None:
@@ -187,6 +191,8 @@ def _require(to: Format, *, verify: bool) -> None:
     with importing():
         if to == "onnx":
             import onnx  # noqa: F401
+        elif to == "torch":
+            import torch  # noqa: F401
         else:
             import flax  # noqa: F401
         if to == "stablehlo":
@@ -200,16 +206,21 @@ def _require(to: Format, *, verify: bool) -> None:
 
 
 def _way(request: Request, source: Source, weights: Path | None, src: Path) -> _Way:
-    if request.to == "flax":
-        from conversion.exports.code import flax_file
+    if request.to in _CODE:
+        from conversion.exports.code.flax_code import FLAX
+        from conversion.exports.code.torch_code import TORCH
+
+        language = FLAX if request.to == "flax" else TORCH
 
         def write(path: Path) -> None:
-            flax_file.write(path, source, weights_of(path).name if weights is not None else src.name)
+            code_file.write(
+                path, source, code_file.weights_of(path).name if weights is not None else src.name, language
+            )
             if weights is not None:
                 safetensors_file.write(weights, source.checkpoint)
 
         with at_hand(src) as local:
-            return _Way(FLAX, write, lambda path: flax_file.Written(path, weights or local))
+            return _Way(language.kind, write, lambda path: code_file.Written(path, weights or local, language))
     if request.to == "onnx":
         from conversion.exports import onnx_file
 

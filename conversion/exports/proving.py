@@ -174,8 +174,8 @@ def _training(reference: Reference, found: Step, sample: Sample, cotangent: np.n
     ours, theirs = (
         {
             TRAINING: {"": one.logits},
-            GRADIENTS: {name: one.gradients[name] for name in found.gradients},
-            STATISTICS: {name: one.statistics[name] for name in found.statistics},
+            GRADIENTS: {name: one.gradients[name] for name in step.gradients if name in found.gradients},
+            STATISTICS: {name: one.statistics[name] for name in step.statistics if name in found.statistics},
         }
         for one in (step, found)
     )

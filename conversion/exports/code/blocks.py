@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from conversion.exports.code.flax_layers import Hole, Made
+from conversion.exports.code.language import Hole, Made
 from conversion.exports.code.tree import Path
 
 

@@ -1,45 +1,9 @@
 """What each operation without tensors is in JAX, channels last: an expression."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping
 
-from conversion.exports.code.flax_layers import UnprintableError
-from unet_core.graph import Graph, Node
-from unet_core.graph.sizes import Dim
-
-
-@runtime_checkable
-class Scope(Protocol):
-    """What an expression may ask for."""
-
-    graph: Graph
-
-    def sizes(self, dims: tuple[Dim, ...]) -> str:
-        """Sizes as a tuple."""
-
-    def helper(self, name: str) -> str:
-        """The name of a function of the file's own, which it then has."""
-
-
-def expression(scope: Scope, node: Node, inputs: list[str]) -> str:
-    """What a node without tensors computes of its inputs, which are expressions.
-
-    Raises:
-        UnprintableError: there is no code for it.
-    """
-    name, of = node.operation, node.attributes
-    if name in _FUNCTIONS:
-        return f"{_FUNCTIONS[name]}({inputs[0]})"
-    if name in _ARITHMETIC and all(number is None or isinstance(number, int | float) for number in of.values()):
-        left, right = inputs if len(inputs) == 2 else _with_number(inputs[0], of)
-        return _ARITHMETIC[name].format(left, right)
-    if name not in _EXPRESSIONS:
-        raise UnprintableError(name)
-    return _EXPRESSIONS[name](scope, node, inputs)
-
-
-def _with_number(x: str, of: Mapping[str, Any]) -> tuple[str, str]:
-    return (x, repr(of["right"])) if of["left"] is None else (repr(of["left"]), x)
+from conversion.exports.code.language import Expression, Scope, UnprintableError
+from unet_core.graph import Node
 
 
 def _axis(scope: Scope, node: Node, axis: int) -> int:
@@ -127,7 +91,7 @@ def _concatenate(scope: Scope, node: Node, inputs: list[str]) -> str:
     return f"jnp.concatenate([{', '.join(inputs)}], axis={last})"
 
 
-def _reduction(function: str) -> Callable[[Scope, Node, list[str]], str]:
+def _reduction(function: str) -> Expression:
     def row(scope: Scope, node: Node, inputs: list[str]) -> str:
         of = node.attributes
         if not of["keep"]:
@@ -139,7 +103,7 @@ def _reduction(function: str) -> Callable[[Scope, Node, list[str]], str]:
     return row
 
 
-def _softmax(function: str) -> Callable[[Scope, Node, list[str]], str]:
+def _softmax(function: str) -> Expression:
     def row(scope: Scope, node: Node, inputs: list[str]) -> str:
         axis = _axis(scope, node, node.attributes["axis"])
         last = -1 if axis == scope.graph.dimensions + 1 else axis
@@ -156,7 +120,7 @@ def _norm_without_tensors(scope: Scope, node: Node, inputs: list[str]) -> str:
     return f"{scope.helper('instance_norm')}({inputs[0]}, {node.attributes['epsilon']})"
 
 
-_EXPRESSIONS: Mapping[str, Callable[[Scope, Node, list[str]], str]] = {
+EXPRESSIONS: Mapping[str, Expression] = {
     "max_pool": _max_pool,
     "average_pool": _average_pool,
     "adaptive_average_pool": _adaptive,
@@ -175,8 +139,9 @@ _EXPRESSIONS: Mapping[str, Callable[[Scope, Node, list[str]], str]] = {
     "hardtanh": lambda _, node, inputs: f"jnp.clip({inputs[0]}, {node.attributes['low']}, {node.attributes['high']})",
     "gelu": lambda _, node, inputs: f"nnx.gelu({inputs[0]}, approximate={node.attributes['approximate']})",
 }
+"""Of anything."""
 
-_FUNCTIONS = {
+FUNCTIONS = {
     "relu": "nnx.relu",
     "sigmoid": "nnx.sigmoid",
     "tanh": "jnp.tanh",
@@ -192,7 +157,7 @@ _FUNCTIONS = {
 }
 """Of one array, and nothing else."""
 
-_ARITHMETIC = {
+ARITHMETIC = {
     "add": "{} + {}",
     "subtract": "{} - {}",
     "multiply": "{} * {}",
@@ -200,3 +165,4 @@ _ARITHMETIC = {
     "maximum": "jnp.maximum({}, {})",
     "minimum": "jnp.minimum({}, {})",
 }
+"""Of two."""

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from conversion.exports.code.flax_table import expression
+from conversion.exports.code.language import Language
 from conversion.exports.code.tree import WIDTH, Path, Step, Tree
 from unet_core.graph import INPUT, Graph
 from unet_core.graph.sizes import Dim, Size, named
 
 _DEEPEST = 2
 """Calls in one another, beside the outermost."""
-_OPERATORS = frozenset({"add", "subtract", "multiply", "divide", "slice"})
+_OPERATORS = frozenset({"add", "subtract", "multiply", "divide", "slice", "select"})
 
 
 class UnsizedError(Exception):
@@ -33,6 +33,7 @@ class Forward:
     tree: Tree
     path: Path
     attribute: Callable[[Path], str]
+    language: Language
     helpers: set[str]
     """The functions of the file's own that are called; more are added."""
     lines: list[str] = field(default_factory=list)
@@ -87,8 +88,7 @@ class Forward:
         """The shape of what the network itself computes in a line."""
         if self.path or len(step.outputs) > 1:
             return ""
-        batch, channels, *size = self.graph.shapes[step.outputs[0]]
-        shape = ", ".join(str(part) for part in (batch, *size, channels))
+        shape = ", ".join(map(str, self.language.shape(self.graph.shapes[step.outputs[0]])))
         for axis, letter in (("batch", "n"), ("depth", "d"), ("height", "h"), ("width", "w")):
             shape = shape.replace(axis, letter)
         return f"  # [{re.sub(r'[(](. // [0-9]+)[)]', lambda found: found[1], shape)}]"
@@ -101,7 +101,7 @@ class Forward:
         by_name = dict(zip(step.inputs, given, strict=True))
         inputs = [by_name[name][0] for name in step.node.inputs]
         self._now = number
-        return expression(self, step.node, inputs), depth
+        return self.language.expression(self, step.node, inputs), depth
 
     def _value(self, name: str) -> tuple[str, int]:
         """How a value is written where it is taken, and how deep that is."""
@@ -146,16 +146,16 @@ class Forward:
         return free
 
     def sizes(self, dims: Sequence[Dim]) -> str:
-        """See `conversion.exports.code.flax_table.Scope`."""
+        """See `conversion.exports.code.language.Scope`."""
         found = self._whole(tuple(dims), self._candidates(self._now))
         if found is not None:
             name, _ = found
-            return f"{self._named[name]}.shape[1:-1]"
+            return f"{self._named[name]}.shape[{'1:-1' if self.language.channels_last else '2:'}]"
         written = [self._dim(dim, self._now) for dim in dims]
         return f"({', '.join(written)}{',' if len(written) == 1 else ''})"
 
     def helper(self, name: str) -> str:
-        """See `conversion.exports.code.flax_table.Scope`."""
+        """See `conversion.exports.code.language.Scope`."""
         self.helpers.add(name)
         return name
 
@@ -232,7 +232,7 @@ class Forward:
                 continue
             for axis, size in enumerate(shape):
                 if isinstance(size, Size) and axis != 1:
-                    found.setdefault(size, (name, max(axis - 1, 0)))
+                    found.setdefault(size, (name, self.language.axis(axis, len(shape))))
         return found
 
 

@@ -6,27 +6,29 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from conversion.exports.code.blocks import Block, Construct, Group, Use
-from conversion.exports.code.flax_layers import Hole, Made, Option
+from conversion.exports.code.language import Hole, Language, Made, Option
 from conversion.exports.code.tree import WIDTH
 
 
-def class_of(group: Group) -> list[str]:
+def class_of(group: Group, language: Language) -> list[str]:
     """The lines of a class."""
     block = group.blocks[0]
     names, places = group.parameters()
     holes = iter([names[place] if place is not None else None for place in places])
     arguments = "".join(f"{name}: int, " for name in names)
-    body = [line for name, construct in block.made.items() for line in _assigned(name, _written(construct, holes))]
-    takes = any("rngs" in line for line in body)
+    body = [] if block.sequence is not None else [*language.start]
+    for name, construct in block.made.items():
+        body += _assigned(name, _written(construct, holes), language)
+    takes = any("rngs=rngs" in line for line in body)
     given = f"self, {arguments}{'*, rngs: nnx.Rngs' if takes else ''}".rstrip(", ")
-    base = "Module" if block.sequence is None else "Sequential"
-    lines = [f"class {group.name}(nnx.{base}):", f"    def __init__({given}) -> None:"]
+    base = language.module if block.sequence is None else language.sequence
+    lines = [f"class {group.name}({base}):", f"    def __init__({given}) -> None:"]
     lines += [f"        {line}" for line in body]
     if block.forward is not None:
-        taken = "".join(f", {name}: jax.Array" for name in block.forward.arguments)
+        taken = "".join(f", {name}: {language.array}" for name in block.forward.arguments)
         count = block.forward.answers
-        answer = "jax.Array" if count == 1 else f"tuple[{', '.join(['jax.Array'] * count)}]"
-        lines += ["", f"    def __call__(self{taken}) -> {answer}:"]
+        answer = language.array if count == 1 else f"tuple[{', '.join([language.array] * count)}]"
+        lines += ["", f"    def {language.forward}(self{taken}) -> {answer}:"]
         lines += [f"        {line}" for line in block.forward.lines]
     return lines
 
@@ -39,8 +41,7 @@ def _written(construct: Construct, holes: Iterator[str | None]) -> Any:
         given = [_filled(hole, holes) for hole in construct.block.group.arguments(construct.block)]
         rngs = ["rngs=rngs"] if _takes_rngs(construct.block) else []
         return f"{construct.block.group.name}({', '.join([*given, *rngs])})"
-    items = [_written(item, holes) for item in construct.items]
-    return ("nnx.Sequential" if construct.called else "nnx.List"), items
+    return construct.called, [_written(item, holes) for item in construct.items]
 
 
 def _takes_rngs(block: Block) -> bool:
@@ -65,24 +66,24 @@ def _filled(part: str | Hole, holes: Iterator[str | None]) -> str:
     return "" if name is None and part.value == part.default else f", {part.keyword}={text}"
 
 
-def _assigned(target: str, value: Any) -> list[str]:
-    lines = _laid_out(value)
+def _assigned(target: str, value: Any, language: Language) -> list[str]:
+    lines = _laid_out(value, language)
     if not target:
-        return [f"super().__init__{lines[0].removeprefix('nnx.Sequential')}", *lines[1:]]
+        return [f"super().__init__{lines[0].removeprefix(language.sequence)}", *lines[1:]]
     return [f"self.{target} = {lines[0]}", *lines[1:]]
 
 
-def _laid_out(value: Any) -> list[str]:
+def _laid_out(value: Any, language: Language) -> list[str]:
     """The lines of a call, or of a list of them."""
     if isinstance(value, str):
         return [value]
-    kind, items = value
-    opening, closing = ("(", ")") if kind == "nnx.Sequential" else ("([", "])")
-    texts = [_laid_out(item) for item in items]
+    called, items = value
+    kind = language.sequence if called else language.several
+    opening, closing = ("(", ")") if called else ("([", "])")
+    texts = [_laid_out(item, language) for item in items]
     looped = _looped([text[0] for text in texts if len(text) == 1]) if len(texts) > 1 else None
     if looped is not None and all(len(text) == 1 for text in texts):
-        star = "*" if kind == "nnx.Sequential" else ""
-        whole = f"{kind}({star}[{looped}])" if star else f"{kind}([{looped}])"
+        whole = f"{kind}({'*' if called else ''}[{looped}])"
         if len(whole) < WIDTH:
             return [whole]
     whole = f"{kind}{opening}{', '.join(text[0] for text in texts)}{closing}"

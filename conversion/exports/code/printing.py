@@ -2,20 +2,18 @@
 
 import keyword
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import numpy as np
+
+from conversion.exports.code.beside import Beside
 from conversion.exports.code.blocks import Block, Body, Chain, Construct, Group, Use, unused
-from conversion.exports.code.flax_layers import Made, UnprintableError, layer
-from conversion.exports.code.flax_table import expression
 from conversion.exports.code.forward import Forward, UnsizedError
+from conversion.exports.code.language import Language, Made, UnprintableError
 from conversion.exports.code.layout import class_of
 from conversion.exports.code.tree import Path, Step, Tree
 from unet_core.graph import Graph
 
-_TAKEN = frozenset(
-    ["rngs", "layers", "train", "eval", "sow", "perturb", "set_attributes", "iter_modules", "iter_children"]
-)
-"""Names of attributes that Flax's modules have; those of the network get a `_` behind."""
 _PLAIN = ("Sequential", "ModuleList", "")
 """Classes that only hold others."""
 
@@ -27,17 +25,31 @@ class Printer:
         graph: the network.
         called: what the class of a module is called in the network's own code, by its path; empty: nobody knows.
         title: what the network's own class is called.
+        language: what they are written in.
+        tensors: of the checkpoint.
     """
 
-    def __init__(self, graph: Graph, called: Callable[[Path], str], title: str) -> None:
-        self.graph, self.called, self.title = graph, called, title
+    def __init__(
+        self,
+        graph: Graph,
+        called: Callable[[Path], str],
+        title: str,
+        language: Language,
+        tensors: Mapping[str, np.ndarray],
+    ) -> None:
+        self.graph, self.called, self.title, self.language = graph, called, title, language
         opened: set[Path] = set()
         sized: set[Path] = set()
         while True:
             self.helpers: set[str] = set()
             self.groups: list[Group] = []
             self.tree = Tree(graph, opened, sized)
+            self._beside = Beside(graph, self.tree, tensors) if language.renamed is None else None
             self._paths = self._children()
+            self._again: dict[Path, list[Path]] = {}
+            """By the path of a module with a class, the modules below it that stand elsewhere too."""
+            for owner, path in () if self._beside is None else self._beside.second_names(self._class_around):
+                self._again.setdefault(owner, []).append(path)
             try:
                 self.root = self._block(())
                 break
@@ -50,19 +62,28 @@ class Printer:
 
     def classes(self) -> list[list[str]]:
         """The lines of every class, each behind those that it uses."""
-        return [class_of(group) for group in self.groups]
+        return [class_of(group, self.language) for group in self.groups]
 
     def _children(self) -> dict[Path, list[str]]:
         """By the path of a module that has others in it, the names of these, in order."""
         found: dict[Path, list[str]] = {}
+        kept = self.tree.layers.values() if self._beside is None else self._beside.kept
         for name, tensor in self.graph.tensors.items():
             path = tuple(name.split(".")[:-1])
-            if tensor.same_as is None and path in self.tree.layers.values():
+            if tensor.same_as is None and path in kept:
                 for depth in range(len(path)):
                     names = found.setdefault(path[:depth], [])
                     if path[depth] not in names:
                         names.append(path[depth])
         return found
+
+    def _class_around(self, path: Path) -> Path:
+        """The innermost module around it that has a class of its own, with names in it."""
+        return next(
+            path[:depth]
+            for depth in range(len(path), -1, -1)
+            if not depth or not all(map(str.isdigit, self._paths[path[:depth]]))
+        )
 
     def _block(self, path: Path) -> Block:
         attributes: dict[str, Construct] = {}
@@ -71,10 +92,11 @@ class Printer:
             chain = self._chain(path)
             sequence = None if chain is None else Chain(tuple(chain), called=True)
         if sequence is None:
-            attributes = {_attribute(name): self._construct((*path, name)) for name in self._paths[path]}
+            attributes = {self._attribute(name): self._construct((*path, name)) for name in self._paths[path]}
+            attributes |= self._attributes_beside(path)
         if sequence is None and path in self.tree.closed:
             try:
-                found = Forward(self.tree, path, lambda of: self._reached(path, of), self.helpers)
+                found = Forward(self.tree, path, lambda of: self._reached(path, of), self.language, self.helpers)
                 forward = Body(tuple(found.arguments), tuple(found.lines), len(found.outputs))
             except UnsizedError as error:
                 raise _UnsizedError(path) from error
@@ -89,10 +111,24 @@ class Printer:
         group.blocks.append(block)
         return block
 
+    def _attributes_beside(self, path: Path) -> Mapping[str, Construct]:
+        """What a module has beside its layers."""
+        if self._beside is None:
+            return {}
+        found = dict(self._beside.attributes(path))
+        for top in self._again.get(path, ()):
+            text = self._beside.again(top, lambda of: self._reached(path, of), self.called)
+            found[self._reached(path, top).removeprefix("self.")] = Made((text,))
+        return found
+
     def _construct(self, path: Path) -> Construct:
+        unused = None if self._beside is None else self._beside.unused(path)
+        if unused is not None:
+            self.helpers.add(unused.helper)
+            return unused
         if path not in self._paths:
             node = next(node for node in self.graph.nodes if self.tree.layers.get(node.name) == path)
-            made = layer(self.graph, node)
+            made = self.language.layer(self.graph, node)
             self.helpers |= {made.helper} - {""}
             return made
         digits = all(name.isdigit() for name in self._paths[path])
@@ -110,7 +146,7 @@ class Printer:
         items: list[Construct] = []
         for name in self._paths[path]:
             while len(items) < int(name):
-                items.append(Made(("None",)))
+                items.append(Made((self.language.gap,)))
             items.append(self._construct((*path, name)))
         return items
 
@@ -127,40 +163,45 @@ class Printer:
             if place and not items:
                 return None
             while place is not None and len(items) < place:
-                items.append(Made(("lambda x: x",)))
+                items.append(Made((self.language.nothing,)))
             if step.path is not None and (place is None or len(items) != place):
                 return None
             if step.path is not None and len(step.path) != len(path) + 1:
                 return None
-            items.append(self._construct(step.path) if step.path is not None else self._function(path, step))
-        return items if self.tree.outputs_of(path) == before else None
+            item = self._construct(step.path) if step.path is not None else self._function(path, step)
+            if item is None:
+                return None
+            items.append(item)
+        whole = len({step.path for step in steps if step.path is not None}) == len(self._paths[path])
+        return items if whole and self.tree.outputs_of(path) == before else None
 
-    def _function(self, path: Path, step: Step) -> Made:
+    def _function(self, path: Path, step: Step) -> Made | None:
+        """An operation in a chain; None where none can hold it."""
         forward = Forward.__new__(Forward)
-        forward.graph, forward.helpers = self.graph, self.helpers
+        forward.graph, forward.language, forward.helpers = self.graph, self.language, self.helpers
         forward.steps, forward.inputs, forward._named = [step], step.inputs, {step.inputs[0]: "x"}
         forward._last, forward._now = {step.inputs[0]: 0}, 0
         try:
-            text = expression(forward, step.node, ["x"] * len(step.node.inputs))
+            text = self.language.expression(forward, step.node, ["x"] * len(step.node.inputs))
         except (UnsizedError, KeyError) as error:
             raise _OpenError(path) from error
-        plain = re.fullmatch(r"([\w.]+)\(x\)", text)
-        return Made((plain[1] if plain else f"lambda x: {text}",))
+        entry = self.language.entry(text)
+        return None if entry is None else Made((entry,))
 
     def _reached(self, path: Path, of: Path) -> str:
         """How a module is reached from another above it."""
         text = "self"
         for depth in range(len(path), len(of)):
             name = of[depth]
-            text += (
-                f"[{name}]"
-                if name.isdigit() and depth > len(path) and self._is_list(of[:depth])
-                else (f".{_attribute(name)}")
-            )
+            text += f"[{name}]" if name.isdigit() and depth > len(path) else f".{self._attribute(name)}"
         return text
 
-    def _is_list(self, path: Path) -> bool:
-        return all(name.isdigit() for name in self._paths[path]) and self.called(path) in _PLAIN
+    def _attribute(self, name: str) -> str:
+        """What an attribute is called."""
+        renamed, word = self.language.renamed, keyword.iskeyword(name)
+        if not name.isidentifier() or (renamed is None and word):
+            raise UnprintableError(f"a module called {name!r}")
+        return f"{name}_" if renamed is not None and (word or name in renamed or name.endswith("_")) else name
 
     def _name(self, path: Path) -> str:
         """Of a class."""
@@ -190,10 +231,3 @@ def _place(step: Step, path: Path) -> int | None:
     name = step.path or tuple(step.node.name.partition("#")[0].split("."))
     part = name[len(path)] if len(name) > len(path) and name[: len(path)] == path else ""
     return int(part) if part.isdigit() else None
-
-
-def _attribute(name: str) -> str:
-    """What an attribute is called."""
-    if not name.isidentifier():
-        raise UnprintableError(f"a module called {name!r}")
-    return f"{name}_" if name in _TAKEN or name.endswith("_") or keyword.iskeyword(name) else name

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from conversion.exports.code.language import UnprintableError
 from unet_core.graph import INPUT, Graph, Node
 
 WIDTH = 100
@@ -50,11 +51,7 @@ class Tree:
     def __init__(self, graph: Graph, opened: Iterable[Path] = (), sized: Iterable[Path] = ()) -> None:
         self.graph = graph
         self.opened, self.sized = frozenset(opened), frozenset(sized)
-        self.layers = {
-            node.name: tuple(next(iter(graph.first_names(node).values())).split(".")[:-1])
-            for node in graph.nodes
-            if node.tensors
-        }
+        self.layers = {node.name: _module_of(graph, node) for node in graph.nodes if node.tensors}
         self.containers = {path[:depth] for path in self.layers.values() for depth in range(len(path))} | {()}
         self.owners = {node.name: self._owner(node) for node in graph.nodes}
         self._before = self._ancestors()
@@ -138,6 +135,14 @@ class Tree:
     def _below(self, path: Path, home: Path) -> Path:
         """The closed module right below one that leads to another."""
         return next(home[:depth] for depth in range(len(path) + 1, len(home) + 1) if home[:depth] in self.closed)
+
+
+def _module_of(graph: Graph, node: Node) -> Path:
+    """The layer whose tensors a node takes."""
+    found = {tuple(name.split(".")[:-1]) for name in graph.first_names(node).values()}
+    if len(found) > 1:
+        raise UnprintableError(f"{node.name}, some of whose tensors are those of another layer")
+    return found.pop()
 
 
 def _needed(nodes: Sequence[Node]) -> tuple[str, ...]:

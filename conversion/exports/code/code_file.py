@@ -1,4 +1,4 @@
-"""A network as one readable file of Flax NNX, with its weights beside it, and the Python of its own that runs both."""
+"""A network as one readable file of code, with its weights beside it, and the Python of its own that runs both."""
 
 import importlib.util
 import pprint
@@ -12,7 +12,7 @@ import numpy as np
 
 from conversion.backends.backend import Step, Tool
 from conversion.backends.frameworks import importing
-from conversion.exports.code.flax_text import HEAD, HELPERS, LOAD
+from conversion.exports.code.language import Language
 from conversion.exports.code.printing import Printer
 from conversion.exports.code.tree import Path as Place
 from conversion.exports.deployment import Source, metadata
@@ -32,25 +32,25 @@ def weights_of(path: Path) -> Path:
     return path.with_suffix(".safetensors")
 
 
-def write(path: Path, source: Source, weights: str) -> None:
+def write(path: Path, source: Source, weights: str, language: Language) -> None:
     """Write the code to a new file, which names that of the weights.
 
     Raises:
         UnprintableError: there is no code for an operation.
     """
-    path.write_text(formatted(written(source, weights)), encoding="utf-8")
+    path.write_text(formatted(written(source, weights, language)), encoding="utf-8")
 
 
-def written(source: Source, weights: str) -> str:
+def written(source: Source, weights: str, language: Language) -> str:
     """The file's text, before it is formatted."""
     graph = source.graph
     called, title = names_of(source)
-    printer = Printer(graph, called, title)
+    printer = Printer(graph, called, title, language, source.checkpoint.tensors)
     classes = ["\n".join(lines) + "\n" for lines in printer.classes()]
-    helpers = [text for name, text in HELPERS.items() if name in printer.helpers]
+    helpers = [text for name, text in language.helpers.items() if name in printer.helpers]
     evidence = source.checkpoint.evidence
     origin = f"read from {printable(evidence.source)}" if evidence.by == "code" and evidence.source else "exported"
-    head = HEAD.format(
+    head = language.head.format(
         title=title,
         origin=origin,
         weights=weights,
@@ -58,8 +58,9 @@ def written(source: Source, weights: str) -> str:
         channels=graph.in_channels,
         scaled=" from 0 to 1",
     )
-    about = metadata(source, "network", "NHWC" if graph.dimensions == 2 else "NDHWC")
-    return "\n\n".join([head, _constant(about), *helpers, *classes, LOAD.format(title=title)])
+    axes = "HW" if graph.dimensions == 2 else "DHW"
+    about = metadata(source, "network", f"N{axes}C" if language.channels_last else f"NC{axes}")
+    return "\n\n".join([head, _constant(about), *helpers, *classes, language.load.format(title=title)])
 
 
 def _constant(about: Mapping[str, object]) -> str:
@@ -105,21 +106,18 @@ def formatted(text: str) -> str:
 
 
 class Written:
-    """See `conversion.exports.programs.Program`: the file and its weights in a Python that has JAX and Flax alone."""
+    """See `conversion.exports.programs.Program`: the file and its weights in a Python that has its library alone."""
 
-    tool: Tool = "jax"
     trains = True
 
-    def __init__(self, path: Path, weights: Path) -> None:
-        import flax
-        import jax
-
-        self.path, self.weights = path, weights
-        self.versions: Mapping[str, str] = {"jax": jax.__version__, "flax": flax.__version__}
+    def __init__(self, path: Path, weights: Path, language: Language) -> None:
+        self.path, self.weights, self.language = path, weights, language
+        self.tool: Tool = language.tool
+        self.versions: Mapping[str, str] = language.versions
 
     def run(self, pictures: Sequence[np.ndarray], cotangent: np.ndarray) -> Answers:
         """See there."""
-        script = _SCRIPT.replace("PATH", repr(str(self.path.absolute())))
+        script = _OPENED.replace("PATH", repr(str(self.path.absolute()))) + self.language.script
         script = script.replace("WEIGHTS", repr(str(self.weights.absolute())))
         found = fresh(script, cotangent=cotangent, **numbered(pictures))
         gradients, statistics = (
@@ -130,56 +128,11 @@ class Written:
         return Answers(in_order(found, "narrow."), in_order(found, "wide."), step)
 
 
-_SCRIPT = """
+_OPENED = """
 import importlib.util
-import jax, jax.numpy as jnp
-from flax import nnx
-jax.config.update("jax_default_matmul_precision", "highest")
 spec = importlib.util.spec_from_file_location("written", PATH)
 written = importlib.util.module_from_spec(spec)
 sys.modules["written"] = written
 spec.loader.exec_module(written)
 cotangent = given.pop("cotangent")
-
-def network(dtype):
-    model = written.load(WEIGHTS)
-    state = nnx.state(model, (nnx.Param, nnx.BatchStat))
-    nnx.update(model, jax.tree.map(lambda array: array.astype(dtype), state))
-    return model
-
-def answers(model, dtype):
-    answer = nnx.jit(lambda model, x: model(x))
-    return {number: np.asarray(answer(model, x.astype(dtype))) for number, x in given.items()}
-
-def named(model, kind):
-    for place, part in nnx.iter_modules(model):
-        layer = "".join(f"{str(one).removesuffix('_')}." for one in place if one != "layers")
-        for key, variable in vars(part).items():
-            if isinstance(variable, kind):
-                value = np.asarray(variable[...])
-                if key == "kernel" and isinstance(part, nnx.ConvTranspose):
-                    value = np.moveaxis(value, (-2, -1), (0, 1))
-                    value = np.flip(value, tuple(range(2, value.ndim)))
-                elif key == "kernel":
-                    value = np.moveaxis(value, (-1, -2), (0, 1))
-                yield layer + written.NAMES.get(key, key), value
-
-@nnx.jit
-def step(model, x):
-    def loss(model):
-        answer = model(x)
-        return (answer * cotangent).mean(), answer
-    return nnx.grad(loss, has_aux=True)(model)
-
-found |= {f"narrow.{number}": answer for number, answer in answers(network(np.float32), np.float32).items()}
-with jax.enable_x64(True):
-    model = network(np.float64)
-    found |= {f"wide.{number}": answer for number, answer in answers(model, np.float64).items()}
-    model.train()
-    model.set_attributes(deterministic=True, raise_if_not_found=False)
-    gradients, answer = step(model, given["0"].astype(np.float64))
-    found["training"] = np.asarray(answer)
-    found |= {f"statistic.{name}": value for name, value in named(model, nnx.BatchStat)}
-    nnx.update(model, gradients)
-    found |= {f"gradient.{name}": value for name, value in named(model, nnx.Param)}
 """
