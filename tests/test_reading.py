@@ -14,7 +14,7 @@ import unet_torch
 from unet_core.errors import UNetError
 from unet_core.graph import Graph, Sizes
 from unet_torch.network import Network
-from unet_torch.reading.probing import sizes_taken
+from unet_core.graph.probing import sizes_taken
 from unet_torch.reading.read import picked, read
 
 pytestmark = pytest.mark.usefixtures("one_thread")

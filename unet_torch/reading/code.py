@@ -47,27 +47,6 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def place_of(names: Sequence[str], out: int | str | None) -> int:
-    """Which of the tensors that a network returns is meant.
-
-    Args:
-        names: their places; of what lies in another, both with a dot between them.
-        out: a place among them, counted flat, or a name; of one that holds several, the first.
-
-    Raises:
-        UNetError: there is none such.
-    """
-    if isinstance(out, str):
-        for number, name in enumerate(names):
-            if name == out or name.startswith(f"{out}."):
-                return number
-        raise UNetError(f"the network answers nothing under {shown(out)}: {some(names)}")
-    index = out or 0
-    if not -len(names) <= index < len(names):
-        raise UNetError(f"the network answers {len(names)} tensors; there is none of index {index}")
-    return index % len(names)
-
-
 def tensors_of(answer: Any) -> dict[str, torch.Tensor]:
     """The tensors in what a module returns, by their places: `aux.0`; of a single one, nothing."""
     found, _ = tree_flatten_with_path(answer)
