@@ -17,6 +17,7 @@ from unet_core.checkpoints import readers
 from unet_core.checkpoints.checkpoint import Checkpoint, Origin, Reading
 from unet_core.checkpoints.containers import Container, existing_container
 from unet_core.checkpoints.contents import Contents
+from unet_core.checkpoints.foreign.onnx_file import model_at
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.checkpoints.soundness import trusted
 from unet_core.errors import CheckpointError, shown, some
@@ -90,7 +91,7 @@ def examined(path: Path, hints: Hints = NO_HINTS) -> Opened:
     container = existing_container(path)
     if known.module is not None and not (known.where_needed and tells(path)):
         return _by_code(path, container, known, example)
-    if container is Container.ONNX and _contents(path, container).beside["operations"] != "0":
+    if container is Container.ONNX and model_at(path).graph.node:
         return _of_onnx(path, known, example)
     checkpoint = _examined(path, container, known)
     if example is not None and not (known.where_needed and checkpoint.config_stored):

@@ -94,7 +94,9 @@ class Reference:
 def _runner(source: Source, name: str) -> Runner:
     """In the framework of the file, or else in one that is installed."""
     framework, checkpoint = source.opened.framework, source.checkpoint
-    return runner_in_either(checkpoint, name) if framework is None else runner_of_checkpoint(checkpoint, framework, name)
+    return (
+        runner_in_either(checkpoint, name) if framework is None else runner_of_checkpoint(checkpoint, framework, name)
+    )
 
 
 def inputs_of(graph: Graph, config: object, size: tuple[int, ...] | None, batch: int | None) -> list[Sample]:

@@ -39,7 +39,9 @@ def _read(path: Path, model: Any, out: int | str | None) -> tuple[Program, bytes
     graph, source = model.graph, str(path)
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset not in _OPSETS:
-        raise CheckpointError(f"{source}: has version {opset} of ONNX's operations; {_OPSETS[0]} to {_OPSETS[-1]} are read")
+        raise CheckpointError(
+            f"{source}: has version {opset} of ONNX's operations; {_OPSETS[0]} to {_OPSETS[-1]} are read"
+        )
     if len(graph.node) > MOST_NODES or graph.sparse_initializer:
         raise CheckpointError(f"{source}: has more than {MOST_NODES} operations, or sparse tensors")
     initial = {tensor.name for tensor in graph.initializer}
@@ -50,7 +52,9 @@ def _read(path: Path, model: Any, out: int | str | None) -> tuple[Program, bytes
     pictures = [value for value in graph.input if value.name not in initial]
     taken = [value for value in pictures if value.name in used]
     if len(taken) != 1 or len(pictures) != 1:
-        raise CheckpointError(f"{source}: takes {some([value.name for value in pictures]) or 'nothing'}, not one picture")
+        raise CheckpointError(
+            f"{source}: takes {some([value.name for value in pictures]) or 'nothing'}, not one picture"
+        )
     names = [tensor.name for tensor in graph.initializer if tensor.name in used]
     constants = contents_of(path, model).fetch("", names) if names else {}
     operations = tuple(_operation(node, path) for node in kept)
@@ -101,6 +105,8 @@ def _attributes(node: Any, path: Path) -> Iterator[tuple[str, Any]]:
             yield attribute.name, np.asarray(onnx.numpy_helper.to_array(attribute.t))
         elif attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
             yield attribute.name, None  # of operations that have no row
+        elif attribute.type == onnx.AttributeProto.FLOAT:
+            yield attribute.name, float(str(np.float32(attribute.f)))  # what was rounded: 1e-05, not 9.99999974e-06
         else:
             yield attribute.name, onnx.helper.get_attribute_value(attribute)
 
@@ -116,7 +122,9 @@ def _shape(value: Any, source: str) -> tuple[int | None, ...]:
     sizes = [one.dim_value if one.HasField("dim_value") else None for one in kind.shape.dim]
     if len(sizes) not in (4, 5) or sizes[1] is None:
         shape = ", ".join("?" if one is None else str(one) for one in sizes)
-        raise CheckpointError(f"{source}: takes [{shape}], not a batch of pictures in 2-D or 3-D, their channels in front")
+        raise CheckpointError(
+            f"{source}: takes [{shape}], not a batch of pictures in 2-D or 3-D, their channels in front"
+        )
     if any(one is not None and not 0 < one < 2**16 for one in sizes):
         raise CheckpointError(f"{source}: takes a picture of {sizes}")
     return tuple(sizes)
@@ -130,5 +138,3 @@ def _bytes(model: Any, program: Program, kept: list[Any], picture: Any) -> bytes
     graph = onnx.helper.make_graph(kept, "network", [picture], [output], tensors)
     made = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     return bytes(made.SerializeToString())
-
-

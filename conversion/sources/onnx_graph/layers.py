@@ -113,9 +113,7 @@ def batch_norm(w: Writer, at: Attributes, x: Value, scale: Value, bias: Value, m
     momentum = at("momentum", 0.9)
     roles = {"weight": w.tensor(scale), "bias": w.tensor(bias)}
     roles |= {"mean": w.tensor(mean, "statistic"), "variance": w.tensor(variance, "statistic")}
-    return w.add(
-        "batch_norm", x, tensors=roles, epsilon=at("epsilon", 1e-5), momentum=float(1 - momentum), frozen=True
-    )
+    return w.add("batch_norm", x, tensors=roles, epsilon=at("epsilon", 1e-5), momentum=float(1 - momentum), frozen=True)
 
 
 @row("InstanceNormalization")

@@ -70,7 +70,7 @@ def upsample(w: Writer, at: Attributes, x: Value, scales: Value | None = None) -
 def resize(w: Writer, at: Attributes, x: Value, *more: Value | None) -> Map:
     """To a size, or by factors; before version 11 factors alone."""
     if at.opset < 11:
-        return upsample(w, at, x, *more)  # type: ignore[arg-type]
+        return upsample(w, at, x, *more)
     _, scales, sizes = (*more, None, None, None)[:3]
     at.only(exclude_outside=0, antialias=0, keep_aspect_ratio_policy="stretch")
     at("extrapolation_value")  # for the coordinates of one mode, which has no row
@@ -99,8 +99,7 @@ def _resized(
     integral = factors is not None and all(factor.is_integer() for factor in factors)
     ways: dict[str, tuple[str, bool]] = {}
     if mode == "nearest" and (
-        (corners, nearest) == ("asymmetric", "floor")
-        or (integral and corners in _HALF and nearest.startswith("round"))
+        (corners, nearest) == ("asymmetric", "floor") or (integral and corners in _HALF and nearest.startswith("round"))
     ):
         ways[mode] = ("nearest", False)
     elif mode == "nearest" and corners in _HALF and nearest == "round_prefer_ceil":

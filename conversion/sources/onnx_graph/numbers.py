@@ -8,7 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from conversion.sources.onnx_graph.rows import ROWS, Attributes, Constant, Map, UnreadableError, Value, Writer, constant, rank, row
+from conversion.sources.onnx_graph.rows import (
+    ROWS,
+    Attributes,
+    Constant,
+    Map,
+    UnreadableError,
+    Value,
+    Writer,
+    constant,
+    rank,
+    row,
+)
 from conversion.sources.onnx_graph.values import MOST_NUMBERS, Numbers
 from unet_core.graph.sizes import Dim, Size, largest, smallest
 
@@ -98,7 +109,8 @@ def _pair(w: Writer, operation: str, function: Callable[..., Any], x: Value, y: 
             if number is None:
                 raise UnreadableError("a part of a size as a number")
             number = float(number) if one.numbers == "float" and not isinstance(number, Size) else number
-            return w.add(operation, one, **{side: number})
+            attributes: dict[str, Any] = {side: number}
+            return w.add(operation, one, **attributes)
     return w.add(operation, x, y)
 
 
@@ -191,7 +203,11 @@ def cast(w: Writer, at: Attributes, x: Value) -> Value:
     if isinstance(x, Map):
         return x if x.numbers == numbers else w.add("cast", x, dtype=dtype, numbers=numbers)
     if x.array.dtype.kind != "O":
-        kinds: dict[Numbers, type[Any]] = {"float": np.float64 if to == 11 else np.float32, "int": np.int64, "bool": np.bool_}
+        kinds: dict[Numbers, type[Any]] = {
+            "float": np.float64 if to == 11 else np.float32,
+            "int": np.int64,
+            "bool": np.bool_,
+        }
         same = x.numbers == numbers == "float"
         return x if same else Constant(x.array.astype(kinds[numbers]))
     if numbers == "float":
@@ -222,9 +238,24 @@ _FOLDED: Mapping[str, Callable[..., Any]] = {
     "Reciprocal": lambda x: 1 / x,
 }
 _FUNCTIONS = {
-    **{"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Mish": "mish", "HardSwish": "hardswish", "Exp": "exp"},
-    **{"Softsign": "softsign", "Log": "log", "Sqrt": "sqrt", "Abs": "absolute", "Neg": "negative", "Erf": "erf"},
-    **{"Reciprocal": "reciprocal", "Floor": "floor", "Ceil": "", "Sin": "sine", "Cos": "cosine", "Softplus": "softplus"},
+    "Relu": "relu",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "Mish": "mish",
+    "HardSwish": "hardswish",
+    "Exp": "exp",
+    "Softsign": "softsign",
+    "Log": "log",
+    "Sqrt": "sqrt",
+    "Abs": "absolute",
+    "Neg": "negative",
+    "Erf": "erf",
+    "Reciprocal": "reciprocal",
+    "Floor": "floor",
+    "Ceil": "",
+    "Sin": "sine",
+    "Cos": "cosine",
+    "Softplus": "softplus",
 }
 
 
@@ -270,7 +301,11 @@ def gelu(w: Writer, at: Attributes, x: Value) -> Map:
 @row("Clip")
 def clip(w: Writer, at: Attributes, x: Value, low: Value | None = None, high: Value | None = None) -> Value:
     """Between two numbers."""
-    ends = [at("min"), at("max")] if at.opset < 11 else [None if end is None else constant(end).number for end in (low, high)]
+    ends = (
+        [at("min"), at("max")]
+        if at.opset < 11
+        else [None if end is None else constant(end).number for end in (low, high)]
+    )
     if isinstance(x, Constant):
         raise UnreadableError("of a constant")
     return w.add("clamp", x, low=_float(ends[0]), high=_float(ends[1]))
@@ -291,8 +326,12 @@ def softmax(w: Writer, at: Attributes, x: Value) -> Map:
 
 
 _REDUCTIONS = {
-    **{"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "amax", "ReduceMin": "amin"},
-    **{"ReduceL2": "vector_norm", "ReduceProd": ""},
+    "ReduceMean": "mean",
+    "ReduceSum": "sum",
+    "ReduceMax": "amax",
+    "ReduceMin": "amin",
+    "ReduceL2": "vector_norm",
+    "ReduceProd": "",
 }
 
 

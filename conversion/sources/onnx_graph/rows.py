@@ -102,4 +102,16 @@ def rank(x: Value) -> int:
     return len(x.shape)
 
 
-__all__ = ["ROWS", "Attributes", "Constant", "Map", "UnreadableError", "Value", "Writer", "constant", "rank", "row", "whole"]
+__all__ = [
+    "ROWS",
+    "Attributes",
+    "Constant",
+    "Map",
+    "UnreadableError",
+    "Value",
+    "Writer",
+    "constant",
+    "rank",
+    "row",
+    "whole",
+]

@@ -5,7 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from conversion.sources.onnx_graph.rows import Attributes, Constant, Map, UnreadableError, Value, Writer, constant, rank, row, whole
+from conversion.sources.onnx_graph.rows import (
+    Attributes,
+    Constant,
+    Map,
+    UnreadableError,
+    Value,
+    Writer,
+    constant,
+    rank,
+    row,
+    whole,
+)
 from conversion.sources.onnx_graph.values import MOST_NUMBERS, of_sizes
 from unet_core.graph.sizes import Dim, Size, divided, largest, smallest
 
@@ -167,7 +178,9 @@ def _sliced(w: Writer, x: Value, axis: int, start: Dim, stop: Dim, step: int) ->
     if step < 1:
         raise UnreadableError(f"with a step of {step}")
     first, last = _place(start, length), _place(stop, length)
-    return x if (first, last, step) == (0, length, 1) else w.add("slice", x, axis=axis, start=first, stop=last, step=step)
+    return (
+        x if (first, last, step) == (0, length, 1) else w.add("slice", x, axis=axis, start=first, stop=last, step=step)
+    )
 
 
 def _place(place: Dim, length: Dim) -> Dim:
@@ -206,14 +219,16 @@ def gather(w: Writer, at: Attributes, x: Value, indices: Value) -> Value:
         return w.add("select", x, axis=axis, index=place if place >= 0 else x.shape[axis] + place)
     if rank(given) != 1 or (min(whole(given)) < 0 and not isinstance(x.shape[axis], int)):
         raise UnreadableError(f"of indices of {given.shape}")
-    return w.add("take", x, axis=axis, indices=tuple(place % x.shape[axis] if place < 0 else place for place in whole(given)))
+    return w.add(
+        "take", x, axis=axis, indices=tuple(place % x.shape[axis] if place < 0 else place for place in whole(given))
+    )
 
 
 @row("Expand")
 def expand(w: Writer, at: Attributes, x: Value, given: Value) -> Value:
     """Repeated along axes of one."""
-    wanted = list(constant(given).sizes)
-    wanted = [1] * (rank(x) - len(wanted)) + wanted
+    wanted: list[Dim] = list(constant(given).sizes)
+    wanted = [*(1 for _ in range(rank(x) - len(wanted))), *wanted]
     old = (1,) * (len(wanted) - rank(x)) + tuple(x.shape)
     sizes = [there if part == 1 else part for there, part in zip(old, wanted, strict=True)]
     if isinstance(x, Constant) and not any(isinstance(part, Size) for part in sizes):

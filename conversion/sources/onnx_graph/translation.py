@@ -106,5 +106,3 @@ def _constant(attributes: Mapping[str, Any]) -> Constant:
     if name not in dtypes:
         raise UnreadableError(f"with {name}")
     return Constant(np.array(value, dtypes[name]))
-
-

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from unet_core.graph.sizes import Dim, smallest
+from unet_core.graph.sizes import Dim, divided, smallest
 from unet_torch.reading.aten.rows import of_rank, row
 from unet_torch.reading.program import Array, Constant, Map, Program, UnreadableError
 
