@@ -407,7 +407,7 @@ def test_tensors_in_a_file_beside_it_are_read(tmp_path):
     }
 
 
-PUBLIC = ("monai.BasicUNet", "nnunet.PlainConvUNet", "smp.Unet")
+PUBLIC = ("monai.BasicUNet", "nnunet.PlainConvUNet", "smp.Unet-resnet34")
 
 
 @pytest.mark.slow
@@ -416,9 +416,9 @@ PUBLIC = ("monai.BasicUNet", "nnunet.PlainConvUNet", "smp.Unet")
 @pytest.mark.parametrize("name", ["unet", *(pytest.param(name, marks=pytest.mark.long) for name in PUBLIC)])
 def test_what_torch_exports_is_the_same_network(tmp_path, name, dynamo):
     """In float64 beside the module as well, but for weights that were rounded when BatchNorm was folded into them."""
-    module, size = exported(tmp_path / "a.onnx", name, dynamo=dynamo)
+    module, channels = exported(tmp_path / "a.onnx", name, dynamo=dynamo)
     found = read(tmp_path / "a.onnx")
-    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    x = torch.randn(2, channels, 96, 64, dtype=torch.float64)
     tensors = {name: torch.from_numpy(value.copy()).double() for name, value in found.tensors.items()}
     with torch.no_grad():
         ours, theirs = execute(found.config, tensors, x).answer, module.double()(x)
@@ -427,27 +427,22 @@ def test_what_torch_exports_is_the_same_network(tmp_path, name, dynamo):
 
 
 def exported(path, name, *, dynamo):
-    """A module, exported with free sizes, and a size that it takes."""
-    from unet_torch import UNet
+    """A module, exported with free sizes, and the channels of its picture."""
+    from unet_torch.checkpoint import from_checkpoint
 
-    torch.manual_seed(0)
     if name == "unet":
-        module = UNet.from_config(TINY)
+        module, channels = from_checkpoint(Checkpoint(TINY, trained_tensors(TINY))).eval(), 3
     else:
         networks = pytest.importorskip("benchmarks.public_networks")
         pytest.importorskip(networks.NETWORKS[name].package)
-        module = networks.built(name)
-    module.train()
-    with torch.no_grad():
-        module(torch.randn(4, 3, 64, 64))  # statistics of its own
-    module.eval()
-    x = torch.randn(2, 3, 64, 96)
+        module, channels = networks.built(name), networks.NETWORKS[name].channels
+    x = torch.randn(2, channels, 64, 96)
     if dynamo:
         pytest.importorskip("onnxscript")
-        free = {axis: torch.export.Dim.AUTO for axis in (0, 2, 3)}
+        free = dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO)
         torch.onnx.export(module, (x,), path, dynamo=True, dynamic_shapes=(free,), verbose=False)
     else:
         axes = {"x": {0: "n", 2: "h", 3: "w"}, "y": {0: "n", 2: "a", 3: "b"}}
         names = {"input_names": ["x"], "output_names": ["y"]}
         torch.onnx.export(module, (x,), path, dynamo=False, opset_version=17, dynamic_axes=axes, **names)
-    return module, (96, 64)
+    return module, channels
