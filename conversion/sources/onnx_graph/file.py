@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from conversion.backends.frameworks import importing
-from conversion.sources.onnx_graph.translation import Operation, Program
+from conversion.sources.onnx_graph.values import Operation, Program
 from unet_core.checkpoints.foreign.onnx_file import contents_of, model_at
 from unet_core.errors import CheckpointError, first_line, shown, some
 from unet_core.graph.graph import MOST_NODES

@@ -14,7 +14,8 @@ from conversion.proof.checks import EVAL, Check, float32_checks, float32_errors
 from conversion.proof.differences import largest_difference
 from conversion.proof.samples import neighbour
 from conversion.sources.onnx_graph.file import program_of
-from conversion.sources.onnx_graph.translation import Program, translated
+from conversion.sources.onnx_graph.translation import translated
+from conversion.sources.onnx_graph.values import Program
 from unet_core.checkpoints.checkpoint import Checkpoint, Reading
 from unet_core.checkpoints.evidence import UNCHECKED, Evidence
 from unet_core.errors import MissingFrameworkError, UNetError, first_line, some

@@ -1,55 +1,18 @@
 """The graph of an ONNX model, node by node, sizes as expressions of the picture's."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from conversion.sources.onnx_graph import layers, maps, numbers, shapes
+from conversion.sources.onnx_graph import functions, layers, maps, numbers, shapes
 from conversion.sources.onnx_graph.rows import ROWS, Attributes, Constant, UnreadableError, Value, Writer
+from conversion.sources.onnx_graph.values import Operation, Program
 from unet_core.errors import ConfigError, UNetError, shown, some
 from unet_core.graph import INPUT, Graph
 from unet_core.graph.graph import pruned
 
-__all__ = ["Operation", "Program", "layers", "maps", "numbers", "shapes", "translated"]
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One of an ONNX file."""
-
-    name: str
-    kind: str
-    """With its domain, where that is not ONNX's own."""
-    inputs: tuple[str, ...]
-    """Empty names are of those that are left out."""
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Any]
-    """Tensors as arrays."""
-
-
-@dataclass(frozen=True)
-class Program:
-    """What an ONNX file computes from one picture."""
-
-    operations: tuple[Operation, ...]
-    """Those that the output needs, in the order in which they run."""
-    constants: Mapping[str, np.ndarray]
-    """Its initialisers that are used, by name."""
-    picture: str
-    """What the input is called."""
-    output: str
-    opset: int
-    shape: tuple[int | None, ...]
-    """Of the input; None where it is free."""
-
-    @property
-    def traced(self) -> tuple[int, ...]:
-        """A batch and a size that it is likely to take."""
-        usual = (1, 64, 64) if len(self.shape) == 4 else (1, 32, 32, 32)
-        batch, _, *size = self.shape
-        return tuple(one or other for one, other in zip((batch, *size), usual, strict=True))
+__all__ = ["functions", "layers", "maps", "numbers", "shapes", "translated"]
 
 
 def translated(program: Program) -> tuple[Graph, dict[str, np.ndarray]]:
