@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from conversion.backends.backend import Framework, framework_of_kind, runner_of_code
+from conversion.backends.backend import Framework, framework_of_kind, runner_in_either, runner_of_code
 from conversion.backends.frameworks import importing
 from conversion.code import Known, Live, build, known_of
 from conversion.formats import module_of, replaces_of
@@ -17,6 +17,7 @@ from unet_core.checkpoints import readers
 from unet_core.checkpoints.checkpoint import Checkpoint, Origin, Reading
 from unet_core.checkpoints.containers import Container, existing_container
 from unet_core.checkpoints.contents import Contents
+from unet_core.checkpoints.foreign.onnx_file import model_at
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.checkpoints.soundness import trusted
 from unet_core.errors import CheckpointError, shown, some
@@ -90,6 +91,8 @@ def examined(path: Path, hints: Hints = NO_HINTS) -> Opened:
     container = existing_container(path)
     if known.module is not None and not (known.where_needed and tells(path)):
         return _by_code(path, container, known, example)
+    if container is Container.ONNX and model_at(path).graph.node:
+        return _of_onnx(path, known, example)
     checkpoint = _examined(path, container, known)
     if example is not None and not (known.where_needed and checkpoint.config_stored):
         checkpoint = settled(checkpoint, example, str(path), known)
@@ -175,6 +178,17 @@ def _of_source(named: NamedCode, known: Known, example: Example | None) -> Opene
     return Opened(_held(checkpoint, live, example, named.source), live)
 
 
+def _of_onnx(path: Path, known: Known, example: Example | None) -> Opened:
+    """By its own graph."""
+    _refuse_semantics(known, path.name)
+    with importing():
+        from conversion.sources.onnx_graph.reading import read as read_onnx
+    checkpoint = read_onnx(path, sizes=known.sizes, out=known.out)
+    if example is not None:
+        checkpoint = _noted(checkpoint, example, held(example, runner_in_either(checkpoint, str(path)), str(path)))
+    return Opened(checkpoint, None, Container.ONNX)
+
+
 def _refuse_semantics(known: Known, code: str) -> None:
     given = [*known.semantics, *(["dialect"] if known.dialect else [])]
     if given:
@@ -185,6 +199,10 @@ def _held(checkpoint: Checkpoint, live: Live, example: Example | None, title: st
     """The same checkpoint, its code held against what it answered when that was recorded."""
     if example is None:
         return checkpoint
-    found = held(example, runner_of_code(live, checkpoint, title), title)
+    return _noted(checkpoint, example, held(example, runner_of_code(live, checkpoint, title), title))
+
+
+def _noted(checkpoint: Checkpoint, example: Example, found: str) -> Checkpoint:
+    """The same, with what was found of an example."""
     detail = f"{checkpoint.evidence.detail}; {example.name}: {found}"
     return dataclasses.replace(checkpoint, evidence=dataclasses.replace(checkpoint.evidence, detail=detail))

@@ -115,7 +115,7 @@ def survey(path: str | Path, *, hints: Hints = NO_HINTS, problem: str = "") -> S
         lost=tuple(f"{name} {value}" for name, value in contents.beside.items() if "." not in name),
         inert=contents.inert,
         code=tuple(dict.fromkeys(contents.code.values())),
-        next=tuple(_next(path, contents, found, hints)),
+        next=tuple(_next(path, contents, found, hints, whole=container is Container.ONNX and not problem)),
         problem=problem,
     )
 
@@ -126,14 +126,14 @@ def _described(network: Network) -> str:
     return f"{name}{place}, {len(network.candidate.shapes)} tensors ({network.sure})"
 
 
-def _next(path: Path, contents: Contents, found: list[Network], hints: Hints) -> Iterator[str]:
-    """What to type, the likeliest first."""
+def _next(path: Path, contents: Contents, found: list[Network], hints: Hints, *, whole: bool) -> Iterator[str]:
+    """What to type, the likeliest first; `whole`: the file tells its network."""
     known = known_of(hints)
     source, target = shlex.quote(str(path)), shlex.quote(f"{path.name.split('.')[0]}_jax")
     convert = f"unet convert {source} {target}"
     several = len({network.candidate.label for network in found}) > 1
     key = f" --key {shlex.quote(found[0].candidate.label)}" if several and found[0].candidate.label else ""
-    if any(network.dialect for network in found):
+    if whole or any(network.dialect for network in found):
         yield f"{convert}{key}"
     written = next(iter(contents.code.values()), "").split(" ")[0].rpartition(".")[2]
     title = known.module if isinstance(known.module, str) else f"FILE.py:{written or 'Class'}"

@@ -13,8 +13,8 @@ from torch import nn
 import unet_torch
 from unet_core.errors import UNetError
 from unet_core.graph import Graph, Sizes
+from unet_core.graph.probing import sizes_taken
 from unet_torch.network import Network
-from unet_torch.reading.probing import sizes_taken
 from unet_torch.reading.read import picked, read
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,6 +12,7 @@ from unet_core.checkpoints.checkpoint import Checkpoint, Origin
 from unet_core.checkpoints.containers import Container
 from unet_core.checkpoints.evidence import Evidence
 from unet_core.data.batches import Batch
+from unet_core.errors import MissingFrameworkError
 from unet_core.graph import Node
 from unet_core.graph.canonical import FLOATS, Description, Tensors
 from unet_core.training.settings import Optimizer
@@ -190,6 +191,14 @@ def backend_of(framework: Framework) -> Backend:
 def runner_of_checkpoint(checkpoint: Checkpoint, framework: Framework, name: str) -> Runner:
     """A runner of a checkpoint that is read already."""
     return backend_of(framework).runner_of_checkpoint(checkpoint, name)
+
+
+def runner_in_either(checkpoint: Checkpoint, name: str) -> Runner:
+    """The same in PyTorch, or, where that is not installed, in JAX."""
+    try:
+        return runner_of_checkpoint(checkpoint, "torch", name)
+    except MissingFrameworkError:
+        return runner_of_checkpoint(checkpoint, "jax", name)
 
 
 def runner_of_code(live: "Live", checkpoint: Checkpoint, name: str) -> Runner:

@@ -5,8 +5,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from conversion.backends.backend import Precision, Runner, Step, runner_of_checkpoint, runner_of_code
-from conversion.backends.frameworks import importing
+from conversion.backends.backend import (
+    Precision,
+    Runner,
+    Step,
+    runner_in_either,
+    runner_of_checkpoint,
+    runner_of_code,
+)
 from conversion.exports.deployment import Answer, Source, finished
 from conversion.exports.programs import Program
 from conversion.proof.checks import (
@@ -24,7 +30,7 @@ from conversion.proof.checks import (
 )
 from conversion.proof.proof import NetworkSummary, Proof, described, side_of
 from conversion.proof.samples import Input, Sample, neighbour, repeated, samples, usual_sizes
-from unet_core.errors import MissingFrameworkError, UNetError, some
+from unet_core.errors import UNetError, some
 from unet_core.graph import Graph
 from unet_core.progress import Progress
 
@@ -87,15 +93,10 @@ class Reference:
 
 def _runner(source: Source, name: str) -> Runner:
     """In the framework of the file, or else in one that is installed."""
-    framework = source.opened.framework
-    if framework is None:
-        try:
-            with importing():
-                import unet_torch.network  # noqa: F401
-            framework = "torch"
-        except MissingFrameworkError:
-            framework = "jax"
-    return runner_of_checkpoint(source.checkpoint, framework, name)
+    framework, checkpoint = source.opened.framework, source.checkpoint
+    return (
+        runner_in_either(checkpoint, name) if framework is None else runner_of_checkpoint(checkpoint, framework, name)
+    )
 
 
 def inputs_of(graph: Graph, config: object, size: tuple[int, ...] | None, batch: int | None) -> list[Sample]:

@@ -14,7 +14,7 @@ from conversion.proof.verification import verify
 from conversion.runs import state_at, state_path
 from conversion.scripts import understood_training
 from unet_core.checkpoints.checkpoint import network_digest
-from unet_core.checkpoints.containers import existing_container
+from unet_core.checkpoints.containers import Container, existing_container
 from unet_core.checkpoints.dialects import GENERIC
 from unet_core.checkpoints.reading import NO_HINTS, SEMANTICS, Hints
 from unet_core.errors import CheckpointError, MissingFrameworkError, UNetError
@@ -194,7 +194,7 @@ def state_of(path: Path, certificate: Certificate, party: Party, hints: Hints) -
             return FileState(path, State.GONE, f"the run has no state of step {party.step} any more")
         same = party.sha256 is not None and sha256_of(proven) == party.sha256
         said = _hints(certificate, party, hints)
-        told = party.kind in (RUN, SOURCE) or said.module is not None
+        told = party.kind in (RUN, SOURCE, Container.ONNX.value) or said.module is not None
         if "graph" in certificate.config and not told and not tells(path):
             if same:
                 return FileState(path, State.UNREAD, "to read it, name its code, --module FILE.py:Class")

@@ -8,7 +8,7 @@ from unet_core.checkpoints.dialects import GENERIC, OWN, dialect_of
 By = Literal["code", "example", "names", "nothing"]
 """What stands behind a network:
 
-- code: it was run against the module itself, in float64;
+- code: it was run against the module itself, in float64; or against an ONNX file itself, in float32;
 - example: it was run on an input for which the user's own code had recorded its output;
 - names: the names and shapes of its tensors are those of a known project, whose published code it is;
 - nothing: somebody said what it computes.

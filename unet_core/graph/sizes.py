@@ -6,7 +6,7 @@ comes out of a floor division, common factors are cancelled, and two floor divis
 
 import ast
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from typing import Any
 
@@ -133,6 +133,18 @@ def largest(one: Dim, other: Dim) -> Dim:
 def smallest(one: Dim, other: Dim) -> Dim:
     """The smaller of the two."""
     return _extreme("min", one, other)
+
+
+def divided(product: Iterable[Dim], by: Iterable[Dim]) -> Dim:
+    """The quotient of two products, of which the second divides the first."""
+    above, below = list(product), []
+    for size in by:
+        if size in above:
+            above.remove(size)
+        else:
+            below.append(size)
+    numerator, denominator = math.prod(above), math.prod(below)
+    return numerator // denominator
 
 
 def evaluate(size: Dim, sizes: Mapping[str, int]) -> int:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from unet_core.errors import UNetError, first_line, some
 from unet_core.graph import Graph
+from unet_core.graph.outputs import place_of
 from unet_torch.execution import Executed, execute
-from unet_torch.reading.code import Code, Trace, float64, place_of, quiet, tensors_of
+from unet_torch.reading.code import Code, Trace, float64, quiet, tensors_of
 from unet_torch.reading.draws import Drawn, Draws
 
 EVAL_BUDGET = 1e-10

@@ -9,10 +9,10 @@ from torch import nn
 
 from unet_core.errors import ConfigError, UNetError, shown, some
 from unet_core.graph import Graph, Sizes
+from unet_core.graph.probing import Size, sizes_taken
 from unet_core.progress import Progress
 from unet_torch.reading.code import Code, Trace
 from unet_torch.reading.comparison import EVAL_BUDGET, Check, CodeError, Comparison
-from unet_torch.reading.probing import Size, sizes_taken
 from unet_torch.reading.program import UnreadableError
 from unet_torch.reading.tracing import traced
 

@@ -1,9 +1,8 @@
 """A graph that is being written: nodes one after another, which get their names when all of them are there."""
 
 import dataclasses
-import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -250,15 +249,3 @@ def named_dtype(dtype: torch.dtype) -> str | None:
 def _plain(value: Any) -> Any:
     """Lists as tuples."""
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
-
-
-def divided(product: Iterable[Dim], by: Iterable[Dim]) -> Dim:
-    """The quotient of two products, of which the second divides the first."""
-    above, below = list(product), []
-    for size in by:
-        if size in above:
-            above.remove(size)
-        else:
-            below.append(size)
-    numerator, denominator = math.prod(above), math.prod(below)
-    return numerator // denominator

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from unet_core.checkpoints.evidence import Evidence
 from unet_core.errors import UNetError, some
 from unet_core.graph import Graph
+from unet_core.graph.outputs import place_of
+from unet_core.graph.probing import Size
 from unet_core.progress import Progress, silent
 from unet_torch.canonical import unwrapped
-from unet_torch.reading.code import Code, place_of, tensors_of
+from unet_torch.reading.code import Code, tensors_of
 from unet_torch.reading.comparison import Check
 from unet_torch.reading.export import Reader
-from unet_torch.reading.probing import Size
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
 from unet_core.errors import UNetError, first_line
-from unet_torch.reading.code import BATCH, Code, Trace, float64, is_cumulative, place_of, quiet, tensors_of
+from unet_core.graph.outputs import place_of
+from unet_torch.reading.code import BATCH, Code, Trace, float64, is_cumulative, quiet, tensors_of
 from unet_torch.reading.plain_tensors import PlainTensors
 from unet_torch.reading.program import UnreadableError
 from unet_torch.reading.translation import Translation

@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ def contents_from(
     inert: tuple[str, ...] = (),
     ordered: bool = False,
     times: int = 4,
+    more: Iterable[Path] = (),
 ) -> Contents:
     """What a file holds, whatever its kind.
 
@@ -43,6 +44,7 @@ def contents_from(
         inert: as in `Contents`.
         ordered: as there.
         times: how many times the bytes that are stored the tensors may claim; those with several names count each time.
+        more: further files that have the tensors' bytes.
 
     Raises:
         CheckpointError: it holds no tensors, or more than any checkpoint.
@@ -54,7 +56,7 @@ def contents_from(
         check_names(tensors, str(source))
     found = [tensor for tensors in groups.values() for tensor in tensors.values() if tensor.dtype is not None]
     claimed = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in found if tensor.dtype is not None)
-    on_disk = sum(file.stat().st_size for file in (source, *source.rglob("*")) if file.is_file())
+    on_disk = sum(file.stat().st_size for file in (source, *source.rglob("*"), *more) if file.is_file())
     if claimed > times * on_disk:
         raise CheckpointError(f"{source}: its tensors claim {claimed} bytes, {on_disk} are stored; damaged, or a trap")
     record = groups.get("", {}).get(RECORD_KEY)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from unet_core.checkpoints.contents import Contents
-from unet_core.checkpoints.foreign.lazily import Lazy, contents_from, package
+from unet_core.checkpoints.foreign.lazily import Lazy, contents_from, inside, package
 from unet_core.checkpoints.pickled.tensors import DTYPES, sizes
 from unet_core.errors import CheckpointError, first_line
 
@@ -23,27 +23,45 @@ def contents(path: Path) -> Contents:
         CheckpointError: it is no such file, is damaged, or refers to files elsewhere.
         MissingFrameworkError: onnx is not installed.
     """
+    return contents_of(path, model_at(path))
+
+
+def model_at(path: Path) -> Any:
+    """The model as the package onnx has it, tensors in files beside it unread.
+
+    Raises:
+        CheckpointError: it is no such file, or is damaged.
+        MissingFrameworkError: onnx is not installed.
+    """
     onnx = package("onnx", path)
     if path.stat().st_size > _LARGEST:
         raise CheckpointError(f"{path}: is larger than any ONNX file ({_LARGEST} bytes)")
     try:
-        model = onnx.load(str(path), load_external_data=False)
-        found = {}
+        return onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # whatever protobuf and onnx meet in a damaged file
+        raise CheckpointError(f"{path}: is no sound ONNX file: {first_line(error)}") from error
+
+
+def contents_of(path: Path, model: Any) -> Contents:
+    """What the file of a model holds; raises what `contents` raises."""
+    onnx = package("onnx", path)
+    found, files = {}, set()
+    try:
         for tensor in model.graph.initializer:
             if tensor.name in found:
                 raise ValueError(f"two tensors are called {tensor.name}")
             name = onnx.TensorProto.DataType.Name(tensor.data_type)
             found[tensor.name] = _tensor(onnx, tensor, DTYPES.get(_NAMES.get(name, name.lower())), path)
-    except CheckpointError:
-        raise
-    except Exception as error:  # whatever protobuf and onnx meet in a damaged file
+            files |= {entry.value for entry in tensor.external_data if entry.key == "location"}
+    except Exception as error:  # as above
         raise CheckpointError(f"{path}: is no sound ONNX file: {first_line(error)}") from error
     graph = model.graph
     beside = {
         "operations": str(len(graph.node)),
         "written by": f"{model.producer_name} {model.producer_version}".strip(),
     }
-    return contents_from(path, {"": found}, beside=beside)
+    more = [inside(path.parent, name, path) for name in sorted(files)]
+    return contents_from(path, {"": found}, beside=beside, more=more)
 
 
 def _tensor(onnx: Any, tensor: Any, dtype: np.dtype | None, path: Path) -> Lazy:

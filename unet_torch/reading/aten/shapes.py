@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from unet_core.graph.sizes import Dim, smallest
+from unet_core.graph.sizes import Dim, divided, smallest
 from unet_torch.reading.aten.rows import of_rank, row
-from unet_torch.reading.program import Array, Constant, Map, Program, UnreadableError, divided
+from unet_torch.reading.program import Array, Constant, Map, Program, UnreadableError
 
 
 def reshaped(p: Program, x: Array, shape: Sequence[Dim]) -> Array:
