@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from conversion.backends.backend import Framework, framework_of_kind, runner_in_either, runner_of_code
 from conversion.backends.frameworks import importing
 from conversion.code import Known, Live, build, known_of
@@ -12,6 +14,7 @@ from conversion.loading import contents_of, load, under_its_names
 from conversion.modules import read_module
 from conversion.proof.certificate import SOURCE
 from conversion.proof.example import Example, held, read_example, settled
+from conversion.proof.samples import usual_sizes
 from conversion.sources import NamedCode, named_code
 from unet_core.checkpoints import readers
 from unet_core.checkpoints.checkpoint import Checkpoint, Origin, Reading
@@ -163,7 +166,23 @@ def _by_code(path: Path, container: Container, known: Known, example: Example | 
         digests_stored=stored is not None and stored.digests_stored,
         reading=dataclasses.replace(loaded.reading, sure="certain: read from its code", assumed=assumed),
     )
+    if isinstance(known.module, str):
+        _check_whole(checkpoint, contents, live, known)
     return Opened(_held(checkpoint, live, example, title), live, container)
+
+
+def _check_whole(checkpoint: Checkpoint, contents: Contents, live: Live, known: Known) -> None:
+    """Raise where the file is not all of the network: its code draws something else whenever it is built."""
+    again = Live(build(known), known.out)
+    load(again.module, contents, known.title, known.key)
+    size = usual_sizes(checkpoint.config)[0]
+    x = np.random.default_rng(0).standard_normal((1, *size, checkpoint.config.in_channels), np.float32)
+    one, other = (runner_of_code(built, checkpoint, known.title).predict(x, "float64") for built in (live, again))
+    if not np.allclose(one, other, rtol=0, atol=1e-9 * np.abs(one).max(), equal_nan=True):
+        raise CheckpointError(
+            f"{contents.source}: with these tensors {known.title} answers something else whenever it is built: it "
+            "draws numbers that its state_dict does not have; convert the module in memory, in Python"
+        )
 
 
 def _of_source(named: NamedCode, known: Known, example: Example | None) -> Opened:

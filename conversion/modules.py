@@ -89,6 +89,11 @@ def _in_jax(checkpoint: Checkpoint, live: Live, source: str, sizes: Sequence[tup
     return dataclasses.replace(checkpoint, evidence=dataclasses.replace(checkpoint.evidence, detail=detail))
 
 
+def is_own(module: "nn.Module") -> bool:
+    """Whether it is a module of this project's classes, as they build it."""
+    return _own(module) is not None
+
+
 def _own(module: "nn.Module") -> Checkpoint | None:
     """What a module of this project's classes holds, as they build it; None where it is none, or was changed."""
     with importing():
@@ -100,9 +105,14 @@ def _own(module: "nn.Module") -> Checkpoint | None:
     if type(module) is UNet:
         with torch.device("meta"):
             fresh = UNet.from_config(module.config)
-        hooked = any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
-        if hooked or repr(module) != repr(fresh):
+        if repr(module) != repr(fresh) or list(map(type, module.modules())) != list(map(type, fresh.modules())):
             return None
     elif type(module) is not Network:
         return None
-    return to_checkpoint(module)
+    return None if any(map(_changed, module.modules())) else to_checkpoint(module)
+
+
+def _changed(part: "nn.Module") -> bool:
+    """Whether it does something else than its class: by a hook, or by a method of its own."""
+    methods = (name for name in vars(part) if callable(getattr(type(part), name, None)))
+    return bool(part._forward_hooks or part._forward_pre_hooks) or any(methods)

@@ -1,5 +1,7 @@
 """A network's own code: how it is found and called, a file's tensors in it, and what comes of both."""
 
+import contextlib
+
 import jaxtyping
 import numpy as np
 import pytest
@@ -78,6 +80,19 @@ def net(small, **arguments):
     found: dict = {}
     exec(small.read_text(), found)
     return trained(found["Net"](**arguments))
+
+
+@pytest.mark.parametrize("number", ["torch.rand(())", "torch.tensor(0.5)"])
+def test_a_file_that_lacks_what_its_code_draws_is_refused(small, number):
+    small.write_text(
+        "import torch\nclass Net(torch.nn.Conv2d):\n"
+        f"    def __init__(self):\n        super().__init__(1, 1, 1)\n        self.factor = {number}\n"
+        "    def forward(self, x):\n        return super().forward(x) * self.factor\n"
+    )
+    torch.save(net(small).state_dict(), "a.pt")
+    drawn = "rand" in number
+    with pytest.raises(CheckpointError, match="whenever it is built") if drawn else contextlib.nullcontext():
+        opened(small.parent / "a.pt", Known(module="small.py:Net"))
 
 
 def test_arguments_are_pythons_literals_and_other_words_strings():

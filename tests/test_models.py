@@ -21,8 +21,11 @@ from flax import nnx
 import conversion
 import unet_jax
 import unet_torch
+from conversion.modules import is_own
+from unet_core.graph.family import graph
 from unet_jax.canonical import to_canonical as jax_canonical
 from unet_torch.canonical import to_canonical as torch_canonical
+from unet_torch.canonical import unwrapped
 from unet_torch.checkpoint import from_checkpoint
 
 CONFIGS = {
@@ -231,6 +234,61 @@ def test_wrapped_models_are_the_networks_inside(tmp_path):
         unet_torch.save(wrapped, tmp_path / "a.pt", force=True)
         assert torch.equal(unet_torch.load(tmp_path / "a.pt").out.weight, model.out.weight)
         assert np.array_equal(jax_canonical(conversion.to_jax(wrapped))["out.bias"], model.out.bias.detach().numpy())
+
+
+class Conv2d(torch.nn.Conv2d):
+    """Has the name and the description of torch's own."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def hooked(model):
+    model.register_forward_hook(lambda module, given, answer: 2 * answer)
+
+
+def patched(model):
+    whole = model.forward
+    model.forward = lambda x: 2 * whole(x)
+
+
+def patched_within(model):
+    convolve = model.out.forward
+    model.out.forward = lambda x: 2 * convolve(x)
+
+
+def replaced(model):
+    model.out = Conv2d(model.out.in_channels, model.out.out_channels, 1)
+
+
+def as_graph():
+    return unet_torch.Network(graph(TINY))
+
+
+@pytest.mark.parametrize("make", [lambda: unet_torch.UNet.from_config(TINY, seed=0), as_graph])
+@pytest.mark.parametrize("change", [hooked, patched, patched_within, replaced])
+def test_a_network_of_ours_that_was_changed_is_read_from_its_code(make, change):
+    model = make()
+    assert is_own(model)
+    if isinstance(model, unet_torch.UNet) or change in (hooked, patched):
+        change(model)
+        assert not is_own(model)
+
+
+class Doubled(torch.nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x):
+        return 2 * self.module(x)
+
+
+def test_a_class_that_holds_its_network_as_module_is_a_network_of_its_own():
+    model = unet_torch.UNet.from_config(TINY, seed=0)
+    assert unwrapped(Doubled(model)).__class__ is Doubled
+    assert unwrapped(torch.nn.DataParallel(Doubled(model))).__class__ is Doubled
+    assert unwrapped(torch.nn.DataParallel(model)) is model
 
 
 def test_what_cannot_be_loaded_is_not_saved(tmp_path):

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from contextlib import nullcontext
 
 import pytest
 
@@ -172,6 +173,20 @@ def test_random_branches_are_a_program_of_their_own():
     assert graph.training is not None
     drawn = [node.attributes["probability"] for node in graph.training.nodes if node.operation == "chance"]
     assert drawn == [0.7, None]
+
+
+class ByDtype(nn.Conv2d):
+    def forward(self, x):
+        answer = super().forward(x)
+        return answer if x.dtype in self.precisions else 2 * answer
+
+
+@pytest.mark.parametrize("precisions", [(torch.float64,), (torch.float64, torch.float32)])
+def test_code_computes_in_float32_what_it_computes_in_float64(precisions):
+    module = ByDtype(1, 1, 1)
+    module.precisions = precisions
+    with pytest.raises(UNetError, match="in float32 its code answers") if len(precisions) == 1 else nullcontext():
+        read(module)
 
 
 @pytest.mark.slow

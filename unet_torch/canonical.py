@@ -9,6 +9,11 @@ from torch import Tensor, nn
 
 from unet_core.graph.canonical import Tensors
 
+_WRAPPERS: Mapping[str, str] = {
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",  # by name: importing it takes a second
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+}
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
@@ -34,12 +39,13 @@ def to_canonical(model: nn.Module) -> dict[str, np.ndarray]:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside `torch.compile`'s, DataParallel's and DistributedDataParallel's wrappers."""
-    for name in ("_orig_mod", "module"):
-        inner = model._modules.get(name)
-        if inner is not None and len(model._modules) == 1:
-            return unwrapped(inner)
-    return model
+    """The network inside `torch.compile`'s, DataParallel's and DistributedDataParallel's wrappers.
+
+    Another class that holds its network as `module` is a network of its own: it may do more than call that.
+    """
+    name = _WRAPPERS.get(f"{type(model).__module__}.{type(model).__qualname__}")
+    inner = model._modules[name] if name else None
+    return model if inner is None else unwrapped(inner)
 
 
 def fill(model: nn.Module, tensors: Tensors) -> None:

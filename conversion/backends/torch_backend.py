@@ -24,7 +24,7 @@ from conversion.backends.backend import (
 )
 from conversion.backends.torch_taps import Notes, copied
 from conversion.code import Live, of_theirs
-from conversion.modules import read_module
+from conversion.modules import is_own, read_module
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.data.batches import Batch
 from unet_core.graph import Node
@@ -37,7 +37,6 @@ from unet_torch import execution
 from unet_torch.canonical import as_numpy, as_torch, fill, to_canonical, unwrapped
 from unet_torch.checkpoint import from_checkpoint
 from unet_torch.device import chosen_device
-from unet_torch.model import UNet
 from unet_torch.network import Network
 from unet_torch.reading.code import float64, quiet
 from unet_torch.reading.draws import Drawn, Draws
@@ -174,10 +173,10 @@ class ModuleRunner(TorchRunner):
 
 
 def runner_of(model: nn.Module, name: str) -> TorchRunner:
-    """A runner of a live module: by its own code, where it is none of this project's classes."""
+    """A runner of a live module: by its own code, where it is not what this project's classes build."""
     model = unwrapped(model)
     checkpoint = read_module(model, name)
-    if type(model) in (UNet, Network):
+    if is_own(model):
         return TorchRunner(model, checkpoint, name)
     return ModuleRunner(Live(model), checkpoint, name)
 

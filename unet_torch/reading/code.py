@@ -85,6 +85,9 @@ class Code:
         }
         self.state = {name: value.detach() for name, value in state.items() if names[name] == name}
         copied = self.module.state_dict()
+        floats = [value for value in self.state.values() if value.is_floating_point()]
+        self.exact = bool(floats) and all(value.dtype is torch.float64 for value in floats)
+        """Whether it is a network in float64, and may take nothing else."""
         self.held = {
             name: Held(first, self.tensors[first].kind, tuple(copied[first].shape), copied[first].dtype)
             for name, first in names.items()

@@ -19,6 +19,9 @@ EVAL_BUDGET = 1e-10
 TRAINING_BUDGET = 1e-9
 """Of outputs, gradients and running statistics, relative to the largest value of each."""
 
+FLOAT32_BUDGET = 1e-3
+"""Of code and graph in float32; or ten times the graph's own rounding, where that is more."""
+
 _PART = 8_000_000
 """Parameters whose gradients are compared at once: all of them would take as much memory as the network, twice."""
 _SEED = 1
@@ -98,7 +101,8 @@ class Comparison:
         module = self.code.module.train(training)
         drawn = nullcontext() if draws is None else Drawn(draws)
         try:
-            with float64(), quiet(), torch.set_grad_enabled(training), drawn:
+            exact = float64() if x.dtype is torch.float64 else nullcontext()
+            with exact, quiet(), torch.set_grad_enabled(training), drawn:
                 return tensors_of(module(x))
         except UNetError:
             raise
@@ -118,6 +122,26 @@ class Comparison:
             draw = Draws(_SEED, drawing.places)
             ours = _executed(graph, self.tensors, self.picture(size, batch), draw, training=False).answer
         return Check(tuple(size), batch, _apart(ours, theirs))
+
+    def check_float32(self, graph: Graph, trace: Trace, size: Sequence[int]) -> None:
+        """Both in eval mode in float32, in which pictures come; afterwards the copy of the module stays in that.
+
+        Raises:
+            CodeError: the code fails.
+            UNetError: it computes something else than in float64.
+        """
+        drawing = trace.program.draws(training=False)
+        x, names = self.picture(size, 1), self.tensors
+        draws = [Draws(_SEED, drawing.places) for _ in range(2)]
+        with torch.no_grad():
+            exact = _executed(graph, names, x, draws[0], training=False).answer
+            state = self.code.module.float().state_dict()
+            single = {name: state[name] for name in names}
+            ours = _executed(graph, single, x.float(), draws[1], training=False).answer
+        answers = self._run(x.float(), Draws(_SEED) if drawing.total else None)
+        apart = _apart(ours, list(answers.values())[trace.chosen])
+        if not apart <= max(FLOAT32_BUDGET, 10 * _apart(ours, exact)):
+            raise UNetError(f"in float32 its code answers {apart:.1e} beside what it computes in float64")
 
     def check_training(
         self, graph: Graph, trace: Trace, out: int | str | None, size: Sequence[int], batch: int

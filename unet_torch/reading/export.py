@@ -91,7 +91,10 @@ class Reader:
         graph, trained, outputs = self._in_training(followed)
         self.progress("holding the graph to the code", 0.8)
         self.comparison.restore()
-        checks = [self._checked(graph, followed.trace, *given) for given in self._inputs(followed)] + trained
+        inputs = self._inputs(followed)
+        checks = [self._checked(graph, followed.trace, *given) for given in inputs] + trained
+        if not self.code.exact:
+            self.comparison.check_float32(graph, followed.trace, min((size for size, _ in inputs), key=math.prod))
         return Found(graph, followed.trace, tuple(checks), tuple(_notes(followed.trace, outputs)))
 
     def _met(self, channels: int | None, rank: int | None = None) -> tuple[Comparison, int]:
