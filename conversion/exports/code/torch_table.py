@@ -142,6 +142,12 @@ def _shaped(function: str) -> Expression:
     return row
 
 
+def _full(scope: Scope, node: Node, _: list[str]) -> str:
+    of = node.attributes
+    dtype = f", dtype=torch.{of['dtype']}" if of["dtype"] else ""
+    return f"torch.full({scope.sizes(of['shape']) if of['shape'] else '()'}, {of['value']}{dtype})"
+
+
 def _attention(_: Scope, node: Node, inputs: list[str]) -> str:
     of = node.attributes
     if of["rate"]:
@@ -181,6 +187,7 @@ EXPRESSIONS: Mapping[str, Expression] = {
     "reshape": _shaped("torch.reshape"),
     "permute": _called("torch.permute", "axes"),
     "flip": _called("torch.flip", "axes"),
+    "full": _full,
     "matmul": _called("torch.matmul"),
     "attention": _attention,
 }
