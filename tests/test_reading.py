@@ -199,6 +199,13 @@ class Tempered(nn.Conv2d):
         return super().forward(x) / self.temperature
 
 
+def test_a_state_dict_under_other_names_is_refused():
+    module = nn.Conv2d(1, 1, 1)
+    module._register_state_dict_hook(lambda part, state, prefix, local: state.update(kernel=state.pop("weight")))
+    with pytest.raises(UNetError, match="other names than its parameters: weight"):
+        read(module)
+
+
 def test_state_that_is_no_tensor_is_refused():
     with pytest.raises(UNetError, match="what is no tensor, and no checkpoint here keeps: _extra_state"):
         read(Tempered(1, 1, 1))

@@ -98,9 +98,13 @@ class Code:
         odd = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
         if odd:
             raise UNetError(f"its state_dict holds what is no tensor, and no checkpoint here keeps: {some(odd)}")
+        parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+        if not parameters <= state.keys():
+            raise UNetError(
+                f"its state_dict has other names than its parameters: {some(sorted(parameters - state.keys()))}"
+            )
         first: dict[Any, str] = {}
         names = {name: first.setdefault(_identity(value), name) for name, value in state.items()}
-        parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
         self.tensors = {
             name: Tensor(tuple(value.shape), _kind(name, parameters), None if names[name] == name else names[name])
             for name, value in state.items()
