@@ -128,7 +128,7 @@ class OpenedNetwork:
         Raises:
             unet_core.DataError: the data cannot be used, has other classes, or lacks pictures of the run.
         """
-        told = self.classes if self.settings or self.classes.coloured else None
+        told = self.classes if self.settings or self.checkpoint.origin.classes else None
         masks = self._masks(data).but(masks)
         source = open_dataset(
             data,

@@ -27,6 +27,7 @@ from unet_core.hub.pushing import CERTIFICATE
 from unet_core.hub.store import WEIGHTS
 from unet_core.paths import as_path
 from unet_core.staging import at_hand
+from unet_core.training.run import is_run
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -330,6 +331,20 @@ def test_a_certificate_goes_along_and_holds_what_comes_back(hub, own, certified,
     assert main(verify) == 0
     hub.put("owner/name", {WEIGHTS: own.read_bytes()})  # the same network, and other bytes
     assert main(verify) == 1
+
+
+@pytest.mark.parametrize("config", [None, b'{"model_type": "bert"}'])
+def test_what_was_pushed_is_read_by_its_address(hub, own, tmp_path, config):
+    conversion.push(own, "owner/name", license="mit")
+    if config is not None:  # of another program
+        hub.put("owner/name", {"config.json": config})
+    conversion.convert("hf://owner/name", tmp_path / "back.safetensors", verify=False)
+    assert read_tensors(tmp_path / "back.safetensors").keys() == read_tensors(own).keys()
+    conversion.push("hf://owner/name", "owner/again", license="mit")
+    assert pushed(hub, "owner/again")[WEIGHTS] == pushed(hub)[WEIGHTS]
+    assert is_run(tmp_path) is False
+    (tmp_path / "config.json").write_text("{}")
+    assert is_run(tmp_path)  # the control
 
 
 def test_a_certificate_of_other_bytes_is_not_pushed(hub, own, certified, tmp_path, capsys):

@@ -189,6 +189,28 @@ def test_code_computes_in_float32_what_it_computes_in_float64(precisions):
         read(module)
 
 
+class Tempered(nn.Conv2d):
+    temperature = 2.0
+
+    def get_extra_state(self):
+        return {"temperature": self.temperature}
+
+    def forward(self, x):
+        return super().forward(x) / self.temperature
+
+
+def test_a_state_dict_under_other_names_is_refused():
+    module = nn.Conv2d(1, 1, 1)
+    module._register_state_dict_hook(lambda part, state, prefix, local: state.update(kernel=state.pop("weight")))
+    with pytest.raises(UNetError, match="other names than its parameters: weight"):
+        read(module)
+
+
+def test_state_that_is_no_tensor_is_refused():
+    with pytest.raises(UNetError, match="what is no tensor, and no checkpoint here keeps: _extra_state"):
+        read(Tempered(1, 1, 1))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "why"), [("Detached", "detaches"), ("NoGradient", "no gradient")])
 def test_code_that_cannot_be_trained_says_why(name, why):

@@ -10,9 +10,10 @@ from conftest import TINY, mostly_torch, trained_tensors
 
 import conversion
 from unet_cli.main import main
-from unet_core import UNetConfig
+from unet_core import CheckpointError, UNetConfig
 from unet_core.checkpoints import safetensors_file
-from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.checkpoints.checkpoint import Checkpoint, Origin, read_record, seal
+from unet_core.data.labels import Classes
 from unet_core.training.history import read_history
 
 pytest.importorskip("grain")
@@ -421,6 +422,30 @@ def test_eval_refuses_masks_of_other_classes(run, cells, tmp_path, capsys):
     assert "--only validation: is for the folder of a run" in refused(
         ["eval", run / "best.safetensors", "--data", cells, "--only", "validation"], capsys
     )
+
+
+@pytest.mark.parametrize("values", [(0, 7), (0, 255)])
+def test_eval_reads_masks_by_the_numbers_that_a_network_stores(cells, tmp_path, capsys, values):
+    network = tmp_path / "net.safetensors"
+    config = UNetConfig(1, 1, (3, 4))
+    safetensors_file.write(network, Checkpoint(config, trained_tensors(config), Origin(classes=Classes(values))))
+    command = ["eval", str(network), "--data", str(cells)]
+    if values == (0, 255):
+        assert main(command) == 0
+    else:
+        assert "where masks of 0/7 are wanted" in refused(command, capsys)
+
+
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [({"values": [0, -7]}, "must be up to 256 numbers"), ({"names": ["a"] * 9}, "9 names of 2 classes")],
+)
+def test_classes_that_are_none_are_refused_with_the_file_that_tells_them(tmp_path, told, line):
+    text = json.loads(seal(Checkpoint(TINY, trained_tensors(TINY), Origin(classes=Classes((0, 7))))))
+    assert read_record(json.dumps(text), "net.pt").origin.classes == Classes((0, 7))
+    text["origin"]["classes"] |= told
+    with pytest.raises(CheckpointError, match=rf"net\.pt: the stored record .* is damaged: .*{line}"):
+        read_record(json.dumps(text), "net.pt")
 
 
 @mostly_torch

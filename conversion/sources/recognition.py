@@ -9,8 +9,9 @@ from typing import Any
 from conversion.backends.frameworks import importing
 from conversion.sources.configs import read_run_config
 from conversion.sources.named import NamedCode
-from unet_core.checkpoints import torch_file
+from unet_core.checkpoints import readers, torch_file
 from unet_core.checkpoints.checkpoint import RECORD_KEY
+from unet_core.checkpoints.containers import existing_container
 from unet_core.errors import CheckpointError
 
 _HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -51,9 +52,11 @@ def named_code(path: Path, *, trust: bool = False, fold: int | str | None = None
 
 
 def _folder(folder: Path) -> tuple[str, dict[str, Any]] | None:
-    hub = (folder / "config.json").is_file() and any((folder / name).is_file() for name in _HUB_WEIGHTS)
-    if hub and RECORD_KEY not in _settings(folder):
-        return "segmentation_models", {"folder": folder}
+    weights = next((folder / name for name in _HUB_WEIGHTS if (folder / name).is_file()), None)
+    if weights is not None and (folder / "config.json").is_file():
+        settings = _settings(folder)
+        if "_model_class" in settings or not (RECORD_KEY in settings or _tells(weights)):
+            return "segmentation_models", {"folder": folder}
     if (folder / "plans.json").is_file() and (folder / "dataset.json").is_file():
         return "nnunet", {"folder": folder}
     if _is_bundle(folder):
@@ -78,6 +81,14 @@ def _settings(folder: Path) -> dict[str, Any]:
         return read_run_config(folder / "config.json")
     except CheckpointError:  # then the file is read for what it holds itself
         return {}
+
+
+def _tells(file: Path) -> bool:
+    """Whether a file of weights has a record of ours: then a `config.json` beside it is nothing that it needs."""
+    try:
+        return readers.contents(file, existing_container(file)).record is not None
+    except CheckpointError:  # then it is refused where it is read
+        return False
 
 
 def _is_bundle(folder: Path) -> bool:

@@ -14,7 +14,7 @@ from unet_core.codec import OPTIONAL, STORED_NAME, decoded, encoded, limited
 from unet_core.config import UNetConfig
 from unet_core.data.formats.reading import Pictures
 from unet_core.data.labels import Classes
-from unet_core.errors import CheckpointError, ConfigError, first_line, some
+from unet_core.errors import CheckpointError, ConfigError, DataError, first_line, some
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description, Tensors, named_by, tensor_specs, under_all_names
 from unet_core.graph.initial import initial_tensors
@@ -236,7 +236,7 @@ def read_record(text: str, source: str) -> Record:
             )
         stored: _Stored = decoded(_Stored, fields)
         stored.check()
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, DataError) as error:
         raise CheckpointError(
             f"{source}: the stored record of config and digests is damaged: {first_line(error)}"
         ) from error

@@ -40,6 +40,8 @@ class Classes:
         ascending = self.coloured or (list(values) == sorted(set(values)) and values[-1:] < (65536,))
         if not (0 < len(set(values)) == len(values) <= most and min(values) >= 0 and ascending):
             raise DataError(f"values {values}: must be up to {most} numbers from 0 to 65535, ascending")
+        if self.names and len(self.names) != len(values):
+            raise DataError(f"{len(self.names)} names of {len(values)} classes")
         if self.ignore in values:
             ignore = in_words([self.ignore], coloured=self.coloured)
             raise DataError(f"--ignore {ignore}: stands for a class here, of {self}")

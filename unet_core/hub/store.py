@@ -25,6 +25,9 @@ WEIGHTS = "model.safetensors"
 """The file of weights that programs look for in a repository."""
 
 INDEX = f"{WEIGHTS}.index.json"
+HUB_WEIGHTS = (WEIGHTS, INDEX, "pytorch_model.bin")
+"""Each of them tells a folder of a network from others that have a `config.json`."""
+
 _OTHERS = frozenset((".bin", ".ckpt", ".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".pt", ".pth", ".tflite"))
 """Suffixes of the same weights for other programs, which are left out where there are .safetensors files."""
 

@@ -31,6 +31,7 @@ from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.graph.family import graph_of
 from unet_core.graph.summary import operations
+from unet_core.hub.store import HUB_WEIGHTS
 from unet_core.paths import URLPath, is_url
 from unet_core.prediction.tile_geometry import Lengths, usual_tiles
 from unet_core.training.lease import check_free
@@ -119,8 +120,8 @@ def write_run_config(path: Path, settings: RunConfig) -> None:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is a run's."""
-    return (path / CONFIG).is_file()
+    """Whether a folder is a run's; one of a network, as the Hub has them, has a file of that name, too."""
+    return (path / CONFIG).is_file() and not any((path / name).is_file() for name in HUB_WEIGHTS)
 
 
 def has_begun(path: Path) -> bool:

@@ -73,12 +73,17 @@ class Code:
             self.module = copy.deepcopy(module).to("cpu").double()
         except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
             raise UNetError(f"{type(module).__name__} cannot be copied: {first_line(error)}") from error
-        state = {
-            name: value for name, value in module.state_dict(keep_vars=True).items() if isinstance(value, torch.Tensor)
-        }
+        state = module.state_dict(keep_vars=True)
+        odd = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
+        if odd:
+            raise UNetError(f"its state_dict holds what is no tensor, and no checkpoint here keeps: {some(odd)}")
+        parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+        if not parameters <= state.keys():
+            raise UNetError(
+                f"its state_dict has other names than its parameters: {some(sorted(parameters - state.keys()))}"
+            )
         first: dict[Any, str] = {}
         names = {name: first.setdefault(_identity(value), name) for name, value in state.items()}
-        parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
         self.tensors = {
             name: Tensor(tuple(value.shape), _kind(name, parameters), None if names[name] == name else names[name])
             for name, value in state.items()
