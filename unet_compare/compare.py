@@ -82,7 +82,7 @@ def compare(
     effort, begun = effort or Effort(), time.monotonic()
     progress("reading", 0.0)
     a, b = (as_source(side) if isinstance(side, str | Path) else side for side in (a, b))
-    masks, (first, second) = masks_for(data, _masks_of(a).but(masks)), _runners(_best(a), _best(b), hints)
+    (first, second), masks = _runners(_best(a), _best(b), hints), masks_for(data, _masks_of(a).but(masks))
     if (apart := misshaped(first, second)) is not None:
         return _comparison(first, second, begun, incomparable=str(apart))
     source = _pictures_of(data, first, masks, pictures)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_flatten_with_path
 
-from unet_core.errors import UNetError, first_line, shown
+from unet_core.errors import UNetError, first_line, shown, some
 from unet_core.graph.node import Kind, Tensor
 from unet_torch.reading.program import Held, Program
 
