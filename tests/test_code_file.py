@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import shutil
 
 import numpy as np
 import pytest
@@ -262,3 +263,24 @@ def test_networks_of_others_are_written_and_proven(name, to, tmp_path):
         model = run(done.dst).load(done.dst.with_suffix(".safetensors"))
         model.load_state_dict(module.state_dict(), strict=True)
         assert model.state_dict().keys() == module.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        (lambda weights: None, 0, "CONFIRMED"),
+        (lambda weights: weights.unlink(), 1, "not there: its weights, net.safetensors"),
+        (lambda weights: weights.write_bytes(weights.read_bytes()[:-1] + b"x"), 2, "its weights, net.safetensors"),
+        (
+            lambda weights: safetensors_file.write(weights, Checkpoint(SMALL, trained_tensors(SMALL, seed=1))),
+            1,
+            "its weights, net.safetensors, are not those that were proven",
+        ),
+    ],
+)
+def test_the_certificate_of_code_holds_its_weights_too(exported, tmp_path, capsys, change, code, said):
+    folder = shutil.copytree(exported.dst.parent, tmp_path / "there")
+    change(folder / "net.safetensors")
+    assert main(["verify", "--certificate", str(folder / "net.py.certificate.json")]) == code
+    out, err = capsys.readouterr()
+    assert said in out + err

@@ -14,7 +14,7 @@ from conversion.exports.deployment import Answer, Source, read_source
 from conversion.exports.programs import Program
 from conversion.exports.proving import Reference, inputs_of, prove
 from conversion.exports.stablehlo import PLATFORMS
-from conversion.proof.certificate import ONNX, STABLEHLO, certificate_path
+from conversion.proof.certificate import ONNX, STABLEHLO, certificate_path, weights_of
 from conversion.proof.proof import Proof
 from conversion.result import Conversion
 from conversion.writing import Content, Job, Options, convert_by, unchanged
@@ -142,7 +142,7 @@ def export(
 @contextmanager
 def _beside(src: Path, dst: Path, to: Format, *, force: bool) -> Iterator[Path | None]:
     """Where the weights of code are written; they get their name after it. None: they are within, or there already."""
-    weights = code_file.weights_of(dst)
+    weights = weights_of(dst)
     here = not is_url(src) and not is_url(dst) and weights.exists() and src.exists()
     if to not in _CODE or weights == src or (here and weights.samefile(src)):
         yield None
@@ -213,9 +213,7 @@ def _way(request: Request, source: Source, weights: Path | None, src: Path) -> _
         language = FLAX if request.to == "flax" else TORCH
 
         def write(path: Path) -> None:
-            code_file.write(
-                path, source, code_file.weights_of(path).name if weights is not None else src.name, language
-            )
+            code_file.write(path, source, weights_of(path).name if weights is not None else src.name, language)
             if weights is not None:
                 safetensors_file.write(weights, source.checkpoint)
 

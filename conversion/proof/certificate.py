@@ -164,6 +164,11 @@ def certificate_path(path: Path) -> Path:
     return named.with_name(named.name + SUFFIX)
 
 
+def weights_of(path: Path) -> Path:
+    """Where the weights of code that is exported to `path` lie: beside it."""
+    return path.with_suffix(".safetensors")
+
+
 def party(
     path: Path,
     side: NetworkSummary,

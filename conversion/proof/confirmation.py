@@ -8,7 +8,17 @@ from pathlib import Path
 
 from conversion.code import Known, known_of
 from conversion.containers import read, tells
-from conversion.proof.certificate import EXPORTED, RUN, SOURCE, Certificate, Party, read_certificate
+from conversion.proof.certificate import (
+    EXPORTED,
+    FLAX,
+    RUN,
+    SOURCE,
+    TORCH_CODE,
+    Certificate,
+    Party,
+    read_certificate,
+    weights_of,
+)
 from conversion.proof.proof import Proof
 from conversion.proof.verification import verify
 from conversion.runs import state_at, state_path
@@ -186,7 +196,8 @@ def state_of(path: Path, certificate: Certificate, party: Party, hints: Hints) -
             path, State.GONE, f"deleted, renamed or elsewhere{came}; name both files, A and B, to say where they are"
         )
     if party.kind in EXPORTED:
-        return FileState(path, State.SAME if sha256_of(path) == party.sha256 else State.CHANGED)
+        same = sha256_of(path) == party.sha256
+        return _with_weights(path, certificate) if same else FileState(path, State.CHANGED)
     same = False
     try:
         proven = _proven(path, party)
@@ -215,6 +226,25 @@ def state_of(path: Path, certificate: Certificate, party: Party, hints: Hints) -
             f"{path}: is the file that was proven, but read as another network, by what you say or by this release"
         )
     return FileState(path, State.RETRAINED if network == party.network else State.OTHER)
+
+
+def _with_weights(path: Path, certificate: Certificate) -> FileState:
+    """What became of an exported file that is the one that was proven, and of the weights beside it, if it is code."""
+    weights = weights_of(path)
+    if certificate.destination.kind not in (FLAX, TORCH_CODE):
+        return FileState(path, State.SAME)
+    said = f"its weights, {weights.name}"
+    if not present(weights):
+        return FileState(path, State.GONE, said)
+    try:
+        existing_container(weights)
+        same = sha256_of(weights) == certificate.source.sha256  # the code may read the source itself
+        same = same or network_digest(read(weights, Known(unchecked=True))) == certificate.destination.network
+    except UNetError as error:
+        return FileState(path, State.UNREADABLE, f"{said}: {error}")
+    return (
+        FileState(path, State.SAME) if same else FileState(path, State.OTHER, f"{said}, are not those that were proven")
+    )
 
 
 def _proven(path: Path, party: Party) -> Path:

@@ -27,11 +27,6 @@ WIDTH = 110
 """Characters of a line."""
 
 
-def weights_of(path: Path) -> Path:
-    """The file with the weights, beside that with the code."""
-    return path.with_suffix(".safetensors")
-
-
 def write(path: Path, source: Source, weights: str, language: Language) -> None:
     """Write the code to a new file, which names that of the weights.
 
