@@ -13,7 +13,7 @@ from unet_core.graph.sizes import Dim, Size, named
 
 _DEEPEST = 2
 """Calls in one another, beside the outermost."""
-_OPERATORS = frozenset({"add", "subtract", "multiply", "divide", "slice", "select"})
+_OPERATORS = frozenset({"add", "subtract", "multiply", "divide", "slice"})
 
 
 class UnsizedError(Exception):

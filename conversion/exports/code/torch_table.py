@@ -100,13 +100,6 @@ def _slice(scope: Scope, node: Node, inputs: list[str]) -> str:
     return f"{inputs[0]}[{':, ' * axis}{ends[0] or ''}:{ends[1]}{step}]"
 
 
-def _select(scope: Scope, node: Node, inputs: list[str]) -> str:
-    of = node.attributes
-    axis = of["axis"] % len(scope.graph.shapes[node.inputs[0]])
-    index = of["index"] if isinstance(of["index"], int) else scope.sizes((of["index"],))[1:-2]
-    return f"{inputs[0]}[{':, ' * axis}{index}]"
-
-
 def _reduction(function: str) -> Expression:
     def row(_: Scope, node: Node, inputs: list[str]) -> str:
         of = node.attributes
@@ -135,27 +128,6 @@ def _instance_norm(_: Scope, node: Node, inputs: list[str]) -> str:
     return f"F.instance_norm({inputs[0]}{f', eps={epsilon}' if epsilon != 1e-5 else ''})"
 
 
-def _shaped(function: str) -> Expression:
-    def row(scope: Scope, node: Node, inputs: list[str]) -> str:
-        return f"{function}({inputs[0]}, {scope.sizes(node.attributes['shape'])})"
-
-    return row
-
-
-def _full(scope: Scope, node: Node, _: list[str]) -> str:
-    of = node.attributes
-    dtype = f", dtype=torch.{of['dtype']}" if of["dtype"] else ""
-    return f"torch.full({scope.sizes(of['shape']) if of['shape'] else '()'}, {of['value']}{dtype})"
-
-
-def _attention(_: Scope, node: Node, inputs: list[str]) -> str:
-    of = node.attributes
-    if of["rate"]:
-        raise UnprintableError("attention that drops weights")
-    more = ["is_causal=True"] * of["causal"] + [f"scale={of['scale']}"] * (of["scale"] is not None)
-    return f"F.scaled_dot_product_attention({', '.join([*inputs, *more])})"
-
-
 EXPRESSIONS: Mapping[str, Expression] = {
     "max_pool": _max_pool,
     "average_pool": _average_pool,
@@ -164,7 +136,6 @@ EXPRESSIONS: Mapping[str, Expression] = {
     "interpolate": _interpolate,
     "pad": _pad,
     "slice": _slice,
-    "select": _select,
     "concatenate": _joined("torch.cat"),
     "stack": _joined("torch.stack"),
     "mean": _reduction("torch.mean"),
@@ -184,12 +155,6 @@ EXPRESSIONS: Mapping[str, Expression] = {
     "instance_norm": _instance_norm,
     "pixel_shuffle": _called("F.pixel_shuffle", "factor"),
     "pixel_unshuffle": _called("F.pixel_unshuffle", "factor"),
-    "reshape": _shaped("torch.reshape"),
-    "permute": _called("torch.permute", "axes"),
-    "flip": _called("torch.flip", "axes"),
-    "full": _full,
-    "matmul": _called("torch.matmul"),
-    "attention": _attention,
 }
 """Of anything."""
 
