@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -94,8 +95,9 @@ def examined(path: Path, hints: Hints = NO_HINTS) -> Opened:
     container = existing_container(path)
     if known.module is not None and not (known.where_needed and tells(path)):
         return _by_code(path, container, known, example)
-    if container is Container.ONNX and model_at(path).graph.node:
-        return _of_onnx(path, known, example)
+    model = model_at(path) if container is Container.ONNX else None
+    if model is not None and model.graph.node:
+        return _of_onnx(path, model, known, example)
     checkpoint = _examined(path, container, known)
     if example is not None and not (known.where_needed and checkpoint.config_stored):
         checkpoint = settled(checkpoint, example, str(path), known)
@@ -197,12 +199,12 @@ def _of_source(named: NamedCode, known: Known, example: Example | None) -> Opene
     return Opened(_held(checkpoint, live, example, named.source), live)
 
 
-def _of_onnx(path: Path, known: Known, example: Example | None) -> Opened:
+def _of_onnx(path: Path, model: Any, known: Known, example: Example | None) -> Opened:
     """By its own graph."""
     _refuse_semantics(known, path.name)
     with importing():
         from conversion.sources.onnx_graph.reading import read as read_onnx
-    checkpoint = read_onnx(path, sizes=known.sizes, out=known.out)
+    checkpoint = read_onnx(path, model, sizes=known.sizes, out=known.out)
     if example is not None:
         checkpoint = _noted(checkpoint, example, held(example, runner_in_either(checkpoint, str(path)), str(path)))
     return Opened(checkpoint, None, Container.ONNX)

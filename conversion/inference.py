@@ -226,8 +226,7 @@ def opened_with_classes(path: Path, hints: Hints = NO_HINTS) -> tuple[Opened, Cl
     if stored is not None and len(stored.values) != max(2, config.out_channels):
         count = len(stored.values)
         raise CheckpointError(f"{path}: tells of {count} classes, and its network answers {config.out_channels} logits")
-    count = 2 if config.out_channels == 1 else config.out_channels + (config.output == "sigmoid")
-    return found, stored or Classes((0, 255) if count == 2 else tuple(range(count))), None
+    return found, stored or Classes.of_nobody(config.out_channels, config.output), None
 
 
 def _backend(found: Opened) -> Backend:

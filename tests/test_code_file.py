@@ -284,3 +284,19 @@ def test_the_certificate_of_code_holds_its_weights_too(exported, tmp_path, capsy
     assert main(["verify", "--certificate", str(folder / "net.py.certificate.json")]) == code
     out, err = capsys.readouterr()
     assert said in out + err
+
+
+@pytest.mark.parametrize("part", ["gradients", "statistics"])
+def test_what_code_has_not_got_is_not_passed_over(tmp_path, monkeypatch, part):
+    """A proof of the tensors that are there alone would hold of a file without any."""
+    safetensors_file.write(tmp_path / "a.safetensors", Checkpoint(SMALL, trained_tensors(SMALL)))
+    run = code_file.Written.run
+
+    def without(self, *given):
+        found = run(self, *given)
+        return dataclasses.replace(found, step=dataclasses.replace(found.step, **{part: {}}))
+
+    monkeypatch.setattr(code_file.Written, "run", without)
+    with pytest.raises(UNetError, match="what was written has no bottom"):
+        conversion.export(tmp_path / "a.safetensors", tmp_path / "net.py", to="torch")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]

@@ -14,19 +14,27 @@ from onnx import TensorProto
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from onnx.numpy_helper import from_array
 
-from conversion.sources.onnx_graph import rows
-from conversion.sources.onnx_graph.file import program_of
-from conversion.sources.onnx_graph.reading import Session, read
+from conversion.sources.onnx_graph import file, reading, rows
+from conversion.sources.onnx_graph.reading import Session
 from conversion.sources.onnx_graph.translation import translated
 from unet_cli.main import main
 from unet_core.checkpoints import safetensors_file
 from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.checkpoints.foreign.onnx_file import model_at
 from unet_core.errors import UNetError
 from unet_torch.execution import execute
 
 RNG = np.random.default_rng(0)
 VECTOR = RNG.uniform(0.5, 1.5, 4).astype(np.float32)
 """A number for each of the four channels of the pictures below."""
+
+
+def program_of(path):
+    return file.program_of(path, model_at(path))
+
+
+def read(path):
+    return reading.read(path, model_at(path))
 
 
 def kernel(*shape):

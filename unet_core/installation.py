@@ -89,10 +89,9 @@ def of_missing(error: ModuleNotFoundError) -> str | None:
     """What is missing and what installs it, where an extra has the package; None: an error of ours."""
     module = str(error.name).partition(".")[0]
     package = _PACKAGES.get(module, module)
-    for extra in extras():
-        if package in extra.missing:
-            return f"this needs {package}, which is not installed: {extra.install}"
-    return None
+    known = extras() if _distribution() is not None else []
+    advice = (extra.install for extra in known if package in extra.missing)
+    return next((f"this needs {package}, which is not installed: {install}" for install in advice), None)
 
 
 def _distribution() -> metadata.Distribution | None:

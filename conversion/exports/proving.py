@@ -32,6 +32,7 @@ from conversion.proof.proof import NetworkSummary, Proof, described, side_of
 from conversion.proof.samples import Input, Sample, neighbour, repeated, samples, usual_sizes
 from unet_core.errors import UNetError, some
 from unet_core.graph import Graph
+from unet_core.graph.graph import pruned
 from unet_core.progress import Progress
 
 CLASSES = "classes"
@@ -169,7 +170,10 @@ def prove(reference: Reference, program: Program, batches: Sequence[Sample], nam
 def _training(reference: Reference, found: Step, sample: Sample, cotangent: np.ndarray) -> Iterator[Check]:
     """Of a step in training mode, in float64, in which nothing is dropped."""
     step = reference.still().step(sample.x, cotangent, "float64")
-    lacking = [name for name in reference.source.graph.trained if name not in found.gradients]
+    graph = reference.source.graph
+    taken = {name for node in pruned(graph.nodes, graph.logits) for name in graph.first_names(node).values()}
+    tracked = {name for name in taken if graph.tensors[name].kind == "statistic"}
+    lacking = sorted((graph.trained - found.gradients.keys()) | (tracked - found.statistics.keys()))
     if lacking:
         raise UNetError(f"what was written has no {some(lacking)}")
     ours, theirs = (

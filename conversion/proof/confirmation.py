@@ -237,7 +237,7 @@ def _with_weights(path: Path, certificate: Certificate) -> FileState:
     if not present(weights):
         return FileState(path, State.GONE, said)
     try:
-        existing_container(weights)
+        existing_container(weights)  # refuses what would be read without end
         same = sha256_of(weights) == certificate.source.sha256  # the code may read the source itself
         same = same or network_digest(read(weights, Known(unchecked=True))) == certificate.destination.network
     except UNetError as error:

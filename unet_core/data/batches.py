@@ -34,6 +34,7 @@ class Examples:
 
     def __init__(self, source: Dataset, *, size: tuple[int, ...], augmentation: Augmentation, seed: int) -> None:
         self.source, self.size, self.augmentation, self.seed = source, size, augmentation, seed
+        self._spacings = source.spacings  # of every picture: made once, and not at each example
 
     def place(self, position: int) -> tuple[int, int]:
         """The epoch of a position, and the index of its picture."""
@@ -44,7 +45,7 @@ class Examples:
         epoch, index = self.place(position)
         image, labels = self.source.pair(index)
         rng = np.random.default_rng((self.seed, _CROPS, epoch, index))
-        planes = planes_of(self.source.spacings[index], len(self.size))
+        planes = planes_of(self._spacings[index], len(self.size))
         return random_crop(image, labels, size=self.size, augmentation=self.augmentation, rng=rng, planes=planes)
 
 

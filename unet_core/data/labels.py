@@ -46,6 +46,17 @@ class Classes:
             ignore = in_words([self.ignore], coloured=self.coloured)
             raise DataError(f"--ignore {ignore}: stands for a class here, of {self}")
 
+    @classmethod
+    def of_nobody(cls, channels: int, output: str) -> "Classes":
+        """Those of a network of which nobody says what its classes are: two are black and white.
+
+        Args:
+            channels: of its logits.
+            output: what makes probabilities of them; with a sigmoid the background has none.
+        """
+        count = 2 if channels == 1 else channels + (output == "sigmoid")
+        return cls((0, 255) if count == 2 else tuple(range(count)))
+
     def __str__(self) -> str:
         return in_words(self.values, coloured=self.coloured)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unet_core.checkpoints.checkpoint import Checkpoint
+from unet_core.data.labels import Classes
 from unet_core.errors import ConfigError, shown
 from unet_core.graph import Graph
 from unet_core.graph.canonical import tensor_specs
@@ -70,15 +71,14 @@ def _facts(checkpoint: Checkpoint) -> Sequence[tuple[str, str]]:
         title, sizes = config.title, f"{config.sizes}, in {config.dimensions} dimensions"
     else:
         title, sizes = "UNet of unet-twins", f"any size from {config.minimum_size}x{config.minimum_size} up"
-    classes = checkpoint.origin.classes
-    count = 2 if config.out_channels == 1 else config.out_channels + (config.output == "sigmoid")
+    classes = checkpoint.origin.classes or Classes.of_nobody(config.out_channels, config.output)
     return (
         ("network", title),
         ("code", checkpoint.evidence.source or "none was named"),
         ("channels", f"{config.in_channels} in, {config.out_channels} out"),
         ("sizes that it takes", sizes),
         ("answers", "logits" if config.output == "logits" else f"probabilities ({config.output})"),
-        ("classes", ", ".join(classes.names) if classes and classes.names else f"{count}, without names"),
+        ("classes", ", ".join(classes.names) or f"{len(classes.values)}, without names"),
         ("parameters", f"{parameters:,}"),
     )
 

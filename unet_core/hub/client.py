@@ -52,22 +52,18 @@ def refusals(url: str, revision: str | None = None) -> Iterator[None]:
     try:
         yield
     except errors.GatedRepoError as error:
-        raise _refused(errno.EACCES, f"is gated: accept its terms on its page, and {LOG_IN}", url) from error
+        raise StorageError(errno.EACCES, f"is gated: accept its terms on its page, and {LOG_IN}", url) from error
     except errors.RevisionNotFoundError as error:
-        raise _refused(errno.ENOENT, f"the repository has no revision {revision or 'main'}", url) from error
+        raise StorageError(errno.ENOENT, f"the repository has no revision {revision or 'main'}", url) from error
     except errors.RepositoryNotFoundError as error:
-        raise _refused(errno.ENOENT, f"no such repository, or none that you may see: {LOG_IN}", url) from error
+        raise StorageError(errno.ENOENT, f"no such repository, or none that you may see: {LOG_IN}", url) from error
     except errors.LocalEntryNotFoundError as error:
         raise ConnectionError(first_line(error.__cause__ or error)) from error.__cause__
     except errors.EntryNotFoundError as error:
         raise FileNotFoundError(errno.ENOENT, "no such file in the repository", url) from error
     except errors.HFValidationError as error:
-        raise _refused(errno.EINVAL, first_line(error), url) from error
+        raise StorageError(errno.EINVAL, first_line(error), url) from error
     except errors.HfHubHTTPError as error:
         if error.response.status_code not in (401, 403):
             raise
-        raise _refused(errno.EACCES, f"access denied ({first_line(error)}): {LOG_IN}", url) from error
-
-
-def _refused(number: int, reason: str, url: str) -> StorageError:
-    return StorageError(number, reason, url)
+        raise StorageError(errno.EACCES, f"access denied ({first_line(error)}): {LOG_IN}", url) from error

@@ -8,7 +8,7 @@ import numpy as np
 
 from conversion.backends.frameworks import importing
 from conversion.sources.onnx_graph.values import Operation, Program
-from unet_core.checkpoints.foreign.onnx_file import contents_of, model_at
+from unet_core.checkpoints.foreign.onnx_file import contents_of
 from unet_core.errors import CheckpointError, first_line, shown, some
 from unet_core.graph.graph import MOST_NODES
 from unet_core.graph.outputs import place_of
@@ -17,18 +17,18 @@ _OPSETS = range(9, 30)
 """The versions of ONNX's operations that are known; later ones would have to be looked at."""
 
 
-def program_of(path: Path, out: int | str | None = None) -> tuple[Program, bytes]:
+def program_of(path: Path, model: Any, out: int | str | None = None) -> tuple[Program, bytes]:
     """What a file computes, and a model of that alone, its tensors in it.
 
     Args:
         path: the file.
+        model: what `model_at` made of it.
         out: which of several outputs.
 
     Raises:
         CheckpointError: it is damaged, contradicts itself, or takes something other than one picture in float32.
         MissingFrameworkError: onnx is not installed.
     """
-    model = model_at(path)
     try:
         return _read(path, model, out)
     except (ValueError, TypeError, AttributeError, LookupError) as error:
@@ -46,8 +46,8 @@ def _read(path: Path, model: Any, out: int | str | None) -> tuple[Program, bytes
         raise CheckpointError(f"{source}: has more than {MOST_NODES} operations, or sparse tensors")
     initial = {tensor.name for tensor in graph.initializer}
     outputs = [value.name for value in graph.output]
-    kept = _needed(graph.node, initial, outputs[place_of(outputs, out)], [value.name for value in graph.input], source)
     output = outputs[place_of(outputs, out)]
+    kept = _needed(graph.node, initial, output, [value.name for value in graph.input], source)
     used = {name for node in kept for name in node.input} | {output}
     pictures = [value for value in graph.input if value.name not in initial]
     taken = [value for value in pictures if value.name in used]

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from conversion.sources.onnx_graph.translation import translated
 from conversion.sources.onnx_graph.values import Program
 from unet_core.checkpoints.checkpoint import Checkpoint, Reading
 from unet_core.checkpoints.evidence import UNCHECKED, Evidence
-from unet_core.errors import MissingFrameworkError, UNetError, first_line, some
+from unet_core.errors import MissingFrameworkError, UNetError, first_line, sized, some
 from unet_core.files import sha256_of
 from unet_core.graph import Graph, Sizes
 from unet_core.graph.probing import Size, sizes_taken
@@ -85,11 +86,12 @@ class Session:
         return np.moveaxis(np.concatenate(found)[: len(x)], 1, -1)
 
 
-def read(path: Path, *, sizes: Sequence[Size] = (), out: int | str | None = None) -> Checkpoint:
+def read(path: Path, model: Any, *, sizes: Sequence[Size] = (), out: int | str | None = None) -> Checkpoint:
     """The network of a file, which is known to answer as the file does.
 
     Args:
         path: the file.
+        model: what `model_at` made of it.
         sizes: that it must take.
         out: which of several outputs is meant.
 
@@ -97,10 +99,10 @@ def read(path: Path, *, sizes: Sequence[Size] = (), out: int | str | None = None
         UNetError: it is no sound file; operations have no row; or the graph does not answer as the file.
         MissingFrameworkError: onnx or onnxruntime is not installed, or neither framework.
     """
-    program, model = program_of(path, out)
+    program, alone = program_of(path, model, out)
     try:
         graph, tensors = translated(program)
-        held = _Held(graph, tensors, Session(model, program), path.name)
+        held = _Held(graph, tensors, Session(alone, program), path.name)
         graph = dataclasses.replace(graph, sizes=held.sizes(program, tuple(sizes)))
         worst = held.judged(graph.sizes)
     except MissingFrameworkError:
@@ -168,18 +170,18 @@ class _Held:
             self._bound(size)
             theirs = self.session.predict(x)
         except UNetError as error:
-            self.differences.append(f"{_times(size)}: {error}")
+            self.differences.append(f"{sized(size)}: {error}")
             return False
         try:
             ours = self.runner.predict(x, "float64")
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            self.differences.append(f"{_times(size)}: the graph fails where the file does not: {first_line(error)}")
+            self.differences.append(f"{sized(size)}: the graph fails where the file does not: {first_line(error)}")
             return False
         apart = largest_difference(ours, theirs) if ours.shape == theirs.shape else math.inf
         if apart <= _CLOSE:
             self.seen.append(size)
             return True
-        self.differences.append(f"{_times(size)}: {apart:.1e} beside it")
+        self.differences.append(f"{sized(size)}: {apart:.1e} beside it")
         return False
 
     def _bound(self, size: Size) -> None:
@@ -213,14 +215,10 @@ class _Held:
         wide, other = (runner.predict(x, "float64") for runner in (self.runner, moved))
         narrow, theirs = self.runner.predict(x, "float32"), self.session.predict(x)
         errors = float32_errors(*({EVAL: {"": one}} for one in (wide, narrow, theirs, other)))
-        (check,) = float32_checks(f"{batch}x{_times(size)}", [errors])
+        (check,) = float32_checks(f"{batch}x{sized(size)}", [errors])
         return dataclasses.replace(check, budget=_FURTHER * (check.budget or 0.0))
 
 
 def _picture(graph: Graph, size: Size, batch: int) -> np.ndarray:
     shape = (batch, *size, graph.in_channels)
     return np.random.default_rng((batch, *size)).standard_normal(shape, np.float32)
-
-
-def _times(size: Size) -> str:
-    return "x".join(map(str, size))
