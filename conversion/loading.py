@@ -13,7 +13,7 @@ from unet_core.checkpoints.checkpoint import Checkpoint, Reading, exported
 from unet_core.checkpoints.contents import Candidate, Contents, Shape, by_names
 from unet_core.checkpoints.dialects import OWN
 from unet_core.checkpoints.naming import likely, read_names, renamed, unmatched
-from unet_core.errors import CheckpointError, some
+from unet_core.errors import CheckpointError, sized, some
 from unet_core.graph.canonical import COUNTER, contiguous, differ
 
 if TYPE_CHECKING:
@@ -174,4 +174,4 @@ def _fetched(contents: Contents, place: Candidate, names: Mapping[str, str]) -> 
 
 
 def _shape(sizes: Shape) -> str:
-    return "x".join(map(str, sizes)) or "a scalar"
+    return sized(sizes) or "a scalar"

@@ -10,7 +10,7 @@ from conversion.survey import Survey
 from unet_cli.tables import new_console, new_table
 from unet_core.checkpoints.dialects import dialect_of
 from unet_core.checkpoints.soundness import CHOICES
-from unet_core.errors import shown, some
+from unet_core.errors import shown, sized, some
 from unet_core.graph import Graph
 
 _LAYERS = 150
@@ -42,7 +42,7 @@ def print_survey(found: Survey) -> None:
     for heading in ("how many", "numbers", "shape"):
         tree.add_column(heading, justify="right", no_wrap=True)
     for branch in found.tree:
-        shape = "" if branch.shape is None else "x".join(map(str, branch.shape)) or "a number"
+        shape = "" if branch.shape is None else sized(branch.shape) or "a number"
         tree.add_row(escape("  " * branch.depth + branch.name), f"{branch.tensors:,}", f"{branch.numbers:,}", shape)
     console = new_console()
     console.print(table)
@@ -71,12 +71,12 @@ def _layers(found: Inspection) -> Table:
     table = new_table()
     table.add_column("layer", overflow="fold")
     table.add_column("operation", no_wrap=True)
-    picture = "x".join(map(str, found.size))
+    picture = sized(found.size)
     for heading in (f"answer to {picture}", "parameters", "GFLOP"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         work = f"{row.flop / 1e9:.3f}" if row.flop else ""
-        shape = "x".join(map(str, row.shape[1:]))
+        shape = sized(row.shape[1:])
         table.add_row(
             escape(shown(row.name)), row.operation, shape, f"{row.parameters:,}" if row.parameters else "", work
         )

@@ -22,6 +22,7 @@ from conversion.proof.differences import (
     tensor_differences,
 )
 from conversion.proof.samples import Sample
+from unet_core.errors import sized
 from unet_core.graph import Graph
 from unet_core.graph.canonical import FLOATS, Description, Tensors
 from unet_core.graph.family import graph_of
@@ -273,7 +274,7 @@ def _first_layer(a: Runner, b: Runner, sample: Sample, precision: Precision, *, 
 
 
 def _described(shape: tuple[int, ...] | None) -> str:
-    return "missing" if shape is None else "x".join(map(str, shape)) or "a number"
+    return "missing" if shape is None else sized(shape) or "a number"
 
 
 def _floats(tensors: Tensors) -> dict[str, np.ndarray]:

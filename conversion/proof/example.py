@@ -18,7 +18,7 @@ from unet_core.checkpoints.dialects import dialect_of
 from unet_core.checkpoints.evidence import Evidence
 from unet_core.checkpoints.reading import SEMANTICS
 from unet_core.config import Fit, Output, UNetConfig
-from unet_core.errors import CheckpointError, MissingFrameworkError, first_line, some
+from unet_core.errors import CheckpointError, MissingFrameworkError, first_line, sized, some
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
 from unet_core.staging import locally
@@ -272,4 +272,4 @@ def _said(config: UNetConfig) -> str:
 
 
 def _shape(array: np.ndarray) -> str:
-    return "x".join(map(str, array.shape)) or "a number"
+    return sized(array.shape) or "a number"

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from unet_core.checkpoints.checkpoint import digest
 from unet_core.config import UNetConfig
-from unet_core.errors import MissingFrameworkError, UNetError
+from unet_core.errors import MissingFrameworkError, UNetError, sized
 from unet_core.graph import Graph
 from unet_core.graph.canonical import FLOATS, Description, Tensors
 from unet_core.graph.sizes import Size, evaluate
@@ -144,7 +144,7 @@ def neighbour(tensors: Tensors, seed: int) -> dict[str, np.ndarray]:
 
 def check_size(config: Description, *size: int) -> None:
     """A single image must leave BatchNorm a few values per channel at the bottom: of two it makes +1 and -1."""
-    shown = "x".join(map(str, size))
+    shown = sized(size)
     if math.prod(size) > _LARGEST:
         raise UNetError(f"size {shown}: too large for a proof; {_LARGEST} pixels are the most")
     if isinstance(config, Graph):

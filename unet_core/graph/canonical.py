@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from unet_core.config import Fit, UNetConfig
-from unet_core.errors import CheckpointError, ConfigError, some
+from unet_core.errors import CheckpointError, ConfigError, sized, some
 from unet_core.graph import INPUT, Graph
 from unet_core.graph.family import graph, graph_of
 from unet_core.graph.node import Kind
@@ -252,4 +252,4 @@ def _numbered(network: Graph) -> Graph:
 
 
 def _shape(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "a scalar"
+    return sized(shape) or "a scalar"

@@ -7,7 +7,7 @@ from functools import cache
 
 from torch import nn
 
-from unet_core.errors import ConfigError, UNetError, shown, some
+from unet_core.errors import ConfigError, UNetError, shown, sized, some
 from unet_core.graph import Graph, Sizes
 from unet_core.graph.probing import Size, sizes_taken
 from unet_core.progress import Progress
@@ -107,7 +107,7 @@ class Reader:
                 try:
                     comparison.own(size)
                 except CodeError as error:
-                    failed.append(f"{count} channels, {_times(size)}: {error}")
+                    failed.append(f"{count} channels, {sized(size)}: {error}")
                 else:
                     comparison.enliven(size)
                     return comparison, axes
@@ -121,7 +121,7 @@ class Reader:
         for number, size in enumerate((*_SIZES[self.rank], *self.wanted, *_LARGER[self.rank])):
             if best is not None and (size in _LARGER[self.rank] or not self.differences):
                 break
-            self.progress(f"following the code at {_times(size)}", 0.1 * min(number, 3))
+            self.progress(f"following the code at {sized(size)}", 0.1 * min(number, 3))
             found = self._followed(size)
             if found is not None and (best is None or _rank(found) < _rank(best)):
                 best = found
@@ -169,11 +169,11 @@ class Reader:
         except CodeError:
             return False
         except UNetError as error:
-            self.differences.append(f"{_times(size)}: {error}")
+            self.differences.append(f"{sized(size)}: {error}")
             return False
         if check.answer <= EVAL_BUDGET:
             return True
-        self.differences.append(f"{_times(size)}: {check.answer:.1e}")
+        self.differences.append(f"{sized(size)}: {check.answer:.1e}")
         return False
 
     def _at_wanted(self, general: _Followed | None) -> _Followed:
@@ -190,7 +190,7 @@ class Reader:
             raise UnreadableError(self.unreadable[0])
         if self.wanted:
             sizes = f"; it is for {general.graph.sizes}" if general else ""
-            raise UNetError(f"no one graph is the code at {' and '.join(map(_times, self.wanted))}{sizes}")
+            raise UNetError(f"no one graph is the code at {' and '.join(map(sized, self.wanted))}{sizes}")
         where = some(self.differences, most=2)
         if self.departed:
             raise UNetError(f"what was read is not what its code computes: {where} beside it")
@@ -231,7 +231,7 @@ class Reader:
     def _checked(self, graph: Graph, trace: Trace, size: Size, batch: int) -> Check:
         check = self.comparison.check(graph, trace, size, batch)
         if not check.answer <= EVAL_BUDGET:
-            raise UNetError(f"at {_times(size)}, batch {batch}, the graph answers {check.answer:.1e} beside the code")
+            raise UNetError(f"at {sized(size)}, batch {batch}, the graph answers {check.answer:.1e} beside the code")
         return check
 
     def _inputs(self, followed: _Followed) -> list[tuple[Size, int]]:
@@ -262,10 +262,6 @@ def _pictures(module: nn.Module, channels: int | None, rank: int | None) -> Iter
 
 def _rank(followed: _Followed) -> tuple[int, int]:
     return followed.graph.sizes.multiple, followed.graph.sizes.least
-
-
-def _times(size: Sequence[int]) -> str:
-    return "x".join(map(str, size))
 
 
 def _notes(trace: Trace, outputs: tuple[str, ...]) -> Iterator[str]:

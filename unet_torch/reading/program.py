@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from unet_core.errors import UNetError, shown
+from unet_core.errors import UNetError, shown, sized
 from unet_core.graph import INPUT, OPERATIONS, Node
 from unet_core.graph.graph import pruned
 from unet_core.graph.node import Kind
@@ -167,7 +167,7 @@ class Program:
         if bool((tensor == first).all()):
             made = self.add("full", shape=tuple(tensor.shape), value=first, dtype=dtype)
         elif tensor.numel() > MOST_CONSTANTS:
-            shape = "x".join(map(str, tensor.shape))
+            shape = sized(tensor.shape)
             raise UnreadableError(
                 f"{self.place}: a constant of {shape} numbers that is not in the state_dict; register it as a buffer"
             )

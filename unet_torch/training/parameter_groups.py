@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unet_core.checkpoints.contents import INNER, WRAPPERS
-from unet_core.errors import CheckpointError, some
+from unet_core.errors import CheckpointError, sized, some
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -122,4 +122,4 @@ def _shared_out(
 
 
 def _text(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "a number"
+    return sized(shape) or "a number"
