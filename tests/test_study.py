@@ -182,6 +182,16 @@ def test_of_many_that_ask_at_once_one_gets_it(place):
     assert sum(one is not None for one in found) == 1
 
 
+def test_a_claim_that_was_made_since_one_looked_holds(place):
+    claims = Claims(place)
+    numbers = claims.numbers()
+    assert numbers == {}
+    with claims.take("run", lambda: None):
+        assert claims.numbers() == {"run": 1}
+        assert Claims(place).take("run", lambda: None, numbers) is None
+    assert Claims(place).take("run", lambda: None, {"run": 1}).file.name == "run.2"
+
+
 def test_an_answer_that_was_lost_is_no_other_process(place, monkeypatch):
     """The object is there, and the second try finds it."""
     monkeypatch.setattr(claims.uuid, "uuid4", lambda: uuid.UUID(int=1))

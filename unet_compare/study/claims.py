@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -82,7 +82,7 @@ class Claim:
     @property
     def holds(self) -> bool:
         """Whether it is the last claim of its run."""
-        return _last(self.file.parent, self.file.stem) == int(self.file.suffix[1:])
+        return _numbers(self.file.parent).get(self.file.stem) == int(self.file.suffix[1:])
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT):
@@ -106,14 +106,20 @@ class Claims:
         self._seen: dict[Path, tuple[str, float]] = {}
         """What stood in a claim, and since when."""
 
-    def take(self, name: str, lost: Callable[[], None]) -> Claim | None:
+    def numbers(self) -> dict[str, int]:
+        """Of the last claim of every run that has one."""
+        return _numbers(self._folder)
+
+    def take(self, name: str, lost: Callable[[], None], numbers: Mapping[str, int] | None = None) -> Claim | None:
         """Take a run; None where another process has it.
 
         Args:
             name: of the run.
             lost: as in `Claim`.
+            numbers: what `numbers` found a moment ago, so that many runs need one look; a claim that somebody has made
+                since is found when it would be made again.
         """
-        last = _last(self._folder, name)
+        last = (self.numbers() if numbers is None else numbers).get(name, 0)
         if last and not self._is_void(self._folder / f"{name}.{last}"):
             return None
         file, token = self._folder / f"{name}.{last + 1}", uuid.uuid4().hex
@@ -135,12 +141,13 @@ class Claims:
         return now - self._seen[file][1] > SILENT
 
 
-def _last(folder: Path, name: str) -> int:
-    try:
-        numbers = [path.suffix[1:] for path in folder.iterdir() if path.stem == name]
-    except FileNotFoundError:  # nothing in the bucket yet
-        return 0
-    return max((int(number) for number in numbers if number.isdigit()), default=0)
+def _numbers(folder: Path) -> dict[str, int]:
+    found: dict[str, int] = {}
+    with contextlib.suppress(FileNotFoundError):  # nothing in the bucket yet
+        for path in folder.iterdir():
+            if path.suffix[1:].isdigit():
+                found[path.stem] = max(found.get(path.stem, 0), int(path.suffix[1:]))
+    return found
 
 
 def _content(token: str, beats: int) -> str:

@@ -152,9 +152,10 @@ def carry_out(study: Study, folder: Path, *, most: int | None = None, progress: 
 
 def _take(study: Study, folder: Path, claims: Claims, tally: Tally, progress: Progress) -> Trial | None:
     """Make the first of the missing runs that nobody has; None: there is none."""
+    numbers = claims.numbers()
     for trial in tally.missing:
         running: list[Process] = []
-        mine = claims.take(f"{trial.arm.folder}_{trial.name}", partial(_stop, running))
+        mine = claims.take(f"{trial.arm.folder}_{trial.name}", partial(_stop, running), numbers)
         if mine is None:
             continue
         with mine:
