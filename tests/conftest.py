@@ -46,6 +46,11 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, max_exa
 settings.load_profile("repeatable")
 
 
+def pytest_collection_finish():
+    """What has been imported stays: no collection looks through it again."""
+    gc.freeze()
+
+
 def pytest_sessionfinish(session):
     """Where everything that the tests need has been installed, one that is skipped is a failure."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
@@ -54,6 +59,8 @@ def pytest_sessionfinish(session):
 
 
 TINY = UNetConfig(in_channels=3, out_channels=2, features=(4, 6, 8))
+SHALLOW = UNetConfig(in_channels=3, out_channels=2, features=(4, 6))
+"""For what its depth has no part in: JAX traces and compiles every level."""
 
 BROWSER_OPTIONS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import TINY, batch, few, trained_tensors
+from conftest import SHALLOW, TINY, batch, few, trained_tensors
 from hypothesis import given, settings
 from strategies import configs
 
@@ -46,7 +46,7 @@ CONFIGS = {
 }
 
 
-def pair(config=TINY, dtype=np.float64):
+def pair(config=SHALLOW, dtype=np.float64):
     model = from_checkpoint(Checkpoint(config, trained_tensors(config, dtype=dtype)))
     return model, conversion.to_jax(model)
 
@@ -80,9 +80,9 @@ def test_logits_agree_in_float64(x64, config, n, height, width):
 def test_float32_parameters_compute_exactly_in_float64(x64, training, asked):
     """As `model.double()` does in torch: nothing on the way is rounded to float32."""
     in_torch, in_jax = pair(dtype=np.float32)
-    x = batch(TINY, 3, 19, 21, np.float64)
+    x = batch(SHALLOW, 3, 19, 21, np.float64)
     if asked == "by dtype":
-        model = unet_jax.UNet.from_config(TINY, dtype=jnp.float64, rngs=None)
+        model = unet_jax.UNet.from_config(SHALLOW, dtype=jnp.float64, rngs=None)
         nnx.update(model, nnx.state(in_jax))
         in_jax, x = model, x.astype(np.float32).astype(np.float64)
     in_torch.double().train(training), (in_jax.train() if training else in_jax.eval())
@@ -110,10 +110,10 @@ def test_training_mode_agrees_in_float64(x64, name):
 )
 def test_another_meaning_would_be_seen(x64, control):
     """The control: the same weights under one other option do not pass for the same network."""
-    tensors = trained_tensors(TINY, dtype=np.float64)
-    in_torch = from_checkpoint(Checkpoint(TINY, tensors))
-    other = conversion.to_jax(from_checkpoint(Checkpoint(dataclasses.replace(TINY, **control), tensors)))
-    x = batch(TINY, 1, 19, 21, np.float64)
+    tensors = trained_tensors(SHALLOW, dtype=np.float64)
+    in_torch = from_checkpoint(Checkpoint(SHALLOW, tensors))
+    other = conversion.to_jax(from_checkpoint(Checkpoint(dataclasses.replace(SHALLOW, **control), tensors)))
+    x = batch(SHALLOW, 1, 19, 21, np.float64)
     with pytest.raises(AssertionError):
         assert_close(jax.jit(other.logits)(jnp.asarray(x)), torch_logits(in_torch, x), 1e-6)
 
@@ -127,8 +127,8 @@ def test_another_meaning_would_be_seen(x64, control):
     ],
 )
 def test_call_is_the_output_function_of_the_logits(output, function):
-    in_torch, in_jax = pair(dataclasses.replace(TINY, output=output), dtype=np.float32)
-    x = batch(TINY)
+    in_torch, in_jax = pair(dataclasses.replace(SHALLOW, output=output), dtype=np.float32)
+    x = batch(SHALLOW)
     logits, answer = jax.jit(lambda x: (in_jax.logits(x), in_jax(x)))(jnp.asarray(x))
     np.testing.assert_array_equal(answer, function(logits))
     answers = in_torch(torch.from_numpy(x).permute(0, 3, 1, 2))
@@ -137,7 +137,7 @@ def test_call_is_the_output_function_of_the_logits(output, function):
 
 def test_runs_under_jit_with_split_and_merge():
     _, model = pair(dtype=np.float32)
-    x = jnp.asarray(batch(TINY))
+    x = jnp.asarray(batch(SHALLOW))
     graphdef, state = nnx.split(model)
     traces = []
 
@@ -162,7 +162,7 @@ def test_statistics_move_under_jit():
         model.logits(x)
         return nnx.state(model)
 
-    moved = nnx.merge(graphdef, step(state, jnp.asarray(batch(TINY))))
+    moved = nnx.merge(graphdef, step(state, jnp.asarray(batch(SHALLOW))))
     before, after = jax_canonical(model), jax_canonical(moved)
     for key, value in before.items():
         assert np.array_equal(value, after[key]) == ("running" not in key and "tracked" not in key)
@@ -170,8 +170,8 @@ def test_statistics_move_under_jit():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 def test_computes_in_the_dtype_asked_for_with_float32_parameters(x64, dtype):
-    model = unet_jax.UNet.from_config(TINY, dtype=jnp.dtype(dtype), rngs=0)
-    logits = nnx.jit(lambda model, x: model.logits(x))(model, jnp.asarray(batch(TINY)))
+    model = unet_jax.UNet.from_config(SHALLOW, dtype=jnp.dtype(dtype), rngs=0)
+    logits = nnx.jit(lambda model, x: model.logits(x))(model, jnp.asarray(batch(SHALLOW)))
     assert logits.dtype == jnp.dtype(dtype)
     dtypes = {variable[...].dtype for _, variable in nnx.to_flat_state(nnx.state(model, nnx.Param))}
     assert dtypes == {np.dtype("float32")}
@@ -180,8 +180,8 @@ def test_computes_in_the_dtype_asked_for_with_float32_parameters(x64, dtype):
 
 def test_bfloat16_errs_as_bfloat16_does():
     _, model = pair(dtype=np.float32)
-    x = jnp.asarray(batch(TINY, 1, 32, 32))
-    rounded = unet_jax.UNet.from_config(TINY, dtype=jnp.bfloat16, rngs=None)
+    x = jnp.asarray(batch(SHALLOW, 1, 32, 32))
+    rounded = unet_jax.UNet.from_config(SHALLOW, dtype=jnp.bfloat16, rngs=None)
     rounded.eval()
     nnx.update(rounded, nnx.state(model))
     exact, found = (np.asarray(jax.jit(network.logits)(x), np.float32) for network in (model, rounded))
@@ -192,7 +192,7 @@ def test_bfloat16_errs_as_bfloat16_does():
 @pytest.mark.slow
 def test_gradients_flow_to_every_parameter():
     _, model = pair(dtype=np.float32)
-    gradients = nnx.jit(nnx.grad(lambda model: (model.logits(jnp.asarray(batch(TINY))) ** 2).mean()))(model)
+    gradients = nnx.jit(nnx.grad(lambda model: (model.logits(jnp.asarray(batch(SHALLOW))) ** 2).mean()))(model)
     assert all(jnp.abs(variable[...]).max() > 0 for _, variable in nnx.to_flat_state(gradients))
 
 
@@ -262,10 +262,10 @@ def replaced(model):
 
 
 def as_graph():
-    return unet_torch.Network(graph(TINY))
+    return unet_torch.Network(graph(SHALLOW))
 
 
-@pytest.mark.parametrize("make", [lambda: unet_torch.UNet.from_config(TINY, seed=0), as_graph])
+@pytest.mark.parametrize("make", [lambda: unet_torch.UNet.from_config(SHALLOW, seed=0), as_graph])
 @pytest.mark.parametrize("change", [hooked, patched, patched_within, replaced])
 def test_a_network_of_ours_that_was_changed_is_read_from_its_code(make, change):
     model = make()
@@ -285,14 +285,14 @@ class Doubled(torch.nn.Module):
 
 
 def test_a_class_that_holds_its_network_as_module_is_a_network_of_its_own():
-    model = unet_torch.UNet.from_config(TINY, seed=0)
+    model = unet_torch.UNet.from_config(SHALLOW, seed=0)
     assert unwrapped(Doubled(model)).__class__ is Doubled
     assert unwrapped(torch.nn.DataParallel(Doubled(model))).__class__ is Doubled
     assert unwrapped(torch.nn.DataParallel(model)) is model
 
 
 def test_what_cannot_be_loaded_is_not_saved(tmp_path):
-    model = unet_torch.UNet.from_config(TINY, seed=0)
+    model = unet_torch.UNet.from_config(SHALLOW, seed=0)
     model.extra = torch.nn.Linear(1, 1)
     with pytest.raises(CheckpointError, match=r"not of this network: extra\.weight, extra\.bias"):
         unet_torch.save(model, tmp_path / "a.pt")
@@ -300,7 +300,7 @@ def test_what_cannot_be_loaded_is_not_saved(tmp_path):
 
 
 def test_float64_is_not_cast_to_what_jax_rounds(tmp_path):
-    unet_torch.save(unet_torch.UNet.from_config(TINY, seed=0), tmp_path / "a.safetensors")
+    unet_torch.save(unet_torch.UNet.from_config(SHALLOW, seed=0), tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match="jax_enable_x64"):
         unet_jax.load(tmp_path / "a.safetensors", param_dtype=jnp.float64)
 
@@ -382,7 +382,7 @@ def test_torch_model_honours_default_dtype_and_device():
 
 
 def test_lowers_for_a_tpu_in_training_without_gather_or_scatter():
-    model = nnx.eval_shape(lambda: unet_jax.UNet.from_config(TINY, rngs=None))
+    model = nnx.eval_shape(lambda: unet_jax.UNet.from_config(SHALLOW, rngs=None))
     graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
 
     def loss(parameters, statistics, x):

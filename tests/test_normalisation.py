@@ -308,6 +308,6 @@ for guess in (0.0, 6.0, 100.0):
 
 
 def test_a_batch_over_two_devices_has_the_statistics_of_the_whole():
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment = {**os.environ, "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"}
     done = subprocess.run([sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -164,12 +164,15 @@ def test_packed_groups_are_normalised_as_they_are(shape, parts, offset):
         x, gradient = drawn((n, 2 * half, width, channels), (n, 2 * half, width, channels))
         x = x + offset
         columns = group(width, channels)
-        found = group_normalisation._normalised_packed(columns, groups, 1e-5, x)
-        expected = group_normalisation._normalised(groups, 1e-5, x)
+        found = jax.jit(partial(group_normalisation._normalised_packed, columns, groups, 1e-5))(x)
+        expected = jax.jit(partial(group_normalisation._normalised, groups, 1e-5))(x)
         assert apart(found, expected) <= 1e-12 * (1 + offset)
         _, mean, _, inverse = expected
-        given = groups, x, mean, inverse, gradient
-        assert apart(group_normalisation._gradient(columns, *given), group_normalisation._gradient(0, *given)) <= 1e-11
+        packs, plain = (
+            jax.jit(partial(group_normalisation._gradient, of, groups))(x, mean, inverse, gradient)
+            for of in (columns, 0)
+        )
+        assert apart(packs, plain) <= 1e-11
 
 
 def test_a_column_in_the_wrong_place_would_be_seen(x64):
@@ -202,9 +205,9 @@ def test_a_packed_pool_is_the_pool(shape, levels):
     rng = np.random.default_rng(sum(shape))
     x = jnp.asarray(rng.integers(levels, size=(n, 2 * half, width, channels)), jnp.float32)
     gradient = jnp.asarray(rng.standard_normal((n, half, width // 2, channels)), jnp.float32)
-    assert (pooling._largest(x) == pooling.max_pool_of_two_plain(x)).all()
-    found = pooling._to_the_largest_of_packed(x, gradient)
-    assert (found == pooling._to_the_largest_plain(x, gradient)).all()
+    assert (jax.jit(pooling._largest)(x) == jax.jit(pooling.max_pool_of_two_plain)(x)).all()
+    found = jax.jit(pooling._to_the_largest_of_packed)(x, gradient)
+    assert (found == jax.jit(pooling._to_the_largest_plain)(x, gradient)).all()
 
 
 @by_examples(
@@ -244,11 +247,12 @@ def test_channels_in_the_wrong_place_would_be_seen(x64, monkeypatch):
         lambda: group_normalisation._normalised_packed(8, 16, 1e-5, x)[0],
         lambda: group_normalisation._gradient(8, 16, x, moments, moments, slope),
     ]
-    expected = [form() for form in forms]
+    expected = jax.jit(lambda: [form() for form in forms])()
     for module in (normalisation, pooling, packed_convolutions, affine, group_normalisation):
         monkeypatch.setattr(module, "packed", lambda x, columns: jnp.roll(packed(x, columns), 1, -1))
     monkeypatch.setattr(upsampled, "packed_kernel", lambda *given: jnp.roll(packed_kernel(*given), 1, -1))
-    assert all(apart(form(), known) > 1e-2 for form, known in zip(forms, expected, strict=True))
+    found = jax.jit(lambda: [form() for form in forms])()
+    assert all(apart(moved, known) > 1e-2 for moved, known in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize(("platform", "columns"), [("tpu", 8), ("cuda", 16)])

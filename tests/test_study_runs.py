@@ -212,9 +212,9 @@ def test_a_study_in_a_bucket_by_two_processes(tmp_path, s3_bucket):
     assert "report is in" in text
 
 
-def test_a_run_that_cannot_be_made_is_one_line(tmp_path):
+def test_a_run_that_cannot_be_made_is_one_line(tmp_path, capsys):
     plan = write_plan(tmp_path, ["torch", "torch:norm_parts=2"], crop=1)
-    code, _, error = ended(started(plan, tmp_path / "out"))
-    assert code == 2
+    assert main(["study", str(plan), "--out", str(tmp_path / "out"), "--no-where"]) == 2
+    error = capsys.readouterr().err
     assert error.startswith("unet: torch seed-0: crop 1: is too small")
     assert error.count("\n") == 1

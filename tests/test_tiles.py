@@ -40,7 +40,7 @@ def overlaps(config, tile):
 
 
 @given(geometries(4), st.integers(1, 2000), st.integers(1, 12), st.data())
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_tiles_cover_and_weights_sum_to_one(config, size, tile, data):
     step = config.minimum_size
     tile *= step
@@ -70,7 +70,7 @@ def test_tiles_cover_and_weights_sum_to_one(config, size, tile, data):
 
 
 @given(geometries(4), st.integers(1, 2000), st.integers(0, 12))
-@settings(max_examples=200)
+@settings(max_examples=60)
 def test_by_default_only_exact_points_count(config, size, more):
     step = config.minimum_size
     size = max(size, step)
@@ -144,7 +144,7 @@ def test_one_tile_holds_what_is_not_too_large():
 
 
 @given(geometries(5), st.integers(1, 6000), overlaps(UNetConfig(), 448))
-@settings(max_examples=200)
+@settings(max_examples=60)
 def test_the_default_tile_needs_no_more_tiles_than_the_largest(config, size, overlap):
     size = max(size, config.minimum_size)
     length, _ = default_tile(config, [(size, size)], overlap)
