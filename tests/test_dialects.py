@@ -61,7 +61,7 @@ def assert_same_answers(model, in_jax, size):
     found = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))(state, jnp.asarray(x))
     with torch.no_grad():
         reference = model(torch.from_numpy(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
-    assert np.abs(found - reference).max() <= 1e-12 * np.abs(reference).max()
+    assert np.abs(np.asarray(found) - reference).max() <= 1e-12 * np.abs(reference).max()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import SHALLOW, TINY, few, trained_tensors
+from conftest import TINY, few, trained_tensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from strategies import configs
@@ -57,7 +57,7 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def predictor(twin, config=SHALLOW, dtype=np.float64, **options):
+def predictor(twin, config=TINY, dtype=np.float64, **options):
     """A new one, with a model of its own."""
     module, of_checkpoint = TWINS[twin]
     return module.Predictor(of_checkpoint(Checkpoint(config, trained_tensors(config, dtype=dtype))), **options)
@@ -131,10 +131,10 @@ def check_any(twin, config, more, wider):
 
 @twins
 def test_tiles_that_reach_less_far_are_another_network(x64, twin, monkeypatch):
-    picture = pixels(SHALLOW, 131, 97)
-    tile = small_tile(SHALLOW) + 8
+    picture = pixels(TINY, 131, 97)
+    tile = small_tile(TINY) + 8
     predict = predictor(twin, tile=(tile, tile))
-    reference = whole(SHALLOW, picture)
+    reference = whole(TINY, picture)
     assert error(predict.logits(picture), reference) < 1e-12
     monkeypatch.setattr("unet_core.prediction.tile_geometry.reach", lambda *_: ((16, 16), (16, 16)))
     assert error(predict.logits(picture), reference) > 1e-8
@@ -164,11 +164,11 @@ def test_with_an_overlap_each_tile_is_a_picture_of_its_own(x64, twin):
 
 @twins
 def test_flips_average_four_mirror_images(x64, twin):
-    picture = pixels(SHALLOW, 83, 70)
-    tile = small_tile(SHALLOW)
+    picture = pixels(TINY, 83, 70)
+    tile = small_tile(TINY)
     predict = predictor(twin, tile=(tile, tile), flips=True)
     mirrored = [
-        whole(SHALLOW, picture[::vertical, ::horizontal])[::vertical, ::horizontal]
+        whole(TINY, picture[::vertical, ::horizontal])[::vertical, ::horizontal]
         for vertical in (1, -1)
         for horizontal in (1, -1)
     ]
@@ -178,14 +178,14 @@ def test_flips_average_four_mirror_images(x64, twin):
 
 @twins
 def test_bands_follow_one_another_from_the_top(twin):
-    picture = pixels(SHALLOW, 150, 20)
-    tile = small_tile(SHALLOW)
+    picture = pixels(TINY, 150, 20)
+    tile = small_tile(TINY)
     predict = predictor(twin, dtype=np.float32, tile=(tile, tile))
     for predict.flips in (False, True):
         bands = list(predict.bands(picture))
         assert len(bands) > 2
         assert [top for top, _ in bands] == list(np.cumsum([0] + [len(rows) for _, rows in bands[:-1]]))
-        assert {rows.shape[1:] for _, rows in bands} == {(20, SHALLOW.out_channels)}
+        assert {rows.shape[1:] for _, rows in bands} == {(20, TINY.out_channels)}
         assert {rows.dtype for _, rows in bands} == {np.dtype(np.float32)}
 
 
@@ -193,34 +193,34 @@ def test_bands_follow_one_another_from_the_top(twin):
 def test_whole_numbers_are_fractions_of_white(twin):
     predict = predictor(twin, dtype=np.float32)
     for dtype in (np.uint8, np.uint16):
-        picture = (pixels(SHALLOW, 40, 37) * np.iinfo(dtype).max).astype(dtype)
+        picture = (pixels(TINY, 40, 37) * np.iinfo(dtype).max).astype(dtype)
         fractions = picture / np.float32(np.iinfo(dtype).max)
         found = predict.logits(picture)
         np.testing.assert_array_equal(found, predict.logits(fractions))
         np.testing.assert_array_equal(found, predict.logits(np.asfortranarray(picture)))
-        assert error(found, whole(SHALLOW, fractions)) < 1e-5
+        assert error(found, whole(TINY, fractions)) < 1e-5
 
 
 @twins
 def test_bfloat16_rounds_and_no_more(twin):
-    picture = pixels(SHALLOW, 50, 61)
+    picture = pixels(TINY, 50, 61)
     found = predictor(twin, dtype=np.float32, bfloat16=True).logits(picture)
     assert found.dtype == np.float32
-    assert 1e-4 < error(found, whole(SHALLOW, picture)) < 5e-2
+    assert 1e-4 < error(found, whole(TINY, picture)) < 5e-2
 
 
 @pytest.mark.parametrize("training", [True, False])
 @twins
 def test_the_model_stays_as_it_is_and_its_weights_are_read_each_time(twin, training):
     module, of_checkpoint = TWINS[twin]
-    model, picture = of_checkpoint(Checkpoint(SHALLOW, trained_tensors(SHALLOW))), pixels(SHALLOW, 20, 30)
+    model, picture = of_checkpoint(Checkpoint(TINY, trained_tensors(TINY))), pixels(TINY, 20, 30)
     model.train() if training else model.eval()
     predict = module.Predictor(model)
     first = predict.logits(picture)
-    assert error(first, whole(SHALLOW, picture)) < 1e-5
+    assert error(first, whole(TINY, picture)) < 1e-5
     assert model.training is training
     canonical = model.state_dict() if twin == "torch" else jax_canonical(model)
-    for key, value in trained_tensors(SHALLOW).items():
+    for key, value in trained_tensors(TINY).items():
         np.testing.assert_array_equal(canonical[key], value)
     if twin == "torch":
         assert all(module.training is training for module in model.modules())
@@ -236,11 +236,11 @@ def test_torch_keeps_a_mixed_mode_also_where_the_network_fails():
     model = predict.model.train()
     model.down1.eval()
     before = [module.training for module in model.modules()]
-    predict.logits(pixels(SHALLOW, 20, 30))
+    predict.logits(pixels(TINY, 20, 30))
     assert [module.training for module in model.modules()] == before
     model.out = torch.nn.Conv2d(99, 1, 1)
     with pytest.raises(RuntimeError, match="channels"):
-        predict.logits(pixels(SHALLOW, 20, 30))
+        predict.logits(pixels(TINY, 20, 30))
     assert [module.training for module in model.modules()][: len(before) - 1] == before[:-1]
     assert torch.is_grad_enabled()
     assert not torch.is_inference_mode_enabled()
@@ -248,7 +248,7 @@ def test_torch_keeps_a_mixed_mode_also_where_the_network_fails():
 
 def test_torch_predicts_with_the_network_inside_a_wrapper():
     model = predictor("torch", dtype=np.float32).model
-    picture = pixels(SHALLOW, 20, 30)
+    picture = pixels(TINY, 20, 30)
     found = unet_torch.predict.Predictor(torch.nn.DataParallel(model)).logits(picture)
     np.testing.assert_array_equal(found, unet_torch.predict.Predictor(model).logits(picture))
     with pytest.raises(TypeError, match="UNet or Network is needed, got Linear"):
@@ -273,7 +273,7 @@ def test_jax_compiles_once_for_all_sizes_and_weights():
 
 @pytest.mark.parametrize("batch", few([2, 5], 5))
 def test_tiles_that_are_computed_together_are_those_that_are_computed_alone(batch):
-    picture = pixels(SHALLOW, 81, 75)
+    picture = pixels(TINY, 81, 75)
     with jax.enable_x64(True):
         expected = predictor("jax", tile=(64, 64)).logits(picture)
         found = predictor("jax", tile=(64, 64), batch=batch).logits(picture)
@@ -286,7 +286,7 @@ def test_no_tile_at_a_time_is_refused():
 
 
 def test_weights_are_folded_once_until_they_change():
-    predict, picture = predictor("jax", dtype=np.float32, tile=(64, 64)), pixels(SHALLOW, 40, 40)
+    predict, picture = predictor("jax", dtype=np.float32, tile=(64, 64)), pixels(TINY, 40, 40)
     before = predict.logits(picture)
     folded = predict._folded[2]
     predict.logits(picture)
@@ -350,7 +350,7 @@ def test_a_picture_that_does_not_fit_is_refused(twin, shape, message):
         from unet_core.prediction.stitching import planned
 
         with pytest.raises(DataError, match=message):
-            planned(SHALLOW, np.zeros(shape, np.uint8), None, None)
+            planned(TINY, np.zeros(shape, np.uint8), None, None)
         return
     with pytest.raises(DataError, match=message):
         predictor(twin, dtype=np.float32).bands(np.zeros(shape, np.uint8))
@@ -361,4 +361,4 @@ def test_tiles_that_cover_nothing_are_refused(twin):
     with pytest.raises(UNetError, match="multiples of 4; give 64x64"):
         predictor(twin, dtype=np.float32, tile=(64, 62))
     with pytest.raises(UNetError, match="an overlap of 64 pixels: tiles of 64 can overlap by 0 to 60"):
-        predictor(twin, dtype=np.float32, tile=(64, 64), overlap=64).bands(pixels(SHALLOW, 100, 100))
+        predictor(twin, dtype=np.float32, tile=(64, 64), overlap=64).bands(pixels(TINY, 100, 100))

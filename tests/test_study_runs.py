@@ -16,6 +16,7 @@ pytest.importorskip("scipy")
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
 
+from unet_cli.main import main
 from unet_compare.study import trial
 from unet_compare.study.arms import FAULTS
 from unet_compare.study.controls import planted, start_of
