@@ -23,6 +23,8 @@ demo: $(READY)
 example: $(READY)
 	$(BIN)/python -m examples.switching --out example
 
+# What one process of the tests has compiled of these modules, the next one reads.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(READY)
 	$(BIN)/pytest -n $(WORKERS) -m 'not slow and not long'
 

@@ -5,7 +5,7 @@
 Prints GFLOP/s of the direct convolution's operations, by the median of some calls, each layer compiled alone, as the
 network is. "Direct" is XLA's convolution. "Rows" takes fewer multiplications (`unet_jax.kernels.winograd.by_rows`):
 "prepared" with the taps summed beforehand, as for prediction; otherwise, as in a training, with the time of these sums.
-"Narrow" is for few channels (`unet_jax.kernels.convolution.convolve_narrow`).
+"Along rows" is for few channels, or few pixels (`unet_jax.kernels.convolution.convolve_along_rows`).
 """
 
 import statistics
@@ -24,9 +24,9 @@ from rich.table import Table
 
 from unet_jax.compilation import compiler_options
 from unet_jax.kernels import winograd
-from unet_jax.kernels.convolution import convolve_narrow, convolve_plain
+from unet_jax.kernels.convolution import convolve_along_rows, convolve_plain
 
-HEADINGS = ("direct", "narrow", "rows, prepared", "rows", "direct", "rows", "direct", "blocks of rows")
+HEADINGS = ("direct", "along rows", "rows, prepared", "rows", "direct", "rows", "direct", "blocks of rows")
 LAYERS = ("32x32x256", "64x64x256", "64x128x128", "128x128x128", "128x256x64", "256x256x64", "256x512x32", "512x512x32")
 LAYERS += ("512x1024x16", "1024x1024x16", "1024x1024x8")
 
@@ -78,7 +78,7 @@ def ways(batch: int, size: int, channels: int, out: int) -> Iterator[tuple[Any, 
         return winograd.convolve(gradient, kernel[::-1, ::-1].swapaxes(2, 3))
 
     yield convolve_plain, x, kernel
-    yield convolve_narrow, x, kernel
+    yield convolve_along_rows, x, kernel
     yield winograd.by_rows, x, *jax.jit(winograd.summed_taps)(kernel)
     yield winograd.convolve, x, kernel
     yield partial(back, 0, convolve_plain), x, kernel, gradient

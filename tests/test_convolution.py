@@ -12,7 +12,7 @@ jax = pytest.importorskip("jax")
 import jax.numpy as jnp
 
 from unet_jax.kernels import convolution as convolution_kernels
-from unet_jax.kernels.convolution import convolve, convolve_narrow, convolve_plain
+from unet_jax.kernels.convolution import convolve, convolve_along_rows, convolve_plain
 from unet_jax.kernels.general import spread
 from unet_jax.kernels.products import Geometry, moved_apart
 from unet_jax.operations import convolutions
@@ -23,20 +23,23 @@ from unet_jax.operations.convolutions import convolution
 @pytest.mark.parametrize("channels", [(3, 5), (4, 1), (1, 2)])
 def test_a_narrow_convolution_is_the_convolution(x64, size, channels):
     given = drawn((2, *size, channels[0]), (3, 3, *channels), (2, *size, channels[1]))
-    assert apart(jax.jit(convolve_narrow)(*given[:2]), convolve_plain(*given[:2])) < 1e-12
+    assert apart(jax.jit(convolve_along_rows)(*given[:2]), convolve_plain(*given[:2])) < 1e-12
     assert apart(derivatives(convolve, *given), derivatives(convolve_plain, *given)) < 1e-12
 
 
 def test_a_row_too_far_would_be_seen(x64):
     x, kernel = drawn((1, 9, 7, 3), (3, 3, 3, 5))
-    assert apart(convolve_narrow(x, jnp.roll(kernel, 1, 0)), convolve_plain(x, kernel)) > 1e-2
+    assert apart(convolve_along_rows(x, jnp.roll(kernel, 1, 0)), convolve_plain(x, kernel)) > 1e-2
 
 
-@pytest.mark.parametrize("channels", [(3, 8), (5, 5), (10, 5), (16, 16)])
-def test_float32_errs_less_than_by_xlas_own(channels):
-    """A network of few channels errs by these sums; XLA's are one product after the other."""
+@pytest.mark.parametrize(
+    ("size", "channels"),
+    [((32, 40), (3, 8)), ((32, 40), (5, 5)), ((32, 40), (10, 5)), ((32, 40), (16, 16)), ((12, 11), (64, 128))],
+)
+def test_float32_errs_less_than_by_xlas_own(size, channels):
+    """A network errs by these sums; XLA's are one product after the other."""
     rng = np.random.default_rng(0)
-    x, kernel = rng.random((4, 32, 40, channels[0])), rng.standard_normal((3, 3, *channels))
+    x, kernel = rng.random((4, *size, channels[0])), rng.standard_normal((3, 3, *channels))
     x, kernel = (jnp.asarray(array, jnp.float32) for array in (x, kernel))
     with jax.enable_x64(True):
         exact = np.asarray(convolve_plain(x.astype(jnp.float64), kernel.astype(jnp.float64)))
@@ -45,19 +48,22 @@ def test_float32_errs_less_than_by_xlas_own(channels):
 
 
 @pytest.mark.parametrize(
-    ("platform", "channels", "dtype", "narrow"),
+    ("platform", "shape", "out", "dtype", "rows"),
     [
-        ("cpu", (64, 16), jnp.float32, True),
-        ("cpu", (3, 17), jnp.float32, False),
-        ("cpu", (3, 16), jnp.bfloat16, False),
-        ("tpu", (3, 16), jnp.float32, False),
-        ("cuda", (3, 16), jnp.float32, False),
+        ("cpu", (1, 64, 1024, 3), 16, jnp.float32, True),
+        ("cpu", (2, 8, 9, 64), 100, jnp.float32, True),
+        ("cpu", (2, 7, 7, 64), 100, jnp.float32, False),
+        ("cpu", (1, 64, 1024, 3), 17, jnp.float32, False),
+        ("cpu", (2, 8, 9, 3), 16, jnp.bfloat16, False),
+        ("tpu", (2, 8, 9, 3), 16, jnp.float32, False),
+        ("cuda", (2, 8, 9, 3), 16, jnp.float32, False),
     ],
+    ids=["few channels", "few pixels", "fewer than channels", "many of both", "bfloat16", "TPU", "GPU"],
 )
-def test_a_cpu_alone_takes_it_of_few_channels(platform, channels, dtype, narrow):
-    given = jnp.zeros((1, 8, 8, channels[0]), dtype), jnp.zeros((3, 3, *channels), dtype)
+def test_a_cpu_alone_takes_it_where_that_pays(platform, shape, out, dtype, rows):
+    given = jnp.zeros(shape, dtype), jnp.zeros((3, 3, shape[-1], out), dtype)
     text = jax.jit(convolve).trace(*given).lower(lowering_platforms=(platform,)).as_text()
-    assert (f"tensor<1x3x{channels[0]}x{3 * channels[1]}x" in text) == narrow
+    assert (f"tensor<1x3x{shape[-1]}x{3 * out}x" in text) == rows
 
 
 def by_xla(x, kernel, plan):

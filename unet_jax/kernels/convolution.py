@@ -1,5 +1,6 @@
 """The convolution and its gradients; on a CPU with fewer multiplications. PyTorch has oneDNN for this."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -15,7 +16,9 @@ from unet_jax.kernels.products import Geometry
 
 _SAME = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
 _NARROW = 16
-"""Channels out, at most, that a CPU convolves by `convolve_narrow`."""
+"""Channels out, at most, that a CPU convolves by `convolve_along_rows` whatever the map's size."""
+_CACHED = 2**19
+"""Elements of a wider answer, at most, for the three times as many before they are summed to stay in a cache."""
 
 
 def convolve_plain(x: Float[Array, "n h w c"], kernel: Float[Array, "k l c d"]) -> Float[Array, "n h w d"]:
@@ -49,8 +52,8 @@ def _packs(x: Array, kernel: Array) -> Form | None:
 
 @jax.custom_vjp
 def _convolve(x: Array, kernel: Array) -> Array:
-    """3x3. A CPU computes wide convolutions, and the gradients of their kernels, as `winograd` does, narrow ones row by
-    row, and those of few pixels, and gradients, as `products`.
+    """3x3. A CPU computes wide convolutions, and the gradients of their kernels, as `winograd` does, others row by row
+    where that pays, and those of few pixels, and gradients, as `products`.
     """
     return lax.platform_dependent(x, kernel, **_forms(x, kernel))
 
@@ -73,14 +76,16 @@ def _on_cpu(x: Array, out_channels: int) -> Form | None:
         return winograd.convolve
     if products.are_tiny(x):
         return partial(products.convolved_as_product, plan=_SAME)
-    return convolve_narrow if out_channels <= _NARROW and winograd.is_exact(x.dtype) else None
+    pixels = math.prod(x.shape[:-1])
+    pays = out_channels <= _NARROW or out_channels < pixels <= _CACHED // out_channels
+    return convolve_along_rows if pays and winograd.is_exact(x.dtype) else None
 
 
-def convolve_narrow(x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"]) -> Float[Array, "n h w d"]:
+def convolve_along_rows(x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c d"]) -> Float[Array, "n h w d"]:
     """`convolve_plain` by one convolution along the row, whose answers to the kernel's three rows are then summed.
 
-    With few channels it is up to twice as fast on a CPU, and errs by less in float32: XLA sums all products one after
-    the other, which here are three sums (docs/performance.md).
+    Where the answers stay in a cache it is up to twice as fast on a CPU, and it errs by less in float32: XLA sums all
+    products one after the other, which here are three sums (docs/performance.md).
     """
     _, height, _, channels = x.shape
     along = kernel.transpose(1, 2, 0, 3).reshape(1, 3, channels, -1)
@@ -124,10 +129,10 @@ def _gradients_on_cpu(x: Array, kernel: Array, gradient: Array) -> tuple[Array, 
     if not winograd.is_exact(x.dtype):
         return of_x, of_kernel
     on_cpu = _on_cpu(gradient, x.shape[-1])
-    if on_cpu is not None:
-        of_x = _input_gradient(on_cpu, gradient, kernel)
-    elif products.has_few_pixels(gradient):
+    if products.has_few_pixels(gradient) and on_cpu is not winograd.convolve:
         of_x = products.input_gradient(gradient, kernel, _SAME, x.shape[1:3])
+    elif on_cpu is not None:
+        of_x = _input_gradient(on_cpu, gradient, kernel)
     if winograd.saves_in_gradient(x.shape, gradient.shape[-1]):
         return of_x, winograd.kernel_gradient(x, gradient)
     return of_x, products.kernel_gradient(x, gradient, (3, 3), _SAME)
