@@ -229,6 +229,25 @@ def test_a_half_that_is_taken_for_whole_would_be_seen(run, tmp_path, monkeypatch
     assert not all(is_sound(*found) for found in after_each_kill(run, tmp_path, monkeypatch))
 
 
+@pytest.mark.parametrize(("falls", "left"), [(True, {"2"}), (False, {"4"})])
+def test_who_is_replaced_while_a_state_is_put_ends_none(run, tmp_path, monkeypatch, falls, left):
+    lease, put = types.SimpleNamespace(holds=True), objects.put
+    copy = working_copy.BucketCopy(run, tmp_path / "here", lease, divided=False)
+    written(tmp_path / "here", 2)
+    copy.publish()
+    written(tmp_path / "here", 4, earlier=2)
+
+    def replaced(url, local):
+        put(url, local)
+        lease.holds = not (falls and "states/4" in url)
+
+    monkeypatch.setattr(objects, "put", replaced)
+    with pytest.raises(RunError, match="writes nothing more") if falls else contextlib.nullcontext():
+        copy.publish()
+    working_copy.BucketCopy(run, tmp_path / "again", None, divided=False).fetch()
+    assert {path.name for path in (tmp_path / "again/states").iterdir()} == left
+
+
 def test_several_hosts_need_a_store_that_orbax_writes_to(run):
     with (
         pytest.raises(RunError, match="several hosts write their states to gs://"),

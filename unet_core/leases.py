@@ -67,8 +67,9 @@ class Lease:
     @property
     def holds(self) -> bool:
         """Whether it is the last one of its name, and this process's."""
-        last = _numbers(self.file.parent).get(self.file.stem)
-        return self.file.suffix == f".{last}" and _fields(_text(self.file)).get("owner") == self._owner
+        if _fields(_text(self.file)).get("owner") != self._owner:
+            return False
+        return self.file.suffix == f".{_numbers(self.file.parent).get(self.file.stem)}"
 
     def renewed(self) -> bool:
         """Give a sign of life; False where another process has taken it over."""

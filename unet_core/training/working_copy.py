@@ -105,12 +105,10 @@ class BucketCopy(WorkingCopy):
         files = self._files()
         changed = {name for name, found in files.items() if self._put.get(name) != found}
         for names in ({CONFIG} & changed, {name for name in changed - {CONFIG} if not _top(name)}):
-            self._check()
-            put_files({self._url / name: self.path / name for name in sorted(names)})
+            put_files({self._url / name: self.path / name for name in sorted(names)}, self._check)
             self._put |= {name: files[name] for name in names}
         for top in sorted({_top(name) for name in changed} - {""}):
-            self._check()
-            put(self.path / top, self._url / top)
+            put(self.path / top, self._url / top, self._check)
             self._put |= {name: found for name, found in files.items() if _top(name) == top}
         for top in sorted({_top(name) for name in self._put} - {_top(name) for name in files}):
             self._check()
