@@ -165,8 +165,8 @@ def number_of(lease):
 
 
 class World:
-    """Several processes that share a store and a clock. Within any request of one, others may do something, or the process
-    be killed or stopped for a while; requests fail, before or after they are done, and are asked again."""
+    """Several processes that share a store and a clock. Within any request of one, others may do something, or it may
+    be killed, or stopped for a while; requests fail, before or after they are done, and are asked again."""
 
     def __init__(self, seed, monkeypatch):
         self.rng, self.now, self.folder = random.Random(seed), 0.0, as_path(f"memory://leases/{seed}")
