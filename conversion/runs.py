@@ -24,6 +24,7 @@ from unet_core.files import sha256_of
 from unet_core.progress import Progress, silent
 from unet_core.staging import at_hand
 from unet_core.training.history import read_history
+from unet_core.training.lock import locked
 from unet_core.training.run import (
     BEST,
     BOARD,
@@ -33,7 +34,6 @@ from unet_core.training.run import (
     STATES,
     RunConfig,
     is_run,
-    locked,
     read_run_config,
     start_network,
     versions_of,

@@ -14,14 +14,15 @@ from conftest import mostly_torch
 from conversion.runs import read_run
 from conversion.training import train
 from unet_cli.main import main
-from unet_core import objects
+from unet_core import leases, objects
 from unet_core.checkpoints.safetensors_file import read_tensors
 from unet_core.errors import RunError, StorageError
+from unet_core.leases import Leases
 from unet_core.paths import as_path
 from unet_core.staging import COMMITTED, UNFINISHED, at_hand
-from unet_core.training import lease, working_copy
+from unet_core.training import lock, working_copy
 from unet_core.training.history import read_history
-from unet_core.training.lease import Lease, locks_in
+from unet_core.training.lock import leased, locked
 from unet_core.training.train_config import TrainConfig
 
 fsspec = pytest.importorskip("fsspec")
@@ -179,7 +180,7 @@ def until_killed(left, call, *given):
 def after_each_kill(run, folder, monkeypatch, marks=()):
     """Of a run that puts its second state in the place of its first: what a resume fetches, if the process was killed
     after so many requests that write, with what was put before and what was to be put."""
-    lease = types.SimpleNamespace(check=lambda: None)
+    lease = types.SimpleNamespace(holds=True)
     for most in itertools.count():
         local, again = folder / f"here{most}", folder / f"again{most}"
         objects.asked(str(run), lambda system, name: system.rm(name, recursive=True) if system.exists(name) else None)
@@ -228,6 +229,25 @@ def test_a_half_that_is_taken_for_whole_would_be_seen(run, tmp_path, monkeypatch
     assert not all(is_sound(*found) for found in after_each_kill(run, tmp_path, monkeypatch))
 
 
+@pytest.mark.parametrize(("falls", "left"), [(True, {"2"}), (False, {"4"})])
+def test_who_is_replaced_while_a_state_is_put_ends_none(run, tmp_path, monkeypatch, falls, left):
+    lease, put = types.SimpleNamespace(holds=True), objects.put
+    copy = working_copy.BucketCopy(run, tmp_path / "here", lease, divided=False)
+    written(tmp_path / "here", 2)
+    copy.publish()
+    written(tmp_path / "here", 4, earlier=2)
+
+    def replaced(url, local):
+        put(url, local)
+        lease.holds = not (falls and "states/4" in url)
+
+    monkeypatch.setattr(objects, "put", replaced)
+    with pytest.raises(RunError, match="writes nothing more") if falls else contextlib.nullcontext():
+        copy.publish()
+    working_copy.BucketCopy(run, tmp_path / "again", None, divided=False).fetch()
+    assert {path.name for path in (tmp_path / "again/states").iterdir()} == left
+
+
 def test_several_hosts_need_a_store_that_orbax_writes_to(run):
     with (
         pytest.raises(RunError, match="several hosts write their states to gs://"),
@@ -263,53 +283,70 @@ def test_a_run_is_carried_over_from_bucket_to_bucket(run, cells, small_proof):
     assert main(["convert", str(run), f"{run.parent}/moved", "--to", "jax"]) == 2
 
 
-def test_two_processes_do_not_train_in_one_folder(run, monkeypatch):
-    monkeypatch.setattr(lease, "_is_dead", lambda _: False)
-    monkeypatch.setattr(lease, "_BEAT", 0.05)
-    monkeypatch.setattr(lease, "_LOOK", 0.2)
-    objects.write(str(run / "config.json"), b"{}")
-    with Lease(run) as first:
-        with pytest.raises(RunError, match=f"{run}: another process trains here"), Lease(run):
-            pass
-        first.check()
-    with Lease(run) as second:  # it was given back
-        second.check()
-    assert locks_in(run) == [2]
+def locks_in(run):
+    return sorted(name for name in objects.listed(str(run)) if name.startswith("."))
 
 
-def test_the_lock_of_a_dead_process_is_taken_over_and_a_living_one_sees_it(run, monkeypatch):
-    for name, seconds in (("_BEAT", 100), ("_LOOK", 0.05), ("_SILENCE", 0.2)):
-        monkeypatch.setattr(lease, name, seconds)
-    monkeypatch.setattr(lease, "_is_dead", lambda _: False)
+@pytest.fixture
+def quick(monkeypatch):
+    """Times that a test can wait for; no process is known to have ended."""
+    for module, name, seconds in (
+        (leases, "BEAT", 0.05),
+        (leases, "SILENCE", 5),
+        (lock, "SILENCE", 5),
+        (lock, "_LOOK", 0.2),
+    ):
+        monkeypatch.setattr(module, name, seconds)
+    monkeypatch.setattr(leases, "_is_gone", lambda _: False)
+
+
+@pytest.mark.usefixtures("quick")
+def test_two_processes_do_not_train_in_one_folder(run):
     objects.write(str(run / "config.json"), b"{}")
-    with Lease(run) as silent:
-        with Lease(run) as other:
-            other.check()
+    with leased(run) as first:
+        for other in (leased(run), locked(run, shared=True)):
+            with pytest.raises(RunError, match=f"{run}: another process trains here, on .*; wait for it"), other:
+                pass
+        assert first.holds
+    with leased(run) as second:  # it was given back
+        assert second.holds
+    assert locks_in(run) == [".lock.2"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_lock_of_a_dead_process_is_taken_over_and_a_living_one_sees_it(run, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(leases, "BEAT", 100)
+    for module in (leases, lock):
+        monkeypatch.setattr(module, "SILENCE", 0.5)
+    caplog.set_level("INFO")
+    objects.write(str(run / "config.json"), b"{}")
+    with leased(run) as silent:
+        copy = working_copy.BucketCopy(run, tmp_path, silent, divided=False)
+        written(tmp_path, 2)
+        copy.publish()
+        before = set(objects.listed(str(run))) - {".lock.1"}
+        with leased(run) as other:
+            assert "waiting" in caplog.text
+            assert other.holds
+            written(tmp_path, 4, earlier=2)
             with pytest.raises(RunError, match="another process trains here; this one writes nothing more"):
-                silent.check()
+                copy.publish()
+        assert set(objects.listed(str(run))) - {".lock.2"} == before
         assert json.loads((run / ".lock.2").read_bytes())["released"]
-    assert locks_in(run) == [2]
+    assert locks_in(run) == [".lock.2"]
+    assert json.loads((run / ".lock.2").read_bytes())["owner"] == other._owner
 
 
 def test_a_run_that_is_never_begun_leaves_no_lock(run):
-    with Lease(run):
-        assert locks_in(run) == [1]
+    with leased(run):
+        assert locks_in(run) == [".lock.1"]
     assert objects.listed(str(run)) == {}
 
 
-def test_of_two_that_take_over_one_wins(run):
+def test_of_two_that_take_over_one_wins(run, monkeypatch):
     objects.write(str(run / ".lock.1"), b'{"released": true}')
-    listed = locks_in(run)
-    with Lease(run), pytest.MonkeyPatch.context() as patched:
-        patched.setattr(lease, "locks_in", lambda _, seen=[listed]: seen.pop() if seen else locks_in(run))
-        with pytest.raises(RunError, match="another process trains here"), Lease(run):
+    with leased(run), monkeypatch.context() as patched:
+        objects.write(str(run / ".lock.1"), b'{"released": true}')
+        patched.setattr(Leases, "numbers", lambda _: {".lock": 1})  # as it was a moment ago
+        with pytest.raises(RunError, match="another process trains here"), leased(run):
             pass
-
-
-def test_a_process_of_this_machine_that_has_ended_is_not_waited_for(run, monkeypatch):
-    with Lease(run) as held:
-        content = json.loads((run / ".lock.1").read_bytes())
-        assert not lease._is_dead(content)
-        assert lease._is_dead({**content, "process": 2**22 + 1})
-        assert not lease._is_dead({**content, "process": 2**22 + 1, "machine": "another"})
-        held.check()

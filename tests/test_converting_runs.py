@@ -14,7 +14,8 @@ from conversion import DifferentError, convert
 from conversion.proof.certificate import read_certificate
 from conversion.training import train
 from unet_cli.main import main
-from unet_core.training.run import locked, read_run_config
+from unet_core.training.lock import locked
+from unet_core.training.run import read_run_config
 from unet_core.training.schedule import Schedule
 from unet_core.training.train_config import TrainConfig
 

@@ -1,12 +1,6 @@
-"""`unet study`: plans, claims, runs that are made once, what is found in them, and the report."""
+"""`unet study`: plans, runs that are made once, what is found in them, and the report."""
 
 import json
-import os
-import subprocess
-import sys
-import threading
-import uuid
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +8,7 @@ import pytest
 pytest.importorskip("scipy")
 
 from unet_cli.main import main
-from unet_compare.study import claims
 from unet_compare.study.arms import Arm, arm_of_text
-from unet_compare.study.claims import Claims
 from unet_compare.study.collected import collect
 from unet_compare.study.judging import judged
 from unet_compare.study.page.report import faults_sentence
@@ -25,10 +17,7 @@ from unet_compare.study.result import SCORES, Cost, Result, run_folder
 from unet_compare.study.runs import carry_out, finished, prepare
 from unet_core import ConfigError
 from unet_core.errors import RunError
-from unet_core.paths import URLPath, as_path
 from unet_core.prediction.scores import PictureScore
-
-ROOT = Path(__file__).parents[1]
 
 
 def study(arms=("torch", "jax"), seeds=4, **more):
@@ -144,97 +133,6 @@ def test_what_decides_an_arm_is_in_its_digest():
     plain, other, alike = (study(["torch", f"jax:{one}"]).arms[1] for one in ("steps=3", "steps=4", "steps=3:keep=1"))
     assert plain.digest != other.digest
     assert Arm(**{**vars(alike), "name": plain.name}).digest == plain.digest
-
-
-# Claims
-
-
-@pytest.fixture(params=["folder", "s3"])
-def place(request, tmp_path):
-    """An empty folder, here or in a bucket; the emulator of gs:// does not know objects that must be new."""
-    if request.param == "folder":
-        return tmp_path
-    return as_path(f"{request.getfixturevalue(f'{request.param}_bucket')}/{uuid.uuid4().hex}")
-
-
-def test_a_run_is_claimed_once_and_given_back(place):
-    claims = Claims(place)
-    with claims.take("run", lambda: None) as mine:
-        assert mine.holds
-        assert claims.take("run", lambda: None) is None
-        assert claims.take("run-2", lambda: None) is not None
-    with claims.take("run", lambda: None) as mine:
-        assert mine.file.name == "run.2"
-
-
-def test_of_many_that_ask_at_once_one_gets_it(place):
-    found, barrier = [], threading.Barrier(8)
-
-    def ask():
-        barrier.wait()
-        found.append(Claims(place).take("run", lambda: None))
-
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(one is not None for one in found) == 1
-
-
-def test_a_claim_that_was_made_since_one_looked_holds(place):
-    claims = Claims(place)
-    numbers = claims.numbers()
-    assert numbers == {}
-    with claims.take("run", lambda: None):
-        assert claims.numbers() == {"run": 1}
-        assert Claims(place).take("run", lambda: None, numbers) is None
-    assert Claims(place).take("run", lambda: None, {"run": 1}).file.name == "run.2"
-
-
-def test_an_answer_that_was_lost_is_no_other_process(place, monkeypatch):
-    """The object is there, and the second try finds it."""
-    monkeypatch.setattr(claims.uuid, "uuid4", lambda: uuid.UUID(int=1))
-    Claims(place).take("run", lambda: None)
-    name = place / "run.1"
-    assert claims._is_made(name, name.read_text()) == isinstance(place, URLPath)
-    assert not claims._is_made(name, "another")
-
-
-def test_a_dead_process_claims_nothing(tmp_path):
-    code = "import pathlib; from unet_compare.study.claims import Claims; Claims(pathlib.Path()).take('run', None)"
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, timeout=60, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
-    )
-    assert (tmp_path / "run.1").exists()
-    assert Claims(tmp_path).take("run", lambda: None) is not None
-
-
-@pytest.mark.parametrize("text", ['{"host": "another", "space": 1, "pid": 1}', "", '{"host": ', "[]"])
-def test_a_process_elsewhere_is_believed_as_long_as_it_gives_signs_of_life(place, monkeypatch, text):
-    now = 1000.0
-    monkeypatch.setattr(claims.time, "monotonic", lambda: now)
-    claims._write(place / "run.1", text)
-    looking = Claims(place)
-    assert looking.take("run", lambda: None) is None
-    now += claims.SILENT - 1
-    claims._write(place / "run.1", f"{text} ")
-    assert looking.take("run", lambda: None) is None
-    now += claims.SILENT - 1
-    assert looking.take("run", lambda: None) is None
-    now += 2
-    assert looking.take("run", lambda: None) is not None
-
-
-def test_who_was_taken_for_dead_is_told_and_leaves_the_claim_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims, "BEAT", 0.01)
-    lost = threading.Event()
-    with Claims(tmp_path).take("run", lost.set) as mine:
-        (tmp_path / "run.2").write_text('{"host": "another", "space": 1, "pid": 1}')
-        assert lost.wait(10)
-        assert not mine.holds
-    assert "another" in (tmp_path / "run.2").read_text()
-    assert "released" not in mine.file.read_text()
 
 
 # Folders

@@ -11,7 +11,7 @@ from test_converting_runs import RECIPE, contents, cut, edit_config, remove, sta
 from conversion.runs import read_run
 from conversion.training import train
 from unet_cli.main import main
-from unet_core.training.run import locked
+from unet_core.training.lock import locked
 
 torch = pytest.importorskip("torch")
 

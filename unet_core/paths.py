@@ -70,6 +70,11 @@ class URLPath(PosixPath):
             return io.TextIOWrapper(io.BytesIO(self.read_bytes()), **{"encoding": "utf-8", **how})
         raise StorageError(errno.EROFS, "a bucket has no files that are open for writing", str(self))
 
+    def write_bytes(self, data: Any) -> int:
+        """Write the object, whole or not at all."""
+        objects.write(str(self), data)
+        return len(data)
+
     def mkdir(self, *_: Any, **__: Any) -> None:
         """A bucket has no folders that need to be made."""
 
@@ -144,6 +149,19 @@ def absolute(path: Path) -> Path:
 def present(path: Path) -> bool:
     """Whether anything has this name, a broken link among it."""
     return path.exists() if isinstance(path, URLPath) else os.path.lexists(path)
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a small file or object of a name that there is not yet, which only one of several can.
+
+    Raises:
+        FileExistsError: it is there.
+    """
+    if isinstance(path, URLPath):
+        objects.write(str(path), content, new=True)
+        return
+    with path.open("xb", buffering=0) as file:
+        file.write(content)
 
 
 def _kind(system: Any, name: str) -> str | None:

@@ -127,21 +127,25 @@ def whole(url: URLPath, entries: Mapping[str, Entry]) -> dict[str, Entry]:
     return {name: about for name, about in entries.items() if not any(name.startswith(f"{one}/") for one in half)}
 
 
-def put(local: Path, url: URLPath) -> None:
-    """Write a file as an object, or a folder as objects below a name, whose earlier ones are removed."""
+def put(local: Path, url: URLPath, check: Callable[[], None] = lambda: None) -> None:
+    """Write a file as an object, or a folder as objects below a name, whose earlier ones are removed.
+
+    Before each object `check` is called, which raises where nothing more is to be written.
+    """
     if local.is_dir():
-        _put_folder(local, url)
+        _put_folder(local, url, check)
     else:
-        put_files({url: local})
+        put_files({url: local}, check)
 
 
-def put_files(files: Mapping[URLPath, Path]) -> None:
-    """Write several objects, each whole or not at all, several at a time."""
+def put_files(files: Mapping[URLPath, Path], check: Callable[[], None] = lambda: None) -> None:
+    """Write several objects, each whole or not at all, several at a time; `check` as in `put`."""
     size = sum(file.stat().st_size for file in files.values())
     with _told("writing", files, size) as done:
 
         def one(item: tuple[URLPath, Path]) -> None:
             url, file = item
+            check()
             objects.put(str(url), file)
             done(file.stat().st_size)
 
@@ -157,17 +161,20 @@ def remove_tree(url: URLPath, names: Iterable[str]) -> None:
     _all(lambda name: objects.remove(str(url / name)), [name for name in names if name not in first])
 
 
-def _put_folder(local: Path, url: URLPath) -> None:
+def _put_folder(local: Path, url: URLPath, check: Callable[[], None]) -> None:
     files = {file.relative_to(local).as_posix(): file for file in sorted(local.rglob("*")) if file.is_file()}
     last = [name for name in files if name.rpartition("/")[2] == COMMITTED]
     last = [*sorted(last, key=lambda name: -name.count("/")), *(["config.json"] if "config.json" in files else [])]
     marks = {f"{name.removesuffix(_ORBAX)}{COMMITTED}" for name in files if name.rpartition("/")[2] == _ORBAX}
+    check()
     objects.write(str(url / UNFINISHED), b"")
     remove_tree(url, [name for name in objects.listed(str(url)) if name != UNFINISHED])
-    put_files({url / name: file for name, file in files.items() if name not in last})
+    put_files({url / name: file for name, file in files.items() if name not in last}, check)
+    check()
     for name in marks - files.keys():
         objects.write(str(url / name), b"")
     for name in last:
+        check()
         objects.put(str(url / name), files[name])
     objects.remove(str(url / UNFINISHED))
 

@@ -3,7 +3,7 @@
 DIR/study.json               the plan, for people
 DIR/runs/ARM/arm.json        what decides the arm's runs: no others are taken for them
 DIR/runs/ARM/seed-K/         a run of `unet train`; scores.json in it says that it is finished
-DIR/claims/                  which process makes which run (`unet_compare.study.claims`)
+DIR/claims/                  which process makes which run (`unet_core.leases`)
 DIR/report/                  what the study found
 """
 
@@ -16,13 +16,13 @@ from functools import partial
 from pathlib import Path
 
 from unet_compare.study.arms import Arm
-from unet_compare.study.claims import Claims
 from unet_compare.study.plan import Order, Study, Trial
 from unet_compare.study.processes import Process, failure_of, started
 from unet_compare.study.result import RUNS, read_result, run_folder
 from unet_core.codec import encoded, parsed
 from unet_core.errors import RunError, of_system, some
 from unet_core.files import atomic
+from unet_core.leases import Leases
 from unet_core.paths import as_target
 from unet_core.progress import Progress, silent
 
@@ -124,7 +124,7 @@ def carry_out(study: Study, folder: Path, *, most: int | None = None, progress: 
     Raises:
         RunError: the first run fails; or a run is of another study.
     """
-    tally, claims, seconds = Tally(), Claims(folder / CLAIMS), 0.0
+    tally, claims, seconds = Tally(), Leases(folder / CLAIMS), 0.0
     tally.missing = [trial for trial in study.trials() if not finished(folder, trial)]
     while tally.missing and (most is None or tally.made < most):
         begun = time.monotonic()
@@ -150,7 +150,7 @@ def carry_out(study: Study, folder: Path, *, most: int | None = None, progress: 
     return tally
 
 
-def _take(study: Study, folder: Path, claims: Claims, tally: Tally, progress: Progress) -> Trial | None:
+def _take(study: Study, folder: Path, claims: Leases, tally: Tally, progress: Progress) -> Trial | None:
     """Make the first of the missing runs that nobody has; None: there is none."""
     numbers = claims.numbers()
     for trial in tally.missing:

@@ -24,6 +24,7 @@ from unet_core.graph import Graph
 from unet_core.graph.suitability import refusal
 from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
+from unet_core.training.lock import locked
 from unet_core.training.run import (
     START,
     STATES,
@@ -33,7 +34,6 @@ from unet_core.training.run import (
     await_run,
     has_begun,
     is_run,
-    locked,
     read_run_config,
     start_network,
     versions_of,

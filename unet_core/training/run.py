@@ -9,12 +9,10 @@ RUN/profile/        where it was asked for, what the devices did in a few update
 """
 
 import dataclasses
-import fcntl
 import importlib.metadata
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -32,16 +30,14 @@ from unet_core.graph.canonical import Description
 from unet_core.graph.family import graph_of
 from unet_core.graph.summary import operations
 from unet_core.hub.store import HUB_WEIGHTS
-from unet_core.paths import URLPath, is_url
+from unet_core.paths import is_url
 from unet_core.prediction.tile_geometry import Lengths, usual_tiles
-from unet_core.training.lease import check_free
 from unet_core.training.train_config import TrainConfig
 
 Backend = Literal["jax", "torch"]
 
 CONFIG, HISTORY, STATES, BOARD, PROFILE = "config.json", "history.jsonl", "states", "tensorboard", "profile"
 BEST, START = "best.safetensors", "start.safetensors"
-_LOCK = ".lock"
 _VERSION = 2
 _READ = (1, 2)
 """Before 2, a run could not change its framework."""
@@ -272,29 +268,3 @@ def versions_of(backend: Backend) -> dict[str, str]:
     """Of the packages that decide what a training in this framework makes."""
     names = ("numpy", "grain", "torch") if backend == "torch" else ("numpy", "grain", "jax", "flax", "optax")
     return {name: importlib.metadata.version(name) for name in names}
-
-
-@contextmanager
-def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
-    """Keep a second process from training in the folder; the lock ends with this one, however it ends.
-
-    Args:
-        path: the run's folder.
-        shared: for reading alone; others may read as well, and nothing is written.
-
-    Raises:
-        RunError: another process trains here.
-    """
-    if isinstance(path, URLPath):
-        check_free(path)
-        yield
-        return
-    if shared and not (path / _LOCK).exists():  # nobody has trained in this copy
-        yield
-        return
-    with (path / _LOCK).open("r" if shared else "w") as file:
-        try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(f"{path}: another process trains here, or moves the run; wait for it, or stop it") from error
-        yield

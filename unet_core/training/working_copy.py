@@ -14,9 +14,10 @@ from pathlib import Path
 
 from unet_core import objects
 from unet_core.errors import RunError, StorageError
+from unet_core.leases import Lease
 from unet_core.paths import URLPath
 from unet_core.staging import COMMITTED, fetch, put, put_files, remove_tree, speaking_of, whole
-from unet_core.training.lease import Lease
+from unet_core.training.lock import leased, lost
 from unet_core.training.run import BOARD, CONFIG, PROFILE, STATES
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,6 @@ class BucketCopy(WorkingCopy):
         settle()
         self._last = time.monotonic()
         try:
-            self._lease.check()
             self._put_changes()
         except StorageError as error:
             if not every:
@@ -105,14 +105,19 @@ class BucketCopy(WorkingCopy):
         files = self._files()
         changed = {name for name, found in files.items() if self._put.get(name) != found}
         for names in ({CONFIG} & changed, {name for name in changed - {CONFIG} if not _top(name)}):
-            put_files({self._url / name: self.path / name for name in sorted(names)})
+            put_files({self._url / name: self.path / name for name in sorted(names)}, self._check)
             self._put |= {name: files[name] for name in names}
         for top in sorted({_top(name) for name in changed} - {""}):
-            put(self.path / top, self._url / top)
+            put(self.path / top, self._url / top, self._check)
             self._put |= {name: found for name, found in files.items() if _top(name) == top}
         for top in sorted({_top(name) for name in self._put} - {_top(name) for name in files}):
+            self._check()
             remove_tree(self._url / top, objects.listed(str(self._url / top)))  # there is a mark that is not here
         self._put = {name: found for name, found in self._put.items() if name in files or not _top(name)}
+
+    def _check(self) -> None:
+        if self._lease is not None and not self._lease.holds:
+            raise lost(self._url)
 
     def _files(self) -> dict[str, _Signature]:
         """What is on this machine and belongs to the run."""
@@ -147,7 +152,7 @@ def working_copy(path: Path, *, writes: bool, divided: bool = False) -> Iterator
     if divided and objects.scheme_of(str(path)) != "gs":
         raise RunError(f"{path}: several hosts write their states to gs://, or to a folder that all of them see")
     objects.check_bucket(str(path))
-    lease: AbstractContextManager[Lease | None] = Lease(path) if writes else contextlib.nullcontext()
+    lease: AbstractContextManager[Lease | None] = leased(path) if writes else contextlib.nullcontext()
     with tempfile.TemporaryDirectory(prefix="unet-twins-") as folder, lease as held:
         copy = BucketCopy(path, Path(folder) / path.name, held, divided=divided)
         with speaking_of(path, copy.path):
