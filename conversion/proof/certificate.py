@@ -245,6 +245,8 @@ def _fields(certificate: Certificate) -> dict[str, Any]:
         if not fields[side]["origin"]:
             del fields[side]["origin"]
     if certificate.evidence is not None:
+        if not certificate.evidence.eval_alone:
+            del fields["evidence"]["eval_alone"]
         return {"schema": SCHEMA, **fields}
     later = ("evidence", "untrained")
     return {"schema": _EARLIER, **{name: value for name, value in fields.items() if name not in later}}

@@ -1,9 +1,10 @@
 """By what a network is known to be the user's: a state_dict does not say what is computed, code does."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from unet_core.checkpoints.dialects import GENERIC, OWN, dialect_of
+from unet_core.codec import OPTIONAL
 
 By = Literal["code", "example", "names", "nothing"]
 """What stands behind a network:
@@ -24,6 +25,9 @@ class Evidence:
     """The class, the recorded example, or the project."""
     detail: str = ""
     """What was compared, and how far apart it was."""
+    eval_alone: bool = field(default=False, metadata=OPTIONAL)
+    """Whether the source has no training mode, as an ONNX file; what was made of it for training is then compared with
+    itself alone."""
 
     @property
     def proves(self) -> bool:
