@@ -185,15 +185,7 @@ def open_packed(
     masks = packed_masks(path, manifest).but(masks)
     if masks.mask_suffix != manifest.masks.mask_suffix:
         raise DataError(f"--mask-suffix {masks.mask_suffix}: the pairs of {path} were matched when they were packed")
-    if pictures.whole and not manifest.volumes:
-        raise DataError(f"{shown(path)}: a 3-D network takes volumes, and these are pictures; pack with --volumes")
-    if manifest.volumes and not pictures.whole:
-        raise DataError(
-            f"{shown(path)}: holds whole volumes, which a 3-D network takes; name the folder of which it is"
-        )
-    pictures = manifest.read_as.but(pictures)
-    if pictures != manifest.read_as:
-        raise DataError(f"{shown(path)}: its pictures were packed with other options; pack the data anew, with these")
+    pictures = _pictures(path, manifest, pictures)
     told = told_classes(values, coloured, masks)
     table = told if masks.colors == packed_masks(path, manifest).colors else None
     if table and table.names and (table.values, table.names) != (manifest.classes.values, manifest.classes.names):
@@ -226,6 +218,20 @@ def open_packed(
         packed=manifest.digest,
         pictures=pictures,
     )
+
+
+def _pictures(path: Path, manifest: Manifest, wanted: Pictures) -> Pictures:
+    """How the pictures are read, which is as they were packed."""
+    if wanted.whole and not manifest.volumes:
+        raise DataError(f"{shown(path)}: a 3-D network takes volumes, and these are pictures; pack with --volumes")
+    if manifest.volumes and not wanted.whole:
+        raise DataError(
+            f"{shown(path)}: holds whole volumes, which a 3-D network takes; name the folder of which it is"
+        )
+    packed = manifest.read_as
+    if packed.but(wanted) != packed:
+        raise DataError(f"{shown(path)}: its pictures were packed with other options; pack the data anew, with these")
+    return packed
 
 
 def _table(path: Path, manifest: Manifest) -> Mapping[str, np.ndarray]:
