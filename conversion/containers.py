@@ -115,7 +115,7 @@ def tells(path: Path) -> bool:
 
 def _is_own_directory(path: Path, container: Container) -> bool:
     """Whether it is an Orbax directory as this project writes it."""
-    replaces = replaces_of(container)
+    replaces = replaces_of(container) if container is Container.ORBAX else None
     return replaces is not None and replaces(path)
 
 

@@ -112,6 +112,7 @@ def test_help_names_the_commands_and_the_exit_codes(capsys):
         (["plot"], "RUN: name the folder of a run"),
         (["inspect", "a" * 300 + ".pt"], "file name too long"),
         (["inspect", "a" * 300 + ".v2"], "file name too long"),
+        (["train", "--out", "run", "--folds", "5", "--fold", "2"], "unet: --folds and --validation-fold: give both"),
         (["completion", "tcsh"], "Expected one of ('bash', 'zsh', 'fish')"),
     ],
 )

@@ -166,6 +166,15 @@ def test_eval_mode_alone_is_said():
     )
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_what_an_onnx_file_has_is_said_to_be_compared_in_eval_mode_alone(alone):
+    made = Evidence("code", "a.onnx", eval_alone=alone)
+    checks = (Check("x", "eval logits", "float64", 0.0, 1e-12, "", None),)
+    said = agreement("networks", checks, made)
+    mode = ", in eval mode alone (an ONNX file has no other; in training mode both agree with each other)" * alone
+    assert said == f"the networks are the same{mode}: all 1 checks are within their budgets"
+
+
 def test_a_network_without_a_training_mode_is_proven_in_eval_mode():
     proof = proven(network(dataclasses.replace(small(), untrained="its code branches")))
     assert {check.quantity for check in proof.checks} == {"eval logits"}

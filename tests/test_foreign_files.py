@@ -597,3 +597,37 @@ def test_damage_at_random_is_one_line_or_nothing(tmp_path, kind):
             assert str(error).isprintable()  # noqa: PT017  (either outcome is right)
             refused += 1
     assert refused
+
+
+CODE = """
+import torch
+class Net(torch.nn.Module):
+    def __init__(self, channels=2):
+        super().__init__()
+        self.one, self.two = torch.nn.Conv2d(1, channels, 3, padding=1), torch.nn.Conv2d(channels, 1, 1)
+    def forward(self, x):
+        return self.two(torch.relu(self.one(x)))
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["shards", "distributed"])
+def test_a_folder_of_any_network_is_read_by_its_code(tmp_path, capsys, kind):
+    import torch.distributed.checkpoint as dcp
+
+    (tmp_path / "net.py").write_text(CODE)
+    state = {"one.weight": torch.ones(2, 1, 3, 3), "one.bias": torch.zeros(2)}
+    state |= {"two.weight": torch.ones(1, 2, 1, 1), "two.bias": torch.ones(1)}
+    path = tmp_path / "folder"
+    path.mkdir()
+    if kind == "shards":
+        save_file(state, path / "model-00001-of-00001.safetensors")
+        index(path, "model.safetensors.index.json", {"model-00001-of-00001.safetensors": state})
+    else:
+        dcp.save({"model": state}, checkpoint_id=str(path), no_dist=True)
+    convert = ["convert", str(path), str(tmp_path / "a.npz"), "--no-verify", "--module", f"{tmp_path}/net.py:Net"]
+    assert main([*convert, "--kwargs", "channels=3"]) == 2
+    assert "wrong shape" in capsys.readouterr().err, "the control"
+    assert main(convert) == 0
+    with np.load(tmp_path / "a.npz") as found:
+        assert all(found[name].tobytes() == value.numpy().tobytes() for name, value in state.items())

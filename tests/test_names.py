@@ -19,6 +19,10 @@ from unet_core.errors import DataError
         (["x.rgb", "y.rgb"], ["x.labels", "y.labels"]),
         (["21_training"], ["21_training_mask"]),
         (["left_1", "right_1"], ["left_1_seg", "right_1_seg"]),
+        (["A1", "b2"], ["a1", "b2"]),
+        (["A1", "A2"], ["a1_Mask", "a2_Mask"]),
+        (["u\u0308", "x"], ["\xfc", "x"]),
+        (["a", "A"], ["a", "A"]),
     ],
 )
 def test_pairs_are_found(images, masks):
@@ -33,6 +37,8 @@ def test_pairs_are_found(images, masks):
         (["cat"], ["dog"]),
         (["s0_image", "s1_picture"], ["s0_mask", "s1_mask"]),
         (["1"], ["11"]),
+        (["a", "A"], ["\u0041\u0301"]),
+        (["aB", "Ab"], ["ab"]),
         ([], ["1_mask"]),
     ],
 )

@@ -347,6 +347,7 @@ def test_the_sizes_are_found_by_trying(tmp_path):
     assert found.evidence.by == "code"
     assert found.evidence.source.startswith("a.onnx, sha256 ")
     assert "float32, eval mode alone" in found.evidence.detail
+    assert found.evidence.eval_alone
 
 
 def test_fixed_sizes_are_the_only_ones(tmp_path):

@@ -166,7 +166,14 @@ def test_fractions_stay_fractions(tmp_path, dtype):
     same(read_picture(tmp_path / "a.tif"), array.astype(np.float32))
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.5, np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_no_numbers_are_named(tmp_path, value):
+    tifffile.imwrite(tmp_path / "a.tif", np.full((4, 4), value, np.float32))
+    with pytest.raises(DataError, match=r"a\.tif: holds values that are no numbers"):
+        read_picture(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5])
 def test_fractions_beyond_0_to_1_are_refused(tmp_path, value):
     tifffile.imwrite(tmp_path / "a.tif", np.full((4, 4), value, np.float32))
     with pytest.raises(DataError, match=r"a\.tif: holds fractions .* scale them"):

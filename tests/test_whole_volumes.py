@@ -19,7 +19,10 @@ from unet_core.data.crops import planes_of, random_crop
 from unet_core.data.folder import open_folder
 from unet_core.data.formats.files import extent
 from unet_core.data.formats.reading import AS_STORED, Pictures
+from unet_core.data.opening import open_dataset
+from unet_core.data.packing import pack
 from unet_core.data.pictures import read_mask
+from unet_core.data.synthetic import Synthetic, write_folder
 from unet_core.errors import ConfigError, DataError, UNetError
 from unet_core.graph import Graph, Node
 from unet_core.graph.scales import refusal
@@ -44,6 +47,18 @@ def volume(seed=0, shape=SHAPE):
 def ball(shape=SHAPE):
     z, y, x = np.indices(shape)
     return ((z - 4) ** 2 + (y - 5) ** 2 + (x - 8) ** 2 < 14).astype(np.uint8)
+
+
+def write(path, voxels):
+    match path.suffix:
+        case ".npy":
+            np.save(path, voxels)
+        case ".tif":
+            tifffile.imwrite(path, voxels, photometric="minisblack")
+        case ".dcm":
+            write_dicom(path, voxels)
+        case _:
+            write_nifti(path, voxels)
 
 
 def folder(path, count=3, *, shapes=(SHAPE,), mask=ball):
@@ -181,16 +196,8 @@ def test_crops_that_are_no_cubes_keep_their_size_and_labels_follow_the_image():
 def test_a_volume_of_any_kind_is_one_pair(tmp_path, suffix):
     for kind in ("images", "masks"):
         (tmp_path / kind).mkdir()
-    path, voxels = tmp_path / f"images/a{suffix}", volume()
-    match suffix:
-        case ".npy":
-            np.save(path, voxels)
-        case ".tif":
-            tifffile.imwrite(path, voxels, photometric="minisblack")
-        case ".dcm":
-            write_dicom(path, voxels)
-        case _:
-            write_nifti(path, voxels)
+    voxels = volume()
+    write(tmp_path / f"images/a{suffix}", voxels)
     write_nifti(tmp_path / "masks/a.nii.gz", ball())
     data = open_folder(tmp_path, pictures=WHOLE)
     assert (data.names, data.files, data.sizes, data.channels) == (("a",), ("a",), (SHAPE,), 1)
@@ -399,3 +406,52 @@ def test_the_command_refuses_a_picture_for_a_3_d_network(tmp_path, capsys):
     assert "a.npy: is one picture, where a 3-D network takes volumes" in capsys.readouterr().err
     with pytest.raises(UNetError, match="a tile of 9x9x9: all must be multiples of 2; give 10x10x10"):
         predictor("torch", network(exact()), tile=(9, 9, 9))
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".npy", ".tif"])
+def test_packed_volumes_are_those_of_their_folder(tmp_path, suffix):
+    pytest.importorskip("grain")
+    for number in range(3):
+        for kind, voxels in (("images", volume(number)), ("masks", ball())):
+            path = tmp_path / f"cells/{kind}/{number}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, voxels)
+    assert main(["pack", str(tmp_path / "cells"), str(tmp_path / "set"), "--volumes"]) == 0
+    whole, found = (open_dataset(str(tmp_path / name), pictures=WHOLE) for name in ("cells", "set"))
+    for name in ("names", "sizes", "spacings", "classes", "channels", "remarks"):
+        assert getattr(found, name) == getattr(whole, name)
+    assert found.digest() == whole.digest()
+    assert found.subset([2]).spacings == whole.spacings[2:]
+    pairs = [(whole.pair(number), found.pair(number)) for number in range(3)]
+    assert all(np.array_equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))
+    assert not np.array_equal(pairs[0][0].image, pairs[1][1].image), "the control"
+
+
+@pytest.mark.slow
+def test_a_training_on_packed_volumes_is_that_on_their_folder(tmp_path):
+    pytest.importorskip("grain")
+    pack(folder(tmp_path / "data"), tmp_path / "set", volumes=True)
+    for name in ("data", "set"):
+        out = tmp_path / f"{name}_run"
+        train(out, backend="torch", data=tmp_path / name, recipe=RECIPE, start=network(START, dtype=np.float64))
+    one, other = (tmp_path / f"{name}_run/history.jsonl" for name in ("data", "set"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_volumes_are_packed_whole_or_not_at_all(tmp_path):
+    pytest.importorskip("grain")
+    folder(tmp_path / "cells")
+    with pytest.raises(DataError, match="has volumes; give --volumes to pack them whole"):
+        pack(tmp_path / "cells", tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+    pack(tmp_path / "cells", tmp_path / "set", volumes=True)
+    with pytest.raises(DataError, match="holds whole volumes, which a 3-D network takes"):
+        open_dataset(str(tmp_path / "set"))
+
+
+def test_packed_pictures_are_no_volumes(tmp_path):
+    pytest.importorskip("grain")
+    write_folder(Synthetic(count=3, size=32), tmp_path / "cells")
+    pack(tmp_path / "cells", tmp_path / "set")
+    with pytest.raises(DataError, match="these are pictures; pack with --volumes"):
+        open_dataset(str(tmp_path / "set"), pictures=WHOLE)

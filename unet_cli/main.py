@@ -187,8 +187,8 @@ def _keep_programs() -> None:
 
 def in_one_line(box: str) -> str:
     """What tyro frames in a box, as one line."""
-    words = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]+|-{4,}", " ", box).split()
-    return " ".join(words)
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]+|-{4,}", " ", box).split())
+    return re.sub(r"^Value error Error parsing \S+?: (.*?)( For full helptext.*)?$", r"\1", text)
 
 
 @contextlib.contextmanager

@@ -37,6 +37,8 @@ class Pack:
     decides."""
     groups: Annotated[str | None, option("FILE.csv")] = None
     """With --validation, a table in lines of name,group: pictures of one group are all put aside, or none is."""
+    volumes: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Each file is a whole volume (NIfTI, .npy, a TIFF stack, DICOM), for a 3-D network."""
     force: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace a packed set in SET."""
     recheck: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -60,6 +62,7 @@ class Pack:
                 self.dst,
                 masks=self.masks,
                 pictures=self.pictures,
+                volumes=self.volumes,
                 validation=self.validation,
                 groups=self.groups,
                 shard_size=self.shard_size * _MEGABYTE,

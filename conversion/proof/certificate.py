@@ -245,7 +245,7 @@ def _fields(certificate: Certificate) -> dict[str, Any]:
         if not fields[side]["origin"]:
             del fields[side]["origin"]
     if certificate.evidence is not None:
-        return {"schema": SCHEMA, **fields}
+        return {"schema": SCHEMA, **fields, "evidence": certificate.evidence.to_dict()}
     later = ("evidence", "untrained")
     return {"schema": _EARLIER, **{name: value for name, value in fields.items() if name not in later}}
 

@@ -32,6 +32,7 @@ from unet_core.progress import Progress, silent
 
 NEIGHBOURS = 4
 """How many more inputs a float32 check in doubt is judged on, each with weights moved by one unit in the last place."""
+_NO_TRAINING = "an ONNX file has no other; in training mode both agree with each other"
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ def agreement(subject: str, checks: Iterable[Check], evidence: Evidence = OURS, 
     """The verdict on what is the same: of networks that nothing of the user's was run against, that they agree."""
     judged = sum(check.budget is not None for check in checks)
     said = "are the same" if evidence.proves else "agree with each other"
-    mode = f", in eval mode alone ({untrained})" if untrained else ""
+    why = untrained or (_NO_TRAINING if evidence.eval_alone else "")
+    mode = f", in eval mode alone ({why})" if why else ""
     return f"the {subject} {said}{mode}: all {judged} checks are within their budgets"
 
 
@@ -160,7 +162,7 @@ def verify_runners(
         departure,
         inputs=tuple(inputs),
         seed=seed,
-        evidence=min(a.evidence, b.evidence, key=lambda one: get_args(By).index(one.by)),
+        evidence=min(a.evidence, b.evidence, key=lambda one: (get_args(By).index(one.by), not one.eval_alone)),
         untrained=a.config.untrained if isinstance(a.config, Graph) else "",
     )
 

@@ -197,7 +197,7 @@ def seal(checkpoint: Checkpoint, dialect: str = OWN.name, digests: Mapping[str, 
         "version": _VERSION,
         "graph" if isinstance(checkpoint.config, Graph) else "config": checkpoint.config.to_dict(),
         "sha256": dict(digests),
-        "evidence": encoded(checkpoint.evidence),
+        "evidence": checkpoint.evidence.to_dict(),
     }
     if dialect != OWN.name:
         record["dialect"] = dialect

@@ -1,9 +1,10 @@
 """By what a network is known to be the user's: a state_dict does not say what is computed, code does."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from unet_core.checkpoints.dialects import GENERIC, OWN, dialect_of
+from unet_core.codec import OPTIONAL
 
 By = Literal["code", "example", "names", "nothing"]
 """What stands behind a network:
@@ -24,11 +25,19 @@ class Evidence:
     """The class, the recorded example, or the project."""
     detail: str = ""
     """What was compared, and how far apart it was."""
+    eval_alone: bool = field(default=False, metadata=OPTIONAL)
+    """Whether the source has no training mode, as an ONNX file; what was made of it for training is then compared with
+    itself alone."""
 
     @property
     def proves(self) -> bool:
         """Whether the network was run against something of the user's own."""
         return self.by in ("code", "example")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As files have it, which say `eval_alone` where it is so, and are else those of earlier releases."""
+        fields = {"by": self.by, "source": self.source, "detail": self.detail}
+        return {**fields, "eval_alone": True} if self.eval_alone else fields
 
     def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""

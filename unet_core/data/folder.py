@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from unet_core.data.agreement import Named, agreed, annotated_classes, colours_to_read, told_classes
 from unet_core.data.annotations import Annotations
 from unet_core.data.findings import Files, within
@@ -21,6 +19,7 @@ from unet_core.data.listing import threads_for
 from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.pictures import Pair, read_pair, read_picture
 from unet_core.data.states import PairState, Way
+from unet_core.data.volumes import said_of_spacings
 from unet_core.errors import DataError, shown, some
 from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
@@ -101,7 +100,7 @@ class Folder:
         if self.annotations is not None:
             said.append(f"classes: {', '.join(self.annotations.classes)}")
         if self.pictures.whole:
-            said.append(_of_spacings(self.spacings))
+            said.append(said_of_spacings(self.spacings))
         return (*said, *self._scaling())
 
     def _scaling(self) -> tuple[str, ...]:
@@ -173,18 +172,6 @@ class Folder:
             slices=tuple(self.slices[i] for i in indices),
             states=tuple(self.states[i] for i in indices),
         )
-
-
-def _of_spacings(spacings: Sequence[Spacing | None]) -> str:
-    """What a person who trains on volumes is to know of their voxels."""
-    known = np.array([spacing for spacing in spacings if spacing is not None])
-    count = f"{len(spacings)} volumes"
-    if not len(known):
-        return f"{count}, whose files do not say how far apart their voxels are"
-    least, most = ("x".join(f"{length:.3g}" for length in ends) for ends in (known.min(0), known.max(0)))
-    if (known.max(0) > 1.1 * known.min(0)).any():
-        return f"{count}, whose voxels are from {least} to {most} mm: resample them to one spacing beforehand"
-    return f"{count} of voxels of {least} mm" + f", of {len(known)} of them" * (len(known) < len(spacings))
 
 
 def open_folder(

@@ -9,13 +9,13 @@ SET/colors.csv      the colours of the classes, where the masks were packed with
 import dataclasses
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from unet_core import objects
-from unet_core.codec import decoded, encoded
+from unet_core.codec import OPTIONAL, decoded, encoded
 from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.labels import Classes
 from unet_core.data.masks import Masks
@@ -58,6 +58,13 @@ class Manifest:
     shards: tuple[Shard, ...]
     pictures: Pictures = AS_STORED
     """How the pictures are read."""
+    volumes: bool = field(default=False, metadata=OPTIONAL)
+    """Whether each of them is a whole volume."""
+
+    @property
+    def read_as(self) -> Pictures:
+        """How the pictures are read, whole if they are volumes."""
+        return self.pictures.of(3 if self.volumes else 2)
 
 
 def is_packed(path: Path) -> bool:

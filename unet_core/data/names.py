@@ -2,7 +2,9 @@
 
 import itertools
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from unet_core.errors import DataError
@@ -30,7 +32,8 @@ class Affixes:
 def masks_by_image(images: Iterable[str], masks: Iterable[str], suffix: str | None = None) -> dict[str, str]:
     """The mask of each picture that has one, by their names without the format's suffix, as a/7.
 
-    Same names belong together. Where there are none, all pictures' names, or all masks', may begin or end in a word of
+    Same names belong together, also where only the case of letters, or how Unicode composes them, is another one, and
+    the match is one to one. Where there are none, all pictures' names, or all masks', may begin or end in a word of
     their own: `7` and `7_mask`, `7_image` and `7_mask`, `image_7` and `mask_7`.
 
     Args:
@@ -57,7 +60,20 @@ def _joined(images: list[str], masks: list[str], of_images: Affixes, of_masks: A
     by_pair = {of_masks.stripped(mask): mask for mask in masks}
     by_pair.pop(None, None)
     pairs = {image: of_images.stripped(image) for image in images}
-    return {image: by_pair[pair] for image, pair in pairs.items() if pair in by_pair}
+    exact = {image: by_pair[pair] for image, pair in pairs.items() if pair in by_pair}
+    alike = dict(_by_folded({mask: pair for pair, mask in by_pair.items()}, set(exact.values())))
+    return exact | {image: alike[folded] for folded, image in _by_folded(pairs, set(exact)) if folded in alike}
+
+
+def _by_folded(pairs: Mapping[str, str | None], matched: Container[str]) -> list[tuple[str, str]]:
+    """The other names by what is left of a pair's without the case of its letters, where only one has that."""
+    left = [(_folded(pair), name) for name, pair in pairs.items() if pair is not None and name not in matched]
+    count = Counter(folded for folded, _ in left)
+    return [(folded, name) for folded, name in left if count[folded] == 1]
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _possible(names: list[str]) -> list[Affixes]:

@@ -41,9 +41,8 @@ def open_dataset(
         DataError: the data cannot be trained on; one line lists what is wrong.
     """
     path, built_in = as_path(data), data == SYNTHETIC and not as_path(data).exists()
-    if pictures.whole and (built_in or is_packed(path)):
-        what = "its pictures are none" if built_in else "what is packed are pictures"
-        raise DataError(f"{data}: a 3-D network takes volumes, and {what}; name a folder of volumes")
+    if pictures.whole and built_in:
+        raise DataError(f"{data}: a 3-D network takes volumes, and its pictures are none; name a folder of volumes")
     if built_in:
         return Synthetic(channels=channels or 1)
     if is_packed(path):

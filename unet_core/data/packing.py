@@ -48,6 +48,7 @@ def pack(
     *,
     masks: Masks = AS_FOUND,
     pictures: Pictures = AS_STORED,
+    volumes: bool = False,
     validation: float | None = None,
     groups: str | None = None,
     shard_size: int = 2**30,
@@ -61,6 +62,7 @@ def pack(
         target: the set's folder.
         masks: how the masks are read; the set keeps that.
         pictures: how the pictures are read, which it keeps, too.
+        volumes: each is a whole volume, for a 3-D network.
         validation: which of the last pairs to put aside for validation, as in `TrainConfig`; None: who trains decides.
         groups: with `validation`, a table of groups that must not be parted.
         shard_size: bytes of a shard, at most, unless a pair alone has more.
@@ -77,10 +79,15 @@ def pack(
     check_target(target, force=force, replaces=is_replaceable)
     if is_packed(path):
         raise DataError(f"{shown(path)}: is packed already; name the folder with images/ and masks/")
+    pictures = pictures.of(3 if volumes else 2)
     source = open_folder(path, masks=masks, pictures=pictures, progress=lambda text, done: progress(text, done / 2))
     if source.annotations is not None or any(number is not None for number in source.slices):
-        what = "volumes" if source.annotations is None else "annotations in place of masks"
-        raise DataError(f"{shown(path)}: has {what}; what is packed are pictures, each with a file for its mask")
+        what = (
+            "volumes; give --volumes to pack them whole, for a 3-D network"
+            if source.annotations is None
+            else ("annotations in place of masks; what is packed are pictures, each with a file for its mask")
+        )
+        raise DataError(f"{shown(path)}: has {what}")
     aside = _put_aside(source, validation, groups)
     with _placed(target, force) as (folder, keep):
         writer = _Writer(folder, keep, source, lambda text, done: progress(text, (1 + done) / 2))
@@ -156,6 +163,7 @@ def _write(writer: "_Writer", masks: Masks, aside: frozenset[str] | None, shard_
         table=table,
         shards=tuple(shards),
         pictures=source.pictures,
+        volumes=source.pictures.whole,
     )
     write_manifest(folder, manifest)
     writer.keep(MANIFEST)

@@ -175,6 +175,7 @@ def _ranged(values: np.ndarray, *, measured: bool) -> np.ndarray:
     """The same, where its type tells which values are black and white."""
     if values.dtype in _DEPTHS and not measured:
         return values
+    _check_finite(values)
     low, high = float(values.min()), float(values.max())
     if measured:
         why = f"holds values from {low:g} to {high:g}, and nothing tells which are black and white"
@@ -184,7 +185,7 @@ def _ranged(values: np.ndarray, *, measured: bool) -> np.ndarray:
             why = f"holds numbers from {low:.0f} to {high:.0f}, which do not fit 16 bits"
             raise UnknownRangeError(f"{why}; save it as uint16, or give --window LOW HIGH", low, high)
         return _unsigned(values)
-    if not (low >= 0 and high <= 1):  # NaN is neither
+    if low < 0 or high > 1:
         why = f"holds fractions from {low:g} to {high:g}"
         raise UnknownRangeError(f"{why}; scale them to 0..1, save 8 or 16 bits, or give --window LOW HIGH", low, high)
     return values.astype(np.float32, copy=False)
@@ -194,10 +195,14 @@ def _within(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """The values from `low` to `high` as 0 to 1, those beyond it as 0 and 1."""
     if values.ndim > 3:  # slice by slice, which takes less memory
         return np.stack([_within(one, low, high) for one in values])
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise DataError("holds values that are no numbers (NaN or infinite); put numbers in their place")
+    _check_finite(values)
     scaled = (values.astype(np.float64) - low) / (high - low)
     return np.clip(scaled, 0, 1).astype(np.float32)
+
+
+def _check_finite(values: np.ndarray) -> None:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DataError("holds values that are no numbers (NaN or infinite); put numbers in their place")
 
 
 def _negative(values: np.ndarray) -> np.ndarray:

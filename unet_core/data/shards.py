@@ -17,6 +17,7 @@ from unet_core.data.agreement import Named, agreed, colours_to_read, told_classe
 from unet_core.data.columns import read_columns, words_of
 from unet_core.data.formats.decoded import Stored
 from unet_core.data.formats.reading import AS_STORED, Pictures
+from unet_core.data.formats.stack import Spacing
 from unet_core.data.index import by_colours, way_of
 from unet_core.data.labels import Classes
 from unet_core.data.manifest import PAIRS, Manifest, Shard, check_files, packed_masks, read_manifest
@@ -24,6 +25,7 @@ from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.pictures import Pair, read_pair
 from unet_core.data.record_places import span, without_headers
 from unet_core.data.states import PairState, Way, states_of
+from unet_core.data.volumes import said_of_spacings
 from unet_core.errors import (
     CheckpointError,
     DataError,
@@ -110,15 +112,12 @@ class Packed:
     """The digest of the folder from which all were packed."""
     pictures: Pictures
     """How the pictures are read."""
+    spacings: tuple[Spacing | None, ...]
+    """Of the voxels of each volume; None of pictures."""
 
     @property
     def files(self) -> tuple[str, ...]:
         return self.names
-
-    @property
-    def spacings(self) -> tuple[None, ...]:
-        """Pictures have none."""
-        return (None,) * len(self)
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -126,9 +125,8 @@ class Packed:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        if not self.blank:
-            return ()
-        return (f"left out, for they hold nothing but what is ignored: {some(self.blank)}",)
+        said = (f"left out, for they hold nothing but what is ignored: {some(self.blank)}",) if self.blank else ()
+        return (*said, said_of_spacings(self.spacings)) if self.pictures.whole else said
 
     def __len__(self) -> int:
         return len(self.names)
@@ -156,6 +154,7 @@ class Packed:
             names=tuple(self.names[i] for i in indices),
             numbers=self.numbers[np.asarray(indices, np.int64)],
             sizes=tuple(self.sizes[i] for i in indices),
+            spacings=tuple(self.spacings[i] for i in indices),
             aside=None,
         )
 
@@ -186,9 +185,7 @@ def open_packed(
     masks = packed_masks(path, manifest).but(masks)
     if masks.mask_suffix != manifest.masks.mask_suffix:
         raise DataError(f"--mask-suffix {masks.mask_suffix}: the pairs of {path} were matched when they were packed")
-    pictures = manifest.pictures.but(pictures)
-    if pictures != manifest.pictures:
-        raise DataError(f"{shown(path)}: its pictures were packed with other options; pack the data anew, with these")
+    pictures = _pictures(path, manifest, pictures)
     told = told_classes(values, coloured, masks)
     table = told if masks.colors == packed_masks(path, manifest).colors else None
     if table and table.names and (table.values, table.names) != (manifest.classes.values, manifest.classes.names):
@@ -208,6 +205,7 @@ def open_packed(
         channels=whole.channels,
         classes=whole.classes,
         sizes=tuple(states[number].size for number in numbers.tolist()),
+        spacings=tuple(states[number].spacing for number in numbers.tolist()),
         blank=whole.blank,
         aside=None if manifest.validation is None else tuple(np.flatnonzero(columns["aside"][numbers]).tolist()),
         records=Records(
@@ -220,6 +218,20 @@ def open_packed(
         packed=manifest.digest,
         pictures=pictures,
     )
+
+
+def _pictures(path: Path, manifest: Manifest, wanted: Pictures) -> Pictures:
+    """How the pictures are read, which is as they were packed."""
+    if wanted.whole and not manifest.volumes:
+        raise DataError(f"{shown(path)}: a 3-D network takes volumes, and these are pictures; pack with --volumes")
+    if manifest.volumes and not wanted.whole:
+        raise DataError(
+            f"{shown(path)}: holds whole volumes, which a 3-D network takes; name the folder of which it is"
+        )
+    packed = manifest.read_as
+    if packed.but(wanted) != packed:
+        raise DataError(f"{shown(path)}: its pictures were packed with other options; pack the data anew, with these")
+    return packed
 
 
 def _table(path: Path, manifest: Manifest) -> Mapping[str, np.ndarray]:

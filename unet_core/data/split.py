@@ -26,7 +26,9 @@ class Split:
     def __post_init__(self) -> None:
         count, one = self.folds, self.validation_fold
         if (count is None) != (one is None):
-            raise ConfigError("--folds and --validation-fold: give both, as --folds 5 --validation-fold 1")
+            raise ConfigError(
+                "--folds and --validation-fold: give both, as --folds 5 --validation-fold 1; --fold is nnU-Net's"
+            )
         if count is not None and one is not None and not 1 <= one <= count >= 2:
             raise ConfigError(f"validation_fold {one}: give 2 folds or more, and one from 1 to --folds")
         if self.validation_data is not None and (self.folds is not None or self.groups is not None):

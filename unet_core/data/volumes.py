@@ -1,5 +1,6 @@
 """Volumes read whole, with the numbers that their slices have."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from jaxtyping import Integer, Shaped
 
 from unet_core.data.formats.files import Extent, extent
 from unet_core.data.formats.reading import AS_STORED, Pictures
-from unet_core.data.formats.stack import Grid
+from unet_core.data.formats.stack import Grid, Spacing
 from unet_core.data.pictures import read_mask, read_picture
 
 
@@ -47,6 +48,18 @@ def read_volume_mask(path: str | Path, how: Pictures = AS_STORED) -> Integer[np.
     how, _ = _upright(path, how)
     numbers = read_mask(path, how)
     return numbers if how.whole else numbers[None]
+
+
+def said_of_spacings(spacings: Sequence[Spacing | None]) -> str:
+    """What a person who trains on volumes is to know of their voxels."""
+    known = np.array([spacing for spacing in spacings if spacing is not None])
+    count = f"{len(spacings)} volumes"
+    if not len(known):
+        return f"{count}, whose files do not say how far apart their voxels are"
+    least, most = ("x".join(f"{length:.3g}" for length in ends) for ends in (known.min(0), known.max(0)))
+    if (known.max(0) > 1.1 * known.min(0)).any():
+        return f"{count}, whose voxels are from {least} to {most} mm: resample them to one spacing beforehand"
+    return f"{count} of voxels of {least} mm" + f", of {len(known)} of them" * (len(known) < len(spacings))
 
 
 def _upright(path: str | Path, how: Pictures) -> tuple[Pictures, Extent]:

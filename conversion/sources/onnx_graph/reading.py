@@ -114,7 +114,7 @@ def read(path: Path, model: Any, *, sizes: Sequence[Size] = (), out: int | str |
         f"by {held.session.version}, float32, eval mode alone, {len(held.seen)} sizes, {batches}, error of "
         f"{worst.error:.1e}, {worst.baseline or 0.0:.1e} in float32 here"
     )
-    evidence = Evidence("code", f"{path.name}, sha256 {sha256_of(path)}", detail)
+    evidence = Evidence("code", f"{path.name}, sha256 {sha256_of(path)}", detail, eval_alone=True)
     reading = Reading(sure="certain: read from its graph", assumed=_NOTES)
     return Checkpoint(graph, tensors, config_stored=False, digests_stored=False, reading=reading, evidence=evidence)
 
