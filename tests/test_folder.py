@@ -449,11 +449,35 @@ def test_colours_beside_numbers_are_refused(tmp_path):
     refused(tmp_path, r"masks/0\.png: is a mask of colours", masks=Masks(classes=3))
 
 
+def test_names_that_are_not_matched_are_told_how(tmp_path):
+    for name in ("1", "2"):
+        put(tmp_path, "images", f"{name}.png", picture())
+        put(tmp_path, "masks", f"{name}_left_mask.png", mask())
+    refused(tmp_path, "no name in masks/ is a picture's; --mask-suffix says")
+    assert len(open_folder(tmp_path, masks=Masks(mask_suffix="_left_mask"))) == 2
+
+
+@pytest.mark.parametrize("names", [("Images", "MASKS"), ("images", "Masks")])
+def test_folders_are_found_in_any_case(folder, names):
+    for old, new in zip(("images", "masks"), names, strict=True):
+        (folder / old).rename(folder / new)
+    assert len(open_folder(folder)) == 3
+    (folder / "mAsKs").mkdir()
+    refused(folder, "has no masks/")
+
+
+def test_up_to_256_colours_are_classes(tmp_path):
+    put(tmp_path, "images", "0.png", picture(16, 16))
+    red = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    put(tmp_path, "masks", "0.png", np.stack([red, 0 * red, 0 * red], -1))
+    assert open_folder(tmp_path).classes.values == tuple(red << 16 for red in range(256))
+
+
 def test_a_photograph_is_no_mask(tmp_path):
     coloured(tmp_path, [RED, GREEN])
     put(tmp_path, "images", "1.png", picture(30, 30))
     put(tmp_path, "masks", "1.png", picture(30, 30, 3))
-    refused(tmp_path, r"the masks, as masks/1\.png, hold more than 64 colours; name those of classes \(--colors\)")
+    refused(tmp_path, r"the masks, as masks/1\.png, hold more than 256 colours; name those of classes \(--colors\)")
 
 
 def test_masks_of_one_colour_teach_nothing(tmp_path):

@@ -104,17 +104,15 @@ class Folder:
         return (*said, *self._scaling())
 
     def _scaling(self) -> tuple[str, ...]:
-        """Which values are black and white, where that is worth a line."""
+        """Which values are black and white, where these are not the ends of a byte."""
         if self.pictures.window is not None:
             low, high = self.pictures.window
             return (f"pictures: {low:g} is black, {high:g} is white, and what is beyond them is clipped",)
-        if 0 < self.brightest < _DARK:
-            most = 2 ** self.brightest.bit_length() - 1
-            return (
-                f"pictures: 16 bits, of which 65535 is white, but the largest number is {self.brightest}; "
-                f"--window 0 {most} makes {most} white",
-            )
-        return ()
+        if not self.brightest:
+            return ()
+        most = 2 ** self.brightest.bit_length() - 1
+        dark = f", but the largest number is {self.brightest}; --window 0 {most} makes {most} white"
+        return ("pictures: 16 bits, of which 65535 is white" + dark * (self.brightest < _DARK),)
 
     def __len__(self) -> int:
         return len(self.names)

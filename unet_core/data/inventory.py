@@ -7,7 +7,7 @@ import numpy as np
 
 from unet_core.data.annotations.class_masks import class_masks
 from unet_core.data.annotations.found import annotation_file, read_annotations
-from unet_core.data.findings import Files, natural, within
+from unet_core.data.findings import Files, called, natural, within
 from unet_core.data.formats.files import SUFFIXES, Extent, bare, extent, is_data
 from unet_core.data.labels import values_of
 from unet_core.data.listing import lister
@@ -33,18 +33,19 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
     file = annotation_file(path, how.annotations)
     if file is not None:
         return _annotated(path, file, how)
-    missing = [f"{name}/" for name in ("images", "masks") if not (path / name).is_dir()]
+    of_images, of_masks = kinds = (called(path, "images"), called(path, "masks"))
+    missing = [f"{name}/" for name in kinds if not (path / name).is_dir()]
     if missing:
         raise DataError(
             f"{shown(path)}: has no {' and no '.join(missing)}; pictures belong in images/, masks in masks/"
         )
     stamps: dict[str, str] = {}
-    (images, *others), (masks, *other_masks) = (_by_name(path, kind, stamps) for kind in ("images", "masks"))
+    (images, *others), (masks, *other_masks) = (_by_name(path, kind, stamps) for kind in kinds)
     skipped, problems = (found + more for found, more in zip(others, other_masks, strict=True))
     parted = class_masks(images, masks)
     if parted is not None:
-        masks = {name: path / "masks" / name for name in parted.files}
-    skipped += _one_sided(images, masks)
+        masks = {name: path / of_masks / name for name in parted.files}
+    skipped += _one_sided({of_images: images, of_masks: masks})
     try:
         mask_of = masks_by_image(images, masks, how.mask_suffix)
     except DataError as error:
@@ -58,6 +59,9 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
     if not how.skip_unlabelled or not pairs:
         problems += [f"{image} has no mask" for image in unlabelled]
     problems += [f"{files.short(masks[name])} has no image" for name in spare]
+    if not mask_of and any(mask.startswith(image) for image in list(images)[:1] for mask in masks):
+        hint = "no name in masks/ is a picture's; --mask-suffix says what stands behind it, as _mask in 7_mask.png"
+        problems.insert(0, hint)
     if not images and not masks:
         problems = [f"holds no images: none of the files in images/ ends in {', '.join(SUFFIXES)}"]
     matched = None if other is None else f"{files.short(images[other])} with {files.short(pairs[other])}"
@@ -251,11 +255,12 @@ def _by_name(path: Path, kind: str, stamps: dict[str, str]) -> tuple[dict[str, P
     return files, skipped, problems
 
 
-def _one_sided(images: dict[str, Path], masks: dict[str, Path]) -> list[str]:
-    """Take the folders out that one of the two alone has, unless nothing would be left; returns which."""
+def _one_sided(kinds: dict[str, dict[str, Path]]) -> list[str]:
+    """Take the folders out that one of the two kinds alone has, unless nothing would be left; returns which."""
     taken = []
-    both = {_folder(name) for name in images} & {_folder(name) for name in masks}
-    for kind, files in (("images", images), ("masks", masks)) if both else ():
+    images, masks = ({_folder(name) for name in files} for files in kinds.values())
+    both = images & masks
+    for kind, files in kinds.items() if both else ():
         lone = {folder for name in files if (folder := _folder(name)) and folder not in both}
         for name in [name for name in files if _folder(name) in lone]:
             del files[name]

@@ -14,7 +14,7 @@ IGNORED = 255
 """The label of a pixel that counts nowhere, which is no class's number then."""
 
 _MOST_FOUND = 64
-"""More values than that are those of a photograph or of numbered objects, if nobody says otherwise."""
+"""More numbers than that are those of a photograph or of numbered objects, if nobody says otherwise."""
 _STRETCH = 2**20
 
 
@@ -119,10 +119,10 @@ def in_words(values: Sequence[int], *, coloured: bool = False) -> str:
 def value_problem(held: Mapping[str, frozenset[int]], *, coloured: bool = False) -> str | None:
     """Why the values of these masks, by file, are no classes; None where they are."""
     every = frozenset().union(*held.values())
-    if len(every) > _MOST_FOUND:
+    if len(every) > (MOST_CLASSES if coloured else _MOST_FOUND):
         most = max(held, key=lambda name: len(held[name]))
         if coloured:
-            return f"the masks, as {most}, hold more than {_MOST_FOUND} colours; name those of classes (--colors)"
+            return f"the masks, as {most}, hold more than {MOST_CLASSES} colours; name those of classes (--colors)"
         return (
             f"the masks hold {len(every)} different values, {most} alone {len(held[most])}: no numbers of at most "
             f"{_MOST_FOUND} classes; save one value for each class, or say how many there are (--classes)"
