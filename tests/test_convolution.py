@@ -76,6 +76,17 @@ def test_training_errs_less_than_by_winograd():
     assert np.linalg.norm(trained - exact) < 0.5 * np.linalg.norm(evaluated - exact)
 
 
+@pytest.mark.parametrize("out", [5, 16, 70])
+def test_a_map_of_no_channels_adds_nothing(out):
+    """Some encoders hand one on; its gradients are empty. The control: one channel of ones does add."""
+    plan = Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+    for channels in (0, 1):
+        given = jnp.ones((2, 8, 6, channels)), jnp.ones((3, 3, channels, out))
+        y, pull = jax.vjp(jax.jit(lambda x, kernel: convolution(x, weight=kernel, **plan._asdict())), *given)
+        assert (y.shape, [each.shape for each in pull(y)]) == ((2, 8, 6, out), [each.shape for each in given])
+        assert bool((y == 0).all()) == (channels == 0)
+
+
 def by_xla(x, kernel, plan):
     return jax.lax.conv_general_dilated(
         x,

@@ -46,7 +46,9 @@ def convolution(
     x = x.astype(weight.dtype)  # a network may compute in another dtype now and then
     plan = Geometry(stride, padding, dilation, groups)
     form = _form(weight.shape[:-2], plan)
-    if form is not convolve and x.ndim == 4 and columns_of(x.shape[2], weight.shape, plan):
+    if not x.shape[-1]:  # as segmentation_models_pytorch hands on in place of a map that an encoder lacks
+        y = convolved(x, weight, plan)
+    elif form is not convolve and x.ndim == 4 and columns_of(x.shape[2], weight.shape, plan):
         y = by_platform({"tpu": partial(convolved_packed, plan=plan), "default": form}, x, weight)
     else:
         y = form(x, weight)
