@@ -344,7 +344,7 @@ def test_one_value_per_channel_is_refused_by_both():
     in_torch, in_jax = pair(dtype=np.float32)
     in_torch.train(), in_jax.train()
     with pytest.raises(ValueError, match="more than 1 value per channel"):
-        in_jax(jnp.zeros((1, 2, 2, 3)))
+        nnx.eval_shape(lambda network, x: network(x), in_jax, jnp.zeros((1, 2, 2, 3)))
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         in_torch(torch.zeros(1, 3, 2, 2))
 

@@ -217,7 +217,7 @@ def distance(a, b):
 def test_optax_goes_on_where_torch_stood(x64, tmp_path, name, network):
     model, optimizer = script(name, network)
     chain = CHAINS[name]()
-    fresh = chain.init(in_jax(model, model.parameters()))
+    fresh = jax.jit(chain.init)(in_jax(model, model.parameters()))
     expected = on_in_torch(model, optimizer)
     state = conversion.optimizer_to_optax(saved(tmp_path / "run.pt", model, optimizer), fresh)
     assert distance(on_in_optax(model, chain, state), expected) < 1e-12
@@ -228,7 +228,7 @@ def test_optax_goes_on_where_torch_stood(x64, tmp_path, name, network):
 @pytest.mark.parametrize("name", SOME)
 def test_a_live_optimiser_gives_the_same_state_as_its_file(x64, tmp_path, name):
     model, optimizer = script(name)
-    fresh = CHAINS[name]().init(in_jax(model, model.parameters()))
+    fresh = jax.jit(CHAINS[name]().init)(in_jax(model, model.parameters()))
     path = saved(tmp_path / "run.pt", model, optimizer, step=3)
     conversion.convert(path, tmp_path / "state", to="jax", verify=False)
     states = [
@@ -260,7 +260,7 @@ SOMEWHERE = {
 @pytest.mark.parametrize("where", SOMEWHERE)
 def test_moments_are_found_wherever_they_are(x64, where):
     model, optimizer = script("adam")
-    fresh = SOMEWHERE[where].init(in_jax(model, model.parameters()))
+    fresh = jax.jit(SOMEWHERE[where].init)(in_jax(model, model.parameters()))
     state = conversion.optimizer_to_optax(optimizer, fresh, model=model)
     counts = [int(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state) if "count" in str(path[-1])]
     assert counts
@@ -792,7 +792,7 @@ def test_chains_of_another_kind_are_refused(x64, name, steps, chain, reason):
 @pytest.mark.parametrize("name", ["adam", "sgd, nesterov", "rmsprop"])
 def test_an_optimiser_before_its_first_step_is_carried(x64, name):
     model, optimizer = script(name, steps=0)
-    fresh = CHAINS[name]().init(in_jax(model, model.parameters()))
+    fresh = jax.jit(CHAINS[name]().init)(in_jax(model, model.parameters()))
     state = conversion.optimizer_to_optax(optimizer, fresh, model=model, step=0)
     assert all(map(np.array_equal, jax.tree.leaves(state), jax.tree.leaves(fresh)))
 
@@ -869,7 +869,7 @@ def test_what_the_caller_says_counts_more_than_a_files_own_counter(x64, tmp_path
     """Which may be the step within an epoch."""
     model, optimizer = script("sgd")
     chain = optax.chain(optax.sgd(0.1), optax.scale_by_schedule(RATES))
-    fresh = chain.init(in_jax(model, model.parameters()))
+    fresh = jax.jit(chain.init)(in_jax(model, model.parameters()))
     path = saved(tmp_path / "run.pt", model, optimizer, step=2)
     for said, count in ((None, 2), (30, 30)):
         assert int(conversion.optimizer_to_optax(path, fresh, step=said)[1].count) == count

@@ -66,11 +66,16 @@ def fill(model: Any, tensors: Mapping[str, Any], *, keep_dtypes: bool = True) ->
         for value in values.values():
             refuse_narrowing(value.dtype)
     flat = nnx.to_flat_state(nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat)))
-    filled = [  # jnp.array copies: the values may be views of another framework's memory
-        (path, variable.replace(jnp.array(values[_name(path)], None if keep_dtypes else variable.dtype)))
+    filled = [
+        (path, variable.replace(_copied(values[_name(path)], None if keep_dtypes else variable.dtype)))
         for path, variable in flat
     ]
     nnx.update(model, nnx.from_flat_state(filled))
+
+
+def _copied(value: Any, dtype: Any) -> jax.Array:
+    """As JAX's own: the values may be views of another framework's memory. NumPy's copy needs no program per shape."""
+    return jax.device_put(np.array(value, dtype)) if isinstance(value, np.ndarray) else jnp.array(value, dtype)
 
 
 def refuse_narrowing(dtype: Any) -> None:

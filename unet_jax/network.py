@@ -6,6 +6,7 @@ from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
@@ -72,12 +73,13 @@ class Network(Pretrained, nnx.Module):
         self.execution = Execution(**how)
         self.use_running_average = False
         self.rngs = rngs
+        param_dtype = jax.eval_shape(lambda: jnp.zeros((), param_dtype)).dtype
         wide = jnp.promote_types(jnp.float32, param_dtype)
         kinds = {"parameter": param_dtype, "statistic": wide, "counter": jnp.int32, "buffer": wide}
         for name, tensor in graph.tensors.items():
             if tensor.same_as is None:
                 variable = nnx.Param if tensor.kind == "parameter" else nnx.BatchStat
-                self._put(name, variable(jnp.zeros(tensor.shape, kinds[tensor.kind])))
+                self._put(name, variable(jax.device_put(np.zeros(tensor.shape, kinds[tensor.kind]))))
 
     @property
     def config(self) -> Description:
@@ -174,12 +176,12 @@ def frozen(model: Network, platform: str | None = None) -> Network:
     if platform is None:
         platform = next(iter(next(iter(tensors.values())).devices())).platform
     kind = jnp.dtype(model.execution.dtype or jnp.result_type(*tensors.values()))
-    graph, tensors = rewrites.frozen(model.graph, tensors, platform, exact=kind in (jnp.float32, jnp.float64))
-    twin = nnx.eval_shape(lambda: Network(graph, evidence=model.evidence))
+    made = rewrites.frozen(model.graph, tensors, platform, exact=kind in (jnp.float32, jnp.float64))
+    twin = nnx.eval_shape(lambda: Network(made.graph, evidence=model.evidence))
     twin.execution = dataclasses.replace(model.execution, rewrites=False, prepared=True)
     twin.eval()
     for name, variable in twin.variables():
-        variable.set_value(tensors[name])
+        variable.set_value(made.tensors[name])
     return twin
 
 

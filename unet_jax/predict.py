@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from unet_core.prediction.tile_geometry import Lengths, Overlap, Tiling, check_t
 from unet_jax.compilation import compiler_options
 from unet_jax.execution import Execution, execute
 from unet_jax.network import Network
-from unet_jax.rewrites import frozen
+from unet_jax.rewrites import Frozen, frozen
 
 
 class Predictor:
@@ -119,7 +118,7 @@ class Predictor:
         """All bands in one array. Raises what `bands` raises."""
         return gathered(self.bands(picture, variables), picture.shape[0])
 
-    def _network(self, variables: tuple[Any, Any], graph: Graph) -> "_Frozen":
+    def _network(self, variables: tuple[Any, Any], graph: Graph) -> Frozen:
         """What computes this graph, on one device or on each; that of the last call where it is the same."""
         leaves = jax.tree.leaves(variables)
         known, before, network = self._folded
@@ -130,13 +129,13 @@ class Predictor:
             self._folded = leaves, graph, network
         return network
 
-    def _frozen(self, variables: tuple[Any, Any], graph: Graph, platform: str) -> "_Frozen":
+    def _frozen(self, variables: tuple[Any, Any], graph: Graph, platform: str) -> Frozen:
         model = nnx.merge(self._graphdef, *variables)
         tensors = {name: variable[...] for name, variable in model.variables()}
         kind = self._how.dtype or jnp.result_type(*tensors.values())
-        return _Frozen(*frozen(graph, tensors, platform, exact=jnp.dtype(kind) in (jnp.float32, jnp.float64)))
+        return frozen(graph, tensors, platform, exact=jnp.dtype(kind) in (jnp.float32, jnp.float64))
 
-    def _logits(self, network: "_Frozen", picture: np.ndarray, starts: list[Start], tiles: Tiling) -> Array:
+    def _logits(self, network: Frozen, picture: np.ndarray, starts: list[Start], tiles: Tiling) -> Array:
         """Of some tiles, dispatched and not yet awaited; the last one again where there are less than a batch."""
         starts = starts + starts[-1:] * (self.batch - len(starts))
         x = np.stack([cut(picture, start, tiles.tile) for start in starts]).astype(self._dtype)
@@ -146,12 +145,12 @@ class Predictor:
             inputs = jax.device_put(inputs, self._split)
         return self._program(network)(network, *inputs)
 
-    def _program(self, network: "_Frozen") -> Any:
+    def _program(self, network: Frozen) -> Any:
         platform = _platform(network)
         if platform not in self._programs:
             how, dtype = self._how, self._dtype
 
-            def logits_of_tiles(network: _Frozen, x: Array, own: dict[str, Array]) -> Array:
+            def logits_of_tiles(network: Frozen, x: Array, own: dict[str, Array]) -> Array:
                 graph = network.graph
 
                 def logits(x: Array, own: dict[str, Array]) -> Array:
@@ -162,15 +161,6 @@ class Predictor:
             options = compiler_options(platform, wide=dtype == jnp.float64)
             self._programs[platform] = jax.jit(logits_of_tiles, compiler_options=options)
         return self._programs[platform]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class _Frozen:
-    """A network that only predicts."""
-
-    graph: Graph = field(metadata={"static": True})
-    tensors: dict[str, Array]
 
 
 def _platform(variables: Any) -> str:

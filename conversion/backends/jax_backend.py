@@ -106,7 +106,7 @@ class JaxRunner:
                 return _answer(nnx.merge(graphdef, _all_in(state, precision)), x, whole=whole)
 
             program = self._programs.setdefault(("predict", precision, whole), jax.jit(answer))
-            return np.asarray(program(state, _input(x, precision)))
+            return np.asarray(program(state, x.astype(precision)))
 
     def step(self, x: np.ndarray, cotangent: np.ndarray, precision: Precision) -> Step:
         with parity(precision):
@@ -122,7 +122,7 @@ class JaxRunner:
                 return jax.grad(loss, has_aux=True)(parameters)
 
             program = self._programs.setdefault(("step", precision, whole), jax.jit(differentiate))
-            gradients, (answer, rest) = program(parameters, rest, _input(x, precision), _input(cotangent, precision))
+            gradients, (answer, rest) = program(parameters, rest, x.astype(precision), cotangent.astype(precision))
             return Step(np.asarray(answer), *self._named(gradients, rest))
 
     def tracer(self, precision: Precision, *, training: bool) -> Tracer:
@@ -143,7 +143,7 @@ class JaxRunner:
 
         def trace(x: np.ndarray, cotangent: np.ndarray | None = None, forced: Forced | None = None) -> Trace:
             with parity(precision):
-                given = _input(x, precision)
+                given = x.astype(precision)
                 _, shapes, _ = jax.eval_shape(forward, parameters, None, rest, None, given)
                 order = (node.name for node in self._model.graph.in_mode(training=training).nodes)
                 zeros = {name: np.zeros(shapes[name].shape, precision) for name in order if name in shapes}
@@ -153,7 +153,7 @@ class JaxRunner:
                     gradients, cotangents = parameters, {}
                 else:
                     (gradients, cotangents), (answers, after) = train(
-                        parameters, zeros, rest, force, given, _input(cotangent, precision)
+                        parameters, zeros, rest, force, given, cotangent.astype(precision)
                     )
                 named, statistics = self._named(gradients, after)
             return Trace(
@@ -175,7 +175,7 @@ class JaxRunner:
 
         with parity(precision):
             before = {key: self.tensors[key].astype(precision) for key in gradients[0]}
-            params, state = before, optimizer.init(before)
+            params, state = before, jax.jit(optimizer.init)(before)
             for given in gradients:
                 params, state = update(params, state, {key: value.astype(precision) for key, value in given.items()})
             return {key: np.asarray(params[key]) - value for key, value in before.items()}
@@ -190,7 +190,7 @@ class JaxRunner:
     def _split(self, precision: Precision, *, training: bool) -> Any:
         """Graph, parameters and statistics of another of the model."""
         model = self._in_mode(training=training)
-        nnx.update(model, _all_in(nnx.state(model), precision))
+        nnx.update(model, _all_in(jax.device_get(nnx.state(model)), precision))
         return nnx.split(model, nnx.Param, nnx.BatchStat)
 
     def _in_mode(self, *, training: bool) -> Network:
@@ -277,10 +277,6 @@ def update(
 def drawn(shape: tuple[int, ...]) -> jax.Array:
     """What a proof's networks draw at random."""
     return jnp.asarray(draws(shape))
-
-
-def _input(x: np.ndarray, precision: Precision) -> jax.Array:
-    return jnp.asarray(x.astype(precision))
 
 
 def _flags() -> dict[str, bool | str]:

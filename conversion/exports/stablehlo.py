@@ -84,7 +84,6 @@ def _json(about: Mapping[str, Any]) -> bytes:
 def _exported(source: Source, answer: Answer, shape: Shape, dtype: np.dtype) -> tuple[bytes, dict[str, np.ndarray]]:
     """The program, and the weights that it takes."""
     import jax
-    import jax.numpy as jnp
     from jax import export
 
     from unet_core.graph.canonical import FLOATS
@@ -93,11 +92,12 @@ def _exported(source: Source, answer: Answer, shape: Shape, dtype: np.dtype) -> 
 
     graph = answering(source, answer)
     tensors = {
-        name: jnp.asarray(value.astype(dtype) if value.dtype in FLOATS else value)
+        name: value.astype(dtype) if value.dtype in FLOATS else value
         for name, value in source.checkpoint.tensors.items()
     }
     only = shape.platforms[0] if len(shape.platforms) == 1 else None
-    graph, weights = rewrites.frozen(graph, tensors, only, exact=True)
+    frozen = rewrites.frozen(graph, tensors, only, exact=True)
+    graph, weights = frozen.graph, frozen.tensors
     how = Execution(rewrites=False, prepared=True)
     finish = _decided(source.output) if answer == "classes" else lambda logits: logits
 

@@ -3,6 +3,10 @@
 Each takes a graph and its tensors, by name in torch's layouts, and returns both; the tensors may be traced.
 """
 
+from dataclasses import dataclass, field
+from functools import partial
+
+import jax
 from jax import Array
 
 from unet_core.graph import Graph
@@ -14,7 +18,16 @@ from unet_jax.rewrites.low_resolution import at_low_resolution
 from unet_jax.rewrites.parts import in_parts
 from unet_jax.rewrites.summed_taps import with_summed_taps
 
-__all__ = ["frozen", "rewritten"]
+__all__ = ["Frozen", "frozen", "rewritten"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Frozen:
+    """A network that only predicts."""
+
+    graph: Graph = field(metadata={"static": True})
+    tensors: dict[str, Array]
 
 
 def rewritten(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:
@@ -22,8 +35,9 @@ def rewritten(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:
     return at_low_resolution(*in_parts(graph, tensors))
 
 
-def frozen(graph: Graph, tensors: Tensors, platform: str | None, *, exact: bool) -> tuple[Graph, dict[str, Array]]:
-    """What a network that only predicts gains by.
+@partial(jax.jit, static_argnames=("graph", "platform", "exact"))
+def frozen(graph: Graph, tensors: Tensors, platform: str | None, *, exact: bool) -> Frozen:
+    """What a network that only predicts gains by, computed as one program.
 
     Args:
         graph: the network.
@@ -34,4 +48,4 @@ def frozen(graph: Graph, tensors: Tensors, platform: str | None, *, exact: bool)
     graph, tensors = rewritten(*folded(graph, tensors, inverse_deviation))
     if platform == "cpu" and exact:
         graph, tensors = with_summed_taps(graph, tensors)
-    return graph, prepared(graph, tensors)
+    return Frozen(graph, prepared(graph, tensors))
