@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("scipy")
 
 from unet_cli.main import main
+from unet_compare.study import runs
 from unet_compare.study.arms import Arm, arm_of_text
 from unet_compare.study.collected import collect
 from unet_compare.study.judging import judged
@@ -17,6 +18,7 @@ from unet_compare.study.result import SCORES, Cost, Result, run_folder
 from unet_compare.study.runs import carry_out, finished, prepare
 from unet_core import ConfigError
 from unet_core.errors import RunError
+from unet_core.files import sha256_of
 from unet_core.prediction.scores import PictureScore
 
 
@@ -59,6 +61,21 @@ def study(arms=("torch", "jax"), seeds=4, **more):
         ("arms = ['torch', 'jax']\nseeds = 3\n[recipe]\nvalidation = 0", "validation 0 leaves no pictures to score"),
         ("arms = ['torch', 'jax']\nseeds = 3\nfolds = 2\n[recipe]\nvalidation_data = 'x'", "leave out folds"),
         ("arms = [", "is no TOML"),
+        ("arms = ['torch', 'jax']\nseeds = 3\nlevel = " + "9" * 5000, "is no TOML"),
+        ("arms = ['torch', 'jax']\nseeds = 3\nmargin = " + "9" * 400, "margins.mean_iou is 999"),
+        ("arms = ['torch', 'jax']\nseeds = 3\nmetric = ['loss']\nmargin = 1", "metric is ['loss']"),
+        ("arms = ['torch', 'jax']\nseeds = 3\ndata = \"a\\u0000\"", "is no path"),
+        ("arms = ['torch', {backend = 'jax', module = 'none.py:UNet'}]\nseeds = 3", "none.py: no such file"),
+        ("arms = ['torch', {backend = 'jax', module = 'none.py'}]\nseeds = 3", "give FILE.py:Class"),
+        ("arms = ['torch', {backend = 'jax', name = 'j', kwargs = {a = 1}}]\nseeds = 3", "kwargs are for the code"),
+        (
+            "arms = ['torch', {backend = 'jax', module = 'a.b:C', kwargs = {a = 1979-05-27}}]\nseeds = 3",
+            "no dates and no NaN",
+        ),
+        ("arms = ['torch', {backend = 'jax', module = 'a.b:C', kwargs = {a = nan}}]\nseeds = 3", "no dates and no NaN"),
+        ("arms = ['torch', {backend = 'jax', name = 'j', network = {nope = 1}}]\nseeds = 3", "arm j: network: "),
+        ("arms = ['torch', {backend = 'jax', name = 'j', network = {norm_epsilon = -1}}]\nseeds = 3", "norm_epsilon"),
+        ("arms = ['torch', 'jax']\nseeds = 3\n[recipe]\nfeatures = []", "features"),
     ],
 )
 def test_a_study_that_is_none_is_one_line(tmp_path, capsys, text, message):
@@ -166,7 +183,8 @@ def write_runs(plan, folder, shift=lambda trial: 0.0, noise=0.002):
         path.mkdir(parents=True)
         lines = [{"step": step, "loss": 1 / step + moved, "norm": 1.0, "rate": 0.1} for step in range(1, 5)]
         lines.append({"step": 4, "validation": {"loss": 0.3 + moved, "mean_iou": 0.8}})
-        (path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        history = path / "history.jsonl"
+        history.write_text("".join(json.dumps(line) + "\n" for line in lines))
         cost = Cost(10.0, 20.0 if trial.arm.backend == "torch" else 40.0, 10**8, None, {"package": 5.0}, "")
         Result(
             trial.arm.digest,
@@ -175,7 +193,7 @@ def write_runs(plan, folder, shift=lambda trial: 0.0, noise=0.002):
             "data",
             pictures,
             "state",
-            "history",
+            sha256_of(history),
             cost,
             {"torch": "2"},
             "CPU",
@@ -279,6 +297,51 @@ def test_runs_of_another_study_are_refused(tmp_path, plan, capsys):
     assert report(tmp_path / "out", plan) == 2
     assert "holds runs of another study: another steps, rate; give another --out" in capsys.readouterr().err
     assert not (tmp_path / "out" / "report").exists()
+
+
+def test_what_has_no_run_yet_may_be_put_right(tmp_path):
+    """With one, it may not."""
+    prepare(study(recipe={"crop": 1}), tmp_path)
+    prepare(study(), tmp_path)
+    assert json.loads((tmp_path / "runs" / "jax" / "arm.json").read_text())["recipe"]["crop"] != 1
+    (tmp_path / "runs" / "jax" / "seed-0").mkdir()
+    with pytest.raises(RunError, match="another crop"):
+        prepare(study(recipe={"crop": 1}), tmp_path)
+
+
+def test_a_study_that_another_process_begins_is_one(tmp_path, monkeypatch):
+    """At every file that is written: the folder is looked at by a second process."""
+    real, looks = runs.atomic, []
+
+    def atomic(file, **how):
+        monkeypatch.setattr(runs, "atomic", real)
+        prepare(study(), tmp_path / "out")
+        monkeypatch.setattr(runs, "atomic", atomic)
+        looks.append(file.name)
+        return real(file, **how)
+
+    monkeypatch.setattr(runs, "atomic", atomic)
+    prepare(study(), tmp_path / "out")
+    assert looks == ["study.json", "arm.json", "arm.json"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.unlink(),
+        lambda file: file.write_text("".join(file.read_text().splitlines(keepends=True)[1:])),
+        lambda file: file.write_text(file.read_text()[:-20]),
+        lambda file: file.write_text("x"),
+    ],
+    ids=["gone", "a line less", "cut off", "other"],
+)
+def test_a_history_that_is_not_that_of_the_scores_is_one_line(tmp_path, damage):
+    plan = study()
+    write_runs(plan, tmp_path)
+    assert len(collect(plan, tmp_path)) == 2
+    damage(tmp_path / "runs" / "jax" / "seed-1" / "history.jsonl")
+    with pytest.raises(RunError, match=r"history.jsonl: is not as it was when the run was scored; .*made again"):
+        collect(plan, tmp_path)
 
 
 def test_a_single_foreign_run_is_refused(tmp_path):

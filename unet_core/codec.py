@@ -88,7 +88,10 @@ def decoded(kind: Any, value: Any, place: str = "") -> Any:
     elif hasattr(kind, "from_text") and isinstance(value, str):
         return kind.from_text(value)
     elif kind is float and (type(value) in (int, float) or value in NOT_FINITE):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            _mismatch(value, place)
     else:
         fits = type(value) is kind
     return value if fits else _mismatch(value, place)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from unet_core.codec import OPTIONAL, decoded, encoded
+from unet_core.config import UNetConfig
 from unet_core.errors import ConfigError, shown, some
 from unet_core.training.run import Backend
 from unet_core.training.train_config import Precision, TrainConfig
@@ -75,6 +76,14 @@ class Arm:
             )
         if self.device == "tpu" and self.backend != "jax":
             raise ConfigError(f"arm {self.name}: PyTorch trains on a cpu or a gpu")
+        if self.module is None:
+            if self.kwargs:
+                raise ConfigError(f"arm {self.name}: kwargs are for the code of a module; give it one")
+            self.changed(UNetConfig(features=self.recipe.features, upsampling=self.recipe.upsampling), self.network)
+        try:
+            json.dumps(self.kwargs, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"arm {self.name}: kwargs: give what JSON has, no dates and no NaN") from error
 
     @property
     def folder(self) -> str:
@@ -99,6 +108,18 @@ class Arm:
     def digest(self) -> str:
         """A sha256, in hex, of its identity."""
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+
+    def changed(self, config: UNetConfig, fields: Mapping[str, Any]) -> UNetConfig:
+        """The network with other values of some fields.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        try:
+            found: UNetConfig = decoded(UNetConfig, {**encoded(config), **fields})
+        except ValueError as error:
+            raise ConfigError(f"arm {self.name}: network: {error}") from error
+        return found
 
     def of_run(self, seed: int, fold: int | None, folds: int | None) -> TrainConfig:
         """The recipe of one of its runs."""
@@ -207,9 +228,14 @@ def _arm(table: Mapping[str, Any], recipe: TrainConfig, beside: Path, number: in
     if fields.get("backend") not in get_args(Backend):
         raise ConfigError(f'{place}: names no framework; give backend = "jax" or "torch"')
     fields.setdefault("name", _name_of(fields, options))
-    if fields.get("module") is not None:
-        file, _, name = str(fields["module"]).rpartition(":")
-        fields["module"] = f"{(beside / file).resolve()}:{name}" if file.endswith(".py") else fields["module"]
+    if isinstance(fields.get("module"), str):
+        file, _, name = fields["module"].rpartition(":")
+        if not file or not name:
+            raise ConfigError(f"{place}: module {shown(fields['module'])}: give FILE.py:Class or package.module:Class")
+        if file.endswith(".py"):
+            if "\0" in file or not (beside / file).is_file():
+                raise ConfigError(f"{place}: module {shown(file)}: no such file")
+            fields["module"] = f"{(beside / file).resolve()}:{name}"
         recipe = replace(recipe, features=TrainConfig.features)
     whole = with_options(recipe, options, place)
     try:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -11,6 +12,7 @@ from unet_compare.study.arms import Arm
 from unet_compare.study.plan import METRICS, Metric, Study, Trial
 from unet_compare.study.result import Result, read_result, run_folder
 from unet_core.errors import RunError, some
+from unet_core.files import sha256_of
 from unet_core.training.history import read_history
 from unet_core.training.run import HISTORY
 
@@ -80,7 +82,7 @@ def _collected(study: Study, folder: Path, arm: Arm, found: Mapping[str, Result]
         for row, result in zip(table, results, strict=True):
             row[: len(result.pictures)] = [getattr(picture, metric) for picture in result.pictures]
         scores[metric] = table.reshape(len(seeds), len(folds), most)
-    histories = [read_history(run_folder(folder, trial) / HISTORY) for trial in trials]
+    histories = [_history(run_folder(folder, trial) / HISTORY, found[str(trial)]) for trial in trials]
     losses = [[(entry["step"], entry["loss"]) for entry in history if "loss" in entry] for history in histories]
     validated = [[entry for entry in history if "validation" in entry] for history in histories]
     validations = {
@@ -88,6 +90,14 @@ def _collected(study: Study, folder: Path, arm: Arm, found: Mapping[str, Result]
         for name in ("loss", "mean_iou")
     }
     return Collected(arm, seeds, scores, results, _curve(losses), validations)
+
+
+def _history(path: Path, result: Result) -> list[dict[str, Any]]:
+    if not path.exists() or sha256_of(path) != result.history:
+        raise RunError(
+            f"{path}: is not as it was when the run was scored; restore it, or remove {path.parent}: it is made again"
+        )
+    return read_history(path)
 
 
 def _curve(runs: list[list[tuple[int, float]]]) -> Curve:

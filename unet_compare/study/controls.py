@@ -12,9 +12,6 @@ from conversion.modules import read_module
 from conversion.proof.samples import neighbour
 from unet_compare.study.arms import Arm, Control
 from unet_core.checkpoints.checkpoint import Checkpoint, new_network
-from unet_core.codec import decoded, encoded
-from unet_core.config import UNetConfig
-from unet_core.errors import ConfigError
 from unet_core.training.train_config import TrainConfig
 
 FLAX_MOMENTUM = 0.99
@@ -41,7 +38,7 @@ def start_of(arm: Arm, recipe: TrainConfig, channels: int, classes: int) -> Chec
     if arm.module is not None:
         start = _from_code(arm, recipe.seed, channels)
     elif changed or arm.control == "rounding":
-        start = new_network(_changed(arm, recipe.network(channels, classes), changed), recipe.seed)
+        start = new_network(arm.changed(recipe.network(channels, classes), changed), recipe.seed)
     else:
         return None
     if arm.control == "rounding":
@@ -58,14 +55,6 @@ def _from_code(arm: Arm, seed: int, channels: int) -> Checkpoint:
         torch.manual_seed(seed)
         module = build(known)
     return read_module(module, known.title, channels=channels)
-
-
-def _changed(arm: Arm, config: UNetConfig, fields: dict[str, Any]) -> UNetConfig:
-    try:
-        found: UNetConfig = decoded(UNetConfig, {**encoded(config), **fields})
-    except ValueError as error:
-        raise ConfigError(f"arm {arm.name}: network: {error}") from error
-    return found
 
 
 @contextmanager

@@ -135,7 +135,7 @@ def read_study(path: Path) -> Study:
         raise ConfigError(f"{path}: no such file") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of a number of thousands of digits
         raise ConfigError(f"{path}: is no TOML: {shown(str(error))}") from error
     try:
         return study_of(fields, path.parent)
@@ -167,6 +167,8 @@ def study_of(fields: Mapping[str, Any], beside: Path = Path()) -> Study:
     metric = fields.get("metric", Study.metric)
     data = fields.get("data", SYNTHETIC)
     if isinstance(data, str) and data != SYNTHETIC and not is_url(data):
+        if "\0" in data:
+            raise ConfigError(f"data {shown(data)}: is no path")
         data = str((beside / data).resolve())
     rest = {name: fields[name] for name in ("folds", "level", "title") if name in fields}
     if type(seeds) is int:
@@ -180,7 +182,7 @@ def study_of(fields: Mapping[str, Any], beside: Path = Path()) -> Study:
                 "seeds": list(seeds) if isinstance(seeds, range | tuple) else seeds,
                 "data": data,
                 "metric": metric,
-                "margins": margin if isinstance(margin, Mapping) else {metric: margin},
+                "margins": margin if isinstance(margin, Mapping) else {str(metric): margin},
             },
         )
     except ConfigError:

@@ -68,33 +68,35 @@ def prepare(study: Study, folder: Path) -> None:
     as_target(folder)
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: is a file; a study is a folder, so give another --out")
-    if folder.is_dir() and not (folder / PLAN).exists() and any(folder.iterdir()):
+    others = [path.name for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
+    if others and not (folder / PLAN).exists():
         raise RunError(f"{folder}: exists and is no study; give another --out")
     for arm in study.arms:
         _check_arm(folder / RUNS / arm.folder, arm)
     for trial in study.trials():
         finished(folder, trial)
     try:
-        (folder / CLAIMS).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic(folder / PLAN, force=True) as partial:  # first, as it tells another process that this is a study
+            partial.write_text(json.dumps(encoded(study), indent=1) + "\n", encoding="utf-8")
+        (folder / CLAIMS).mkdir(exist_ok=True)
         for arm in study.arms:
             place = folder / RUNS / arm.folder
             place.mkdir(parents=True, exist_ok=True)
             with atomic(place / ARM, force=True) as partial:
                 partial.write_text(json.dumps(arm.identity(), indent=1) + "\n", encoding="utf-8")
-        with atomic(folder / PLAN, force=True) as partial:
-            partial.write_text(json.dumps(encoded(study), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise RunError(of_system(error)) from error
 
 
 def _check_arm(place: Path, arm: Arm) -> None:
     file = place / ARM
+    if not place.is_dir() or not any(path.name.startswith("seed-") for path in place.iterdir()):
+        return  # without a run an arm may become another
     try:
         old = parsed(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        if place.is_dir() and any(place.iterdir()):
-            raise RunError(f"{place}: is not of this study (there is no {ARM} in it); give another --out") from error
-        return
+        raise RunError(f"{place}: is not of this study (there is no {ARM} in it); give another --out") from error
     except (ValueError, RecursionError) as error:
         raise RunError(f"{file}: is damaged ({error}); restore it, or give another --out") from error
     new = arm.identity()
