@@ -91,7 +91,10 @@ def push(
 def _target(dry_run: str | Path | None) -> Iterator[Path]:
     """A name for the folder of the files."""
     if dry_run is not None:
-        with atomic(as_target(dry_run)) as partial:
+        look = as_target(dry_run)
+        if present(look):
+            raise CheckpointError(f"{look}: exists already; give a new folder")
+        with atomic(look) as partial:
             yield partial
         return
     with tempfile.TemporaryDirectory(prefix="unet-twins-") as folder:

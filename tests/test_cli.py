@@ -45,6 +45,29 @@ def test_help_has_an_example(capsys, command):
     assert f"Example: unet {command} " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["export", "a", "b", "--forc"], "Unrecognized options: --forc. Perhaps you meant --force. For full helptext"),
+        (
+            ["export", "a", "b", "--answer", "x"],
+            "invalid choice 'x' for argument '--answer'. Expected one of (",
+        ),
+        (
+            ["export", "a", "b", "--batch", "x"],
+            "Value error: Error parsing --batch: no type matching {None}|INT ",
+        ),
+        ([], "Missing subcommand: Expected one of {inspect, "),
+    ],
+)
+def test_what_cannot_be_parsed_is_said_once_in_one_line(capsys, arguments, line):
+    assert main(arguments) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"unet: {line}")
+    assert said.endswith("--help")
+    assert "Got errors" not in said
+
+
 @pytest.fixture
 def programs(monkeypatch):
     """A function that sets some of the environment, the rest being bare, and answers where JAX keeps its programs."""

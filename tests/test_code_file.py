@@ -188,6 +188,42 @@ def test_layers_that_share_some_of_their_tensors_are_refused(language):
         printed(Graph(3, tuple(build.nodes), build.tensors), language)
 
 
+def encoder_and_decoder(*second):
+    """A decoder that holds the encoder too, of which these layers have second names there."""
+    build = Build()
+    x = build.conv("encoder.first", INPUT, 3, 4)
+    build.again("encoder.all.0", "encoder.first")
+    y = build.add("encoder.act", "relu", build.conv("encoder.second", x, 4, 4))
+    joined = build.add("decoder.joined", "concatenate", x, y, axis=1)
+    build.conv("decoder.out", joined, 8, 2, size=1)
+    for name in second:
+        build.again(f"decoder.encoder.{name}", "encoder.first" if name == "all.0" else f"encoder.{name}")
+    return Graph(3, tuple(build.nodes), build.tensors)
+
+
+@pytest.mark.parametrize(("second", "whole"), [(("first", "all.0", "second"), True), (("first", "all.0"), False)])
+def test_a_module_that_stands_elsewhere_too_is_named_there(second, whole):
+    network = encoder_and_decoder(*second)
+    text = printed(network, TORCH)
+    assert ("self.decoder.encoder = self.encoder\n" in text) is whole
+    namespace = {}
+    exec(compile(text, "net.py", "exec"), namespace)
+    assert namespace["Net"]().state_dict().keys() == network.tensors.keys()
+
+
+@LANGUAGES
+def test_shapes_stand_in_a_class_that_is_used_once(language):
+    text = printed(encoder_and_decoder(), language)
+    assert f"first = self.first(x)  # {'[n, h, w, 4]' if language is FLAX else '[n, 4, h, w]'}" in text
+    build = Build()
+    x = INPUT
+    for number in range(2):
+        y = build.conv(f"stage{number}.first", x, 3, 3)
+        x = build.add(f"stage{number}.add", "add", build.conv(f"stage{number}.second", y, 3, 3), y)
+    twice = printed(Graph(3, tuple(build.nodes), build.tensors), language)
+    assert "# [" not in twice.partition("class Net")[0].partition("class Stage")[2]
+
+
 def residual(count):
     build = Build()
     x = build.conv("stem", INPUT, 3, 4)

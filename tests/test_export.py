@@ -181,6 +181,8 @@ def test_what_onnx_has_no_form_for_is_named(tmp_path, capsys):
         (["a.stablehlo", "--size", "32x32", "--platforms", "cpu,abacus"], "give some of cpu, cuda, rocm, tpu"),
         (["a.stablehlo", "--size", "32x32", "--batch", "0"], "--batch 0: give a whole number from 1 up"),
         (["a.onnx", "--batch", "2"], "onnx takes all that the network takes"),
+        (["a.onnx", "--platforms", "tpu"], "onnx takes all that the network takes"),
+        (["a.safetensors", "--to", "flax"], "a.safetensors: its suffix is a checkpoint's"),
         (["there.onnx"], "exists already; give another name, or --force"),
         (["no/a.onnx"], "does not exist; make it first"),
     ],

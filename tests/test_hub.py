@@ -301,7 +301,7 @@ def test_a_dry_run_writes_the_same_files_and_asks_nobody(hub, own, tmp_path, cap
     assert not hub.requests
     assert main(push) == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "look").iterdir()}.items() <= pushed(hub).items()
-    assert "exists already" in refused(capsys, *push, "--dry-run", tmp_path / "look")
+    assert "exists already; give a new folder" in refused(capsys, *push, "--dry-run", tmp_path / "look")
 
 
 @pytest.fixture

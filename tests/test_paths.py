@@ -67,8 +67,13 @@ def test_a_file_address_is_a_path_of_this_machine():
 
 @pytest.mark.parametrize("typed", ["gs://", "gs:///", "gs:///b/c", "gs://b/../c", "zip://a.pt::gs://b/c.zip"])
 def test_what_is_no_address_of_an_object_is_refused(typed):
-    with pytest.raises(StorageError, match="is no address of an object"):
+    with pytest.raises(StorageError, match="is no address of an object; give it as gs://bucket/name"):
         as_path(typed)
+
+
+def test_an_address_is_asked_for_in_its_own_form():
+    with pytest.raises(StorageError, match="give it as hf://owner/name"):
+        as_path("hf://")
 
 
 @pytest.mark.parametrize("call", [open, Path.stat, lambda path: path.write_text("x"), lambda path: path.touch()])

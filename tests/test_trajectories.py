@@ -44,6 +44,12 @@ def test_a_faithful_conversion_stays_within_the_band(faithful, turned):
     assert [curve.framework for curve in found.curves] == [*pair, pair[0], pair[0], pair[0]]
 
 
+def test_a_number_alone_has_neighbours_too():
+    found = [neighbour({"scale": np.array(0.5, np.float32)}, seed)["scale"] for seed in range(10)]
+    assert {(type(one), one.dtype, one.shape) for one in found} == {(np.ndarray, np.dtype("float32"), ())}
+    assert len({*map(float, found)}) == 3
+
+
 def test_a_neighbour_stays_within_the_band():
     a = network()
     found = trajectories(a, network(tensors=neighbour(a.tensors, 99)), **SMALL)

@@ -40,8 +40,8 @@ class Export(SourceOptions):
     well; the first, of several."""
     batch: Annotated[int | None, option("N")] = None
     """Of a StableHLO program, how many pictures at once; by default any number."""
-    platforms: str = "cpu,cuda,tpu"
-    """Of a StableHLO program, where it shall run: some of cpu, cuda, rocm, tpu."""
+    platforms: Annotated[str | None, option("NAME,...")] = None
+    """Of a StableHLO program, where it shall run: some of cpu, cuda, rocm, tpu; by default cpu,cuda,tpu."""
     force: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace DST where it exists."""
     verify: bool = True
@@ -63,7 +63,7 @@ class Export(SourceOptions):
                     answer=self.answer,
                     size=self._pixels,
                     batch=self.batch,
-                    platforms=self.platforms.split(","),
+                    platforms=None if self.platforms is None else self.platforms.split(","),
                     hints=self.hints(None),
                     force=self.force,
                     verify=self.verify,

@@ -186,9 +186,24 @@ def _keep_programs() -> None:
 
 
 def in_one_line(box: str) -> str:
-    """What tyro frames in a box, as one line."""
-    text = " ".join(re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]+|-{4,}", " ", box).split())
-    return re.sub(r"^Value error Error parsing \S+?: (.*?)( For full helptext.*)?$", r"\1", text)
+    """What tyro frames in a box, as one line; its title only where the text does not begin like it."""
+    top, _, rest = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]+|-{4,}", " ", box).partition("\n")
+    title, *parts = [" ".join(part.split()) for part in (top, *re.split(r"\n\s*\n", rest))]
+    parts = [*filter(None, parts)] or [title]
+    if parts[0].lower().split()[:1] != title.lower().split()[:1]:
+        parts[0] = f"{title}: {parts[0]}"
+    text = ". ".join(short.rstrip(".") for part in parts if (short := _shortened(part)))
+    return re.sub(r"^Value error: Error parsing __\S+?: ", "", text)
+
+
+def _shortened(part: str) -> str:
+    """What belongs on one line of a part of a message: of options that may have been meant, their names."""
+    if part.startswith(("Got errors:", "Argument helptext:")):
+        return ""
+    if part.startswith("Perhaps you meant:"):
+        names = dict.fromkeys(word for word in part.split() if word.startswith("--") and word != "--help")
+        return f"Perhaps you meant {' or '.join(names)}" if names else ""
+    return part
 
 
 @contextlib.contextmanager

@@ -108,7 +108,7 @@ class Study:
             return read_study(self.file)
         lacking = [f"--{name}" for name in ("arms", "seeds") if name not in given]
         if lacking:
-            raise UNetError(f"{' and '.join(lacking)}: is needed where there is no FILE")
+            raise UNetError(f"{' and '.join(lacking)}: needed where there is no FILE")
         if self.recipe.seed or self.recipe.split.folds:
             raise UNetError("--seed and --folds: are for one run; a study has --seeds and --all-folds")
         if "all-folds" in given:

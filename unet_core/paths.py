@@ -17,6 +17,7 @@ from unet_core import objects
 from unet_core.errors import StorageError, shown
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_LIKE = {"gs": "gs://bucket/name", "s3": "s3://bucket/name", "hf": "hf://owner/name"}
 _FOLDED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/(?!/)")
 
 
@@ -110,7 +111,11 @@ def as_path(typed: str | os.PathLike[str]) -> Path:
     if scheme.lower() == "file":
         return Path("/" + rest.lstrip("/"))
     if "::" in text or not rest or rest.startswith("/") or ".." in rest.split("/"):
-        raise StorageError(errno.EINVAL, "is no address of an object; give it as gs://bucket/name", shown(text))
+        raise StorageError(
+            errno.EINVAL,
+            f"is no address of an object; give it as {_LIKE.get(scheme.lower(), _LIKE['gs'])}",
+            shown(text),
+        )
     return URLPath(f"{scheme.lower()}://{rest}")
 
 

@@ -13,12 +13,13 @@ from conversion.exports.code import code_file
 from conversion.exports.deployment import Answer, Source, read_source
 from conversion.exports.programs import Program
 from conversion.exports.proving import Reference, inputs_of, prove
-from conversion.exports.stablehlo import PLATFORMS
+from conversion.exports.stablehlo import PLATFORMS, USUAL
 from conversion.proof.certificate import ONNX, STABLEHLO, certificate_path, weights_of
 from conversion.proof.proof import Proof
 from conversion.result import Conversion
 from conversion.writing import Content, Job, Options, convert_by, unchanged
 from unet_core.checkpoints import safetensors_file
+from unet_core.checkpoints.containers import SUFFIXES
 from unet_core.checkpoints.reading import NO_HINTS, Hints
 from unet_core.errors import CheckpointError, MissingFrameworkError, UNetError
 from unet_core.files import atomic, check_target
@@ -45,19 +46,20 @@ class Request:
     answer: Answer = "network"
     size: tuple[int, ...] | None = None
     batch: int | None = None
-    platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")
+    platforms: tuple[str, ...] | None = None
 
     def check(self) -> None:
         """Raise UNetError where it does not go together."""
-        strange = [name for name in self.platforms if name not in PLATFORMS]
-        if strange or not self.platforms or len(set(self.platforms)) < len(self.platforms):
-            raise UNetError(f"--platforms {','.join(self.platforms)}: give some of {', '.join(PLATFORMS)}, each once")
+        named = USUAL if self.platforms is None else self.platforms
+        if not named or set(named) - set(PLATFORMS) or len(set(named)) < len(named):
+            raise UNetError(f"--platforms {','.join(named)}: give some of {', '.join(PLATFORMS)}, each once")
         if self.answer not in get_args(Answer):
             raise UNetError(f"--answer {self.answer}: one of {', '.join(get_args(Answer))} is needed")
         if self.batch is not None and self.batch < 1:
             raise UNetError(f"--batch {self.batch}: give a whole number from 1 up")
-        if self.to != "stablehlo" and (self.size or self.batch):
-            raise UNetError(f"--size and --batch: {self.to} takes all that the network takes; leave them out")
+        if self.to != "stablehlo" and (self.size or self.batch or self.platforms):
+            told = "--size, --batch and --platforms"
+            raise UNetError(f"{told}: are of StableHLO; {self.to} takes all that the network takes; leave them out")
         if self.to in _CODE and self.answer != "network":
             raise UNetError(f"--answer {self.answer}: code answers as the network does; leave it out")
         if self.to == "stablehlo" and self.size is None:
@@ -89,7 +91,7 @@ def export(
     answer: Answer = "network",
     size: Sequence[int] | None = None,
     batch: int | None = None,
-    platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+    platforms: Sequence[str] | None = None,
     hints: Hints = NO_HINTS,
     force: bool = False,
     verify: bool = True,
@@ -107,7 +109,7 @@ def export(
             class of every pixel, as `unet predict` makes them.
         size: StableHLO: height and width of the pictures, in pixels.
         batch: StableHLO: how many pictures at once; None: any number.
-        platforms: StableHLO: where the program shall run: cpu, cuda, rocm, tpu.
+        platforms: StableHLO: where the program shall run: cpu, cuda, rocm, tpu; None: all but rocm.
         hints: what `src` does not tell.
         force: replace `dst` where it exists.
         verify: run the file by a tool that is not ours, and compare it with the network, before it gets its name.
@@ -128,7 +130,7 @@ def export(
     """
     src, dst = as_source(src), as_target(dst)
     shape = None if size is None else tuple(size)
-    request = Request(_format(dst, to), answer, shape, batch, tuple(platforms))
+    request = Request(_format(dst, to), answer, shape, batch, None if platforms is None else tuple(platforms))
     request.check()
     _require(request.to, verify=verify)
     options = Options(force, verify, certificate and verify, progress)
@@ -178,6 +180,8 @@ def _format(dst: Path, to: Format | None) -> Format:
     found = _SUFFIXES.get(suffix, ())
     if to is not None and to not in get_args(Format):
         raise UNetError(f"--to {to}: one of {', '.join(get_args(Format))} is needed")
+    if suffix in SUFFIXES:
+        raise CheckpointError(f"{dst}: its suffix is a checkpoint's, which unet convert writes; give another name")
     if to is not None and found and to not in found:
         raise UNetError(f"{dst}: its suffix says {' or '.join(found)}, --to {to}; leave one of them out")
     if to is None and not found:
@@ -226,7 +230,7 @@ def _way(request: Request, source: Source, weights: Path | None, src: Path) -> _
     from conversion.exports import stablehlo
 
     assert request.size is not None
-    shape = stablehlo.Shape(request.size, request.batch, request.platforms)
+    shape = stablehlo.Shape(request.size, request.batch, request.platforms or USUAL)
 
     def double(path: Path) -> None:
         stablehlo.write(path, source, request.answer, shape, double=True)

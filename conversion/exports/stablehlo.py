@@ -20,6 +20,8 @@ from conversion.exports.programs import Answers, fresh, in_order, numbered
 from unet_core.errors import UNetError, first_line
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+USUAL = ("cpu", "cuda", "tpu")
+"""Where a program runs, if nothing is said."""
 PROGRAM, WEIGHTS, METADATA = "program.bin", "weights.npz", "metadata.json"
 """What is in the zip."""
 

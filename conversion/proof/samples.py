@@ -138,7 +138,7 @@ def neighbour(tensors: Tensors, seed: int) -> dict[str, np.ndarray]:
         else:
             unit = max(2.0**-23, float(ml_dtypes.finfo(value.dtype).eps))
             wide = value.astype(np.float64)
-            moved[key] = (wide * (1 + unit * rng.integers(-1, 2, value.shape))).astype(value.dtype)
+            moved[key] = np.asarray(wide * (1 + unit * rng.integers(-1, 2, value.shape))).astype(value.dtype)
     return moved
 
 

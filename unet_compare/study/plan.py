@@ -165,6 +165,7 @@ def study_of(fields: Mapping[str, Any], beside: Path = Path()) -> Study:
     recipe = options if isinstance(options, TrainConfig) else with_options(TrainConfig(), options, "recipe")
     arms, seeds, margin = arms_of(fields["arms"], recipe, beside), fields["seeds"], fields.get("margin", {})
     metric = fields.get("metric", Study.metric)
+    check_choice("metric", metric, Metric)
     data = fields.get("data", SYNTHETIC)
     if isinstance(data, str) and data != SYNTHETIC and not is_url(data):
         if "\0" in data:

@@ -20,10 +20,11 @@ from unet_compare.study.plan import Order, Study, Trial
 from unet_compare.study.processes import Process, failure_of, started
 from unet_compare.study.result import RUNS, read_result, run_folder
 from unet_core.codec import encoded, parsed
+from unet_core.data.opening import SYNTHETIC
 from unet_core.errors import RunError, of_system, some
 from unet_core.files import atomic
 from unet_core.leases import Leases
-from unet_core.paths import as_target
+from unet_core.paths import as_target, is_url
 from unet_core.progress import Progress, silent
 
 logger = logging.getLogger(__name__)
@@ -66,11 +67,14 @@ def prepare(study: Study, folder: Path) -> None:
         RunError: it holds something else, or runs of another study.
     """
     as_target(folder)
+    begun = (folder / PLAN).exists()
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: is a file; a study is a folder, so give another --out")
     others = [path.name for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
-    if others and not (folder / PLAN).exists():
+    if others and not begun:
         raise RunError(f"{folder}: exists and is no study; give another --out")
+    if not begun and study.data != SYNTHETIC and not is_url(study.data) and not Path(study.data).exists():
+        raise RunError(f"{study.data}: no such folder; give one that holds images/ and masks/")
     for arm in study.arms:
         _check_arm(folder / RUNS / arm.folder, arm)
     for trial in study.trials():

@@ -53,14 +53,24 @@ class Beside:
         return found
 
     def _is(self, path: Path) -> Path | None:
-        """The module that this one is."""
+        """The module that this one is: every layer below it has a second name there, and there is no other."""
         if path in self._own:
             return self._same.get(path)
-        below = self._second[path]
-        targets = {name: self._is((*path, name)) for name in below}
-        around = {target[:-1] if target and target[-1] == name else None for name, target in targets.items()}
-        first = around.pop()
-        return None if around or first is None or self._second.get(first) != below else first
+        below = self._layers_below(path)
+        for rest in sorted(below):
+            first = self._same.get((*path, *rest), ())
+            if len(first) > len(rest) and first[-len(rest) :] == rest:
+                there = first[: -len(rest)]
+                same = all(self._first((*path, *rest)) == self._first((*there, *rest)) for rest in below)
+                return there if same and self._layers_below(there) == below else None
+        return None
+
+    def _first(self, path: Path) -> Path:
+        return self._same.get(path, path)
+
+    def _layers_below(self, path: Path) -> set[Path]:
+        """The rest of the paths of all with tensors below a module."""
+        return {of[len(path) :] for of in self._own if of[: len(path)] == path}
 
     def second_names(self, owner: Callable[[Path], Path]) -> Iterator[tuple[Path, Path]]:
         """Modules that stand elsewhere too, each with the module that has to make it so.

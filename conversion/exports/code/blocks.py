@@ -1,6 +1,6 @@
 """The blocks of a network, how their attributes are made, and which of them are of one class."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from conversion.exports.code.language import Hole, Made
@@ -34,6 +34,8 @@ class Body:
     lines: tuple[str, ...]
     answers: int
     """How many values it answers."""
+    shapes: Mapping[int, str]
+    """By the number of a line, the shape of what it computes, in this block."""
 
 
 @dataclass(eq=False)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 HEAD = '''"""{title} in Flax NNX, channels last: {origin}.
 
     model = load("{weights}")
-    answer = model(pictures)  # [n, {axes}, {channels}], float32{scaled}
+    answer = model(pictures)  # of [n, {axes}, {channels}], float32{scaled}
 """
 
 import json

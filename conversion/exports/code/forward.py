@@ -37,6 +37,8 @@ class Forward:
     helpers: set[str]
     """The functions of the file's own that are called; more are added."""
     lines: list[str] = field(default_factory=list)
+    shapes: dict[int, str] = field(default_factory=dict)
+    """By the number of a line, the shape of what it computes; empty where that is several."""
     arguments: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -79,19 +81,19 @@ class Forward:
             for name in step.outputs:
                 targets.append(self._target(number, name, step, targets))
             self._named |= dict(zip(step.outputs, targets, strict=True))
-            line = f"{', '.join(targets)} = {text}"
-            comment = self._comment(step)
-            self.lines.append(line + comment if len(line + comment) < WIDTH else line)
+            self.shapes[len(self.lines)] = self._shape(step)
+            self.lines.append(f"{', '.join(targets)} = {text}")
         self.lines.append(f"return {', '.join(self._value(name)[0] for name in self.outputs)}")
 
-    def _comment(self, step: Step) -> str:
-        """The shape of what the network itself computes in a line."""
-        if self.path or len(step.outputs) > 1:
+    def _shape(self, step: Step) -> str:
+        """Of what is computed in a line."""
+        if len(step.outputs) > 1:
             return ""
-        shape = ", ".join(map(str, self.language.shape(self.graph.shapes[step.outputs[0]])))
+        lengths = map(str, self.language.shape(self.graph.shapes[step.outputs[0]]))
+        shape = ", ".join(re.sub(r"^[(]((?:.+|[(].+[)]) // [0-9]+)[)]$", r"\1", length) for length in lengths)
         for axis, letter in (("batch", "n"), ("depth", "d"), ("height", "h"), ("width", "w")):
             shape = shape.replace(axis, letter)
-        return f"  # [{re.sub(r'[(](. // [0-9]+)[)]', lambda found: found[1], shape)}]"
+        return f"[{shape}]"
 
     def _text(self, number: int, step: Step) -> tuple[str, int]:
         given = [self._value(name) for name in step.inputs]

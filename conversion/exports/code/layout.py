@@ -29,7 +29,10 @@ def class_of(group: Group, language: Language) -> list[str]:
         count = block.forward.answers
         answer = language.array if count == 1 else f"tuple[{', '.join([language.array] * count)}]"
         lines += ["", f"    def {language.forward}(self{taken}) -> {answer}:"]
-        lines += [f"        {line}" for line in block.forward.lines]
+        alone = len(group.blocks) == 1  # else a line's shape is another in every block
+        for number, line in enumerate(block.forward.lines):
+            comment = f"  # {shape}" if alone and (shape := block.forward.shapes.get(number)) else ""
+            lines.append(f"        {line}{comment if len(line + comment) < WIDTH else ''}")
     return lines
 
 

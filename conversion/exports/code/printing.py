@@ -97,7 +97,7 @@ class Printer:
         if sequence is None and path in self.tree.closed:
             try:
                 found = Forward(self.tree, path, lambda of: self._reached(path, of), self.language, self.helpers)
-                forward = Body(tuple(found.arguments), tuple(found.lines), len(found.outputs))
+                forward = Body(tuple(found.arguments), tuple(found.lines), len(found.outputs), found.shapes)
             except UnsizedError as error:
                 raise _UnsizedError(path) from error
         block = Block(path, attributes, forward, sequence)

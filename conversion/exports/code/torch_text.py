@@ -5,7 +5,7 @@ from collections.abc import Mapping
 HEAD = '''"""{title} in PyTorch: {origin}.
 
     model = load("{weights}")
-    answer = model(pictures)  # [n, {channels}, {axes}], float32{scaled}
+    answer = model(pictures)  # of [n, {channels}, {axes}], float32{scaled}
 """
 
 import json
