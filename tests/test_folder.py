@@ -12,6 +12,7 @@ from PIL import Image
 
 from unet_core.data.folder import open_folder
 from unet_core.data.labels import IGNORED
+from unet_core.data.manifest import is_packed
 from unet_core.data.masks import Masks
 
 RNG = np.random.default_rng(0)
@@ -462,6 +463,9 @@ def test_folders_are_found_in_any_case(folder, names):
     for old, new in zip(("images", "masks"), names, strict=True):
         (folder / old).rename(folder / new)
     assert len(open_folder(folder)) == 3
+    (folder / "manifest.json").write_text("{}")
+    assert not is_packed(folder)
+    (folder / "manifest.json").unlink()
     (folder / "mAsKs").mkdir()
     refused(folder, "has no masks/")
 

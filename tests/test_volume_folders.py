@@ -214,3 +214,6 @@ def test_predictions_of_sub_folders_go_into_such_ones_and_unknown_pages_are_aske
     assert sorted(file.relative_to(out).as_posix() for file in out.rglob("*.*")) == ["a/1.png", "a/b/1.png"]
     assert run("predict", path, folder, "--out", out) == 2
     assert f"{folder}: is a data folder, with masks; name {folder}/images" in capsys.readouterr().err
+    (folder / "images").rename(folder / "Images")
+    assert run("predict", path, folder, "--out", out) == 2
+    assert f"{folder}: is a data folder, with masks; name {folder}/Images" in capsys.readouterr().err

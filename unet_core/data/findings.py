@@ -49,14 +49,6 @@ def natural(name: str) -> tuple[list[str | int], str]:
     return [int(part) if n % 2 else part for n, part in enumerate(parts)], name
 
 
-def called(path: Path, kind: str) -> str:
-    """What the folder `images` or `masks` in a data folder is called, whatever the case of its letters."""
-    if (path / kind).is_dir():
-        return kind
-    found = [one.name for one in path.iterdir() if one.name.casefold() == kind and one.is_dir()]
-    return found[0] if len(found) == 1 else kind
-
-
 def within(folder: Path, path: Path) -> str:
     """The path of a file within a folder that it is below, by the names alone."""
     return str(path).removeprefix(f"{str(folder).rstrip('/')}/")

@@ -7,10 +7,10 @@ import numpy as np
 
 from unet_core.data.annotations.class_masks import class_masks
 from unet_core.data.annotations.found import annotation_file, read_annotations
-from unet_core.data.findings import Files, called, natural, within
+from unet_core.data.findings import Files, natural, within
 from unet_core.data.formats.files import SUFFIXES, Extent, bare, extent, is_data
 from unet_core.data.labels import values_of
-from unet_core.data.listing import lister
+from unet_core.data.listing import lister, part_of
 from unet_core.data.masks import AS_FOUND, MOST_CLASSES, Masks
 from unet_core.data.names import masks_by_image
 from unet_core.data.pictures import EitherMask, UnknownRangeError, read_colours, read_either, read_picture
@@ -33,19 +33,19 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
     file = annotation_file(path, how.annotations)
     if file is not None:
         return _annotated(path, file, how)
-    of_images, of_masks = kinds = (called(path, "images"), called(path, "masks"))
-    missing = [f"{name}/" for name in kinds if not (path / name).is_dir()]
-    if missing:
+    of_images, of_masks = part_of(path, "images"), part_of(path, "masks")
+    if of_images is None or of_masks is None:
+        missing = [name for name, part in (("images/", of_images), ("masks/", of_masks)) if part is None]
         raise DataError(
             f"{shown(path)}: has no {' and no '.join(missing)}; pictures belong in images/, masks in masks/"
         )
     stamps: dict[str, str] = {}
-    (images, *others), (masks, *other_masks) = (_by_name(path, kind, stamps) for kind in kinds)
+    (images, *others), (masks, *other_masks) = (_by_name(path, part.name, stamps) for part in (of_images, of_masks))
     skipped, problems = (found + more for found, more in zip(others, other_masks, strict=True))
     parted = class_masks(images, masks)
     if parted is not None:
-        masks = {name: path / of_masks / name for name in parted.files}
-    skipped += _one_sided({of_images: images, of_masks: masks})
+        masks = {name: of_masks / name for name in parted.files}
+    skipped += _one_sided({of_images.name: images, of_masks.name: masks})
     try:
         mask_of = masks_by_image(images, masks, how.mask_suffix)
     except DataError as error:
@@ -59,7 +59,7 @@ def listed(path: Path, how: Masks = AS_FOUND) -> Files:
     if not how.skip_unlabelled or not pairs:
         problems += [f"{image} has no mask" for image in unlabelled]
     problems += [f"{files.short(masks[name])} has no image" for name in spare]
-    if not mask_of and any(mask.startswith(image) for image in list(images)[:1] for mask in masks):
+    if images and not mask_of and any(mask.startswith(next(iter(images))) for mask in masks):
         hint = "no name in masks/ is a picture's; --mask-suffix says what stands behind it, as _mask in 7_mask.png"
         problems.insert(0, hint)
     if not images and not masks:

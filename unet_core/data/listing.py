@@ -26,6 +26,14 @@ class Item:
     """What is another one once the file has changed; empty where that is not certain."""
 
 
+def part_of(path: Path, kind: str) -> Path | None:
+    """The folder `images` or `masks` of a data folder, whatever the case of its letters; None: there is none."""
+    if (path / kind).is_dir():
+        return path / kind
+    found = [one for one in path.iterdir() if one.name.casefold() == kind and one.is_dir()]
+    return found[0] if len(found) == 1 else None
+
+
 def lister(top: Path) -> Callable[[str], list[Item]]:
     """What tells all that is in a folder, by its name below `top`. Of a bucket, all is listed at once."""
     return _remote(top) if isinstance(top, URLPath) else lambda folder: _local(top / folder)

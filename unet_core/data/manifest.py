@@ -18,6 +18,7 @@ from unet_core import objects
 from unet_core.codec import OPTIONAL, decoded, encoded
 from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.labels import Classes
+from unet_core.data.listing import part_of
 from unet_core.data.masks import Masks
 from unet_core.errors import DataError, of_system, shown, some
 from unet_core.files import sha256_of
@@ -69,7 +70,7 @@ class Manifest:
 
 def is_packed(path: Path) -> bool:
     """Whether this is a packed set, whole or damaged, and no data folder that has a manifest of its own."""
-    return any((path / name).is_file() for name in (MANIFEST, PAIRS)) and not (path / "images").is_dir()
+    return any((path / name).is_file() for name in (MANIFEST, PAIRS)) and part_of(path, "images") is None
 
 
 def is_replaceable(path: Path) -> bool:

@@ -82,11 +82,9 @@ def pack(
     pictures = pictures.of(3 if volumes else 2)
     source = open_folder(path, masks=masks, pictures=pictures, progress=lambda text, done: progress(text, done / 2))
     if source.annotations is not None or any(number is not None for number in source.slices):
-        what = (
-            "volumes; give --volumes to pack them whole, for a 3-D network"
-            if source.annotations is None
-            else ("annotations in place of masks; what is packed are pictures, each with a file for its mask")
-        )
+        what = "volumes; give --volumes to pack them whole, for a 3-D network"
+        if source.annotations is not None:
+            what = "annotations in place of masks; what is packed are pictures, each with a file for its mask"
         raise DataError(f"{shown(path)}: has {what}")
     aside = _put_aside(source, validation, groups)
     with _placed(target, force) as (folder, keep):

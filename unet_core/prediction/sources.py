@@ -7,6 +7,7 @@ from pathlib import Path
 from unet_core import objects
 from unet_core.data.formats.files import SUFFIXES, Extent, bare, data_files, extent
 from unet_core.data.formats.reading import Pictures
+from unet_core.data.listing import part_of
 from unet_core.errors import DataError, shown, some
 from unet_core.paths import URLPath
 
@@ -103,7 +104,8 @@ def _within(path: Path, out: Path) -> Iterator[Source]:
     if not path.is_dir():
         yield Source(path, bare(path.name))
         return
-    if (path / "images").is_dir() and (path / "masks").is_dir():
-        raise DataError(f"{shown(path)}: is a data folder, with masks; name {shown(path / 'images')}")
+    images = part_of(path, "images")
+    if images is not None and part_of(path, "masks") is not None:
+        raise DataError(f"{shown(path)}: is a data folder, with masks; name {shown(images)}")
     for file in data_files(path, but=out):
         yield Source(file, (file.parent / bare(file.name)).relative_to(path).as_posix())

@@ -9,8 +9,8 @@ from unet_core.data.annotations.coco import read_coco
 from unet_core.data.annotations.disk import Disk
 from unet_core.data.annotations.label_studio import read_label_studio
 from unet_core.data.annotations.regions import Regions
-from unet_core.data.findings import called
 from unet_core.data.formats.files import bare
+from unet_core.data.listing import part_of
 from unet_core.errors import DataError, reason, shown, some
 from unet_core.paths import as_path
 
@@ -35,7 +35,7 @@ def annotation_file(path: Path, named: str | None) -> Path | None:
         if not as_path(named).is_file():
             raise DataError(f"{shown(named)}: no such file of annotations")
         return as_path(named)
-    if not path.is_dir() or (path / called(path, "masks")).is_dir():
+    if not path.is_dir() or part_of(path, "masks") is not None:
         return None
     folders = [folder for folder in (path, path / "annotations") if folder.is_dir()]
     found = sorted(file for folder in folders for file in folder.iterdir() if file.suffix == ".json")
@@ -57,8 +57,7 @@ def read_annotations(path: Path, file: Path) -> AnnotatedFolder:
         raise DataError(f"{shown(file)}: cannot be read: {reason(error)}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{shown(file)}: is no JSON, or is truncated; save it anew") from error
-    below = path / called(path, "images")
-    root = below if below.is_dir() else path
+    root = part_of(path, "images") or path
     disk = Disk(root)
     try:
         if isinstance(found, list):
