@@ -46,11 +46,6 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, max_exa
 settings.load_profile("repeatable")
 
 
-def pytest_collection_finish():
-    """What has been imported stays: no collection looks through it again."""
-    gc.freeze()
-
-
 def pytest_sessionfinish(session):
     """Where everything that the tests need has been installed, one that is skipped is a failure."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
