@@ -4,7 +4,7 @@
 
 Prints GFLOP/s of the direct convolution's operations, by the median of some calls, each layer compiled alone, as the
 network is. "Direct" is XLA's convolution. "Rows" takes fewer multiplications (`unet_jax.kernels.winograd.by_rows`):
-"prepared" with the taps summed beforehand, as for prediction; otherwise, as in a training, with the time of these sums.
+"prepared" with the taps summed beforehand, as for prediction; otherwise, as for gradients, with the time of these sums.
 "Along rows" is for few channels, or few pixels (`unet_jax.kernels.convolution.convolve_along_rows`).
 """
 

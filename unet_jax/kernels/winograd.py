@@ -12,8 +12,9 @@ points, one of them infinity, multiplied there, and interpolated: `taps` and `ou
     taps.T @ ((outputs.T @ gradient of y) * (inputs @ d)).
 
 Done along the columns, for four rows at a time, both take half of the multiplications. The maps stay as large, but for
-1.5 times as many rows of sums; the kernel takes twice its memory. Float32 answers are as exact as those of the direct
-convolution (docs/performance.md): the points are small and dyadic, so the weights are neither large nor rounded.
+1.5 times as many rows of sums; the kernel takes twice its memory. The points are small and dyadic, so the weights are
+neither large nor rounded; a float32 answer still errs by 2.5 times as much as the direct convolution's, so a training
+takes it for gradients alone (docs/performance.md).
 """
 
 import math
