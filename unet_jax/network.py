@@ -175,8 +175,7 @@ def frozen(model: Network, platform: str | None = None) -> Network:
     tensors = {name: variable[...] for name, variable in model.variables()}
     if platform is None:
         platform = next(iter(next(iter(tensors.values())).devices())).platform
-    kind = jnp.dtype(model.execution.dtype or jnp.result_type(*tensors.values()))
-    made = rewrites.frozen(model.graph, tensors, platform, exact=kind in (jnp.float32, jnp.float64))
+    made = rewrites.frozen(model.graph, tensors, platform, model.execution.dtype)
     twin = nnx.eval_shape(lambda: Network(made.graph, evidence=model.evidence))
     twin.execution = dataclasses.replace(model.execution, rewrites=False, prepared=True)
     twin.eval()

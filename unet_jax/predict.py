@@ -132,8 +132,7 @@ class Predictor:
     def _frozen(self, variables: tuple[Any, Any], graph: Graph, platform: str) -> Frozen:
         model = nnx.merge(self._graphdef, *variables)
         tensors = {name: variable[...] for name, variable in model.variables()}
-        kind = self._how.dtype or jnp.result_type(*tensors.values())
-        return frozen(graph, tensors, platform, exact=jnp.dtype(kind) in (jnp.float32, jnp.float64))
+        return frozen(graph, tensors, platform, self._how.dtype)
 
     def _logits(self, network: Frozen, picture: np.ndarray, starts: list[Start], tiles: Tiling) -> Array:
         """Of some tiles, dispatched and not yet awaited; the last one again where there are less than a batch."""

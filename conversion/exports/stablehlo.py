@@ -98,7 +98,7 @@ def _exported(source: Source, answer: Answer, shape: Shape, dtype: np.dtype) -> 
         for name, value in source.checkpoint.tensors.items()
     }
     only = shape.platforms[0] if len(shape.platforms) == 1 else None
-    frozen = rewrites.frozen(graph, tensors, only, exact=True)
+    frozen = rewrites.frozen(graph, tensors, only)
     graph, weights = frozen.graph, frozen.tensors
     how = Execution(rewrites=False, prepared=True)
     finish = _decided(source.output) if answer == "classes" else lambda logits: logits
