@@ -13,6 +13,8 @@ pytest.importorskip("jax")
 pytest.importorskip("torch")
 
 import torch
+from mypy import api as mypy
+from torch import nn
 
 import conversion
 import unet_jax
@@ -83,6 +85,7 @@ def test_equal_blocks_are_one_class_and_names_stay(exported):
     imports = [line for line in text.splitlines() if line.startswith(("import", "from"))]
     assert imports == [
         "import json",
+        "from collections.abc import Callable",
         "from pathlib import Path",
         "import jax",
         "import jax.numpy as jnp",
@@ -110,6 +113,45 @@ def test_code_of_torch_has_the_names_of_the_module(in_torch):
     expected = unet_torch.UNet.from_config(SMALL).state_dict()
     run(in_torch.dst).UNet().load_state_dict(expected, strict=True)
     assert run(in_torch.dst).load(in_torch.dst.with_suffix(".safetensors")).state_dict().keys() == expected.keys()
+
+
+class Deep(nn.Module):
+    """As nnU-Net's decoders: of a list, the last layer alone is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.ModuleList([nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)])
+        self.body = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 1))
+
+    def forward(self, x):
+        return self.body(self.heads[1](x))
+
+
+@pytest.fixture(scope="session")
+def strict(tmp_path_factory):
+    """What `mypy --strict` says of a file, line by line."""
+    alone = ["--strict", "--config-file=", f"--cache-dir={tmp_path_factory.mktemp('mypy')}"]
+    return lambda file: mypy.run([*alone, str(file)])[0].splitlines()[:-1]
+
+
+@LANGUAGES
+def test_a_list_of_which_one_is_called_has_its_number(language):
+    text = printed(unet_torch.read(Deep(), [8, 8]).graph, language)
+    made = {FLAX: 'nnx.Dict({"1": nnx.Conv(3, 4', TORCH: "nn.ModuleList([nn.Identity(), nn.Conv2d(3, 4"}[language]
+    assert made in text
+    assert {FLAX: 'self.heads["1"](x)', TORCH: "self.heads[1](x)"}[language] in text
+
+
+@pytest.mark.slow
+@LANGUAGES
+def test_what_is_written_has_types(tmp_path, strict, language):
+    file = tmp_path / "net.py"
+    for network in (small(), graph(SMALL), unet_torch.read(Deep(), [8, 8]).graph):
+        text = printed(network, language)
+        file.write_text(text)
+        assert strict(file) == []
+    file.write_text(text.replace(f"x: {language.array}", "x: int"))
+    assert strict(file)  # the control
 
 
 @pytest.mark.slow
@@ -287,7 +329,7 @@ PUBLIC = ("nnunet.PlainConvUNet", "monai.BasicUNet", "smp.Unet-resnet34")
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("to", ["flax", "torch"])
 @pytest.mark.parametrize("name", PUBLIC)
-def test_networks_of_others_are_written_and_proven(name, to, tmp_path):
+def test_networks_of_others_are_written_and_proven(name, to, tmp_path, strict):
     pytest.importorskip(NETWORKS[name].package)
     module = built(name)
     torch.save(module.state_dict(), tmp_path / "a.pt")
@@ -295,6 +337,7 @@ def test_networks_of_others_are_written_and_proven(name, to, tmp_path):
     assert done.proof.equal
     assert not done.proof.untrained
     assert type(module).__name__ in classes_in(done.dst.read_text())
+    assert strict(done.dst) == []
     if to == "torch":
         model = run(done.dst).load(done.dst.with_suffix(".safetensors"))
         model.load_state_dict(module.state_dict(), strict=True)
