@@ -137,9 +137,9 @@ def strict(tmp_path_factory):
 @LANGUAGES
 def test_a_list_of_which_one_is_called_has_its_number(language):
     text = printed(unet_torch.read(Deep(), [8, 8]).graph, language)
-    made = {FLAX: 'nnx.Dict({"1": nnx.Conv(3, 4', TORCH: "nn.ModuleList([nn.Identity(), nn.Conv2d(3, 4"}[language]
+    made = 'nnx.Dict({"1": nnx.Conv(3, 4' if language is FLAX else "nn.ModuleList([nn.Identity(), nn.Conv2d(3, 4"
     assert made in text
-    assert {FLAX: 'self.heads["1"](x)', TORCH: "self.heads[1](x)"}[language] in text
+    assert ('self.heads["1"](x)' if language is FLAX else "self.heads[1](x)") in text
 
 
 @pytest.mark.slow

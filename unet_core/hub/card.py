@@ -43,7 +43,13 @@ def card(
         certified: what its certificate says; None: there is none.
     """
     named = {} if license.name is None else {"license_name": license.name}
-    metadata = {"license": license.license, **named, "library_name": "unet-twins", "pipeline_tag": "image-segmentation", "tags": _TAGS}
+    metadata = {
+        "license": license.license,
+        **named,
+        "library_name": "unet-twins",
+        "pipeline_tag": "image-segmentation",
+        "tags": _TAGS,
+    }
     head = [f"{name}: {json.dumps(value)}" for name, value in metadata.items()]  # JSON is YAML
     rows = [f"| {name} | {_cell(value)} |" for name, value in _facts(checkpoint)]
     parts = [

@@ -38,8 +38,8 @@ class License:
     def __post_init__(self) -> None:
         if self.license not in _KNOWN:
             raise ConfigError(
-                f"--license {shown(self.license)}: give it as the Hub names it, e.g. apache-2.0, mit, cc-by-4.0 ({LIST} "
-                f"lists all), or {OTHER} with --license-name"
+                f"--license {shown(self.license)}: give it as the Hub names it, e.g. apache-2.0, mit, cc-by-4.0 "
+                f"({LIST} lists all), or {OTHER} with --license-name"
             )
         if (self.name is None) == (self.license == OTHER):
             raise ConfigError(f"--license {self.license}: --license-name goes with {OTHER}, and {OTHER} needs it")

@@ -115,7 +115,7 @@ class Language:
     mapping: str
     """What holds several by their numbers, of which some are not there."""
     typed: bool
-    """Whether calling a module that is no sequence has a type."""
+    """Whether calling a module that is no sequence, and in no list, has a type."""
     renamed: frozenset[str] | None
     """Names that its modules have themselves: attributes of these names, and keywords, get a `_` behind. None: the
     names are those of the checkpoint, all of which have to be there."""

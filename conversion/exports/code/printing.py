@@ -150,8 +150,9 @@ class Printer:
         return not self.language.gap and names != [str(number) for number in range(len(names))]
 
     def _is_typed(self, path: Path) -> bool:
-        """Whether what calling a module answers has a type, for who reads the file."""
-        return self.language.typed and not all(name.isdigit() for name in self._paths.get(path, ("",)))
+        """Whether what calling a module answers has a type: in Flax, not that of a sequence, or of one in a list."""
+        sequence = all(name.isdigit() for name in self._paths.get(path, ("",)))
+        return self.language.typed and not sequence and not path[-1].isdigit()
 
     def _items(self, path: Path) -> list[Construct]:
         """Those in a list, each at its own place where something can stand between them."""
