@@ -1,5 +1,6 @@
 """`unet study`: plans, runs that are made once, what is found in them, and the report."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from unet_compare.study.collected import collect
 from unet_compare.study.judging import judged
 from unet_compare.study.page.report import faults_sentence
 from unet_compare.study.plan import METRICS, Study, read_study, study_of
-from unet_compare.study.result import SCORES, Cost, Result, run_folder
+from unet_compare.study.result import SCORES, Cost, Result, read_result, run_folder
 from unet_compare.study.runs import carry_out, finished, prepare
 from unet_core import ConfigError
 from unet_core.data.synthetic import Synthetic, write_folder
@@ -352,6 +353,20 @@ def test_a_history_that_is_not_that_of_the_scores_is_one_line(tmp_path, damage):
     damage(tmp_path / "runs" / "jax" / "seed-1" / "history.jsonl")
     with pytest.raises(RunError, match=r"history.jsonl: is not as it was when the run was scored; .*made again"):
         collect(plan, tmp_path)
+
+
+def test_a_history_that_was_cut_before_the_run_was_scored_is_one_line(tmp_path):
+    plan = study(seeds=3)
+    write_runs(plan, tmp_path)
+    run = tmp_path / "runs" / "jax" / "seed-1"
+    history = run / "history.jsonl"
+    history.write_text("".join(history.read_text().splitlines(keepends=True)[:-1]))
+    cut = dataclasses.replace(read_result(run), history=sha256_of(history))
+    cut.write(run)
+    with pytest.raises(RunError, match=f"{history}: lacks steps that other runs have; remove {run}: it is made again"):
+        collect(plan, tmp_path)
+    shutil.rmtree(run)
+    assert [arm.seeds for arm in collect(plan, tmp_path)] == [(0, 1, 2), (0, 2)]  # the control
 
 
 def test_a_single_foreign_run_is_refused(tmp_path):
