@@ -14,7 +14,6 @@ pytest.importorskip("torch")
 
 import torch
 from mypy import api as mypy
-from torch import nn
 
 import conversion
 import unet_jax
@@ -115,16 +114,13 @@ def test_code_of_torch_has_the_names_of_the_module(in_torch):
     assert run(in_torch.dst).load(in_torch.dst.with_suffix(".safetensors")).state_dict().keys() == expected.keys()
 
 
-class Deep(nn.Module):
-    """As nnU-Net's decoders: of a list, the last layer alone is called."""
-
-    def __init__(self):
-        super().__init__()
-        self.heads = nn.ModuleList([nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)])
-        self.body = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 1))
-
-    def forward(self, x):
-        return self.body(self.heads[1](x))
+def heads(*numbers):
+    """A network with a list of layers, of which these are called: of nnU-Net's, the last one is."""
+    build, x = Build(), INPUT
+    for number in numbers:
+        x = build.conv(f"heads.{number}", x, 3, 3, size=1)
+    build.conv("out", build.add("relu", "relu", x), 3, 2)
+    return Graph(3, tuple(build.nodes), build.tensors)
 
 
 @pytest.fixture(scope="session")
@@ -134,19 +130,18 @@ def strict(tmp_path_factory):
     return lambda file: mypy.run([*alone, str(file)])[0].splitlines()[:-1]
 
 
-@LANGUAGES
-def test_a_list_of_which_one_is_called_has_its_number(language):
-    text = printed(unet_torch.read(Deep(), [8, 8]).graph, language)
-    made = 'nnx.Dict({"1": nnx.Conv(3, 4' if language is FLAX else "nn.ModuleList([nn.Identity(), nn.Conv2d(3, 4"
-    assert made in text
-    assert ('self.heads["1"](x)' if language is FLAX else "self.heads[1](x)") in text
+def test_a_list_of_which_one_is_called_has_its_number():
+    text = printed(heads(1))
+    assert 'nnx.Dict({"1": nnx.Conv(3, 3, (1, 1), rngs=rngs)})' in text
+    assert 'self.heads["1"](x)' in text
+    assert "nnx.Dict" not in printed(heads(0, 1))  # the control
 
 
 @pytest.mark.slow
 @LANGUAGES
 def test_what_is_written_has_types(tmp_path, strict, language):
     file = tmp_path / "net.py"
-    for network in (small(), graph(SMALL), unet_torch.read(Deep(), [8, 8]).graph):
+    for network in (small(), graph(SMALL), heads(1)):
         text = printed(network, language)
         file.write_text(text)
         assert strict(file) == []
