@@ -69,7 +69,7 @@ class Pretrained:
         """
         path, checkpoint = as_target(folder), self._checkpoint()
         with atomic(path, force=force, replaces=lambda old: (old / WEIGHTS).is_file()) as partial:
-            told = License(license, license_name) if license is not None else None
+            told = License(license or "", license_name) if license is not None or license_name is not None else None
             write(partial, checkpoint, card=card(path.name, checkpoint, license=told) if told else None)
 
     def push_to_hub(

@@ -113,7 +113,7 @@ class Language:
     gap: str
     """What stands where a list has nothing; empty: such a list is a mapping."""
     mapping: str
-    """What holds several by their numbers, of which some are not there."""
+    """What holds several by their numbers, where nothing stands in a gap."""
     typed: bool
     """Whether calling a module that is no sequence, and in no list, has a type."""
     renamed: frozenset[str] | None
