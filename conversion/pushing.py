@@ -21,7 +21,8 @@ from unet_core.checkpoints.safetensors_file import stored_certificate
 from unet_core.errors import CheckpointError
 from unet_core.files import atomic
 from unet_core.hub import pushing
-from unet_core.hub.card import Certified, card, check_license
+from unet_core.hub.card import Certified, card
+from unet_core.hub.licenses import License
 from unet_core.hub.store import WEIGHTS
 from unet_core.paths import as_source, as_target, present
 from unet_core.staging import at_hand
@@ -46,6 +47,7 @@ def push(
     repo: str,
     *,
     license: str,  # noqa: A002
+    license_name: str | None = None,
     private: bool = False,
     message: str | None = None,
     dry_run: str | Path | None = None,
@@ -58,6 +60,7 @@ def push(
         src: any checkpoint that `inspect` reads, or the folder of a run (its best network).
         repo: owner/name; it is made where it is not there.
         license: of the weights, as the Hub names it.
+        license_name: of one that the Hub has no name for, where `license` is "other".
         private: nobody else may see it.
         message: of the commit.
         dry_run: a new folder to write the same files to instead; nothing is sent.
@@ -75,11 +78,11 @@ def push(
         'owner/name'
     """
     path, repo, known = as_source(src), pushing.repository(repo), known_of(hints, **told)
-    check_license(license)
+    licensed = License(license, license_name)
     with at_hand(path), _target(dry_run) as folder:
         checkpoint = opened_with_classes(path, known)[0].checkpoint
         certificate = _certificate_of(_file_of(path), known)
-        text = card(repo, checkpoint, license=license, certified=_certified(certificate))
+        text = card(repo, checkpoint, license=licensed, certified=_certified(certificate))
         pushing.write(folder, checkpoint, dialect=checkpoint.dialect, card=text)
         if certificate is not None:
             _certify(folder / WEIGHTS, checkpoint, certificate)

@@ -13,6 +13,7 @@ pytest.importorskip("jax")
 pytest.importorskip("torch")
 
 import torch
+from mypy import api as mypy
 
 import conversion
 import unet_jax
@@ -83,6 +84,7 @@ def test_equal_blocks_are_one_class_and_names_stay(exported):
     imports = [line for line in text.splitlines() if line.startswith(("import", "from"))]
     assert imports == [
         "import json",
+        "from collections.abc import Callable",
         "from pathlib import Path",
         "import jax",
         "import jax.numpy as jnp",
@@ -110,6 +112,41 @@ def test_code_of_torch_has_the_names_of_the_module(in_torch):
     expected = unet_torch.UNet.from_config(SMALL).state_dict()
     run(in_torch.dst).UNet().load_state_dict(expected, strict=True)
     assert run(in_torch.dst).load(in_torch.dst.with_suffix(".safetensors")).state_dict().keys() == expected.keys()
+
+
+def heads(*numbers):
+    """A network with a list of layers, of which these are called: of nnU-Net's, the last one is."""
+    build, x = Build(), INPUT
+    for number in numbers:
+        x = build.conv(f"heads.{number}", x, 3, 3, size=1)
+    build.conv("out", build.add("relu", "relu", x), 3, 2)
+    return Graph(3, tuple(build.nodes), build.tensors)
+
+
+@pytest.fixture(scope="session")
+def strict(tmp_path_factory):
+    """What `mypy --strict` says of a file, line by line."""
+    alone = ["--strict", "--config-file=", f"--cache-dir={tmp_path_factory.mktemp('mypy')}"]
+    return lambda file: mypy.run([*alone, str(file)])[0].splitlines()[:-1]
+
+
+def test_a_list_of_which_one_is_called_has_its_number():
+    text = printed(heads(1))
+    assert 'nnx.Dict({"1": nnx.Conv(3, 3, (1, 1), rngs=rngs)})' in text
+    assert 'self.heads["1"](x)' in text
+    assert "nnx.Dict" not in printed(heads(0, 1))  # the control
+
+
+@pytest.mark.slow
+@LANGUAGES
+def test_what_is_written_has_types(tmp_path, strict, language):
+    file = tmp_path / "net.py"
+    for network in (small(), graph(SMALL), heads(1)):
+        text = printed(network, language)
+        file.write_text(text)
+        assert strict(file) == []
+    file.write_text(text.replace(f"x: {language.array}", "x: int"))
+    assert strict(file)  # the control
 
 
 @pytest.mark.slow
@@ -287,7 +324,7 @@ PUBLIC = ("nnunet.PlainConvUNet", "monai.BasicUNet", "smp.Unet-resnet34")
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("to", ["flax", "torch"])
 @pytest.mark.parametrize("name", PUBLIC)
-def test_networks_of_others_are_written_and_proven(name, to, tmp_path):
+def test_networks_of_others_are_written_and_proven(name, to, tmp_path, strict):
     pytest.importorskip(NETWORKS[name].package)
     module = built(name)
     torch.save(module.state_dict(), tmp_path / "a.pt")
@@ -295,6 +332,7 @@ def test_networks_of_others_are_written_and_proven(name, to, tmp_path):
     assert done.proof.equal
     assert not done.proof.untrained
     assert type(module).__name__ in classes_in(done.dst.read_text())
+    assert strict(done.dst) == []
     if to == "torch":
         model = run(done.dst).load(done.dst.with_suffix(".safetensors"))
         model.load_state_dict(module.state_dict(), strict=True)

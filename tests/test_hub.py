@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import get_args
 import numpy as np
 import pytest
 from conftest import TINY, trained_tensors
+from test_reference import failures
 
 import conversion
 from conversion.proof.certificate import certificate_path
@@ -23,6 +25,8 @@ from unet_core.checkpoints.foreign import shards
 from unet_core.checkpoints.safetensors_file import read_tensors, write
 from unet_core.errors import CheckpointError, StorageError
 from unet_core.hub.card import Certified, card
+from unet_core.hub.licenses import License
+from unet_core.hub.pretrained import Pretrained
 from unet_core.hub.pushing import CERTIFICATE
 from unet_core.hub.store import WEIGHTS
 from unet_core.paths import as_path
@@ -279,6 +283,12 @@ def test_a_push_is_one_commit_of_weights_config_and_card(hub, own, capsys):
     assert conversion.inspect("hf://owner/name").digests
 
 
+def test_a_licence_of_ones_own_has_a_name(hub, own):
+    assert main(["push", str(own), "owner/name", "--license", "other", "--license-name", "my-own-1.0"]) == 0
+    found = metadata(pushed(hub)["README.md"])
+    assert (found["license"], found["license_name"]) == ("other", "my-own-1.0")
+
+
 def test_the_same_again_is_no_commit_and_another_one_keeps_the_first(hub, own, tmp_path, capsys):
     push = ["push", str(own), "owner/name", "--license", "mit"]
     assert main(push) == main(push) == 0
@@ -384,9 +394,8 @@ CERTIFIED = Certified(
 @pytest.mark.parametrize("by", get_args(By))
 def test_what_was_not_proven_is_not_called_verified(by, certified):
     evidence = Evidence(by, "their|Class", "to 1e-15")
-    text = card(
-        "owner/name", Checkpoint(TINY, trained_tensors(TINY), evidence=evidence), license="mit", certified=certified
-    )
+    checkpoint = Checkpoint(TINY, trained_tensors(TINY), evidence=evidence)
+    text = card("owner/name", checkpoint, license=License("mit"), certified=certified)
     assert ("The network was verified" in text) == (certified is not None and by in ("code", "example"))
     assert ("There is no certificate" in text) == (certified is None)
     assert ("| eval logits | float64 | 1.0e-16 | 1.0e-12 |" in text) == (certified is not None)
@@ -411,6 +420,10 @@ def test_a_real_certificate_is_proven_anew_on_the_hub(hub, own, small_graph_proo
     [
         (["owner/name"], "license"),
         (["owner/name", "--license", "Apache License"], "give it as the Hub names it"),
+        (["owner/name", "--license", "nosuch"], "repositories-licenses lists all), or other with --license-name"),
+        (["owner/name", "--license", "other"], "other needs it"),
+        (["owner/name", "--license", "mit", "--license-name", "mine"], "--license-name goes with other"),
+        (["owner/name", "--license", "other", "--license-name", "Mine: all"], "give lower-case letters"),
         (["owner/name/file", "--license", "mit"], "give it as owner/name"),
         (["owner/taken", "--license", "mit", "--private"], "everybody may see it already"),
         (["owner/parts", "--license", "mit"], "holds weights in several files"),
@@ -420,7 +433,7 @@ def test_pushes_that_are_refused(hub, own, words, line, capsys):
     hub.put("owner/taken", {"README.md": b""})
     hub.put("owner/parts", {f"{WEIGHTS}.index.json": b"{}"})
     assert line in refused(capsys, "push", own, *words)
-    assert "owner/name" not in hub.repositories
+    assert not any("owner/name" in request for request in hub.requests)
     assert len(hub.repositories["owner/taken"].commits) == len(hub.repositories["owner/parts"].commits) == 1
 
 
@@ -430,6 +443,7 @@ def test_pushes_that_are_refused(hub, own, words, line, capsys):
         ({"POST /api/repos/create": [500] * 9}, "tried 3 times"),
         ({"PUT /upload": [403] * 9}, "access denied"),
         ({"/commit/": [412]}, "somebody else has pushed"),
+        ({"POST /api/validate-yaml": [400]}, "Invalid metadata in README.md"),
         ({"/commit/": [500] * 9}, "tried 3 times"),
     ],
 )
@@ -478,6 +492,29 @@ def test_networks_come_and_go_by_the_three_methods(hub, own, twin, tmp_path, pla
     back = twin.UNet.from_pretrained(name)
     twin.save(back, tmp_path / "back.safetensors")
     assert (tmp_path / "back.safetensors").read_bytes() == own.read_bytes()
+
+
+def test_the_example_of_the_reference_runs(hub):
+    pytest.importorskip("torch")
+    attempted, said = failures(Pretrained.push_to_hub, "push_to_hub")
+    assert attempted == 3
+    assert not said, said
+    assert "owner/name" in hub.repositories
+
+
+def test_what_the_page_shows_runs(hub, own, tmp_path, monkeypatch):
+    """The lines of docs/hub.md in Python."""
+    pytest.importorskip("torch")
+    pytest.importorskip("jax")
+    monkeypatch.chdir(tmp_path)
+    hub.put("owner/name", {WEIGHTS: own.read_bytes()})
+    page = (ROOT / "docs" / "hub.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code, {})
+    assert pushed(hub, "owner/tuned")[WEIGHTS] == own.read_bytes()
+    assert hub.repositories["owner/tuned"].private
+    with pytest.raises(StorageError, match="has no revision"):  # the control
+        exec(code.replace('revision="main"', 'revision="other"'), {})
 
 
 def test_another_class_is_named(hub, own, twin):

@@ -1,6 +1,9 @@
 """`unet study`: plans, runs that are made once, what is found in them, and the report."""
 
+import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +17,10 @@ from unet_compare.study.collected import collect
 from unet_compare.study.judging import judged
 from unet_compare.study.page.report import faults_sentence
 from unet_compare.study.plan import METRICS, Study, read_study, study_of
-from unet_compare.study.result import SCORES, Cost, Result, run_folder
+from unet_compare.study.result import SCORES, Cost, Result, read_result, run_folder
 from unet_compare.study.runs import carry_out, finished, prepare
 from unet_core import ConfigError
+from unet_core.data.synthetic import Synthetic, write_folder
 from unet_core.errors import RunError
 from unet_core.files import sha256_of
 from unet_core.prediction.scores import PictureScore
@@ -76,6 +80,7 @@ def study(arms=("torch", "jax"), seeds=4, **more):
         ("arms = ['torch', {backend = 'jax', name = 'j', network = {nope = 1}}]\nseeds = 3", "arm j: network: "),
         ("arms = ['torch', {backend = 'jax', name = 'j', network = {norm_epsilon = -1}}]\nseeds = 3", "norm_epsilon"),
         ("arms = ['torch', 'jax']\nseeds = 3\n[recipe]\nfeatures = []", "features"),
+        ("arms = ['torch', 'jax:validation=0.5']\nseeds = 3", "scored on the same pictures"),
     ],
 )
 def test_a_study_that_is_none_is_one_line(tmp_path, capsys, text, message):
@@ -245,7 +250,9 @@ def test_what_is_the_same_is_called_equivalent_and_a_planted_fault_is_found(tmp_
         "figures/differences.svg",
         "tables/scores.tex",
         "tables/differences.tex",
+        "figures/parting_training_loss.svg",
     } <= names
+    assert not any("learning" in name for name in names)  # of one validation there is no curve
     table = (tmp_path / "out" / "report" / "tables" / "differences.tex").read_text()
     assert "control:half\\_pixel" in table
     assert table.count("\\\\") == 4
@@ -348,6 +355,20 @@ def test_a_history_that_is_not_that_of_the_scores_is_one_line(tmp_path, damage):
         collect(plan, tmp_path)
 
 
+def test_a_history_that_was_cut_before_the_run_was_scored_is_one_line(tmp_path):
+    plan = study(seeds=3)
+    write_runs(plan, tmp_path)
+    run = tmp_path / "runs" / "jax" / "seed-1"
+    history = run / "history.jsonl"
+    history.write_text("".join(history.read_text().splitlines(keepends=True)[:-1]))
+    cut = dataclasses.replace(read_result(run), history=sha256_of(history))
+    cut.write(run)
+    with pytest.raises(RunError, match=f"{history}: lacks steps that other runs have; remove {run}: it is made again"):
+        collect(plan, tmp_path)
+    shutil.rmtree(run)
+    assert [arm.seeds for arm in collect(plan, tmp_path)] == [(0, 1, 2), (0, 2)]  # the control
+
+
 def test_a_single_foreign_run_is_refused(tmp_path):
     plan = study()
     write_runs(plan, tmp_path)
@@ -391,6 +412,65 @@ def test_other_data_in_between_is_refused(tmp_path, plan, capsys):
     file.write_text(file.read_text().replace('"data": "data"', '"data": "others"'))
     assert report(tmp_path / "out", plan) == 2
     assert "the data has changed" in capsys.readouterr().err
+
+
+def test_a_study_that_another_process_begins_while_it_is_looked_for_is_one(tmp_path, monkeypatch):
+    look = Path.iterdir
+
+    def iterdir(folder):
+        monkeypatch.setattr(Path, "iterdir", look)
+        prepare(study(), tmp_path)
+        return look(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    prepare(study(), tmp_path)
+    assert Path.iterdir is look
+
+
+@pytest.fixture
+def on_pictures(tmp_path, plan, monkeypatch):
+    """A study of a folder, of whose runs two are finished."""
+    monkeypatch.setattr("unet_compare.study.page.report.charts", lambda *_: ())
+    write_folder(Synthetic(chosen=(0, 1, 2, 3)), tmp_path / "cells")
+    plan.write_text(f"data = 'cells'\n{plan.read_text()}")
+    write_runs(read_study(plan), tmp_path / "out")
+    for scored in sorted((tmp_path / "out").glob("runs/*/seed-*/scores.json"))[2:]:
+        scored.unlink()
+    return tmp_path
+
+
+@pytest.mark.parametrize("more", [[], ["--runs", "1"]])
+def test_data_that_have_changed_are_found_before_a_run_is_made(on_pictures, plan, capsys, more, monkeypatch):
+    monkeypatch.setattr(runs, "_made", lambda *_: pytest.fail("a run is made"))
+    mask = on_pictures / "cells" / "masks" / "001.png"
+    shutil.copy(on_pictures / "cells" / "masks" / "002.png", mask)
+    before = {path: path.read_bytes() for path in (on_pictures / "out").rglob("*") if path.is_file()}
+    assert report(on_pictures / "out", plan, *more) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{on_pictures / 'cells'}: is not the data that {on_pictures / 'out'} was begun with; restore it" in line
+    assert {path: path.read_bytes() for path in (on_pictures / "out").rglob("*") if path.is_file()} == before
+    assert report(on_pictures / "out", plan, "--runs", "0") == 0  # what is there is not of the new data
+
+
+def test_the_same_data_is_gone_on_with(on_pictures, plan, monkeypatch):
+    made = []
+    monkeypatch.setattr(runs, "_made", lambda order, _: made.append(order) or "not made")
+    assert report(on_pictures / "out", plan) == 2
+    assert len(made) == 1
+
+
+def test_pairs_that_are_the_same_need_no_test(tmp_path, plan, capsys, monkeypatch):
+    monkeypatch.setattr("unet_compare.study.page.report.charts", lambda *_: ())
+    write_runs(read_study(plan), tmp_path / "out", planted, noise=0.0)
+    assert report(tmp_path / "out", plan) == 0
+    text = capsys.readouterr().out
+    assert "(the same for every picture in all 6 pairs of runs; there is nothing to test)" in text
+    page = (tmp_path / "out" / "report" / "report.html").read_text()
+    table = (tmp_path / "out" / "report" / "tables" / "differences.tex").read_text()
+    assert "p = 0" not in text + page
+    assert "& - & - & equivalent" in table
+    found = json.loads((tmp_path / "out" / "report" / "study.json").read_text())
+    assert [arm["contrasts"][0]["identical"] for arm in found["arms"][1:]] == [True, True, False]
 
 
 def test_more_seeds_may_be_asked_for_later(tmp_path):

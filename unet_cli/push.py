@@ -29,6 +29,8 @@ class Push(SourceOptions):
     """The repository; it is made where it is not there."""
     license: Annotated[str, tyro.conf.arg(metavar="NAME")]
     """Of these weights, as the Hub names it: apache-2.0, mit, cc-by-4.0, other."""
+    license_name: Annotated[str | None, option("TEXT")] = None
+    """Of a licence that the Hub has no name for, with --license other."""
     private: tyro.conf.FlagCreatePairsOff[bool] = False
     """Nobody else may see it; refused where everybody may already."""
     message: Annotated[str | None, option("TEXT")] = None
@@ -46,6 +48,7 @@ class Push(SourceOptions):
             self.src,
             self.repo,
             license=self.license,
+            license_name=self.license_name,
             private=self.private,
             message=self.message,
             dry_run=self.dry_run,

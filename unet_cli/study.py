@@ -67,8 +67,8 @@ class Study:
         if self.runs is not None and self.runs < 0:
             raise UNetError(f"--runs {self.runs}: give a whole number from 0 up")
         plan = self._plan()
-        prepare(plan, self.out)
         with progress_bar() as progress:
+            prepare(plan, self.out, most=self.runs, progress=progress)
             tally = carry_out(plan, self.out, most=self.runs, progress=progress)
             whole = not tally.missing
             where = account(plan, self.out, progress=progress) if self.where and whole else {}

@@ -83,6 +83,11 @@ def _collected(study: Study, folder: Path, arm: Arm, found: Mapping[str, Result]
             row[: len(result.pictures)] = [getattr(picture, metric) for picture in result.pictures]
         scores[metric] = table.reshape(len(seeds), len(folds), most)
     histories = [_history(run_folder(folder, trial) / HISTORY, found[str(trial)]) for trial in trials]
+    whole = max(map(len, histories), default=0)
+    for trial, history in zip(trials, histories, strict=True):
+        if len(history) < whole:
+            path = run_folder(folder, trial)
+            raise RunError(f"{path / HISTORY}: lacks steps that other runs have; remove {path}: it is made again")
     losses = [[(entry["step"], entry["loss"]) for entry in history if "loss" in entry] for history in histories]
     validated = [[entry for entry in history if "validation" in entry] for history in histories]
     validations = {

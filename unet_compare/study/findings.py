@@ -49,6 +49,13 @@ class Contrast:
     least_margin: float
     """Within which they are just equivalent, uncorrected."""
     verdict: Verdict
+    identical: bool
+    """Whether the scores of every pair are the same, picture by picture: then there is nothing to test."""
+
+    @property
+    def p_values(self) -> tuple[str, str]:
+        """Of equivalence and of a difference, for people."""
+        return ("-", "-") if self.identical else (f"{self.equivalence:.2g}", f"{self.deviation:.2g}")
 
 
 @dataclass(frozen=True)
@@ -176,8 +183,11 @@ def sentence(arm: Judged, study: Study, first: str) -> str:
     title, interval = TITLES[study.metric], of.interval
     within = f"within {of.margin:.4g} of {title}"
     tests = f"difference {of.difference:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}], {of.seeds} seeds"
+    shown = f"{tests}, p = {of.equivalence:.2g}"
+    if of.identical:
+        shown = f"the same for every picture in all {of.seeds} pairs of runs; there is nothing to test"
     said = {
-        "equivalent": f"{arm.name} is equivalent to {first} {within} ({tests}, p = {of.equivalence:.2g})",
+        "equivalent": f"{arm.name} is equivalent to {first} {within} ({shown})",
         "different": f"{arm.name} differs from {first} in {title} ({tests}, p = {of.deviation:.2g})",
         "undecided": f"{arm.name} is neither shown to be equivalent to {first} {within} nor to differ "
         f"({tests}; {_needed(of)})",

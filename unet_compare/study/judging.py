@@ -90,6 +90,7 @@ def _raw(study: Study, first: Collected, arm: Collected) -> list[Contrast]:
                 deciding_seeds(spread, margin, study.level),
                 smallest_margin(differences, study.level),
                 "undecided",
+                not table.any(),
             )
         )
     return found
@@ -101,7 +102,8 @@ def _corrected(family: Sequence[Contrast], level: float) -> list[Contrast]:
     other = holm(np.array([one.deviation for one in family])).tolist()
     found = []
     for one, equivalence, deviation in zip(family, same, other, strict=True):
-        verdict: Verdict = "equivalent" if equivalence < level else "different" if deviation < level else "undecided"
+        equivalent = one.identical or equivalence < level
+        verdict: Verdict = "equivalent" if equivalent else "different" if deviation < level else "undecided"
         found.append(dataclasses.replace(one, equivalence=equivalence, deviation=deviation, verdict=verdict))
     return found
 

@@ -101,6 +101,8 @@ class Study:
                 raise ConfigError(f"arm {arm.name}: validation 0 leaves no pictures to score")
             if self.folds is not None and arm.recipe.split.validation_data is not None:
                 raise ConfigError(f"arm {arm.name}: validation_data is all that is validated on; leave out folds")
+        if len({(arm.recipe.validation, arm.recipe.split) for arm in self.arms}) > 1:
+            raise ConfigError("arms: are scored on the same pictures; what parts them off is said in the recipe of all")
         if not 0 < self.level <= 0.25:
             raise ConfigError(f"level {self.level}: give a number above 0, and 0.25 at most")
         for name, margin in self.margins.items():

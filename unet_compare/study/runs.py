@@ -1,6 +1,6 @@
 """Makes the runs of a study that are missing, in a folder or bucket that several processes and hosts may share.
 
-DIR/study.json               the plan, for people
+DIR/study.json               the plan, for people, and the digest of the data
 DIR/runs/ARM/arm.json        what decides the arm's runs: no others are taken for them
 DIR/runs/ARM/seed-K/         a run of `unet train`; scores.json in it says that it is finished
 DIR/claims/                  which process makes which run (`unet_core.leases`)
@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from unet_compare.study.plan import Order, Study, Trial
 from unet_compare.study.processes import Process, failure_of, started
 from unet_compare.study.result import RUNS, read_result, run_folder
 from unet_core.codec import encoded, parsed
-from unet_core.data.opening import SYNTHETIC
+from unet_core.data.opening import SYNTHETIC, masks_for, open_dataset
 from unet_core.errors import RunError, of_system, some
 from unet_core.files import atomic
 from unet_core.leases import Leases
@@ -59,30 +59,38 @@ def finished(folder: Path, trial: Trial) -> bool:
     return found is not None
 
 
-def prepare(study: Study, folder: Path) -> None:
+def prepare(study: Study, folder: Path, *, most: int | None = None, progress: Progress = silent) -> None:
     """Make a study's folder, or see that one may be gone on with; its plan may have more arms and seeds than before.
+
+    Args:
+        study: what is to be made.
+        folder: where.
+        most: runs that are to be made now; where there are none, the data is not looked at.
+        progress: is told how far the check of the data is.
 
     Raises:
         StorageError: an address where nothing is written.
-        RunError: it holds something else, or runs of another study.
+        RunError: it holds something else, or runs of another study, or of other data.
+        DataError: the data cannot be trained on.
     """
     as_target(folder)
-    begun = (folder / PLAN).exists()
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: is a file; a study is a folder, so give another --out")
     others = [path.name for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
+    begun = (folder / PLAN).exists()  # behind the look into the folder, in which another process may begin it
     if others and not begun:
         raise RunError(f"{folder}: exists and is no study; give another --out")
     if not begun and study.data != SYNTHETIC and not is_url(study.data) and not Path(study.data).exists():
         raise RunError(f"{study.data}: no such folder; give one that holds images/ and masks/")
     for arm in study.arms:
         _check_arm(folder / RUNS / arm.folder, arm)
-    for trial in study.trials():
-        finished(folder, trial)
+    missing = [trial for trial in study.trials() if not finished(folder, trial)]
+    digest = _digest(study, folder, progress) if missing and most != 0 else _old_digest(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic(folder / PLAN, force=True) as partial:  # first, as it tells another process that this is a study
-            partial.write_text(json.dumps(encoded(study), indent=1) + "\n", encoding="utf-8")
+            plan = {**encoded(study), "digest": digest}
+            partial.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
         (folder / CLAIMS).mkdir(exist_ok=True)
         for arm in study.arms:
             place = folder / RUNS / arm.folder
@@ -91,6 +99,34 @@ def prepare(study: Study, folder: Path) -> None:
                 partial.write_text(json.dumps(arm.identity(), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise RunError(of_system(error)) from error
+
+
+def _digest(study: Study, folder: Path, progress: Progress) -> str:
+    """Of the data, which is what earlier runs were made on."""
+    recipe = study.arms[0].recipe
+    given = {study.data: recipe.masks}
+    if recipe.split.validation_data is not None:
+        given[recipe.split.validation_data] = replace(recipe.masks, annotations=None)  # which is of the first folder
+    found = [
+        open_dataset(data, masks=masks_for(data, masks), pictures=recipe.pictures, progress=progress).digest()
+        for data, masks in given.items()
+    ]
+    new, old = " ".join(found), _old_digest(folder)
+    if old not in (None, new) and any(run_folder(folder, trial).exists() for trial in study.trials()):
+        raise RunError(f"{study.data}: is not the data that {folder} was begun with; restore it, or give another --out")
+    return new
+
+
+def _old_digest(folder: Path) -> str | None:
+    """Of the data that the study was begun with; None: nobody has looked at it yet."""
+    file = folder / PLAN
+    if not file.exists():
+        return None
+    try:
+        found = parsed(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{file}: is damaged ({error}); restore it, or give another --out") from error
+    return found.get("digest") if isinstance(found, dict) else None
 
 
 def _check_arm(place: Path, arm: Arm) -> None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.data.labels import Classes
-from unet_core.errors import ConfigError, shown
+from unet_core.errors import shown
 from unet_core.graph import Graph
 from unet_core.graph.canonical import tensor_specs
+from unet_core.hub.licenses import License
 
 _TAGS = ("image-segmentation", "unet", "pytorch", "jax", "flax", "safetensors")
-_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,49}")
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,11 @@ class Certified:
     """Of every quantity its name, its precision, the largest error, and the budget of that."""
 
 
-def check_license(name: str) -> None:
-    """Raise ConfigError for what the Hub takes for no licence."""
-    if _LICENSE.fullmatch(name) is None:
-        raise ConfigError(f"--license {shown(name)}: give it as the Hub names it, e.g. apache-2.0, mit, cc-by-4.0")
-
-
 def card(
     repo: str,
     checkpoint: Checkpoint,
     *,
-    license: str,  # noqa: A002
+    license: License,  # noqa: A002
     certified: Certified | None = None,
 ) -> str:
     """The text of README.md.
@@ -45,10 +39,17 @@ def card(
     Args:
         repo: owner/name, to load it by.
         checkpoint: the network.
-        license: as the Hub names it.
+        license: of the weights.
         certified: what its certificate says; None: there is none.
     """
-    metadata = {"license": license, "library_name": "unet-twins", "pipeline_tag": "image-segmentation", "tags": _TAGS}
+    named = {} if license.name is None else {"license_name": license.name}
+    metadata = {
+        "license": license.license,
+        **named,
+        "library_name": "unet-twins",
+        "pipeline_tag": "image-segmentation",
+        "tags": _TAGS,
+    }
     head = [f"{name}: {json.dumps(value)}" for name, value in metadata.items()]  # JSON is YAML
     rows = [f"| {name} | {_cell(value)} |" for name, value in _facts(checkpoint)]
     parts = [

@@ -13,7 +13,8 @@ from urllib.parse import quote
 from unet_core.checkpoints.checkpoint import Checkpoint
 from unet_core.errors import CheckpointError
 from unet_core.files import atomic
-from unet_core.hub.card import card, check_license
+from unet_core.hub.card import card
+from unet_core.hub.licenses import License
 from unet_core.hub.pushing import push, repository, write
 from unet_core.hub.store import WEIGHTS
 from unet_core.paths import as_path, as_target
@@ -47,12 +48,20 @@ class Pretrained:
             )
         return found
 
-    def save_pretrained(self, folder: str | Path, *, license: str | None = None, force: bool = False) -> None:  # noqa: A002
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        license: str | None = None,  # noqa: A002
+        license_name: str | None = None,
+        force: bool = False,
+    ) -> None:
         """Write the network into a new folder, which `from_pretrained` and every command read.
 
         Args:
             folder: where.
-            license: writes a model card with it, too.
+            license: writes a model card with it, too; as the Hub names it.
+            license_name: of one that the Hub has no name for, where `license` is "other".
             force: replace a folder that was written so.
 
         Raises:
@@ -60,13 +69,15 @@ class Pretrained:
         """
         path, checkpoint = as_target(folder), self._checkpoint()
         with atomic(path, force=force, replaces=lambda old: (old / WEIGHTS).is_file()) as partial:
-            write(partial, checkpoint, card=_card(path.name, checkpoint, license) if license else None)
+            told = License(license or "", license_name) if license is not None or license_name is not None else None
+            write(partial, checkpoint, card=card(path.name, checkpoint, license=told) if told else None)
 
     def push_to_hub(
         self,
         repo_id: str,
         *,
         license: str,  # noqa: A002
+        license_name: str | None = None,
         private: bool = False,
         commit_message: str | None = None,
     ) -> str:
@@ -74,13 +85,26 @@ class Pretrained:
 
         There is no certificate of a network in memory: `unet push` takes one along.
 
+        Args:
+            repo_id: owner/name; it is made where it is not there.
+            license: of the weights, as the Hub names it.
+            license_name: of one that the Hub has no name for, where `license` is "other".
+            private: nobody else may see it.
+            commit_message: of the commit.
+
         Raises:
             unet_core.UNetError: the Hub refuses it; one line says why.
+
+        Examples:
+            >>> import unet_torch
+            >>> commit = unet_torch.UNet(features=(4, 8)).push_to_hub("owner/name", license="mit")
+            >>> unet_torch.UNet.from_pretrained("owner/name", revision=commit).config.features
+            (4, 8)
         """
         repo, checkpoint = repository(repo_id), self._checkpoint()
         with tempfile.TemporaryDirectory(prefix="unet-twins-") as folder:
             place = Path(folder) / "model"
-            write(place, checkpoint, card=_card(repo, checkpoint, license))
+            write(place, checkpoint, card=card(repo, checkpoint, license=License(license, license_name)))
             return push(place, repo, private=private, message=commit_message).commit
 
     @classmethod
@@ -89,8 +113,3 @@ class Pretrained:
 
     def _checkpoint(self) -> Checkpoint:
         raise NotImplementedError
-
-
-def _card(repo: str, checkpoint: Checkpoint, license: str) -> str:  # noqa: A002
-    check_license(license)
-    return card(repo, checkpoint, license=license)

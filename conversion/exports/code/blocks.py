@@ -13,6 +13,8 @@ class Chain:
 
     items: "tuple[Construct, ...]"
     called: bool
+    names: tuple[str, ...] = ()
+    """Of a list that is a mapping."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def _shape(construct: Construct) -> object:
         return tuple(type(part).__name__ if isinstance(part, Hole) else part for part in construct.parts)
     if isinstance(construct, Use):
         return id(construct.block.group)
-    return construct.called, tuple(map(_shape, construct.items))
+    return construct.called, construct.names, tuple(map(_shape, construct.items))
 
 
 def holes_of(construct: Construct) -> list[Hole]:

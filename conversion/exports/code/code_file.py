@@ -43,11 +43,13 @@ def written(source: Source, weights: str, language: Language) -> str:
     printer = Printer(graph, called, title, language, source.checkpoint.tensors)
     classes = ["\n".join(lines) + "\n" for lines in printer.classes()]
     helpers = [text for name, text in language.helpers.items() if name in printer.helpers]
+    aliases = [text for name, text in language.aliases.items() if name in printer.helpers]
     evidence = source.checkpoint.evidence
     origin = f"read from {printable(evidence.source)}" if evidence.by == "code" and evidence.source else "exported"
     head = language.head.format(
         title=title,
         origin=origin,
+        more="from collections.abc import Callable\n" if aliases else "",
         weights=weights,
         axes=", ".join(graph.axes),
         channels=graph.in_channels,
@@ -55,7 +57,8 @@ def written(source: Source, weights: str, language: Language) -> str:
     )
     axes = "HW" if graph.dimensions == 2 else "DHW"
     about = metadata(source, "network", f"N{axes}C" if language.channels_last else f"NC{axes}")
-    return "\n\n".join([head, _constant(about), *helpers, *classes, language.load.format(title=title)])
+    constants = "".join([*aliases, _constant(about)])
+    return "\n\n".join([head, constants, *helpers, *classes, language.load.format(title=title)])
 
 
 def _constant(about: Mapping[str, object]) -> str:

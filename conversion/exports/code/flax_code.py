@@ -4,7 +4,7 @@ import re
 
 from conversion.exports.code.flax_layers import LAYERS
 from conversion.exports.code.flax_table import ARITHMETIC, EXPRESSIONS, FUNCTIONS
-from conversion.exports.code.flax_text import HEAD, HELPERS, LOAD
+from conversion.exports.code.flax_text import ALIASES, HEAD, HELPERS, LOAD
 from conversion.exports.code.language import Language
 from conversion.proof.certificate import FLAX as KIND
 
@@ -75,7 +75,9 @@ FLAX = Language(
     array="jax.Array",
     start=(),
     nothing="lambda x: x",
-    gap="None",
+    gap="",
+    mapping="nnx.Dict",
+    typed=True,
     renamed=frozenset(
         ["rngs", "layers", "train", "eval", "sow", "perturb", "set_attributes", "iter_modules", "iter_children"]
     ),
@@ -86,6 +88,7 @@ FLAX = Language(
     entry=_entry,
     head=HEAD,
     helpers=HELPERS,
+    aliases=ALIASES,
     load=LOAD,
     script=_SCRIPT,
 )

@@ -14,21 +14,21 @@ def _axis(scope: Scope, node: Node, axis: int) -> int:
     return (0, *range(2, rank), 1).index(axis % rank)
 
 
-def _max_pool(_: Scope, node: Node, inputs: list[str]) -> str:
+def _max_pool(scope: Scope, node: Node, inputs: list[str]) -> str:
     of = node.attributes
     if of["ceil"] or set(of["dilation"]) != {1}:
         raise UnprintableError("max_pool with ceil_mode or dilation")
     padding = f", {_pairs(of['padding'])}" if any(of["padding"]) else ""
-    return f"nnx.max_pool({inputs[0]}, {of['window']}, {of['stride']}{padding})"
+    return f"{scope.helper('max_pool')}({inputs[0]}, {of['window']}, {of['stride']}{padding})"
 
 
-def _average_pool(_: Scope, node: Node, inputs: list[str]) -> str:
+def _average_pool(scope: Scope, node: Node, inputs: list[str]) -> str:
     of = node.attributes
     if of["ceil"] or of["divisor"] is not None:
         raise UnprintableError("average_pool with ceil_mode or a divisor")
     padding = f", {_pairs(of['padding'])}" if any(of["padding"]) else ""
     more = "" if of["count_padding"] or not padding else ", count_include_pad=False"
-    return f"nnx.avg_pool({inputs[0]}, {of['window']}, {of['stride']}{padding}{more})"
+    return f"{scope.helper('avg_pool')}({inputs[0]}, {of['window']}, {of['stride']}{padding}{more})"
 
 
 def _pairs(padding: tuple[int, ...]) -> str:

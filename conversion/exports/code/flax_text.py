@@ -9,7 +9,7 @@ HEAD = '''"""{title} in Flax NNX, channels last: {origin}.
 """
 
 import json
-from pathlib import Path
+{more}from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +80,11 @@ HELPERS: Mapping[str, str] = {
 }
 """By their names, in the order in which a file has them."""
 
+ALIASES: Mapping[str, str] = {
+    name: f"{name}: Callable[..., jax.Array] = nnx.{name}  # which has no types\n" for name in ("max_pool", "avg_pool")
+}
+"""The same, of constants."""
+
 LOAD = '''NAMES = {{"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}}
 DTYPES = {{"F64": jnp.float64, "F32": jnp.float32, "BF16": jnp.bfloat16, "F16": jnp.float16}}
 
@@ -103,6 +108,6 @@ def load(path: str) -> {title}:
             elif key == "kernel":
                 value = jnp.moveaxis(value, (0, 1), (-1, -2))
             variable.set_value(value)
-    model.eval()
+    model.set_attributes(deterministic=True, use_running_average=True, raise_if_not_found=False)
     return model
 '''

@@ -28,11 +28,13 @@ class Forward:
         tree: of the network.
         path: the module.
         attribute: how a layer or another module below it is reached, of its path.
+        typed: whether what that answers has a type.
     """
 
     tree: Tree
     path: Path
     attribute: Callable[[Path], str]
+    typed: Callable[[Path], bool]
     language: Language
     helpers: set[str]
     """The functions of the file's own that are called; more are added."""
@@ -72,6 +74,9 @@ class Forward:
             text, depth = self._text(number, step)
             last = number == len(self.steps) - 1
             if last and step.outputs == self.outputs:
+                if step.path is not None and not self.typed(step.path):
+                    self.lines.append(f"{self.arguments[0]} = {text}")
+                    text = self.arguments[0]  # which has one
                 self.lines.append(f"return {text}")
                 return
             if self._is_inlined(number, step, text, depth):

@@ -111,7 +111,11 @@ class Language:
     nothing: str
     """What changes nothing, in a sequence."""
     gap: str
-    """What stands where a list has nothing."""
+    """What stands where a list has nothing; empty: such a list is a mapping."""
+    mapping: str
+    """What holds several by their numbers, where nothing stands in a gap."""
+    typed: bool
+    """Whether calling a module that is no sequence, and in no list, has a type."""
     renamed: frozenset[str] | None
     """Names that its modules have themselves: attributes of these names, and keywords, get a `_` behind. None: the
     names are those of the checkpoint, all of which have to be there."""
@@ -126,6 +130,8 @@ class Language:
     head: str
     helpers: Mapping[str, str]
     """By their names, in the order in which a file has them."""
+    aliases: Mapping[str, str]
+    """The same, of constants: functions of its own that have no types."""
     load: str
     script: str
     """Runs the file at PATH with the weights at WEIGHTS; see `conversion.exports.programs.fresh`."""

@@ -44,7 +44,7 @@ def _written(construct: Construct, holes: Iterator[str | None]) -> Any:
         given = [_filled(hole, holes) for hole in construct.block.group.arguments(construct.block)]
         rngs = ["rngs=rngs"] if _takes_rngs(construct.block) else []
         return f"{construct.block.group.name}({', '.join([*given, *rngs])})"
-    return construct.called, [_written(item, holes) for item in construct.items]
+    return construct.called, construct.names, [_written(item, holes) for item in construct.items]
 
 
 def _takes_rngs(block: Block) -> bool:
@@ -80,10 +80,12 @@ def _laid_out(value: Any, language: Language) -> list[str]:
     """The lines of a call, or of a list of them."""
     if isinstance(value, str):
         return [value]
-    called, items = value
-    kind = language.sequence if called else language.several
-    opening, closing = ("(", ")") if called else ("([", "])")
+    called, names, items = value
+    kind = language.sequence if called else language.mapping if names else language.several
+    opening, closing = ("(", ")") if called else ("({", "})") if names else ("([", "])")
     texts = [_laid_out(item, language) for item in items]
+    for name, text in zip(names, texts, strict=False):  # of a mapping
+        text[0] = f'"{name}": {text[0]}'
     looped = _looped([text[0] for text in texts if len(text) == 1]) if len(texts) > 1 else None
     if looped is not None and all(len(text) == 1 for text in texts):
         whole = f"{kind}({'*' if called else ''}[{looped}])"

@@ -3,6 +3,7 @@
 import keyword
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -96,7 +97,8 @@ class Printer:
             attributes |= self._attributes_beside(path)
         if sequence is None and path in self.tree.closed:
             try:
-                found = Forward(self.tree, path, lambda of: self._reached(path, of), self.language, self.helpers)
+                attribute = partial(self._reached, path)
+                found = Forward(self.tree, path, attribute, self._is_typed, self.language, self.helpers)
                 forward = Body(tuple(found.arguments), tuple(found.lines), len(found.outputs), found.shapes)
             except UnsizedError as error:
                 raise _UnsizedError(path) from error
@@ -138,14 +140,25 @@ class Printer:
                 return Chain(tuple(chain), called=True)
             if path in self.tree.closed:
                 raise _OpenError(path)
-            return Chain(tuple(self._items(path)), called=False)
+            names = tuple(self._paths[path]) if self._is_mapping(path) else ()
+            return Chain(tuple(self._items(path)), called=False, names=names)
         return Use(self._block(path))
 
+    def _is_mapping(self, path: Path) -> bool:
+        """Whether a list lacks some of its numbers, and nothing can stand there."""
+        names = self._paths[path]
+        return not self.language.gap and names != [str(number) for number in range(len(names))]
+
+    def _is_typed(self, path: Path) -> bool:
+        """Whether what calling a module answers has a type: in Flax, not that of a sequence, or of one in a list."""
+        sequence = all(name.isdigit() for name in self._paths.get(path, ("",)))
+        return self.language.typed and not sequence and not path[-1].isdigit()
+
     def _items(self, path: Path) -> list[Construct]:
-        """Those in a list, each at its own place."""
+        """Those in a list, each at its own place where something can stand between them."""
         items: list[Construct] = []
         for name in self._paths[path]:
-            while len(items) < int(name):
+            while self.language.gap and len(items) < int(name):
                 items.append(Made((self.language.gap,)))
             items.append(self._construct((*path, name)))
         return items
@@ -193,7 +206,10 @@ class Printer:
         text = "self"
         for depth in range(len(path), len(of)):
             name = of[depth]
-            text += f"[{name}]" if name.isdigit() and depth > len(path) else f".{self._attribute(name)}"
+            if not name.isdigit() or depth == len(path):
+                text += f".{self._attribute(name)}"
+            else:
+                text += f'["{name}"]' if self._is_mapping(of[:depth]) else f"[{name}]"
         return text
 
     def _attribute(self, name: str) -> str:

@@ -52,6 +52,8 @@ TORCH = Language(
     start=("super().__init__()",),
     nothing="nn.Identity()",
     gap="nn.Identity()",
+    mapping="",
+    typed=False,
     renamed=None,
     layers=LAYERS,
     functions=FUNCTIONS,
@@ -60,6 +62,7 @@ TORCH = Language(
     entry=entry,
     head=HEAD,
     helpers=HELPERS,
+    aliases={},
     load=LOAD,
     script=_SCRIPT,
 )

@@ -9,7 +9,7 @@ HEAD = '''"""{title} in PyTorch: {origin}.
 """
 
 import json
-from pathlib import Path
+{more}from pathlib import Path
 
 import torch
 from torch import Tensor, nn

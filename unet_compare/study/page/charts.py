@@ -55,6 +55,7 @@ def _made(sketch: _Sketch, folder: Path) -> Chart:
 
 
 def _sketches(found: Outcome, arms: Sequence[Collected]) -> Iterator[_Sketch]:
+    """Curves of one point are none."""
     metric, first = TITLES[found.study.metric], found.arms[0].name
     contrasts = {arm.name: one for arm in found.arms if (one := arm.contrast(found.study.metric)) is not None}
     if contrasts:
@@ -67,13 +68,15 @@ def _sketches(found: Outcome, arms: Sequence[Collected]) -> Iterator[_Sketch]:
         told = "; ".join(f"{arm.name} {arm.scores[found.study.metric].mean:.4f}" for arm in found.arms if arm.scores)
         title = f"Runs in {metric}, those of a seed joined"
         yield _Sketch("seeds", title, told, 2.4, partial(_seeds, found=found, arms=judged))
-    plain = [arm for arm in judged if arm.arm.control is None]
+    plain = [arm for arm in judged if arm.arm.control is None and len(arm.validations["loss"].steps) > 1]
     for name, title in (("loss", "Validation loss"), ("mean_iou", "Validation mean IoU")) if plain else ():
         told = "; ".join(f"{arm.arm.name} ends at {arm.validations[name].values[:, -1].mean():.4f}" for arm in plain)
         title += ", mean and range of the seeds"
         yield _Sketch(f"learning_{name}", title, told, 2.6, partial(_learning, arms=plain, name=name))
     for what in ("training loss", "validation loss"):
-        parts = {arm.name: part for arm in found.arms for part in arm.partings if part.what == what}
+        parts = {
+            arm.name: part for arm in found.arms for part in arm.partings if part.what == what and len(part.steps) > 1
+        }
         if parts:
             told = "; ".join(f"{name} {_left(part)}" for name, part in parts.items())
             title = f"Distance from {first} in {what}"

@@ -30,7 +30,7 @@ def contrasts_table(found: Outcome) -> str:
             time = "--" if ratio is None else f"{ratio:.2f}"
             lines.append(
                 f"{escaped(arm.name)} & ${of.difference:+.4f}$ & $[{of.interval.low:+.4f}, {of.interval.high:+.4f}]$ & "
-                f"{of.equivalence:.2g} & {of.deviation:.2g} & {of.verdict} & {time}"
+                f"{' & '.join(of.p_values)} & {of.verdict} & {time}"
             )
     level = escaped(f"{1 - found.study.level:.0%}")
     head = f"arm & difference & {level} interval & $p$ (equivalence) & $p$ (difference) & verdict & time"
