@@ -74,7 +74,7 @@ def test_the_slices_of_a_volume_stay_on_one_side(tmp_path):
     data = open_folder(volumes(tmp_path, 4), pictures=BODY)
     training, validation = split(data, 0.2)
     assert (set(training.files), set(validation.files)) == ({"p0", "p1", "p2"}, {"p3"})
-    _, validation = split(data, 0, Split(folds=2, validation_fold=1))
+    _, validation = split(data, 0, Split(folds=2, fold=1))
     assert set(validation.files) == {"p0", "p1"}
     (tmp_path / "groups.csv").write_text("p0.nii.gz,a\np1.nii.gz,b\np2.nii.gz,b\np3,a\n")
     _, validation = split(data, 2, Split(groups=str(tmp_path / "groups.csv")))

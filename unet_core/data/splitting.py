@@ -30,9 +30,9 @@ def split(source: Dataset, validation: float, how: Split = UNGROUPED) -> tuple[D
         chosen = {
             group
             for group, first in _places(groups).items()
-            if first * how.folds // len(groups) + 1 == how.validation_fold
+            if first * how.folds // len(groups) + 1 == how.fold
         }
-        named = f"--folds {how.folds} --validation-fold {how.validation_fold}"
+        named = f"--folds {how.folds} --fold {how.fold}"
     else:
         chosen, named = _last(groups, validation), f"--validation {validation:g}"
     part = [group in chosen for group in groups]

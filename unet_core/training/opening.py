@@ -64,7 +64,7 @@ class Job:
     """The training that is asked for.
 
     Raises:
-        ConfigError: no step to leave after, or none to profile.
+        ConfigError: no step to leave after, or none to profile, or folds of which none is for validation.
     """
 
     backend: Backend
@@ -86,6 +86,9 @@ class Job:
         for name, value in (("until", self.until), ("profile", self.profile)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} {value}: give a whole number from 1 up")
+        folds = self.recipe.split.folds
+        if folds is not None and self.recipe.split.fold is None:
+            raise ConfigError(f"folds {folds}: say which one is for validation, as --folds {folds} --fold 1")
 
 
 @contextmanager
