@@ -17,6 +17,7 @@ from unet_core.data.inventory import listed, look_at
 from unet_core.data.labels import Classes
 from unet_core.data.listing import threads_for
 from unet_core.data.masks import AS_FOUND, Masks
+from unet_core.data.pages import said_of_pages, settled
 from unet_core.data.pictures import Pair, read_pair, read_picture
 from unet_core.data.states import PairState, Way
 from unet_core.data.volumes import said_of_spacings
@@ -101,7 +102,7 @@ class Folder:
             said.append(f"classes: {', '.join(self.annotations.classes)}")
         if self.pictures.whole:
             said.append(said_of_spacings(self.spacings))
-        return (*said, *self._scaling())
+        return (*said, *said_of_pages(self.pictures), *self._scaling())
 
     def _scaling(self) -> tuple[str, ...]:
         """Which values are black and white, where these are not the ends of a byte."""
@@ -209,9 +210,9 @@ def open_folder(
     found = _looked_at(files, index, way, progress)
     named = Named(lambda name: files.short(files.images[name]), files.mask)
     whole = agreed(path, found, named, told=told, masks=masks, channels=channels, problems=files.problems)
+    pictures = settled(files, found, pictures)
     pairs = list(_places(found, set(whole.blank), masks.ignored(coloured=whole.classes.coloured)))
     kept = [place for place in pairs if place.labelled]
-    pages = next((finding.pages for finding in found.values() if finding.pages is not None), pictures.pages)
     return Folder(
         path=path,
         names=tuple(place.name for place in kept),
@@ -225,7 +226,7 @@ def open_folder(
         unlabelled=files.unlabelled,
         matched=files.matched,
         slices=tuple(place.slice for place in kept),
-        pictures=replace(pictures, pages=pages),
+        pictures=pictures,
         brightest=max(finding.brightest for finding in found.values()),
         annotations=files.annotations,
         states=tuple(found[place.file] for place in kept),

@@ -100,6 +100,11 @@ def look_at(files: Files, name: str, way: Way = NUMBERS) -> PairState:
         mask = look.mask_extent(image)
     except DataError as error:
         return look.at(None) if image.pages == 1 else PairState((look.problem(look.mask, error),))
+    if image.pages == mask.pages == 1 and image.size != mask.size and way.pictures.pages is None:
+        first = _Look(files, name, way._replace(pictures=replace(way.pictures, pages="channels")))
+        turned = extent(first.image, first.way.pictures)
+        if turned.size == first.mask_extent(turned).size and files.annotations is None:
+            return replace(first.at(None), pages="channels")
     try:
         slices = look.slices(image, mask)
     except DataError as error:

@@ -202,7 +202,7 @@ def _format(file: BinaryIO, how: Pictures) -> _Plain | Callable[[BinaryIO], Stac
         from unet_core.data.formats import numpy_files
 
         read = numpy_files.npz_stack if head.startswith(b"PK") else numpy_files.npy_stack
-        return functools.partial(read, slices=how.pages == "slices" or (how.whole and how.pages is None))
+        return functools.partial(read, last=how.pages is None and not how.whole)
     if head[128:] == b"DICM":
         from unet_core.data.formats.dicom import dicom_stack
 

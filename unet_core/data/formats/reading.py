@@ -29,7 +29,8 @@ class Pictures:
     """Across which axis of a volume its slices lie; left out: z, as they follow each other in the file."""
     pages: Pages | None = field(default=None, metadata=OPTIONAL)
     """What the pages of a TIFF, or the first axis of a .npy, are. Left out: what its metadata (ImageJ, OME) says; in a
-    data folder, slices where the mask has as many, else channels."""
+    data folder, slices where the mask has as many, else channels; of a .npy, channels where the two axes behind it are
+    the mask's, else the last axis is channels."""
 
     def __post_init__(self) -> None:
         if self.window is not None and not (self.window[0] < self.window[1] and all(map(math.isfinite, self.window))):
