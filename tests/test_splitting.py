@@ -32,7 +32,7 @@ def test_nothing_may_be_validated_on():
     training, validation = split(TEN, 0)
     assert (training.names, validation.names) == (TEN.names, ())
     assert [len(side) for side in split(Synthetic(count=1), 0)] == [1, 0]
-    with pytest.raises(DataError, match=r"--validation 0\.2: of 1 pictures .* or --validation 0 to train on all"):
+    with pytest.raises(DataError, match=r"--validation 0\.2: of 1 picture .* or --validation 0 to train on all"):
         split(Synthetic(count=1), 0.2)
 
 

@@ -97,7 +97,7 @@ def test_a_study_that_is_none_is_one_line(tmp_path, capsys, text, message):
         (["x.toml", "--steps", "3"], "options of unet train: with FILE, write it there"),
         (["--arms", "torch", "jax"], "--seeds: needed"),
         (["--arms", "torch", "jax", "--seeds", "3", "--seed", "1"], "--seed and --fold: are for one run"),
-        (["--arms", "torch", "jax", "--seeds", "3", "--folds", "2", "--fold", "1"], "takes each of --folds in turn"),
+        (["--arms", "torch", "jax", "--seeds", "3", "--folds", "2", "--fold", "1"], "takes all --folds in turn"),
         (["--arms", "torch", "jax", "--seeds", "3", "--folds", "1"], "folds 1: give 2 or more"),
         (["--arms", "torch", "jax", "--seeds", "3", "--runs", "-1"], "--runs -1"),
         (
@@ -118,7 +118,12 @@ def test_bad_usage_is_one_line(tmp_path, capsys, monkeypatch, arguments, message
 @pytest.mark.parametrize(("given", "folds"), [(["--folds", "3"], [1, 2, 3]), ([], [None])])
 def test_the_commands_folds_are_each_validated_on(tmp_path, monkeypatch, given, folds):
     planned = []
-    monkeypatch.setattr(runs, "prepare", lambda plan, _: planned.append(plan) or (_ for _ in ()).throw(RunError("enough")))
+
+    def prepare(plan, _):
+        planned.append(plan)
+        raise RunError("enough")
+
+    monkeypatch.setattr(runs, "prepare", prepare)
     assert main(["study", "--arms", "torch", "jax", "--seeds", "2", *given, "--out", str(tmp_path / "out")]) == 2
     trials = [(trial.seed, trial.fold) for trial in planned[0].trials() if trial.arm.name == "jax"]
     assert trials == [(seed, fold) for seed in (0, 1) for fold in folds]

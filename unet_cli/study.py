@@ -103,7 +103,7 @@ class Study:
             raise UNetError(f"{' and '.join(lacking)}: needed where there is no FILE")
         parted = self.recipe.split
         if self.recipe.seed or parted.fold:
-            raise UNetError("--seed and --fold: are for one run; a study has --seeds, and takes each of --folds in turn")
+            raise UNetError("--seed and --fold: are for one run; a study has --seeds, and takes all --folds in turn")
         if parted.folds is not None:
             given["folds"] = parted.folds
         return study_of({**given, "recipe": replace(self.recipe, split=replace(parted, folds=None))})

@@ -21,7 +21,7 @@ from unet_core.data.pages import said_of_pages, settled
 from unet_core.data.pictures import Pair, read_pair, read_picture
 from unet_core.data.states import PairState, Way
 from unet_core.data.volumes import said_of_spacings
-from unet_core.errors import DataError, shown, some
+from unet_core.errors import DataError, counted, shown, some
 from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
 
@@ -93,11 +93,11 @@ class Folder:
         }
         said = [f"left out, for {why}: {some(names)}" for why, names in reasons.items() if names]
         if self.matched is not None:
-            said.insert(0, f"{len(self)} pairs, matched as {self.matched}")
+            said.insert(0, f"{counted(len(self), 'pair')}, matched as {self.matched}")
         volumes = {file for file, number in zip(self.files, self.slices, strict=True) if number is not None}
         if volumes:
-            count = len(self) - self.slices.count(None)
-            said.append(f"{count} slices of {len(volumes)} volumes; those of one are all trained on, or none is")
+            count, of = counted(len(self) - self.slices.count(None), "slice"), counted(len(volumes), "volume")
+            said.append(f"{count} of {of}; those of one are all trained on, or none is")
         if self.annotations is not None:
             said.append(f"classes: {', '.join(self.annotations.classes)}")
         if self.pictures.whole:
@@ -274,7 +274,7 @@ def _looked_at(files: Files, index: Index, way: Way, progress: Progress) -> dict
         pair_of = dict(zip(names, pairs, strict=True))
         for done, (name, look) in enumerate(looks, len(found) + 1):
             new[pair_of[name]] = look.result()
-            progress(f"{done} of {len(names)} pairs checked", done / len(names))
+            progress(f"{done} of {counted(len(names), 'pair')} checked", done / len(names))
     finally:
         pool.shutdown(cancel_futures=True)
         index.learn(new, way)

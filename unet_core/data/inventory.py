@@ -15,7 +15,7 @@ from unet_core.data.masks import AS_FOUND, MOST_CLASSES, Masks
 from unet_core.data.names import masks_by_image
 from unet_core.data.pictures import EitherMask, UnknownRangeError, read_colours, read_either, read_picture
 from unet_core.data.states import NUMBERS, PairState, Way
-from unet_core.errors import DataError, reason, shown, sized
+from unet_core.errors import DataError, counted, reason, shown, sized
 
 
 def listed(path: Path, how: Masks = AS_FOUND) -> Files:
@@ -157,8 +157,8 @@ class _Look:
         if mask.pages == 1 and (image.pages == 1 or image.are != "slices"):
             return None
         if image.pages != mask.pages or image.are == "channels":
-            parts = "slices" if image.are == "slices" else "pages"
-            raise DataError(f"{one} has {image.pages} {parts}, but {other} has {mask.pages}")
+            part = "slice" if image.are == "slices" else "page"
+            raise DataError(f"{one} has {counted(image.pages, part)}, but {other} has {mask.pages}")
         self.check_grids(image, mask)
         return image.pages
 

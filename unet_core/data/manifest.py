@@ -20,7 +20,7 @@ from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.labels import Classes
 from unet_core.data.listing import part_of
 from unet_core.data.masks import Masks
-from unet_core.errors import DataError, of_system, shown, some
+from unet_core.errors import DataError, counted, of_system, shown, some
 from unet_core.files import sha256_of
 from unet_core.paths import URLPath
 
@@ -146,7 +146,7 @@ def check_files(path: Path, manifest: Manifest) -> None:
         if shard.name not in sizes:
             problems.append(f"{shard.name} is missing")
         elif sizes[shard.name] != shard.size:
-            problems.append(f"{shard.name} has {sizes[shard.name]} bytes in place of {shard.size}")
+            problems.append(f"{shard.name} has {counted(sizes[shard.name], 'byte')} in place of {shard.size}")
     if problems:
         raise DataError(f"{shown(path)}: {some(problems)}; restore what is lost, or pack the data anew")
 

@@ -29,7 +29,7 @@ from unet_core.data.shards import LENGTH
 from unet_core.data.split import Split
 from unet_core.data.splitting import split
 from unet_core.data.states import Way, state_columns
-from unet_core.errors import DataError, MissingFrameworkError, UNetError, first_line, of_system, shown
+from unet_core.errors import DataError, MissingFrameworkError, UNetError, counted, first_line, of_system, shown
 from unet_core.files import atomic, check_target, sha256_of
 from unet_core.installation import installing
 from unet_core.paths import URLPath, as_path
@@ -276,4 +276,4 @@ class _Writer:
     def _tell(self) -> None:
         with self._lock:
             self._done += 1
-            self._progress(f"{self._done} of {len(self.source)} pairs packed", self._done / len(self.source))
+            self._progress(f"{self._done} of {counted(len(self.source), 'pair')} packed", self._done / len(self.source))

@@ -17,8 +17,8 @@ class Split:
     validation_data: str | None = field(default=None, metadata=OPTIONAL)
     """Another data folder, all of which is for validation; all of the first one is then trained on."""
     folds: int | None = field(default=None, metadata=OPTIONAL)
-    """Part the pictures, in order of their names, into so many folds, one of which is for validation; in unet study each
-    is, in turn."""
+    """Part the pictures, in order of their names, into so many folds, one of which is for validation; in unet study
+    each is, in turn."""
     fold: int | None = field(default=None, metadata=OPTIONAL)
     """Which one, from 1 up."""
     groups: str | None = field(default=None, metadata=OPTIONAL)

@@ -18,7 +18,7 @@ from unet_core.data.opening import masks_for, open_dataset, recheck
 from unet_core.data.split import UNGROUPED
 from unet_core.data.splitting import split
 from unet_core.data.synthetic import Synthetic
-from unet_core.errors import ConfigError, DataError, RunError, sized, some
+from unet_core.errors import ConfigError, DataError, RunError, counted, sized, some
 from unet_core.files import atomic
 from unet_core.graph import Graph
 from unet_core.graph.suitability import refusal
@@ -237,7 +237,8 @@ def _split(source: Dataset, recipe: TrainConfig) -> tuple[Dataset, Dataset]:
         return split(source, recipe.validation, recipe.split)
     if (recipe.validation, recipe.split) != (TrainConfig.validation, UNGROUPED):
         raise ConfigError(
-            f"{len(source.aside)} of the pictures were put aside for validation when they were packed; leave out "
+            f"{counted(len(source.aside), 'of the pictures was', 'of the pictures were')} put aside for validation "
+            "when they were packed; leave out "
             "--validation, --folds and --groups, or pack the data without them"
         )
     chosen = set(source.aside)
