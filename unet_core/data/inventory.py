@@ -100,10 +100,11 @@ def look_at(files: Files, name: str, way: Way = NUMBERS) -> PairState:
         mask = look.mask_extent(image)
     except DataError as error:
         return look.at(None) if image.pages == 1 else PairState((look.problem(look.mask, error),))
-    if image.pages == mask.pages == 1 and image.size != mask.size and way.pictures.pages is None:
+    told = way.pictures.whole or way.pictures.pages is not None
+    if not told and image.pages == mask.pages == 1 and image.size != mask.size:
         first = _Look(files, name, way._replace(pictures=replace(way.pictures, pages="channels")))
         turned = extent(first.image, first.way.pictures)
-        if turned.size == first.mask_extent(turned).size and files.annotations is None:
+        if turned.size == first.mask_extent(turned).size:
             return replace(first.at(None), pages="channels")
     try:
         slices = look.slices(image, mask)

@@ -2,7 +2,7 @@
 
 SET/manifest.json   what is in the set, with the digests of all other files
 SET/pairs.npz       of every pair its name, its size, what its mask holds, and its record's checksum
-SET/*.array_record  the pairs, a record each: the bytes of the picture's file and of the mask's, as they were
+SET/*.array_record  the pairs, a record each: the bytes of the picture's file and of the mask's, as they were, or arrays
 SET/colors.csv      the colours of the classes, where the masks were packed with a table of them
 """
 
@@ -61,6 +61,8 @@ class Manifest:
     """How the pictures are read."""
     volumes: bool = field(default=False, metadata=OPTIONAL)
     """Whether each of them is a whole volume."""
+    annotated: bool = field(default=False, metadata=OPTIONAL)
+    """Whether the masks were made of annotations, which named the classes."""
 
     @property
     def read_as(self) -> Pictures:

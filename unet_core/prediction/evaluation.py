@@ -143,7 +143,7 @@ def evaluate(
             of = (np.concatenate(whole_logits), seen, labels, output)
             scored.append(picture_score(source.names[index], value(loss, total), metrics(matrix), *of))
         rows.append(np.concatenate((total.flat(), matrix.ravel())))
-        progress(f"{done} of {counted(len(mine), 'picture')}", done / len(mine))
+        progress(f"{done} of {len(mine)} pictures", done / len(mine))
     whole = share.joined(np.array(rows) if rows else np.zeros((0, 0))).sum(0)
     sums_of_all, pixels = np.split(whole, [-(classes**2)])
     matrix = pixels.astype(np.int64).reshape(classes, classes)  # float64 counts to 2**53

@@ -35,6 +35,8 @@ class Pictures:
     def __post_init__(self) -> None:
         if self.window is not None and not (self.window[0] < self.window[1] and all(map(math.isfinite, self.window))):
             raise ConfigError(f"window {self.window[0]:g} {self.window[1]:g}: give two numbers, the lower one first")
+        if self.window is not None:  # as files have it
+            object.__setattr__(self, "window", tuple(map(float, self.window)))
 
     @property
     def axis(self) -> Axis:
