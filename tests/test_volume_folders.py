@@ -10,7 +10,7 @@ from unet_core.data.folder import open_folder
 from unet_core.data.formats.reading import Pictures
 from unet_core.data.formats.stack import Grid
 from unet_core.data.masks import Masks
-from unet_core.data.pictures import read_mask
+from unet_core.data.pictures import read_mask, read_picture
 from unet_core.data.split import Split
 from unet_core.data.splitting import split
 from unet_core.data.volumes import read_volume
@@ -258,6 +258,16 @@ def test_an_array_with_channels_behind_is_read_as_ever(tmp_path):
 )
 def test_arrays_that_are_ambiguous_are_refused(tmp_path, arrays, words):
     refused(array_folder(tmp_path, *arrays), words)
+
+
+def test_bands_first_are_thought_of_where_the_channels_do_not_fit(tmp_path):
+    hint = r"has 32 channels where 3 are wanted; if these are the first axis of the array, give --pages channels"
+    np.save(tmp_path / "a.npy", BANDS)
+    with pytest.raises(DataError, match=hint):
+        read_picture(tmp_path / "a.npy", 3)
+    assert read_picture(tmp_path / "a.npy", 3, Pictures(pages="channels")).shape == (24, 32, 3)
+    with pytest.raises(DataError, match=r"has 32 channels where 4 are wanted$"):
+        read_picture(tmp_path / "a.npy", 4)
 
 
 def test_a_cube_is_read_as_it_is_said_to_be(tmp_path):

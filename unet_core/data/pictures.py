@@ -262,7 +262,8 @@ def _with_channels(picture: np.ndarray, channels: int | None) -> np.ndarray:
         return np.repeat(picture, 3, axis=-1)
     if have == 3 and channels == 1:
         return _luma(picture)
-    raise DataError(f"has {counted(have, 'channel')} where {counted(channels, 'is', 'are')} wanted")
+    first = "; if these are the first axis of the array, give --pages channels" * (picture.shape[0] == channels)
+    raise DataError(f"has {counted(have, 'channel')} where {counted(channels, 'is', 'are')} wanted{first}")
 
 
 def _luma(picture: np.ndarray) -> np.ndarray:
