@@ -6,18 +6,21 @@ from dataclasses import replace
 from hashlib import sha256
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unet_core.data.findings import within
-from unet_core.data.folder import Folder
 from unet_core.data.listing import threads_for
 from unet_core.data.pictures import read_colours, read_mask, read_picture
-from unet_core.data.shards import LENGTH
+from unet_core.data.record_places import LENGTH
 from unet_core.data.states import PairState
 from unet_core.errors import DataError, of_system, shown
 from unet_core.files import sha256_of
 from unet_core.paths import URLPath
+
+if TYPE_CHECKING:
+    from unet_core.data.folder import Folder
 
 _HEADER = 4096
 """More than NumPy writes beside an array's values."""
@@ -26,7 +29,7 @@ _HEADER = 4096
 class Contents:
     """The records of a folder's pairs, whose files are those that were looked at."""
 
-    def __init__(self, source: Folder) -> None:
+    def __init__(self, source: "Folder") -> None:
         self.source = source
         files = dict.fromkeys([*source.images, *source.masks])
         self._digests = dict(zip(files, source.digests, strict=True))
@@ -53,26 +56,29 @@ class Contents:
     def check(self) -> None:
         """Raise DataError where a file has changed of which arrays were made."""
         source = self.source
-        cut = {image for image, number in zip(source.images, source.slices, strict=True) if number is not None}
-        made = {
-            file
-            for image, mask in zip(source.images, source.masks, strict=True)
-            for file, settled in ((image, image in cut), (mask, image in cut or source.annotations is not None))
-            if settled
-        }
+        pairs = zip(source.images, source.masks, source.slices, strict=True)
+        made = {file for image, mask, number in pairs if number is not None for file in (image, mask)}
+        if source.annotations is not None:
+            made.update(source.masks)
         with ThreadPoolExecutor(threads_for(source.path)) as pool:
-            for file, digest in zip(made, pool.map(sha256_of, made), strict=True):
-                if digest != self._digests[file]:
-                    raise DataError(f"{shown(file)}: has changed since it was read; start anew")
+            try:
+                found = list(pool.map(sha256_of, made))
+            except OSError as error:
+                raise DataError(of_system(error)) from error
+        for file, digest in zip(made, found, strict=True):
+            self._check(file, digest)
 
     def _stored(self, file: Path) -> bytes:
         try:
             content = file.read_bytes()
         except OSError as error:
             raise DataError(of_system(error)) from error
-        if sha256(content).hexdigest() != self._digests[file]:
-            raise DataError(f"{shown(file)}: has changed since it was read; start anew")
+        self._check(file, sha256(content).hexdigest())
         return content
+
+    def _check(self, file: Path, digest: str) -> None:
+        if digest != self._digests[file]:
+            raise DataError(f"{shown(file)}: has changed since it was read; start anew")
 
     def _picture(self, index: int) -> bytes:
         source, file = self.source, io.BytesIO()
@@ -98,7 +104,7 @@ class Contents:
         return file.stat().st_size
 
 
-def states_of_records(source: Folder) -> list[PairState]:
+def states_of_records(source: "Folder") -> list[PairState]:
     """What the pairs show, each slice by itself."""
     found = []
     for state, number in zip(source.states, source.slices, strict=True):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from unet_core.data.labels import Classes
 from unet_core.data.manifest import PAIRS, Manifest, Shard, check_files, packed_masks, read_manifest
 from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.pictures import Pair, read_pair
-from unet_core.data.record_places import span, without_headers
+from unet_core.data.record_places import LENGTH, span, without_headers
 from unet_core.data.states import PairState, Way, states_of
 from unet_core.data.volumes import said_of_spacings
 from unet_core.errors import (
@@ -42,8 +41,6 @@ from unet_core.objects import read_part
 from unet_core.paths import URLPath
 from unet_core.staging import at_hand
 
-LENGTH = struct.Struct("<Q")
-"""How many bytes are the picture's, at the beginning of a record."""
 _OPEN = 64
 """Shards that are kept open."""
 

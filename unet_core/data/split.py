@@ -33,6 +33,11 @@ class Split:
         if self.validation_data is not None and (self.folds is not None or self.groups is not None):
             raise ConfigError("validation_data: is all that is validated on; leave out --folds and --groups")
 
+    def check_one(self) -> None:
+        """Raise ConfigError where there are folds, and none of them is named."""
+        if self.folds is not None and self.fold is None:
+            raise ConfigError(f"folds {self.folds}: say which one is for validation, as --folds {self.folds} --fold 1")
+
 
 UNGROUPED = Split()
 """Each picture by itself."""

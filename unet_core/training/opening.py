@@ -86,9 +86,7 @@ class Job:
         for name, value in (("until", self.until), ("profile", self.profile)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} {value}: give a whole number from 1 up")
-        folds = self.recipe.split.folds
-        if folds is not None and self.recipe.split.fold is None:
-            raise ConfigError(f"folds {folds}: say which one is for validation, as --folds {folds} --fold 1")
+        self.recipe.split.check_one()
 
 
 @contextmanager
@@ -238,8 +236,7 @@ def _split(source: Dataset, recipe: TrainConfig) -> tuple[Dataset, Dataset]:
     if (recipe.validation, recipe.split) != (TrainConfig.validation, UNGROUPED):
         raise ConfigError(
             f"{counted(len(source.aside), 'of the pictures was', 'of the pictures were')} put aside for validation "
-            "when they were packed; leave out "
-            "--validation, --folds and --groups, or pack the data without them"
+            "when they were packed; leave out --validation, --folds and --groups, or pack the data without them"
         )
     chosen = set(source.aside)
     return source.subset([n for n in range(len(source)) if n not in chosen]), source.subset(source.aside)
