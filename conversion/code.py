@@ -44,8 +44,8 @@ class Known(Hints):
     """Take what a person says on trust, where nothing can be run against it; it is then not called verified."""
     trust: bool = False
     """Run the code that a file brings along."""
-    fold: int | str | None = None
-    """Of a model folder of nnU-Net."""
+    nnunet_fold: int | str | None = None
+    """Of a model folder of nnU-Net, which fold; None: the first."""
     names: Path | None = None
     """A table of which tensor of the file is which of the module's (`unet_core.checkpoints.naming`)."""
 

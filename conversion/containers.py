@@ -89,7 +89,7 @@ def examined(path: Path, hints: Hints = NO_HINTS) -> Opened:
     """
     known = known_of(hints)
     example = None if known.example is None else read_example(known.example)
-    named = named_code(path, trust=known.trust, fold=known.fold) if known.module is None else None
+    named = named_code(path, trust=known.trust, nnunet_fold=known.nnunet_fold) if known.module is None else None
     if named is not None:
         return _of_source(named, known, example)
     container = existing_container(path)

@@ -69,7 +69,7 @@ def test_a_mask_for_each_class_becomes_one_of_named_classes(tmp_path):
 
 def test_masks_of_classes_that_overlap_or_hold_several_values_are_refused(tmp_path):
     of_classes(tmp_path, {"7": {"cell": box(0, 0, 5, 5), "nucleus": box(4, 4, 8, 8)}})
-    refused(tmp_path, r"masks/7: nucleus\.png and cell\.png have 1 pixels in common; a pixel is of one class")
+    refused(tmp_path, r"masks/7: nucleus\.png and cell\.png have 1 pixel in common; a pixel is of one class")
     save(tmp_path / "masks/7/nucleus.png", box(5, 5, 8, 8) + box(0, 0, 1, 1, 3))
     refused(tmp_path, r"masks/7: nucleus\.png holds several values; the mask of one class holds 0 and another")
     save(tmp_path / "masks/7/nucleus.png", np.zeros((3, 3)))

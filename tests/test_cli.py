@@ -135,7 +135,12 @@ def test_help_names_the_commands_and_the_exit_codes(capsys):
         (["plot"], "RUN: name the folder of a run"),
         (["inspect", "a" * 300 + ".pt"], "file name too long"),
         (["inspect", "a" * 300 + ".v2"], "file name too long"),
-        (["train", "--out", "run", "--folds", "5", "--fold", "2"], "unet: --folds and --validation-fold: give both"),
+        (
+            ["train", "--out", "run", "--fold", "2"],
+            "unet: fold 2: give one from 1 up to --folds, as --fold",
+        ),
+        (["train", "--out", "run", "--folds", "5", "--fold", "2"], "unet: --backend jax|torch: is needed"),
+        (["train", "--out", "run", "--validation-fold", "2"], "--validation-fold"),
         (["completion", "tcsh"], "Expected one of ('bash', 'zsh', 'fish')"),
     ],
 )

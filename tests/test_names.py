@@ -3,7 +3,7 @@
 import pytest
 
 from unet_core.data.names import masks_by_image
-from unet_core.errors import DataError
+from unet_core.errors import DataError, counted
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,12 @@ def test_a_suffix_that_is_given_is_the_one():
 def test_a_suffix_that_no_mask_has_is_said():
     with pytest.raises(DataError, match="--mask-suffix _seg: no file in masks/ ends so, as 1_mask shows"):
         masks_by_image(["1"], ["1_mask"], "_seg")
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, "0 pairs"), (1, "1 pair"), (2, "2 pairs")])
+def test_one_is_told_in_the_singular(number, words):
+    assert counted(number, "pair") == words
+
+
+def test_verbs_follow_the_number():
+    assert [counted(n, "other takes", "others take") for n in (1, 2)] == ["1 other takes", "2 others take"]

@@ -333,7 +333,8 @@ def test_pictures_are_put_aside_for_validation(cells, tmp_path, capsys, validati
     assert f"6 pairs, {len(aside)} of them put aside for validation, in 1 file of" in capsys.readouterr().out
     train = ["train", "--backend", "torch", "--data", data, "--out", run, *RECIPE]
     assert main([*train, "--validation", "1"]) == 2
-    assert "of the pictures were put aside for validation when they were packed" in capsys.readouterr().err
+    were = "1 of the pictures was" if len(aside) == 1 else "3 of the pictures were"
+    assert f"{were} put aside for validation when they were packed" in capsys.readouterr().err
     assert main(train) == 0
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert tuple(config["validation"]) == aside

@@ -211,7 +211,7 @@ def test_no_weights_beside_a_config_is_no_source(tmp_path):
 
 
 def test_a_fold_is_for_nnunet(smp_folder):
-    refused(smp_folder[0], "has no folds", fold=1)
+    refused(smp_folder[0], "has no folds", nnunet_fold=1)
 
 
 # nnU-Net
@@ -320,7 +320,7 @@ def test_a_folder_of_nnunet(tmp_path, architectures, dimensions, network, old):
     assert same(named, module)
     assert (named.in_channels, named.dimensions, named.usual) == (2, dimensions, (32,) * dimensions)
     assert named.name == f"dynamic_network_architectures.architectures.unet.{network}"
-    assert "fold 0 of 2, checkpoint_final.pth; --fold chooses" in named.notes
+    assert "fold 0 of 2, checkpoint_final.pth; --nnunet-fold chooses" in named.notes
 
 
 @pytest.fixture(scope="module")
@@ -341,7 +341,7 @@ def test_another_fold(nnunet, fold):
     module = copy.deepcopy(module)
     nn.init.constant_(module.decoder.seg_layers[-1].bias, 3.0)
     nnunet_fold(folder, 1, module, {}, {})
-    assert same(named_code(folder, fold=fold), module)
+    assert same(named_code(folder, nnunet_fold=fold), module)
     assert not torch.equal(named_code(folder).module.decoder.seg_layers[-1].bias, module.decoder.seg_layers[-1].bias)
 
 
@@ -470,8 +470,8 @@ def test_a_bad_dataset(nnunet, given, match):
 
 
 def test_a_fold_that_is_not_there(nnunet):
-    refused(nnunet[0], "has no fold 7; there are: 0, 1", fold=7)
-    refused(nnunet[0], "has no fold ../0; there are: 0, 1", fold="../0")
+    refused(nnunet[0], "has no fold 7; there are: 0, 1", nnunet_fold=7)
+    refused(nnunet[0], "has no fold ../0; there are: 0, 1", nnunet_fold="../0")
 
 
 def test_a_folder_of_nnunet_that_lacks_a_part(nnunet):
@@ -480,7 +480,7 @@ def test_a_folder_of_nnunet_that_lacks_a_part(nnunet):
     renamed = folder.rename(folder.with_name("mine"))
     refused(renamed, "neither its checkpoint nor its name tells which configuration it is")
     (renamed / "fold_0" / "checkpoint_final.pth").unlink()
-    refused(renamed, "fold_0: has no checkpoint_final.pth or checkpoint_best.pth", fold=0)
+    refused(renamed, "fold_0: has no checkpoint_final.pth or checkpoint_best.pth", nnunet_fold=0)
     for fold in renamed.glob("fold_*"):
         shutil.rmtree(fold)
     refused(renamed, "has no fold_0 or other fold beside its plans")

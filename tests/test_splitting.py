@@ -14,7 +14,7 @@ TEN = Synthetic(count=10)
 def test_every_picture_is_validated_on_in_one_fold(folds):
     validated = []
     for fold in range(1, folds + 1):
-        training, validation = split(TEN, 0.2, Split(folds=folds, validation_fold=fold))
+        training, validation = split(TEN, 0.2, Split(folds=folds, fold=fold))
         assert sorted((*training.names, *validation.names)) == sorted(TEN.names)
         assert len(validation) in (10 // folds, -(-10 // folds))
         validated += validation.names
@@ -22,9 +22,9 @@ def test_every_picture_is_validated_on_in_one_fold(folds):
 
 
 def test_the_last_fold_is_the_usual_last_part():
-    folded, usual = split(TEN, 0.2, Split(folds=5, validation_fold=5)), split(TEN, 0.2)
+    folded, usual = split(TEN, 0.2, Split(folds=5, fold=5)), split(TEN, 0.2)
     assert [side.names for side in folded] == [side.names for side in usual]
-    other = split(TEN, 0.2, Split(folds=5, validation_fold=4))
+    other = split(TEN, 0.2, Split(folds=5, fold=4))
     assert [side.names for side in other] != [side.names for side in usual], "the control"
 
 
@@ -32,7 +32,7 @@ def test_nothing_may_be_validated_on():
     training, validation = split(TEN, 0)
     assert (training.names, validation.names) == (TEN.names, ())
     assert [len(side) for side in split(Synthetic(count=1), 0)] == [1, 0]
-    with pytest.raises(DataError, match=r"--validation 0\.2: of 1 pictures .* or --validation 0 to train on all"):
+    with pytest.raises(DataError, match=r"--validation 0\.2: of 1 picture .* or --validation 0 to train on all"):
         split(Synthetic(count=1), 0.2)
 
 
@@ -50,8 +50,8 @@ def groups(tmp_path):
         (0.2, {}, "dd d"),
         (3, {}, "dd d"),
         (4, {}, "dccdd"),
-        (0.2, {"folds": 2, "validation_fold": 1}, "abbbb"),
-        (0.2, {"folds": 2, "validation_fold": 2}, "ccddd"),
+        (0.2, {"folds": 2, "fold": 1}, "abbbb"),
+        (0.2, {"folds": 2, "fold": 2}, "ccddd"),
     ],
 )
 def test_a_group_stays_together(groups, validation, how, validated):
@@ -69,8 +69,8 @@ def test_a_group_stays_together(groups, validation, how, validated):
     ("how", "words"),
     [
         (
-            {"folds": 9, "validation_fold": 3},
-            "--folds 9 --validation-fold 3: of 10 pictures in 4 groups this leaves none .* give fewer folds",
+            {"folds": 9, "fold": 3},
+            "--folds 9 --fold 3: of 10 pictures in 4 groups this leaves none .* give fewer folds",
         ),
         ({}, "--validation 10: of 10 pictures in 4 groups this leaves none .* smaller number"),
     ],
@@ -97,12 +97,11 @@ def test_groups_of_other_pictures_are_refused(tmp_path, text, words):
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({"folds": 5}, "give both"),
-        ({"validation_fold": 1}, "give both"),
-        ({"folds": 5, "validation_fold": 0}, "validation_fold 0: give 2 folds or more"),
-        ({"folds": 5, "validation_fold": 6}, "validation_fold 6: give"),
-        ({"folds": 1, "validation_fold": 1}, "validation_fold 1: give 2 folds"),
-        ({"folds": 2, "validation_fold": 1, "validation_data": "x"}, "leave out --folds and --groups"),
+        ({"fold": 1}, "fold 1: give one from 1 up to --folds"),
+        ({"folds": 5, "fold": 0}, "fold 0: give one from 1 up to --folds"),
+        ({"folds": 5, "fold": 6}, "fold 6: give one"),
+        ({"folds": 1, "fold": 1}, "folds 1: give 2 or more"),
+        ({"folds": 2, "fold": 1, "validation_data": "x"}, "leave out --folds and --groups"),
     ],
 )
 def test_what_parts_nothing_is_refused(how, words):

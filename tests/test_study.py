@@ -101,7 +101,9 @@ def test_a_study_that_is_none_is_one_line(tmp_path, capsys, text, message):
         (["x.toml", "--seeds", "3"], "--seeds: with FILE, write it there"),
         (["x.toml", "--steps", "3"], "options of unet train: with FILE, write it there"),
         (["--arms", "torch", "jax"], "--seeds: needed"),
-        (["--arms", "torch", "jax", "--seeds", "3", "--seed", "1"], "--seed and --folds: are for one run"),
+        (["--arms", "torch", "jax", "--seeds", "3", "--seed", "1"], "--seed and --fold: are for one run"),
+        (["--arms", "torch", "jax", "--seeds", "3", "--folds", "2", "--fold", "1"], "takes all --folds in turn"),
+        (["--arms", "torch", "jax", "--seeds", "3", "--folds", "1"], "folds 1: give 2 or more"),
         (["--arms", "torch", "jax", "--seeds", "3", "--runs", "-1"], "--runs -1"),
         (
             ["--arms", "torch", "jax", "--seeds", "3", "--data", "nowhere"],
@@ -116,6 +118,20 @@ def test_bad_usage_is_one_line(tmp_path, capsys, monkeypatch, arguments, message
     assert message in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("given", "folds"), [(["--folds", "3"], [1, 2, 3]), ([], [None])])
+def test_the_commands_folds_are_each_validated_on(tmp_path, monkeypatch, given, folds):
+    planned = []
+
+    def prepare(plan, _):
+        planned.append(plan)
+        raise RunError("enough")
+
+    monkeypatch.setattr(runs, "prepare", prepare)
+    assert main(["study", "--arms", "torch", "jax", "--seeds", "2", *given, "--out", str(tmp_path / "out")]) == 2
+    trials = [(trial.seed, trial.fold) for trial in planned[0].trials() if trial.arm.name == "jax"]
+    assert trials == [(seed, fold) for seed in (0, 1) for fold in folds]
 
 
 def test_arms_in_short_say_all_that_tables_say():
@@ -152,7 +168,7 @@ def test_a_file_and_its_recipe(tmp_path):
     assert {(arm.recipe.steps, arm.recipe.loss.loss, arm.recipe.norm_parts) for arm in found.arms} == {(7, "dice", 2)}
     assert found.arms[1].name == "jax:optimizer=sgd:momentum=0.9"
     recipe = found.arms[1].of_run(5, 2, found.folds)
-    assert (recipe.seed, recipe.split.folds, recipe.split.validation_fold) == (5, 2, 2)
+    assert (recipe.seed, recipe.split.folds, recipe.split.fold) == (5, 2, 2)
 
 
 def test_what_decides_an_arm_is_in_its_digest():

@@ -359,7 +359,7 @@ def test_all_may_be_trained_on(backend, cells, tmp_path, capsys):
     assert "--validation 0 leaves none" in refused([*given, "--validation", "0", "--schedule", "plateau"], capsys)
     assert main([*map(str, given), "--validation", "0"]) == 0
     told = capsys.readouterr().out
-    assert "1 pictures to train on, none to validate on" in told
+    assert "1 picture to train on, none to validate on" in told
     assert "4 steps; not validated: " in told
     before = (run / "best.safetensors").read_bytes()
     assert main(["train", "--resume", "--out", str(run), "--steps", "6"]) == 0
@@ -398,13 +398,13 @@ def test_another_folder_may_be_validated_on(cells, tmp_path, capsys, monkeypatch
 
 def test_a_fold_is_validated_on(cells, tmp_path, capsys):
     given = ["train", "--backend", "torch", "--data", str(cells), "--out", str(tmp_path / "run"), *RECIPE]
-    assert "give both" in refused([*given, "--folds", "3"], capsys)
-    assert main([*given, "--folds", "3", "--validation-fold", "1"]) == 0
-    assert json.loads((tmp_path / "run/config.json").read_text())["validation"] == ["000", "001"]
-    message = refused(
-        ["train", "--resume", "--out", tmp_path / "run", "--folds", "3", "--validation-fold", "2"], capsys
+    assert "folds 3: say which one is for validation, as --folds 3 --fold 1" in refused(
+        [*given, "--folds", "3"], capsys
     )
-    assert "started with another --validation-fold" in message
+    assert main([*given, "--folds", "3", "--fold", "1"]) == 0
+    assert json.loads((tmp_path / "run/config.json").read_text())["validation"] == ["000", "001"]
+    message = refused(["train", "--resume", "--out", tmp_path / "run", "--folds", "3", "--fold", "2"], capsys)
+    assert "started with another --fold" in message
 
 
 @pytest.mark.parametrize(("kind", "option"), [("masks", ["--ignore", "255"]), ("pictures", ["--window", "0", "9"])])

@@ -10,7 +10,7 @@ from unet_core.data.folder import open_folder
 from unet_core.data.formats.reading import Pictures
 from unet_core.data.formats.stack import Grid
 from unet_core.data.masks import Masks
-from unet_core.data.pictures import read_mask
+from unet_core.data.pictures import read_mask, read_picture
 from unet_core.data.split import Split
 from unet_core.data.splitting import split
 from unet_core.data.volumes import read_volume
@@ -74,7 +74,7 @@ def test_the_slices_of_a_volume_stay_on_one_side(tmp_path):
     data = open_folder(volumes(tmp_path, 4), pictures=BODY)
     training, validation = split(data, 0.2)
     assert (set(training.files), set(validation.files)) == ({"p0", "p1", "p2"}, {"p3"})
-    _, validation = split(data, 0, Split(folds=2, validation_fold=1))
+    _, validation = split(data, 0, Split(folds=2, fold=1))
     assert set(validation.files) == {"p0", "p1"}
     (tmp_path / "groups.csv").write_text("p0.nii.gz,a\np1.nii.gz,b\np2.nii.gz,b\np3,a\n")
     _, validation = split(data, 2, Split(groups=str(tmp_path / "groups.csv")))
@@ -217,3 +217,64 @@ def test_predictions_of_sub_folders_go_into_such_ones_and_unknown_pages_are_aske
     (folder / "images").rename(folder / "Images")
     assert run("predict", path, folder, "--out", out) == 2
     assert f"{folder}: is a data folder, with masks; name {folder}/Images" in capsys.readouterr().err
+
+
+BANDS = RNG.integers(0, 256, (3, 24, 32), np.uint8)
+
+
+def array_folder(path, *arrays, mask=None):
+    for kind in ("images", "masks"):
+        (path / kind).mkdir(parents=True)
+    for number, array in enumerate(arrays):
+        np.save(path / f"images/{number}.npy", array)
+        np.save(path / f"masks/{number}.npy", blob()[0] if mask is None else mask)
+    return path
+
+
+@pytest.mark.parametrize("mask", [blob()[0], blob()[:1]], ids=["h w", "1 h w"])
+def test_an_array_of_bands_is_told_by_its_mask(tmp_path, mask):
+    data = open_folder(array_folder(tmp_path, BANDS, BANDS, mask=mask))
+    assert (data.channels, data.pictures.pages) == (3, "channels")
+    np.testing.assert_array_equal(data.pair(1).image, np.moveaxis(BANDS, 0, 2))
+    np.testing.assert_array_equal(data.pair(1).labels, blob()[0])
+    assert sum("first axis of a .npy of three axes, are channels" in line for line in data.remarks) == 1
+    assert open_folder(tmp_path).names == data.names, "from the index"
+
+
+def test_an_array_with_channels_behind_is_read_as_ever(tmp_path):
+    data = open_folder(array_folder(tmp_path, np.moveaxis(BANDS, 0, 2), np.moveaxis(BANDS, 0, 2)))
+    assert (data.channels, data.pictures.pages) == (3, None)
+    assert not [line for line in data.remarks if "axis" in line]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ((BANDS, np.moveaxis(BANDS, 0, 2)), r"images/1\.npy: what its pages or axes are is not as in images/0\.npy"),
+        ((BANDS[:, :20],), r"images/0\.npy is 3x20, but masks/0\.npy is 24x32"),
+        ((np.zeros((24, 24, 24), np.uint8),), r"nothing tells which axis is channels; give --pages channels"),
+    ],
+    ids=["both kinds", "another size", "a cube"],
+)
+def test_arrays_that_are_ambiguous_are_refused(tmp_path, arrays, words):
+    refused(array_folder(tmp_path, *arrays), words)
+
+
+def test_bands_first_are_thought_of_where_the_channels_do_not_fit(tmp_path):
+    hint = r"has 32 channels where 3 are wanted; if these are the first axis of the array, give --pages channels"
+    np.save(tmp_path / "a.npy", BANDS)
+    with pytest.raises(DataError, match=hint):
+        read_picture(tmp_path / "a.npy", 3)
+    assert read_picture(tmp_path / "a.npy", 3, Pictures(pages="channels")).shape == (24, 32, 3)
+    with pytest.raises(DataError, match=r"has 32 channels where 4 are wanted$"):
+        read_picture(tmp_path / "a.npy", 4)
+
+
+def test_a_cube_is_read_as_it_is_said_to_be(tmp_path):
+    cube = RNG.integers(0, 256, (8, 8, 8), np.uint8)
+    folder = array_folder(tmp_path, cube, cube, mask=np.eye(8, dtype=np.uint8))
+    found = open_folder(folder, pictures=Pictures(pages="channels"))
+    np.testing.assert_array_equal(found.pair(0).image, np.moveaxis(cube, 0, 2))
+    for number in range(2):
+        np.save(folder / f"images/{number}.npy", cube[None])
+    np.testing.assert_array_equal(open_folder(folder).pair(0).image, cube)

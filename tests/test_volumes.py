@@ -3,10 +3,11 @@
 import contextlib
 import gzip
 import struct
+import warnings
 
 import numpy as np
 import pytest
-from volumes import AFFINE, nibabel, tifffile, write_dicom, write_nifti
+from volumes import AFFINE, nibabel, pydicom, tifffile, write_dicom, write_nifti
 
 from unet_core.data.formats.decoded import Decoded
 from unet_core.data.formats.files import extent
@@ -175,7 +176,7 @@ def test_a_dicom_of_colours_has_three_channels(tmp_path):
     [
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.66.4"}, "is a DICOM segmentation"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "is a DICOM with a palette"),
-        ({"Rows": 65535, "Columns": 65535}, "65535x65535 pixels of 1 samples are too many"),
+        ({"Rows": 65535, "Columns": 65535}, "65535x65535 pixels of 1 sample are too many"),
         ({"Rows": 0}, "has no pixels"),
         ({"NumberOfFrames": 2_000_000_000}, "is truncated: it holds less than the 2000000000 frames"),
         ({"NumberOfFrames": 3}, "is truncated: it holds less than the 3 frames"),
@@ -208,6 +209,19 @@ def test_a_truncated_volume_is_found_at_every_byte(tmp_path, name):
     assert not whole or whole[0] > len(data) // 3
 
 
+def test_pydicom_does_not_warn_of_what_is_refused(tmp_path):
+    write_dicom(tmp_path / "a.dcm", BYTES)
+    data = (tmp_path / "a.dcm").read_bytes()
+    (tmp_path / "a.dcm").write_bytes(data.replace(b"\x08\0\x16\0UI", b"\x08\0\x16\0\0\0"))
+    with warnings.catch_warnings(record=True) as control:
+        warnings.simplefilter("always")
+        pydicom.dcmread(tmp_path / "a.dcm")
+    with warnings.catch_warnings(record=True) as warned, pytest.raises(DataError, match=r"a\.dcm: "):
+        warnings.simplefilter("always")
+        read_picture(tmp_path / "a.dcm", at=0)
+    assert (len(control) > 0, warned) == (True, [])
+
+
 def zipped_nifti(path, shape, *, behind=b"", dtype=2, bits=8, offset=352):
     header = nibabel.Nifti1Header()
     header["dim"] = [3, *shape, 1, 1, 1, 1]
@@ -218,8 +232,8 @@ def zipped_nifti(path, shape, *, behind=b"", dtype=2, bits=8, offset=352):
 @pytest.mark.parametrize(
     ("shape", "words"),
     [
-        ((30000, 30000, 100), "30000x30000 pixels of 1 samples are too many"),
-        ((10000, 10000, 1000), "1000x10000x10000 voxels of 1 bytes are too many to be read at once"),
+        ((30000, 30000, 100), "30000x30000 pixels of 1 sample are too many"),
+        ((10000, 10000, 1000), "1000x10000x10000 voxels of 1 byte are too many to be read at once"),
         ((0, 5, 5), "has no pixels"),
         ((5, 5, 0), "has no slices"),
         ((20, 20, 20), "cannot be read|damaged"),

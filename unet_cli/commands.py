@@ -10,7 +10,7 @@ import tyro
 
 from unet_cli.options import ON_CPU, SourceOptions, option, parse_bytes, parse_size
 from unet_core.checkpoints.dialects import NAMES
-from unet_core.errors import CheckpointError, UNetError, printable
+from unet_core.errors import CheckpointError, UNetError, counted, printable
 
 if TYPE_CHECKING:
     from conversion.proof.proof import Proof
@@ -62,7 +62,8 @@ class Inspect(SourceOptions):
         hints = self.hints(self.dialect)
         if self.draft is not None:
             count, sure = draft_names(self.checkpoint, self.draft, hints=hints)
-            print(f"{self.draft}: {count} tensors of the module, {sure} of them found by shape in the only way")
+            of_module = counted(count, "tensor")
+            print(f"{self.draft}: {of_module} of the module, {sure} of them found by shape in the only way")
             return 0
         if self.json:  # and nothing beside it
             logging.getLogger("unet_core").setLevel(logging.WARNING)

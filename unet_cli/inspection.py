@@ -54,7 +54,7 @@ def print_survey(found: Survey) -> None:
 def _surveyed(found: Survey) -> Iterator[tuple[str, str]]:
     yield "file", f"{found.path}, {_size(found.file_bytes)}"
     yield "kind", found.container
-    yield "holds", f"{found.tensors:,} tensors of {found.numbers:,} numbers"
+    yield "holds", f"{found.tensors:,} tensor{'s' * (found.tensors != 1)} of {found.numbers:,} numbers"
     yield "networks", _lines(found.networks) or "none that is known by its names"
     if found.code:
         yield "its class", f"{some(found.code)}, which came with the tensors and was not run; --module names it"

@@ -47,7 +47,7 @@ class SourceOptions:
     """Take the options below on trust, where neither names nor code nor an example tell what is computed."""
     trust: tyro.conf.FlagCreatePairsOff[bool] = False
     """Run the code that the file itself brings along: a module that was pickled whole, a TorchScript file."""
-    fold: Annotated[int | None, option("N")] = None
+    nnunet_fold: Annotated[int | None, option("N")] = None
     """Of a model folder of nnU-Net, which fold; by default the first."""
     key: Annotated[str | None, option("KEY")] = None
     """Where in the file the network lies, if it holds several, e.g. ema."""
@@ -85,7 +85,7 @@ class SourceOptions:
             example=self.example,
             unchecked=self.unchecked,
             trust=self.trust,
-            fold=self.fold,
+            nnunet_fold=self.nnunet_fold,
             names=self.names,
         )
 

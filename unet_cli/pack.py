@@ -9,7 +9,7 @@ import tyro
 from unet_cli.options import option
 from unet_core.data.formats.reading import Pictures
 from unet_core.data.masks import Masks
-from unet_core.errors import UNetError
+from unet_core.errors import UNetError, counted
 
 _MEGABYTE = 10**6
 
@@ -69,7 +69,7 @@ class Pack:
                 force=self.force,
                 progress=progress,
             )
-        files, size = len(made.shards), sum(shard.size for shard in made.shards) / _MEGABYTE
+        files, size = counted(len(made.shards), "file"), sum(shard.size for shard in made.shards) / _MEGABYTE
         aside = "" if made.validation is None else f", {made.validation} of them put aside for validation"
-        print(f"{made.pairs} pairs{aside}, in {files} file{'s' * (files > 1)} of {size:.1f} MB together: {self.dst}")
+        print(f"{counted(made.pairs, 'pair')}{aside}, in {files} of {size:.1f} MB together: {self.dst}")
         return 0

@@ -12,7 +12,7 @@ import tyro
 from unet_cli.options import ON_CPU, SourceOptions
 from unet_core.data.formats.reading import Pictures
 from unet_core.data.masks import Masks
-from unet_core.errors import DataError
+from unet_core.errors import DataError, counted
 from unet_core.training.settings import Loss
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Predict(Computing):
                     except DataError as error:
                         bad.append(str(error))
         finally:
-            print(f"{done} of {len(sources)} pictures predicted in {self.out} ({network.backend})")
+            print(f"{done} of {counted(len(sources), 'picture')} predicted in {self.out} ({network.backend})")
             for line in bad:
                 print(f"unet: passed over: {line}", file=sys.stderr)
         return 2 if bad else 0

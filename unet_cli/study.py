@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -42,8 +42,6 @@ class Study:
     arms: Annotated[tuple[str, ...] | None, option("ARM ...")] = None
     seeds: Annotated[int | None, option("N")] = None
     """From how many seeds every arm is trained."""
-    all_folds: Annotated[int | None, option("N")] = None
-    """Part the pictures into so many folds, each of which is validated on in turn; by default as --validation says."""
     metric: Annotated[str | None, option("NAME")] = None
     """What the answer is about: mean_iou (also without this), mean_dice, loss, calibration or boundary."""
     margin: Annotated[float | None, option("NUMBER")] = None
@@ -92,13 +90,7 @@ class Study:
     def _plan(self) -> "Plan":
         from unet_compare.study.plan import read_study, study_of
 
-        options: dict[str, Any] = {
-            "data": self.data,
-            "arms": self.arms,
-            "seeds": self.seeds,
-            "all-folds": self.all_folds,
-        }
-        options |= {"metric": self.metric, "margin": self.margin}
+        options = {name: getattr(self, name) for name in ("data", "arms", "seeds", "metric", "margin")}
         given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         if self.file is not None:
             own = ["options of unet train"] if self.recipe != TrainConfig() else []
@@ -109,8 +101,9 @@ class Study:
         lacking = [f"--{name}" for name in ("arms", "seeds") if name not in given]
         if lacking:
             raise UNetError(f"{' and '.join(lacking)}: needed where there is no FILE")
-        if self.recipe.seed or self.recipe.split.folds:
-            raise UNetError("--seed and --folds: are for one run; a study has --seeds and --all-folds")
-        if "all-folds" in given:
-            given["folds"] = given.pop("all-folds")
-        return study_of({**given, "recipe": self.recipe})
+        parted = self.recipe.split
+        if self.recipe.seed or parted.fold:
+            raise UNetError("--seed and --fold: are for one run; a study has --seeds, and takes all --folds in turn")
+        if parted.folds is not None:
+            given["folds"] = parted.folds
+        return study_of({**given, "recipe": replace(self.recipe, split=replace(parted, folds=None))})

@@ -19,7 +19,7 @@ from conversion.proof.confirmation import Confirmation
 from conversion.proof.proof import NetworkSummary, Proof
 from conversion.result import Conversion
 from unet_compare.findings import Comparison
-from unet_core.errors import printable, shown, some
+from unet_core.errors import counted, printable, shown, some
 from unet_core.graph import Graph
 from unet_core.prediction.evaluation import Evaluation
 from unet_core.progress import Progress as Report
@@ -56,8 +56,8 @@ def print_evaluation(found: Evaluation, classes: Sequence[str], pictures: int) -
     console = new_console()
     console.print(table)
     console.print(
-        f"{pictures} pictures: mean IoU {of.mean_iou:.4f}, mean Dice {of.mean_dice:.4f}, accuracy {of.accuracy:.4f}, "
-        f"loss {found.loss:.4f}",
+        f"{counted(pictures, 'picture')}: mean IoU {of.mean_iou:.4f}, mean Dice {of.mean_dice:.4f}, "
+        f"accuracy {of.accuracy:.4f}, loss {found.loss:.4f}",
         soft_wrap=True,
     )
     if found.pictures:
@@ -118,10 +118,10 @@ def print_conversion(done: Conversion) -> None:
             console.print(escape(line), soft_wrap=True)
     proves = checkpoint.evidence.proves
     proven = "not verified" if done.proof is None else "verified" if proves else "alike in both frameworks"
-    arrays = f"{len(checkpoint.tensors)} tensors"
+    arrays = counted(len(checkpoint.tensors), "tensor")
     if done.state is not None:
         count = done.state.optimizer.step
-        arrays = f"{'' if count is None else f'step {count}, '}{len(done.state.arrays())} arrays"
+        arrays = f"{'' if count is None else f'step {count}, '}{counted(len(done.state.arrays()), 'array')}"
     console.print(f"{escape(str(done.src))} -> {escape(str(done.dst))}: {arrays}, {proven}", soft_wrap=True)
     if done.certificate is not None:
         console.print(f"certificate: {escape(str(certificate_path(done.dst)))}", soft_wrap=True)

@@ -10,7 +10,7 @@ import tyro
 
 from unet_cli.messages import say
 from unet_cli.options import SourceOptions
-from unet_core.errors import UNetError
+from unet_core.errors import UNetError, counted
 from unet_core.training.train_config import TrainConfig
 
 
@@ -107,7 +107,7 @@ class Train(SourceOptions):
         best = self.out / BEST
         kept = str(best) if best.exists() else f"but {best} is lost"
         found = f"best mean IoU {done.best:.3f} after step {done.best_step}" if done.best_step else "not validated"
-        say(f"{done.steps} steps; {found}: {kept}")
+        say(f"{counted(done.steps, 'step')}; {found}: {kept}")
         return 0
 
 

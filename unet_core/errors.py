@@ -40,6 +40,11 @@ def some(names: Iterable[object], *, most: int = 12) -> str:
     return ", ".join(map(shown, found[:most])) + more
 
 
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """A number and what there are so many of: 1 picture, 2 pictures."""
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
+
+
 def sized(lengths: Iterable[int]) -> str:
     """A size along several axes: 24x32."""
     return "x".join(map(str, lengths))

@@ -82,7 +82,7 @@ def _checkpoint(folder: Path, fold: int | str | None) -> tuple[Path, list[str]]:
     for file in CHECKPOINTS:
         path = folder / f"fold_{chosen}" / file
         if path.is_file():
-            other = "; --fold chooses" if fold is None and len(folds) > 1 else ""
+            other = "; --nnunet-fold chooses" if fold is None and len(folds) > 1 else ""
             return path, [f"{note}, {file}{other}"]
     raise CheckpointError(f"{folder / f'fold_{chosen}'}: has no {' or '.join(CHECKPOINTS)}")
 

@@ -17,7 +17,7 @@ from unet_core.errors import CheckpointError
 _HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
-def named_code(path: Path, *, trust: bool = False, fold: int | str | None = None) -> NamedCode | None:
+def named_code(path: Path, *, trust: bool = False, nnunet_fold: int | str | None = None) -> NamedCode | None:
     """The network of a source that names its own code, or None where this path names none, as a plain checkpoint does.
 
     Args:
@@ -26,7 +26,7 @@ def named_code(path: Path, *, trust: bool = False, fold: int | str | None = None
             pickled whole, or a TorchScript file.
         trust: run code that the source brings along. Without it none is run: classes come from the packages named
             here only, and arguments are plain values.
-        fold: of nnU-Net, which fold; None: the first.
+        nnunet_fold: of a model folder of nnU-Net, which fold; None: the first.
 
     Raises:
         CheckpointError: the source is damaged, or needs `trust`; one line says what it is.
@@ -36,12 +36,12 @@ def named_code(path: Path, *, trust: bool = False, fold: int | str | None = None
     kind, options = found if found is not None else (_archive(path, trust=trust) if path.is_file() else None, {})
     if kind is None:
         return None
-    if fold is not None and kind != "nnunet":
-        raise CheckpointError(f"{path}: has no folds; leave --fold out")
+    if nnunet_fold is not None and kind != "nnunet":
+        raise CheckpointError(f"{path}: has no folds; leave --nnunet-fold out")
     if kind in ("bundle", "exported"):
         options |= {"trust": trust}
     if kind == "nnunet":
-        options |= {"fold": fold}
+        options |= {"fold": nnunet_fold}
     with importing():
         from conversion.sources import bundle, exported, nnunet, pickled, scripted, segmentation_models
     readers: dict[str, Callable[..., NamedCode]] = {

@@ -37,7 +37,7 @@ _WORDS: Mapping[str, Mapping[str, Any]] = {
 """What words after a framework's name stand for."""
 _NOT_COMPARED = ("save_every", "log_every", "keep")
 """Options of a recipe that change nothing of what a run finds."""
-_OF_STUDY = ("seed", "folds", "validation_fold", "start")
+_OF_STUDY = ("seed", "folds", "fold", "start")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Arm:
 
     def of_run(self, seed: int, fold: int | None, folds: int | None) -> TrainConfig:
         """The recipe of one of its runs."""
-        parted = replace(self.recipe.split, folds=folds, validation_fold=fold)
+        parted = replace(self.recipe.split, folds=folds, fold=fold)
         return replace(self.recipe, seed=seed, split=parted)
 
 

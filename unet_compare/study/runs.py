@@ -21,7 +21,7 @@ from unet_compare.study.processes import Process, failure_of, started
 from unet_compare.study.result import RUNS, read_result, run_folder
 from unet_core.codec import encoded, parsed
 from unet_core.data.opening import SYNTHETIC, masks_for, open_dataset
-from unet_core.errors import RunError, of_system, some
+from unet_core.errors import RunError, counted, of_system, some
 from unet_core.files import atomic
 from unet_core.leases import Leases
 from unet_core.paths import as_target, is_url
@@ -179,14 +179,17 @@ def carry_out(study: Study, folder: Path, *, most: int | None = None, progress: 
         tally.missing = [one for one in tally.missing if not finished(folder, one) and str(one) not in tally.failed]
         share = 1 - len(tally.missing) / study.runs
         if taken is None and tally.missing:
-            progress(f"waiting for {len(tally.missing)} runs of other processes", share)
+            progress(f"waiting for {counted(len(tally.missing), 'run')} of other processes", share)
             time.sleep(_POLL)
         elif tally.made:
             left, count = duration(seconds / tally.made * len(tally.missing)), len(tally.missing)
             progress(f"about {left} left", share)
             if tally.made == 1 and count:
                 logger.info(
-                    "the first run took %.0f s: the %s others take about %s in one process", seconds, count, left
+                    "the first run took %.0f s: the %s about %s in one process",
+                    seconds,
+                    counted(count, "other takes", "others take"),
+                    left,
                 )
     tally.missing = [trial for trial in study.trials() if not finished(folder, trial)]
     return tally

@@ -10,7 +10,7 @@ from unet_core.data.labels import IGNORED, Classes, value_problem
 from unet_core.data.masks import Masks
 from unet_core.data.pictures import OF_COLOURS
 from unet_core.data.states import PairState
-from unet_core.errors import DataError, shown, some
+from unet_core.errors import DataError, counted, shown, some
 
 Found = Mapping[str, PairState]
 """What each pair showed."""
@@ -116,7 +116,8 @@ def _problems(found: Found, named: Named, channels: int | None) -> Iterator[str]
     """What is wrong with each pair, where its picture is to have so many channels."""
     for name, finding in found.items():
         if finding.channels and channels not in (None, finding.channels) and {channels, finding.channels} != {1, 3}:
-            yield f"{named.image(name)} has {finding.channels} channels where {channels} are wanted"
+            have, wanted = counted(finding.channels, "channel"), counted(channels or 0, "is", "are")
+            yield f"{named.image(name)} has {have} where {wanted} wanted"
         yield from finding.problems
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from unet_core.data.colours import hexadecimal
 from unet_core.data.masks import MOST_CLASSES, colour_code
 from unet_core.data.tables import lines_of
-from unet_core.errors import ConfigError, DataError, shown
+from unet_core.errors import ConfigError, DataError, counted, shown
 
 
 def read_table(path: str | Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -27,7 +27,7 @@ def read_table(path: str | Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
     found = tuple(code for code in codes if code is not None)
     if not 2 <= len(found) <= MOST_CLASSES or len(set(found)) < len(found):
         twice = next((hexadecimal(code) for code in found if found.count(code) > 1), None)
-        what = f"has {twice} twice" if twice else f"has {len(found)} colours"
+        what = f"has {twice} twice" if twice else f"has {counted(len(found), 'colour')}"
         raise DataError(f"{shown(path)}: {what}; give 2 to {MOST_CLASSES} classes a colour each")
     return found, tuple(line[0] for line in lines)
 

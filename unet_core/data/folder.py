@@ -17,10 +17,11 @@ from unet_core.data.inventory import listed, look_at
 from unet_core.data.labels import Classes
 from unet_core.data.listing import threads_for
 from unet_core.data.masks import AS_FOUND, Masks
+from unet_core.data.pages import said_of_pages, settled
 from unet_core.data.pictures import Pair, read_pair, read_picture
 from unet_core.data.states import PairState, Way
 from unet_core.data.volumes import said_of_spacings
-from unet_core.errors import DataError, shown, some
+from unet_core.errors import DataError, counted, shown, some
 from unet_core.paths import as_path
 from unet_core.progress import Progress, silent
 
@@ -92,16 +93,16 @@ class Folder:
         }
         said = [f"left out, for {why}: {some(names)}" for why, names in reasons.items() if names]
         if self.matched is not None:
-            said.insert(0, f"{len(self)} pairs, matched as {self.matched}")
+            said.insert(0, f"{counted(len(self), 'pair')}, matched as {self.matched}")
         volumes = {file for file, number in zip(self.files, self.slices, strict=True) if number is not None}
         if volumes:
-            count = len(self) - self.slices.count(None)
-            said.append(f"{count} slices of {len(volumes)} volumes; those of one are all trained on, or none is")
+            count, of = counted(len(self) - self.slices.count(None), "slice"), counted(len(volumes), "volume")
+            said.append(f"{count} of {of}; those of one are all trained on, or none is")
         if self.annotations is not None:
             said.append(f"classes: {', '.join(self.annotations.classes)}")
         if self.pictures.whole:
             said.append(said_of_spacings(self.spacings))
-        return (*said, *self._scaling())
+        return (*said, *said_of_pages(self.pictures), *self._scaling())
 
     def _scaling(self) -> tuple[str, ...]:
         """Which values are black and white, where these are not the ends of a byte."""
@@ -209,9 +210,9 @@ def open_folder(
     found = _looked_at(files, index, way, progress)
     named = Named(lambda name: files.short(files.images[name]), files.mask)
     whole = agreed(path, found, named, told=told, masks=masks, channels=channels, problems=files.problems)
+    pictures = settled(files, found, pictures)
     pairs = list(_places(found, set(whole.blank), masks.ignored(coloured=whole.classes.coloured)))
     kept = [place for place in pairs if place.labelled]
-    pages = next((finding.pages for finding in found.values() if finding.pages is not None), pictures.pages)
     return Folder(
         path=path,
         names=tuple(place.name for place in kept),
@@ -225,7 +226,7 @@ def open_folder(
         unlabelled=files.unlabelled,
         matched=files.matched,
         slices=tuple(place.slice for place in kept),
-        pictures=replace(pictures, pages=pages),
+        pictures=pictures,
         brightest=max(finding.brightest for finding in found.values()),
         annotations=files.annotations,
         states=tuple(found[place.file] for place in kept),
@@ -273,7 +274,7 @@ def _looked_at(files: Files, index: Index, way: Way, progress: Progress) -> dict
         pair_of = dict(zip(names, pairs, strict=True))
         for done, (name, look) in enumerate(looks, len(found) + 1):
             new[pair_of[name]] = look.result()
-            progress(f"{done} of {len(names)} pairs checked", done / len(names))
+            progress(f"{done} of {counted(len(names), 'pair')} checked", done / len(names))
     finally:
         pool.shutdown(cancel_futures=True)
         index.learn(new, way)

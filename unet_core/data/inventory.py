@@ -15,7 +15,7 @@ from unet_core.data.masks import AS_FOUND, MOST_CLASSES, Masks
 from unet_core.data.names import masks_by_image
 from unet_core.data.pictures import EitherMask, UnknownRangeError, read_colours, read_either, read_picture
 from unet_core.data.states import NUMBERS, PairState, Way
-from unet_core.errors import DataError, reason, shown, sized
+from unet_core.errors import DataError, counted, reason, shown, sized
 
 
 def listed(path: Path, how: Masks = AS_FOUND) -> Files:
@@ -100,6 +100,12 @@ def look_at(files: Files, name: str, way: Way = NUMBERS) -> PairState:
         mask = look.mask_extent(image)
     except DataError as error:
         return look.at(None) if image.pages == 1 else PairState((look.problem(look.mask, error),))
+    told = way.pictures.whole or way.pictures.pages is not None
+    if not told and image.pages == mask.pages == 1 and image.size != mask.size:
+        first = _Look(files, name, way._replace(pictures=replace(way.pictures, pages="channels")))
+        turned = extent(first.image, first.way.pictures)
+        if turned.size == first.mask_extent(turned).size:
+            return replace(first.at(None), pages="channels")
     try:
         slices = look.slices(image, mask)
     except DataError as error:
@@ -152,8 +158,8 @@ class _Look:
         if mask.pages == 1 and (image.pages == 1 or image.are != "slices"):
             return None
         if image.pages != mask.pages or image.are == "channels":
-            parts = "slices" if image.are == "slices" else "pages"
-            raise DataError(f"{one} has {image.pages} {parts}, but {other} has {mask.pages}")
+            part = "slice" if image.are == "slices" else "page"
+            raise DataError(f"{one} has {counted(image.pages, part)}, but {other} has {mask.pages}")
         self.check_grids(image, mask)
         return image.pages
 

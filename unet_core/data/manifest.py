@@ -2,7 +2,7 @@
 
 SET/manifest.json   what is in the set, with the digests of all other files
 SET/pairs.npz       of every pair its name, its size, what its mask holds, and its record's checksum
-SET/*.array_record  the pairs, a record each: the bytes of the picture's file and of the mask's, as they were
+SET/*.array_record  the pairs, a record each: the bytes of the picture's file and of the mask's, as they were, or arrays
 SET/colors.csv      the colours of the classes, where the masks were packed with a table of them
 """
 
@@ -20,7 +20,7 @@ from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.labels import Classes
 from unet_core.data.listing import part_of
 from unet_core.data.masks import Masks
-from unet_core.errors import DataError, of_system, shown, some
+from unet_core.errors import DataError, counted, of_system, shown, some
 from unet_core.files import sha256_of
 from unet_core.paths import URLPath
 
@@ -61,6 +61,8 @@ class Manifest:
     """How the pictures are read."""
     volumes: bool = field(default=False, metadata=OPTIONAL)
     """Whether each of them is a whole volume."""
+    annotated: bool = field(default=False, metadata=OPTIONAL)
+    """Whether the masks were made of annotations, which named the classes."""
 
     @property
     def read_as(self) -> Pictures:
@@ -146,7 +148,7 @@ def check_files(path: Path, manifest: Manifest) -> None:
         if shard.name not in sizes:
             problems.append(f"{shard.name} is missing")
         elif sizes[shard.name] != shard.size:
-            problems.append(f"{shard.name} has {sizes[shard.name]} bytes in place of {shard.size}")
+            problems.append(f"{shard.name} has {counted(sizes[shard.name], 'byte')} in place of {shard.size}")
     if problems:
         raise DataError(f"{shown(path)}: {some(problems)}; restore what is lost, or pack the data anew")
 

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,18 +17,17 @@ import numpy as np
 from unet_core import objects
 from unet_core.data.agreement import colours_to_read, told_classes
 from unet_core.data.columns import text_column, write_columns
-from unet_core.data.findings import within
 from unet_core.data.folder import Folder, open_folder
 from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.index import way_of
 from unet_core.data.manifest import COLOURS, MANIFEST, PAIRS, Manifest, Shard, is_packed, is_replaceable, write_manifest
 from unet_core.data.masks import AS_FOUND, Masks
+from unet_core.data.record_contents import Contents, states_of_records
 from unet_core.data.record_places import record_places
-from unet_core.data.shards import LENGTH
 from unet_core.data.split import Split
 from unet_core.data.splitting import split
 from unet_core.data.states import Way, state_columns
-from unet_core.errors import DataError, MissingFrameworkError, UNetError, first_line, of_system, shown
+from unet_core.errors import DataError, MissingFrameworkError, UNetError, counted, first_line, shown
 from unet_core.files import atomic, check_target, sha256_of
 from unet_core.installation import installing
 from unet_core.paths import URLPath, as_path
@@ -55,7 +53,7 @@ def pack(
     force: bool = False,
     progress: Progress = silent,
 ) -> Manifest:
-    """Write a data folder as shards, each pair as the bytes of its two files; all of the set appears, or nothing.
+    """Write a data folder as shards, each pair as `Contents` has it; all of the set appears, or nothing.
 
     Args:
         data: the folder with `images/` and `masks/`.
@@ -81,11 +79,6 @@ def pack(
         raise DataError(f"{shown(path)}: is packed already; name the folder with images/ and masks/")
     pictures = pictures.of(3 if volumes else 2)
     source = open_folder(path, masks=masks, pictures=pictures, progress=lambda text, done: progress(text, done / 2))
-    if source.annotations is not None or any(number is not None for number in source.slices):
-        what = "volumes; give --volumes to pack them whole, for a 3-D network"
-        if source.annotations is not None:
-            what = "annotations in place of masks; what is packed are pictures, each with a file for its mask"
-        raise DataError(f"{shown(path)}: has {what}")
     aside = _put_aside(source, validation, groups)
     with _placed(target, force) as (folder, keep):
         writer = _Writer(folder, keep, source, lambda text, done: progress(text, (1 + done) / 2))
@@ -134,13 +127,15 @@ def _write(writer: "_Writer", masks: Masks, aside: frozenset[str] | None, shard_
     """All files of the set, the manifest last."""
     folder, source = writer.folder, writer.source
     digest = source.digest()
-    shards, records = writer.written(list(_parts(source, shard_size)))
+    shards, records = writer.written(list(_parts(writer.contents, shard_size)))
+    writer.contents.check()
     columns = {
         "names": text_column(source.names),
         "checksums": np.array([record.checksum for record in records], np.uint32),
         "places": np.array([(record.begin, record.length) for record in records], np.int64),
         "way": text_column([way_of(Way(colours_to_read(told_classes(None, False, masks)), source.pictures))]),
-        **state_columns(source.states),
+        "cut": np.array([number is not None for number in source.slices]),
+        **state_columns(states_of_records(source)),
     }
     if aside is not None:
         columns["aside"] = np.array([name in aside for name in source.names])
@@ -151,6 +146,7 @@ def _write(writer: "_Writer", masks: Masks, aside: frozenset[str] | None, shard_
         (folder / COLOURS).write_bytes(as_path(masks.colors).read_bytes())
         writer.keep(COLOURS)
         masks = dataclasses.replace(masks, colors=COLOURS)
+    masks = dataclasses.replace(masks, annotations=None)
     manifest = Manifest(
         pairs=len(source),
         channels=source.channels,
@@ -162,29 +158,23 @@ def _write(writer: "_Writer", masks: Masks, aside: frozenset[str] | None, shard_
         shards=tuple(shards),
         pictures=source.pictures,
         volumes=source.pictures.whole,
+        annotated=source.annotations is not None,
     )
     write_manifest(folder, manifest)
     writer.keep(MANIFEST)
     return manifest
 
 
-def _parts(source: Folder, most: int) -> Iterator[range]:
+def _parts(contents: Contents, most: int) -> Iterator[range]:
     """The pairs of each shard, so many bytes at most."""
-    begin, size = 0, 0
-    for number, files in enumerate(zip(source.images, source.masks, strict=True)):
-        more = LENGTH.size + sum(_size(source, file) for file in files)
+    begin, size, pairs = 0, 0, len(contents.source)
+    for number in range(pairs):
+        more = contents.most(number)
         if number > begin and size + more > most:
             yield range(begin, number)
             begin, size = number, 0
         size += more
-    yield range(begin, len(source))
-
-
-def _size(source: Folder, file: Path) -> int:
-    """Bytes of a file; of an object they are in its stamp, or not told at all."""
-    if isinstance(file, URLPath):
-        return int((source.index.stamps[within(source.path, file)] or "0").split()[0])
-    return file.stat().st_size
+    yield range(begin, pairs)
 
 
 class _Record(NamedTuple):
@@ -207,7 +197,7 @@ class _Writer:
 
     def __init__(self, folder: Path, keep: Callable[[str], None], source: Folder, progress: Progress) -> None:
         self.folder, self.keep, self.source, self._progress = folder, keep, source, progress
-        self._digests = source.digests
+        self.contents = Contents(source)
         self._done, self._stopped, self._lock = 0, threading.Event(), threading.Lock()
 
     def written(self, parts: Sequence[range]) -> tuple[list[Shard], list[_Record]]:
@@ -259,21 +249,12 @@ class _Writer:
             pool.shutdown(cancel_futures=True)
 
     def _record(self, index: int) -> bytes:
-        """The bytes of a pair's two files, which are those that were looked at."""
+        """That of a pair, unless another shard has failed."""
         if self._stopped.is_set():
             raise DataError("another shard could not be written")
-        source, contents = self.source, []
-        for file, place in ((source.images[index], index), (source.masks[index], len(source) + index)):
-            try:
-                content = file.read_bytes()
-            except OSError as error:
-                raise DataError(of_system(error)) from error
-            if sha256(content).hexdigest() != self._digests[place]:
-                raise DataError(f"{shown(file)}: has changed since it was read; start anew")
-            contents.append(content)
-        return LENGTH.pack(len(contents[0])) + contents[0] + contents[1]
+        return self.contents.record(index)
 
     def _tell(self) -> None:
         with self._lock:
             self._done += 1
-            self._progress(f"{self._done} of {len(self.source)} pairs packed", self._done / len(self.source))
+            self._progress(f"{self._done} of {counted(len(self.source), 'pair')} packed", self._done / len(self.source))

@@ -11,7 +11,7 @@ from unet_core.data.formats.decoded import Decoded, PictureFile
 from unet_core.data.formats.files import decode, naming
 from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.labels import Classes
-from unet_core.errors import DataError, shown
+from unet_core.errors import DataError, counted, shown
 
 OF_COLOURS = (
     "is a mask of colours; save the number of each pixel's class, as grey or with a palette, or name the colours "
@@ -262,7 +262,8 @@ def _with_channels(picture: np.ndarray, channels: int | None) -> np.ndarray:
         return np.repeat(picture, 3, axis=-1)
     if have == 3 and channels == 1:
         return _luma(picture)
-    raise DataError(f"has {have} channels where {channels} are wanted")
+    first = "; if these are the first axis of the array, give --pages channels" * (picture.shape[0] == channels)
+    raise DataError(f"has {counted(have, 'channel')} where {counted(channels, 'is', 'are')} wanted{first}")
 
 
 def _luma(picture: np.ndarray) -> np.ndarray:

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+LENGTH = struct.Struct("<Q")
+"""How many bytes are the picture's, at the beginning of a record."""
+
 _BLOCK, _BLOCK_HEADER = 2**16, 24
 _CHUNK = struct.Struct("<8xQ8xQ8x")
 """Bytes of the data; the kind of the chunk and, above 8 bits, the number of its records."""

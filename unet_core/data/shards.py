@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt32
+from jaxtyping import Bool, Int, UInt32
 
-from unet_core.data.agreement import Named, agreed, colours_to_read, told_classes
+from unet_core.data.agreement import Named, agreed, annotated_classes, colours_to_read, told_classes
 from unet_core.data.columns import read_columns, words_of
 from unet_core.data.formats.decoded import Stored
 from unet_core.data.formats.reading import AS_STORED, Pictures
@@ -23,7 +22,7 @@ from unet_core.data.labels import Classes
 from unet_core.data.manifest import PAIRS, Manifest, Shard, check_files, packed_masks, read_manifest
 from unet_core.data.masks import AS_FOUND, Masks
 from unet_core.data.pictures import Pair, read_pair
-from unet_core.data.record_places import span, without_headers
+from unet_core.data.record_places import LENGTH, span, without_headers
 from unet_core.data.states import PairState, Way, states_of
 from unet_core.data.volumes import said_of_spacings
 from unet_core.errors import (
@@ -42,8 +41,6 @@ from unet_core.objects import read_part
 from unet_core.paths import URLPath
 from unet_core.staging import at_hand
 
-LENGTH = struct.Struct("<Q")
-"""How many bytes are the picture's, at the beginning of a record."""
 _OPEN = 64
 """Shards that are kept open."""
 
@@ -112,12 +109,14 @@ class Packed:
     """The digest of the folder from which all were packed."""
     pictures: Pictures
     """How the pictures are read."""
+    cut: Bool[np.ndarray, " pairs"]
+    """Which are slices of volumes, whose records hold arrays of what was read."""
     spacings: tuple[Spacing | None, ...]
     """Of the voxels of each volume; None of pictures."""
 
     @property
     def files(self) -> tuple[str, ...]:
-        return self.names
+        return tuple(name.rpartition("[")[0] if cut else name for name, cut in zip(self.names, self.cut, strict=True))
 
     @property
     def values(self) -> tuple[int, ...]:
@@ -139,7 +138,8 @@ class Packed:
         """
         image, mask = self.records.read(int(self.numbers[index]), self.names[index])
         channels, classes, size = self.channels, self.classes, self.sizes[index]
-        return read_pair(image, mask, channels=channels, classes=classes, size=size, how=self.pictures)
+        how = AS_STORED if self.cut[index] else self.pictures
+        return read_pair(image, mask, channels=channels, classes=classes, size=size, how=how)
 
     def digest(self) -> str:
         """That of the folder, whose training may so go on with the packed set; of a part of it another one."""
@@ -153,6 +153,7 @@ class Packed:
             self,
             names=tuple(self.names[i] for i in indices),
             numbers=self.numbers[np.asarray(indices, np.int64)],
+            cut=self.cut[np.asarray(indices, np.int64)],
             sizes=tuple(self.sizes[i] for i in indices),
             spacings=tuple(self.spacings[i] for i in indices),
             aside=None,
@@ -186,7 +187,7 @@ def open_packed(
     if masks.mask_suffix != manifest.masks.mask_suffix:
         raise DataError(f"--mask-suffix {masks.mask_suffix}: the pairs of {path} were matched when they were packed")
     pictures = _pictures(path, manifest, pictures)
-    told = told_classes(values, coloured, masks)
+    told = _told(path, manifest, values, coloured, masks)
     table = told if masks.colors == packed_masks(path, manifest).colors else None
     if table and table.names and (table.values, table.names) != (manifest.classes.values, manifest.classes.names):
         raise DataError(f"{shown(masks.colors)}: is not what was packed; restore it, or pack the data anew")
@@ -217,7 +218,19 @@ def open_packed(
         ),
         packed=manifest.digest,
         pictures=pictures,
+        cut=columns["cut"][numbers] if "cut" in columns else np.zeros(len(numbers), bool),
     )
+
+
+def _told(
+    path: Path, manifest: Manifest, values: tuple[int, ...] | None, coloured: bool, masks: Masks
+) -> Classes | None:
+    """The classes, where they are known before the table is read."""
+    if manifest.annotated:
+        return annotated_classes(path, manifest.classes.names, values, masks)
+    if masks.annotations is not None:
+        raise DataError(f"--annotations {masks.annotations}: the masks of {path} were files when they were packed")
+    return told_classes(values, coloured, masks)
 
 
 def _pictures(path: Path, manifest: Manifest, wanted: Pictures) -> Pictures:

@@ -7,7 +7,7 @@ from unet_core.data.dataset import Dataset
 from unet_core.data.formats.files import bare
 from unet_core.data.split import UNGROUPED, Split
 from unet_core.data.tables import lines_of
-from unet_core.errors import DataError, shown, some
+from unet_core.errors import DataError, counted, shown, some
 
 
 def split(source: Dataset, validation: float, how: Split = UNGROUPED) -> tuple[Dataset, Dataset]:
@@ -27,18 +27,15 @@ def split(source: Dataset, validation: float, how: Split = UNGROUPED) -> tuple[D
     """
     groups = _groups(source.files, how.groups)
     if how.folds is not None:
-        chosen = {
-            group
-            for group, first in _places(groups).items()
-            if first * how.folds // len(groups) + 1 == how.validation_fold
-        }
-        named = f"--folds {how.folds} --validation-fold {how.validation_fold}"
+        chosen = {group for group, first in _places(groups).items() if first * how.folds // len(groups) + 1 == how.fold}
+        named = f"--folds {how.folds} --fold {how.fold}"
     else:
         chosen, named = _last(groups, validation), f"--validation {validation:g}"
     part = [group in chosen for group in groups]
     if all(part) or (not any(part) and (validation != 0 or how.folds is not None)):
-        count, parts = len(set(groups)), "groups" if how.groups else "volumes"
-        of = f"{len(groups)} pictures" + (f" in {count} {parts}" if how.groups or count < len(groups) else "")
+        count, unit = len(set(groups)), "group" if how.groups else "volume"
+        within = f" in {counted(count, unit)}"
+        of = counted(len(groups), "picture") + (within if how.groups or count < len(groups) else "")
         advice = "a part below 1, a smaller number, or --validation 0 to train on all"
         raise DataError(
             f"{named}: of {of} this leaves none to train or none to validate on; give "

@@ -11,6 +11,7 @@ from unet_core.data.formats.files import Extent, extent
 from unet_core.data.formats.reading import AS_STORED, Pictures
 from unet_core.data.formats.stack import Grid, Spacing
 from unet_core.data.pictures import read_mask, read_picture
+from unet_core.errors import counted
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ def read_volume_mask(path: str | Path, how: Pictures = AS_STORED) -> Integer[np.
 def said_of_spacings(spacings: Sequence[Spacing | None]) -> str:
     """What a person who trains on volumes is to know of their voxels."""
     known = np.array([spacing for spacing in spacings if spacing is not None])
-    count = f"{len(spacings)} volumes"
+    count = counted(len(spacings), "volume")
     if not len(known):
-        return f"{count}, whose files do not say how far apart their voxels are"
+        return f"{count}, and no file says how far apart voxels are"
     least, most = ("x".join(f"{length:.3g}" for length in ends) for ends in (known.min(0), known.max(0)))
     if (known.max(0) > 1.1 * known.min(0)).any():
         return f"{count}, whose voxels are from {least} to {most} mm: resample them to one spacing beforehand"

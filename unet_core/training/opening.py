@@ -18,7 +18,7 @@ from unet_core.data.opening import masks_for, open_dataset, recheck
 from unet_core.data.split import UNGROUPED
 from unet_core.data.splitting import split
 from unet_core.data.synthetic import Synthetic
-from unet_core.errors import ConfigError, DataError, RunError, sized, some
+from unet_core.errors import ConfigError, DataError, RunError, counted, sized, some
 from unet_core.files import atomic
 from unet_core.graph import Graph
 from unet_core.graph.suitability import refusal
@@ -64,7 +64,7 @@ class Job:
     """The training that is asked for.
 
     Raises:
-        ConfigError: no step to leave after, or none to profile.
+        ConfigError: no step to leave after, or none to profile, or folds of which none is for validation.
     """
 
     backend: Backend
@@ -86,6 +86,7 @@ class Job:
         for name, value in (("until", self.until), ("profile", self.profile)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} {value}: give a whole number from 1 up")
+        self.recipe.split.check_one()
 
 
 @contextmanager
@@ -234,8 +235,8 @@ def _split(source: Dataset, recipe: TrainConfig) -> tuple[Dataset, Dataset]:
         return split(source, recipe.validation, recipe.split)
     if (recipe.validation, recipe.split) != (TrainConfig.validation, UNGROUPED):
         raise ConfigError(
-            f"{len(source.aside)} of the pictures were put aside for validation when they were packed; leave out "
-            "--validation, --folds and --groups, or pack the data without them"
+            f"{counted(len(source.aside), 'of the pictures was', 'of the pictures were')} put aside for validation "
+            "when they were packed; leave out --validation, --folds and --groups, or pack the data without them"
         )
     chosen = set(source.aside)
     return source.subset([n for n in range(len(source)) if n not in chosen]), source.subset(source.aside)

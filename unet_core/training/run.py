@@ -23,7 +23,7 @@ from unet_core.config import Output
 from unet_core.data.batches import Examples, batches
 from unet_core.data.dataset import Dataset
 from unet_core.data.labels import Classes
-from unet_core.errors import ConfigError, RunError
+from unet_core.errors import ConfigError, RunError, counted
 from unet_core.files import atomic
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
@@ -207,9 +207,9 @@ class Run:
         values += f", and {ignored}, which is ignored" if ignored is not None else ""
         validated = len(self.validation) or "none"
         title = network.title if isinstance(network, Graph) else f"UNet {'-'.join(map(str, network.features))}"
-        kind = "volumes" if network.dimensions == 3 else "pictures"
+        kind = "volume" if network.dimensions == 3 else "picture"
         return (
-            f"{len(self.training)} {kind} to train on, {validated} to validate on, {network.in_channels} "
+            f"{counted(len(self.training), kind)} to train on, {validated} to validate on, {network.in_channels} "
             f"channel{'s' * (network.in_channels > 1)}; masks hold {values}; {title}"
         )
 

@@ -12,7 +12,7 @@ from unet_core.data.formats.files import Extent, extent
 from unet_core.data.formats.reading import Pictures
 from unet_core.data.labels import values_of
 from unet_core.data.pictures import read_mask
-from unet_core.errors import DataError, sized
+from unet_core.errors import DataError, counted, sized
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class ClassMasks:
             common = labels[marked]
             if common.any():
                 other = above[int(common[common > 0][0])]
-                count = int((common > 0).sum())
-                raise DataError(f"{file.name} and {other} have {count} pixels in common; a pixel is of one class")
+                count = counted(int((common > 0).sum()), "pixel")
+                raise DataError(f"{file.name} and {other} have {count} in common; a pixel is of one class")
             labels[marked], above[number] = number, file.name
         return labels
 

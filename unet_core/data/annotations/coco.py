@@ -29,7 +29,7 @@ def read_coco(found: dict[str, Any], disk: Disk) -> Annotated:
         labels = {number: place for place, (number, _) in enumerate(categories, 1)}
         known = Annotated((BACKGROUND, *names))
         if len(labels) < len(categories) or len(set(known.classes)) < len(known.classes) or len(labels) >= IGNORED:
-            raise DataError(f"its {len(categories)} categories are not 1 to 254 of different names and numbers")
+            raise DataError(f"its categories ({len(categories)}) are not 1 to 254 of different names and numbers")
         pictures = {}
         for image in found["images"]:
             file = disk.find(str(image["file_name"]))

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from unet_core.errors import DataError
+from unet_core.errors import DataError, counted
 
 MOST_PIXELS = 178_956_970
 """Above this Pillow too takes a picture for a decompression bomb."""
@@ -67,7 +67,7 @@ def check_size(height: int, width: int, samples: int = 1) -> None:
     if height < 1 or width < 1 or samples < 1:
         raise DataError(f"has no pixels: its size is {height}x{width}")
     if height * width > MOST_PIXELS or height * width * samples > 4 * MOST_PIXELS:
-        raise DataError(f"{height}x{width} pixels of {samples} samples are too many; cut it into tiles")
+        raise DataError(f"{height}x{width} pixels of {counted(samples, 'sample')} are too many; cut it into tiles")
 
 
 def length(file: BinaryIO) -> int:

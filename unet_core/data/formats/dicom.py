@@ -1,12 +1,13 @@
 """DICOM files of one frame or several, by pydicom, with the values that their rescaling means."""
 
+import warnings
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from unet_core.data.formats.decoded import Decoded, check_size, length
 from unet_core.data.formats.stack import KEPT, Grid, Stack, joined
-from unet_core.errors import DataError, MissingFrameworkError
+from unet_core.errors import DataError, MissingFrameworkError, counted
 from unet_core.installation import installing
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def dicom_stack(file: BinaryIO) -> Stack:
     if _DEFLATED in file.read(1024):
         raise DataError("is a deflated DICOM, which is not read; save it in another transfer syntax")
     file.seek(0)
+    _quiet()
     config.settings.reading_validation_mode = config.IGNORE  # texts that break the standard's rules are no pixels
     found = dcmread(file, stop_before_pixels=True)
     height, width, samples = (int(found.get(name, 0)) for name in ("Rows", "Columns", "SamplesPerPixel"))
@@ -42,7 +44,8 @@ def dicom_stack(file: BinaryIO) -> Stack:
     packed = frames * height * width * samples * bits // 8
     least = frames * _LEAST_FRAME if found.file_meta.TransferSyntaxUID.is_compressed else packed
     if frames < 1 or least > length(file):
-        raise DataError(f"is truncated: it holds less than the {frames} frames of its header; copy or save it anew")
+        said = counted(frames, "frame")
+        raise DataError(f"is truncated: it holds less than the {said} of its header; copy or save it anew")
 
     def plane(number: int) -> Decoded:
         file.seek(0)
@@ -69,6 +72,12 @@ def dicom_stack(file: BinaryIO) -> Stack:
     return Stack(
         frames, height, width, samples, plane, voxels if at_once else None, itemsize=bits // 8, grid=_grid(found)
     )
+
+
+def _quiet() -> None:
+    """Let pydicom not warn of files: what cannot be read is raised. The filters are those of all threads."""
+    if all(getattr(one[3], "pattern", None) != "pydicom" for one in warnings.filters):
+        warnings.filterwarnings("ignore", category=UserWarning, module="pydicom")
 
 
 def _check(found: "Dataset", height: int, width: int, samples: int, bits: int) -> None:

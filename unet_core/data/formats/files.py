@@ -13,7 +13,7 @@ from unet_core import objects
 from unet_core.data.formats.decoded import Decoded, PictureFile, Stored
 from unet_core.data.formats.reading import AS_STORED, Pages, Pictures
 from unet_core.data.formats.stack import NOWHERE, Grid, Kept, Stack
-from unet_core.errors import DataError, MissingFrameworkError, first_line, reason, shown
+from unet_core.errors import DataError, MissingFrameworkError, counted, first_line, reason, shown
 from unet_core.paths import URLPath, as_path, is_url
 
 SUFFIXES = (
@@ -125,13 +125,13 @@ def decode(path: PictureFile, how: Pictures = AS_STORED, at: int | None = None, 
         if at is not None:
             count = stack.count(how.axis)
             if not 0 <= at < count:
-                raise DataError(f"has {count} slices, and none of the number {at}")
+                raise DataError(f"has {counted(count, 'slice')}, and none of the number {at}")
             at_once = how.axis != "z" or stack.voxels is not None
             return _volumes.slice(key, stack, how.axis, at) if at_once else stack.plane(at)
         if stack.depth == 1:
             return stack.plane(0)
         if (how.pages or stack.are) == "slices":
-            raise DataError(f"holds {stack.count(how.axis)} slices, where one picture is wanted")
+            raise DataError(f"holds {counted(stack.count(how.axis), 'slice')}, where one picture is wanted")
         if not channels:
             raise DataError(f"holds {stack.depth} pages, where a mask has one, or as many as its picture has slices")
         return stack.as_channels()
@@ -202,7 +202,7 @@ def _format(file: BinaryIO, how: Pictures) -> _Plain | Callable[[BinaryIO], Stac
         from unet_core.data.formats import numpy_files
 
         read = numpy_files.npz_stack if head.startswith(b"PK") else numpy_files.npy_stack
-        return functools.partial(read, slices=how.pages == "slices" or (how.whole and how.pages is None))
+        return functools.partial(read, last=how.pages is None and not how.whole)
     if head[128:] == b"DICM":
         from unet_core.data.formats.dicom import dicom_stack
 

@@ -16,17 +16,17 @@ from unet_core.errors import DataError, some
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def npy_stack(file: BinaryIO, *, slices: bool = False) -> Stack:
+def npy_stack(file: BinaryIO, *, last: bool = True) -> Stack:
     """An array [h, w], [h, w, n] or [d, h, w, n] of numbers, or of truths, which are 0 and 1; see `Decoded`.
 
     Args:
         file: the file.
-        slices: three axes are [d, h, w].
+        last: of three axes, the last one is channels; else the first one is slices, or channels.
 
     Raises:
         DataError: another array, or too large; NumPy's own errors besides.
     """
-    header = _read_header(file, slices=slices)
+    header = _read_header(file, last=last)
     begin, (_, height, width, samples), dtype = file.tell(), header.shape, header.dtype
     pixels = height * width * samples
     if begin + header.shape[0] * pixels * dtype.itemsize > length(file):
@@ -45,10 +45,10 @@ def npy_stack(file: BinaryIO, *, slices: bool = False) -> Stack:
     return header.stack(plane, voxels if header.fortran else None)
 
 
-def npz_stack(file: BinaryIO, *, slices: bool = False) -> Stack:
+def npz_stack(file: BinaryIO, *, last: bool = True) -> Stack:
     """The only array of a .npz, as `npy_stack` reads it."""
     with _member(file) as array:
-        header = _read_header(array, slices=slices)
+        header = _read_header(array, last=last)
 
     def voxels() -> np.ndarray:
         with _member(file) as array:
@@ -86,7 +86,7 @@ class _Header:
         return Stack(*self.shape, plane, voxels and whole, itemsize=self.dtype.itemsize)
 
 
-def _read_header(file: IO[bytes], *, slices: bool) -> _Header:
+def _read_header(file: IO[bytes], *, last: bool) -> _Header:
     version = npy.read_magic(file)
     if version not in _HEADERS:
         raise DataError("holds records, or is of a later NumPy; save a plain array of numbers")
@@ -98,7 +98,12 @@ def _read_header(file: IO[bytes], *, slices: bool) -> _Header:
             f"is an array of shape {shape}; save height x width, with channels behind them, or slices before"
         )
     if len(shape) == 3:
-        shape = (*shape, 1) if slices else (1, *shape)
+        if last and shape[0] == shape[1] == shape[2] > 1:
+            raise DataError(
+                f"is an array of shape {shape}, and nothing tells which axis is channels; give --pages channels or "
+                "slices if it is the first, or save 1 x height x width x channels"
+            )
+        shape = (1, *shape) if last else (*shape, 1)
     depth, height, width, samples = (1, *shape, 1) if len(shape) == 2 else shape
     check_size(height, width, samples)
     if depth < 1:

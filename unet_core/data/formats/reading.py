@@ -29,11 +29,14 @@ class Pictures:
     """Across which axis of a volume its slices lie; left out: z, as they follow each other in the file."""
     pages: Pages | None = field(default=None, metadata=OPTIONAL)
     """What the pages of a TIFF, or the first axis of a .npy, are. Left out: what its metadata (ImageJ, OME) says; in a
-    data folder, slices where the mask has as many, else channels."""
+    data folder, slices where the mask has as many, else channels; of a .npy, channels where the two axes behind it are
+    the mask's, else the last axis is channels."""
 
     def __post_init__(self) -> None:
         if self.window is not None and not (self.window[0] < self.window[1] and all(map(math.isfinite, self.window))):
             raise ConfigError(f"window {self.window[0]:g} {self.window[1]:g}: give two numbers, the lower one first")
+        if self.window is not None:  # as files have it
+            object.__setattr__(self, "window", tuple(map(float, self.window)))
 
     @property
     def axis(self) -> Axis:

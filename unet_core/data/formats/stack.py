@@ -11,7 +11,7 @@ from jaxtyping import Float, Shaped
 
 from unet_core.data.formats.decoded import Decoded, check_size
 from unet_core.data.formats.reading import Axis, Pages
-from unet_core.errors import DataError
+from unet_core.errors import DataError, counted
 
 MOST_BYTES = 4 * 2**30
 """Of a volume that has to be read whole."""
@@ -94,8 +94,9 @@ class Stack:
         """
         size = self.depth * self.height * self.width * self.samples * self.itemsize
         if size > MOST_BYTES:
+            each = counted(self.samples * self.itemsize, "byte")
             raise DataError(
-                f"{self.depth}x{self.height}x{self.width} voxels of {self.samples * self.itemsize} bytes are too many "
+                f"{self.depth}x{self.height}x{self.width} voxels of {each} are too many "
                 "to be read at once; cut it into parts"
                 + (", or decompress it" if self.voxels is not None else ", or cut slices across z")
             )
