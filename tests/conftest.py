@@ -21,9 +21,9 @@ os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores: torch's threads would wait for each other longer than a tiny network takes.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Many tests compile the same training step, some of them in processes of their own.
+# Many tests compile the same programs, operations that run by themselves too, some of them in processes of their own.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jaxtyping
 from jaxtyping import install_import_hook

@@ -1,6 +1,7 @@
 """Bad input: one clear line that names the file and the cause, exit code 2, and nothing written."""
 
 import os
+import resource
 import subprocess
 import sys
 from collections import OrderedDict
@@ -49,19 +50,20 @@ def test_a_negative_counter_is_not_written_for_jax(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", few(["b.pt", "b.safetensors", "b"], "b.pt"))
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, name):
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, capfd, name):
     """A limit on file sizes stands in for the full disk."""
     config = UNetConfig(features=(32, 64))
     torch_file.write(tmp_path / "a.pt", Checkpoint(config, trained_tensors(config)))
-    code = (
-        "import resource, sys; from unet_cli.main import main\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)); sys.exit(main(sys.argv[1:]))"
-    )
-    command = ["convert", str(tmp_path / "a.pt"), str(tmp_path / name), "--no-verify"]
-    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "not written" in done.stderr
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
+    try:
+        code = main(["convert", str(tmp_path / "a.pt"), str(tmp_path / name), "--no-verify"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capfd.readouterr().err
+    assert code == 2
+    assert said.count("\n") == 1, said
+    assert "not written" in said
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
 
 

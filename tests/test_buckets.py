@@ -50,7 +50,14 @@ def test_a_folder_that_is_not_there_is_one_line(bucket):
         open_folder(str(bucket / "cells"))
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "model.pt", "model"])
+@pytest.mark.parametrize(
+    ("bucket", "name"),
+    few(
+        {f"{kind}-{name}": (kind, name) for kind in KINDS for name in ("model.safetensors", "model.pt", "model")},
+        *("gs-model.safetensors", "gs-model.pt", "gs-model", "s3-model"),
+    ),
+    indirect=["bucket"],
+)
 def test_checkpoints_go_to_buckets_and_back(bucket, source, name):
     pytest.importorskip("torch")
     pytest.importorskip("jax")

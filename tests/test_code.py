@@ -5,7 +5,7 @@ import contextlib
 import jaxtyping
 import numpy as np
 import pytest
-from conftest import TINY, few
+from conftest import SHALLOW, few
 
 from unet_cli.main import main
 from unet_core import CheckpointError, UNetConfig, UNetError
@@ -329,7 +329,7 @@ def test_a_network_of_the_family_is_kept_as_one(tmp_path):
 
 @pytest.mark.usefixtures("unwatched")
 def test_to_jax_reads_the_code_not_the_names():
-    model = unet_torch.UNet.from_config(TINY, seed=0)
+    model = unet_torch.UNet.from_config(SHALLOW, seed=0)
     assert isinstance(conversion.to_jax(model), unet_jax.UNet)
     model.down1.conv[2] = torch.nn.LeakyReLU(0.1)
     changed = conversion.to_jax(model.train())

@@ -328,7 +328,7 @@ def test_a_size_that_the_projects_code_does_not_take_is_said(tmp_path):
         conversion.verify(model, read, size=(33, 47))
 
 
-@pytest.mark.parametrize("name", ["module lists", "milesial bilinear"])
+@pytest.mark.parametrize("name", few(["module lists", "milesial bilinear"], "milesial bilinear"))
 def test_a_network_trained_on_in_jax_still_goes_back(tmp_path, name):
     """The origin travels with the models: through load, save, and across the frameworks."""
     make, dialect, hints, _ = FOREIGN[name]

@@ -20,12 +20,13 @@ BASE = UNetConfig(in_channels=1, out_channels=2, features=(2, 3, 4))
 TOGETHER = {
     "bilinear": {},
     "transposed and padded": {
+        "features": (2, 3),
         "upsampling": "transposed",
         "fit": "pad",
-        "upsampled_features": (5, 6),
+        "upsampled_features": (5,),
         "output": "softmax",
     },
-    "nearest and groups": {"features": (2, 4, 6), "upsampling": "nearest", "norm": "group", "norm_groups": 2},
+    "nearest and groups": {"features": (2, 4), "upsampling": "nearest", "norm": "group", "norm_groups": 2},
     "the others": {
         "in_channels": 3,
         "out_channels": 1,

@@ -163,16 +163,9 @@ def test_a_state_of_two_hosts_holds_the_digests_of_their_parts(two):
     assert text.count('"axis"') == sum(array.ndim == 4 for array in training_item(two / "states/4", 4).values())
 
 
-def test_a_state_of_two_hosts_goes_on_on_one(two, whole, tmp_path):
-    run = tmp_path / "run"
-    shutil.copytree(two, run)
-    shutil.rmtree(run / "states/4")
-    on_one("--resume", "--out", run)
-    assert distance(run, whole) < BOUND
-
-
 @pytest.mark.parametrize("damage", [flip, pytest.param(swap, marks=pytest.mark.slow)])
-def test_a_damaged_part_of_an_array_is_seen(damage, two, tmp_path, capsys):
+def test_a_damaged_part_of_an_array_is_seen_and_one_host_goes_on(damage, two, whole, tmp_path, capsys):
+    """From the state of two hosts before it."""
     run = tmp_path / "run"
     shutil.copytree(two, run)
     damage(run / "states/4")
@@ -180,6 +173,7 @@ def test_a_damaged_part_of_an_array_is_seen(damage, two, tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"{run / 'states/4'} is damaged and passed over" in said
     assert "going on after step 2 of 4" in said
+    assert distance(run, whole) < BOUND
 
 
 @pytest.mark.slow

@@ -75,8 +75,17 @@ def test_logits_agree_in_float64(x64, config, n, height, width):
     assert_close(jax.jit(in_jax.logits)(jnp.asarray(x)), torch_logits(in_torch, x), 1e-12)
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
-@pytest.mark.parametrize("asked", ["by the input", "by dtype"])
+@pytest.mark.parametrize(
+    ("asked", "training"),
+    few(
+        {
+            f"{asked}-{name}": (asked, name == "training")
+            for asked in ("by the input", "by dtype")
+            for name in ("eval", "training")
+        },
+        *("by the input-eval", "by dtype-training"),
+    ),
+)
 def test_float32_parameters_compute_exactly_in_float64(x64, training, asked):
     """As `model.double()` does in torch: nothing on the way is rounded to float32."""
     in_torch, in_jax = pair(dtype=np.float32)
@@ -91,7 +100,7 @@ def test_float32_parameters_compute_exactly_in_float64(x64, training, asked):
     assert_close(found, torch_logits(in_torch, x), 1e-12)
 
 
-@pytest.mark.parametrize("name", ["default", "all at once"])
+@pytest.mark.parametrize("name", few(["default", "all at once"], "all at once"))
 def test_training_mode_agrees_in_float64(x64, name):
     config = CONFIGS[name]
     in_torch, in_jax = pair(config)
@@ -120,11 +129,14 @@ def test_another_meaning_would_be_seen(x64, control):
 
 @pytest.mark.parametrize(
     ("output", "function"),
-    [
-        ("sigmoid", jax.nn.sigmoid),
-        ("softmax", lambda logits: jax.nn.softmax(logits, axis=-1)),
-        ("logits", lambda logits: logits),
-    ],
+    few(
+        {
+            "sigmoid": ("sigmoid", jax.nn.sigmoid),
+            "softmax": ("softmax", lambda logits: jax.nn.softmax(logits, axis=-1)),
+            "logits": ("logits", lambda logits: logits),
+        },
+        *("sigmoid", "softmax"),
+    ),
 )
 def test_call_is_the_output_function_of_the_logits(output, function):
     in_torch, in_jax = pair(dataclasses.replace(SHALLOW, output=output), dtype=np.float32)
@@ -168,7 +180,7 @@ def test_statistics_move_under_jit():
         assert np.array_equal(value, after[key]) == ("running" not in key and "tracked" not in key)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("dtype", few(["float32", "float64", "bfloat16"], "float64", "bfloat16"))
 def test_computes_in_the_dtype_asked_for_with_float32_parameters(x64, dtype):
     model = unet_jax.UNet.from_config(SHALLOW, dtype=jnp.dtype(dtype), rngs=0)
     logits = nnx.jit(lambda model, x: model.logits(x))(model, jnp.asarray(batch(SHALLOW)))

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from conftest import trained_tensors
+from conftest import few, trained_tensors
 
 from unet_core.config import UNetConfig
 from unet_core.graph import INPUT, Graph, Node, Tensor
@@ -72,8 +72,17 @@ def with_dropout(network, kind="maps", rate=0.5):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
+@pytest.mark.parametrize(
+    ("config", "training"),
+    few(
+        {
+            f"{mode}-{name}": (config, mode == "training")
+            for mode in ("eval", "training")
+            for name, config in CONFIGS.items()
+        },
+        *("eval-bilinear", *(f"training-{name}" for name in CONFIGS)),
+    ),
+)
 def test_both_networks_answer_as_the_hand_written_module(config, training):
     tensors = trained_tensors(config, dtype=np.float64)
     module = UNet.from_config(config)

@@ -441,10 +441,8 @@ def test_the_three_tables_have_the_same_rows():
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_rows_agree(case):
-    """At one size, or at two where the attributes may meet it otherwise; the same ones, whose programs JAX keeps."""
-    sized = any(s in AXES for spec in (*case.inputs, *case.tensors.values()) for s in spec.split())
-    for sizes in ((2, 3, 6, 7), (1, 4, 5, 8))[: 2 if sized and case.attributes else 1]:
-        compare(case, dict(zip(AXES.values(), sizes, strict=True)))
+    """At a size that is even along one axis and odd along the other; the same one, whose programs JAX keeps."""
+    compare(case, dict(zip(AXES.values(), (2, 3, 6, 7), strict=True)))
 
 
 @pytest.mark.slow

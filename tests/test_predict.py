@@ -46,6 +46,8 @@ CONFIGS = {
 }
 TWINS = {"torch": (unet_torch.predict, to_torch), "jax": (unet_jax.predict, to_jax)}
 twins = pytest.mark.parametrize("twin", TWINS)
+mostly_in_torch = pytest.mark.parametrize("twin", few(list(TWINS), "torch"))
+"""For the geometry of tiles, which both twins share."""
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +131,7 @@ def check_any(twin, config, more, wider):
     assert np.abs(found - reference).max() <= 1e-12 * np.abs(reference).max()
 
 
-@twins
+@mostly_in_torch
 def test_tiles_that_reach_less_far_are_another_network(x64, twin, monkeypatch):
     picture = pixels(TINY, 131, 97)
     tile = small_tile(TINY) + 8
@@ -140,7 +142,7 @@ def test_tiles_that_reach_less_far_are_another_network(x64, twin, monkeypatch):
     assert error(predict.logits(picture), reference) > 1e-8
 
 
-@twins
+@mostly_in_torch
 def test_with_an_overlap_each_tile_is_a_picture_of_its_own(x64, twin):
     config, (height, width), tile = CONFIGS["half-pixel"], (100, 116), 80
     picture = pixels(config, height, width)
@@ -176,7 +178,7 @@ def test_flips_average_four_mirror_images(x64, twin):
     assert error(mirrored[0], np.mean(mirrored, 0)) > 1e-3
 
 
-@twins
+@mostly_in_torch
 def test_bands_follow_one_another_from_the_top(twin):
     picture = pixels(TINY, 150, 20)
     tile = small_tile(TINY)

@@ -464,6 +464,7 @@ def test_other_precisions(backend, precision, cells, tmp_path):
     assert {value.dtype for key, value in tensors.items() if not key.endswith("tracked")} == {np.dtype(kind)}
 
 
+@mostly_torch
 def test_a_checkpoint_to_start_from(backend, cells, whole, tmp_path):
     from conversion.training import train as train_anywhere
 

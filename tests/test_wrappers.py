@@ -207,17 +207,17 @@ def test_a_number_is_another_key_than_its_digits(tmp_path):
 
 
 MANY = {
-    "dicts": lambda: {f"d{number}": {"weight": torch.ones(1, 1, 3, 3)} for number in range(3000)},
+    "dicts": lambda: {f"d{number}": {"weight": torch.ones(1, 1, 3, 3)} for number in range(1000)},
     "wrappers": lambda: {
         ".".join([*np.random.default_rng(number).choice(WRAPPERS, 8), "weight"]): torch.ones(1, 1, 3, 3)
-        for number in range(3000)
+        for number in range(1000)
     },
-    "prefixes": lambda: {f"p{number}.down1.conv.0.weight": torch.ones(1, 1, 3, 3) for number in range(3000)},
+    "prefixes": lambda: {f"p{number}.down1.conv.0.weight": torch.ones(1, 1, 3, 3) for number in range(1000)},
 }
 
 
 @pytest.mark.parametrize("make", MANY.values(), ids=MANY)
-def test_thousands_of_places_are_not_looked_through(tmp_path, make):
+def test_a_thousand_places_are_not_looked_through(tmp_path, make):
     torch.save(make(), tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="in more dicts and wrappers than any checkpoint"):
         torch_file.read(tmp_path / "a.pt")
