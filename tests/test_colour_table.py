@@ -27,7 +27,7 @@ def test_a_table_is_read(tmp_path, text):
     ("text", "words"),
     [
         ("", "has 0 colours; give 2 to 256"),
-        ("road,1,2,3\n", "has 1 colours"),
+        ("road,1,2,3\n", "has 1 colour;"),
         ("road,1,2,3\nsky,#010203\n", "has #010203 twice"),
         ("road,1,2,256\nsky,1,2,4\n", "road,1,2,256: give name,r,g,b from 0 to 255, or name,#rrggbb"),
         ("road,1,2\nsky,1,2,4\n", "road,1,2: give"),

@@ -124,7 +124,7 @@ def test_bad_usage_is_one_line(tmp_path, capsys, monkeypatch, arguments, message
 def test_the_commands_folds_are_each_validated_on(tmp_path, monkeypatch, given, folds):
     planned = []
 
-    def prepare(plan, _):
+    def prepare(plan, *_, **__):
         planned.append(plan)
         raise RunError("enough")
 
