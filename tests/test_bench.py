@@ -510,6 +510,7 @@ def measure(tmp_path, *arguments, blocked=()):
 EXTRAS = ("tyro", "grain", "tensorboardX", "PIL", "tifffile")
 
 
+@pytest.mark.slow
 def test_a_framework_is_timed(tmp_path):
     pytest.importorskip("torch")
     found, said = measure(tmp_path, "--inference", "1x8x8", "--training", "--candidates", "torch:eager", blocked=EXTRAS)

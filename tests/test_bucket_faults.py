@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY, trained_tensors
+from conftest import TINY, few, trained_tensors
 
 from tests import buckets, faulty
 from unet_core import objects
@@ -92,7 +92,7 @@ def tried(bucket, name, folder):
 
 
 @pytest.mark.parametrize("kind", ["s3", pytest.param("gs", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("fault", faulty.KINDS)
+@pytest.mark.parametrize("fault", few(faulty.KINDS, "429", "cut", "half"))
 def test_a_fault_in_the_first_requests_is_overcome(through, kind, fault, names, tmp_path):
     bucket = through(kind, lambda number: fault if number in (1, 4) else None)
     tried(bucket, names, tmp_path)

@@ -54,7 +54,7 @@ def test_a_folder_that_is_not_there_is_one_line(bucket):
     ("bucket", "name"),
     few(
         {f"{kind}-{name}": (kind, name) for kind in KINDS for name in ("model.safetensors", "model.pt", "model")},
-        *("gs-model.safetensors", "gs-model.pt", "gs-model", "s3-model"),
+        *("gs-model.safetensors", "gs-model"),
     ),
     indirect=["bucket"],
 )

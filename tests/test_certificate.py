@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import trained_tensors
+from conftest import by_examples, trained_tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -451,8 +451,7 @@ def test_who_names_the_checkpoint_is_told_the_certificate(pairs, capsys):
     assert (code, f"is no certificate; name {pairs / 'b' / 'b.certificate.json'}" in err) == (2, True)
 
 
-@settings(deadline=None, max_examples=150)
-@given(st.data())
+@by_examples(50, 150, st.data())
 def test_no_mutated_certificate_says_anything_else(data):
     """Whatever happens to the text, it is refused or says what it said."""
     text = TEXT

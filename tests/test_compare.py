@@ -203,6 +203,12 @@ def test_pictures_that_are_too_small_are_refused_before_anything_runs(tmp_path, 
     one, data = write(tmp_path / "a.pt"), folder_of(tmp_path / "small", [(9, 9), (1, 9)])
     assert main(["compare", str(one), str(one), "--out", str(tmp_path / "report"), "--data", data]) == 2
     assert "small: 1: the network takes 2x2 pixels at least" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_pictures_that_are_too_small_do_not_matter_where_none_is_looked_at(tmp_path):
+    """The control of the refusal."""
+    one, data = write(tmp_path / "a.pt"), folder_of(tmp_path / "small", [(9, 9), (1, 9)])
     assert main(["compare", str(one), str(one), "--out", str(tmp_path / "report"), "--data", data, *QUICK]) == 0
 
 

@@ -124,7 +124,11 @@ def without(name):
 
 DAMAGES = [
     *(("torch", how) for how in (cut, flip)),
-    *(("jax", how) for how in (cut, flip, *map(without, ("training", "digests", "state", "_CHECKPOINT_METADATA")))),
+    *(("jax", how) for how in (flip, without("digests"))),
+    *(
+        pytest.param("jax", how, marks=pytest.mark.slow)
+        for how in (cut, *map(without, ("training", "state", "_CHECKPOINT_METADATA")))
+    ),
 ]
 
 
@@ -298,7 +302,7 @@ def full_disk(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("name", ["copy", "copytree"])
+@pytest.mark.parametrize("name", ["copy", pytest.param("copytree", marks=pytest.mark.slow)])
 def test_a_disk_that_fills_while_the_rest_is_copied_leaves_nothing(name, run, tmp_path, refused, monkeypatch):
     monkeypatch.setattr(shutil, name, full_disk)
     message = refused("convert", run, tmp_path / "new", "--to", "jax", "--no-verify")

@@ -70,9 +70,17 @@ def test_all_is_well(capsys):
     ("found", "wrong"),
     [
         ({"versions": {}}, r"neither framework is installed"),
-        ({"framework_devices": {"jax": Devices(problem="the TPU is in use by process 7")}}, r"jax: the TPU is in use"),
+        pytest.param(
+            {"framework_devices": {"jax": Devices(problem="the TPU is in use by process 7")}},
+            r"jax: the TPU is in use",
+            marks=pytest.mark.slow,
+        ),
         ({"free": GB // 2}, r": 0\.5 GB are free"),
-        ({"chips": 4}, r"jax computes on the CPU, though there is a TPU: pip install .*\[tpu\]"),
+        pytest.param(
+            {"chips": 4},
+            r"jax computes on the CPU, though there is a TPU: pip install .*\[tpu\]",
+            marks=pytest.mark.slow,
+        ),
         ({"gpus": ["H100"]}, r"jax computes on the CPU, though there is an NVIDIA GPU: pip install .*\[cuda\]"),
     ],
 )

@@ -149,6 +149,7 @@ def proven(checkpoint):
     return verify_runners(*(runner_of_checkpoint(checkpoint, name, "it") for name in ("torch", "jax")), size=(16, 12))
 
 
+@pytest.mark.slow
 def test_what_is_said_of_a_network_from_code_is_small():
     proof = proven(network())
     assert proof.equal

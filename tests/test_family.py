@@ -61,7 +61,7 @@ OPTIONS = {
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("options", TOGETHER.values(), ids=list(TOGETHER))
+@pytest.mark.parametrize("options", few(TOGETHER, "bilinear", "transposed and padded"))
 def test_the_graph_of_a_config_is_the_graph_of_its_module(options):
     config = dataclasses.replace(BASE, **options)
     assert read(UNet.from_config(config, seed=0)).graph == graph(config)

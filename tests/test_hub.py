@@ -11,7 +11,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from conftest import TINY, trained_tensors
+from conftest import TINY, few, trained_tensors
 from test_reference import failures
 
 import conversion
@@ -343,7 +343,7 @@ def test_a_certificate_goes_along_and_holds_what_comes_back(hub, own, certified,
     assert main(verify) == 1
 
 
-@pytest.mark.parametrize("config", [None, b'{"model_type": "bert"}'])
+@pytest.mark.parametrize("config", few([None, b'{"model_type": "bert"}'], None))
 def test_what_was_pushed_is_read_by_its_address(hub, own, tmp_path, config):
     conversion.push(own, "owner/name", license="mit")
     if config is not None:  # of another program
@@ -441,10 +441,10 @@ def test_pushes_that_are_refused(hub, own, words, line, capsys):
     ("fault", "line"),
     [
         ({"POST /api/repos/create": [500] * 9}, "tried 3 times"),
-        ({"PUT /upload": [403] * 9}, "access denied"),
+        pytest.param({"PUT /upload": [403] * 9}, "access denied", marks=pytest.mark.slow),
         ({"/commit/": [412]}, "somebody else has pushed"),
         ({"POST /api/validate-yaml": [400]}, "Invalid metadata in README.md"),
-        ({"/commit/": [500] * 9}, "tried 3 times"),
+        pytest.param({"/commit/": [500] * 9}, "tried 3 times", marks=pytest.mark.slow),
     ],
 )
 def test_a_push_that_breaks_leaves_what_was_there(hub, own, fault, line, capsys, monkeypatch):
@@ -475,7 +475,14 @@ def twin(request):
     return __import__(request.param)
 
 
-@pytest.mark.parametrize("place", ["hub", "folder"])
+@pytest.mark.parametrize(
+    ("twin", "place"),
+    few(
+        {f"{twin}-{place}": (twin, place) for twin in ("unet_torch", "unet_jax") for place in ("hub", "folder")},
+        *("unet_torch-hub", "unet_jax-folder"),
+    ),
+    indirect=["twin"],
+)
 def test_networks_come_and_go_by_the_three_methods(hub, own, twin, tmp_path, place):
     model = twin.load(own)
     if place == "hub":
@@ -517,6 +524,7 @@ def test_what_the_page_shows_runs(hub, own, tmp_path, monkeypatch):
         exec(code.replace('revision="main"', 'revision="other"'), {})
 
 
+@pytest.mark.parametrize("twin", few(["unet_torch", "unet_jax"], "unet_torch"), indirect=True)
 def test_another_class_is_named(hub, own, twin):
     conversion.push(own, "owner/name", license="mit")
 

@@ -65,7 +65,7 @@ def assert_close(found, reference, tolerance):
     assert np.abs(np.asarray(found, np.float64) - reference).max() <= tolerance * np.abs(reference).max()
 
 
-@pytest.mark.parametrize("config", few(CONFIGS, "default", "half-pixel", "padded", "deep and narrow", "all at once"))
+@pytest.mark.parametrize("config", few(CONFIGS, "default", "half-pixel", "all at once"))
 @pytest.mark.parametrize(("n", "height", "width"), [pytest.param(1, 16, 16, marks=pytest.mark.slow), (3, 19, 21)])
 def test_logits_agree_in_float64(x64, config, n, height, width):
     if config.depth == 4:
@@ -114,8 +114,13 @@ def test_training_mode_agrees_in_float64(x64, name):
 
 @pytest.mark.parametrize(
     "control",
-    [{"align_corners": False}, {"skip_first": True}, {"norm_epsilon": 1e-3}, {"fit": "pad"}],
-    ids=lambda control: next(iter(control)),
+    few(
+        {
+            next(iter(control)): control
+            for control in ({"align_corners": False}, {"skip_first": True}, {"norm_epsilon": 1e-3}, {"fit": "pad"})
+        },
+        *("align_corners", "norm_epsilon"),
+    ),
 )
 def test_another_meaning_would_be_seen(x64, control):
     """The control: the same weights under one other option do not pass for the same network."""
@@ -135,7 +140,7 @@ def test_another_meaning_would_be_seen(x64, control):
             "softmax": ("softmax", lambda logits: jax.nn.softmax(logits, axis=-1)),
             "logits": ("logits", lambda logits: logits),
         },
-        *("sigmoid", "softmax"),
+        "softmax",
     ),
 )
 def test_call_is_the_output_function_of_the_logits(output, function):
@@ -180,7 +185,7 @@ def test_statistics_move_under_jit():
         assert np.array_equal(value, after[key]) == ("running" not in key and "tracked" not in key)
 
 
-@pytest.mark.parametrize("dtype", few(["float32", "float64", "bfloat16"], "float64", "bfloat16"))
+@pytest.mark.parametrize("dtype", few(["float32", "float64", "bfloat16"], "float64"))
 def test_computes_in_the_dtype_asked_for_with_float32_parameters(x64, dtype):
     model = unet_jax.UNet.from_config(SHALLOW, dtype=jnp.dtype(dtype), rngs=0)
     logits = nnx.jit(lambda model, x: model.logits(x))(model, jnp.asarray(batch(SHALLOW)))
@@ -393,6 +398,7 @@ def test_torch_model_honours_default_dtype_and_device():
         assert unet_torch.UNet(features=(2, 3)).out.weight.is_meta
 
 
+@pytest.mark.slow
 def test_lowers_for_a_tpu_in_training_without_gather_or_scatter():
     model = nnx.eval_shape(lambda: unet_jax.UNet.from_config(SHALLOW, rngs=None))
     graphdef, *states = nnx.split(model, nnx.Param, nnx.BatchStat)

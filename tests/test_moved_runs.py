@@ -5,8 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import trained_tensors
-from hypothesis import given, settings
+from conftest import by_examples, few, trained_tensors
 from hypothesis import strategies as st
 from test_train import interrupt
 
@@ -32,6 +31,7 @@ import unet_jax.training.states
 import unet_torch.training.states
 from unet_jax.training import step as in_jax
 from unet_jax.training.mesh import device_mesh
+from unet_jax.training.state_folder import States
 from unet_torch.training import step as in_torch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -134,8 +134,7 @@ recipes = st.builds(
 )
 
 
-@settings(max_examples=8)
-@given(recipes, st.integers(1, 5), st.integers(2, 5), st.integers(0, 2**31))
+@by_examples(4, 8, recipes, st.integers(1, 5), st.integers(2, 5), st.integers(0, 2**31))
 def test_no_bit_of_any_state_is_lost(recipe, channels, classes, seed):
     state = state_of(recipe, channels=channels, classes=classes, seed=seed)
     assert difference(state, through_torch(state, recipe)) == []
@@ -143,13 +142,29 @@ def test_no_bit_of_any_state_is_lost(recipe, channels, classes, seed):
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", few(list(RECIPES), "adamw", "rmsprop, momentum", "adam, bfloat16"))
 def test_no_bit_of_a_state_is_lost_on_the_disk(framework, name, tmp_path):
     states, recipe = FRAMEWORKS[framework], RECIPES[name]
     state = state_of(recipe)
     states.write(tmp_path / "states", state, recipe, 0.1)
     assert states.steps_in(tmp_path / "states") == [state.step]
     assert difference(state, states.read(tmp_path / "states", state.step, state.network, recipe)) == []
+
+
+def test_slots_that_are_named_by_their_place_are_read(tmp_path):
+    """As JAX states of release 0.3 have them."""
+    states, recipe = FRAMEWORKS["jax"], RECIPES["adam"]
+    state = state_of(recipe)
+    states.write(tmp_path / "states", state, recipe, 0.1)
+    found = []
+    with States(tmp_path / "states", 3) as old:
+        old.newest(lambda network, training: found.append((network, training)))
+    ((network, training),) = found
+    placed = {name.replace("slots.", "slots.0.", 1): value for name, value in training.items()}
+    assert placed.keys() != training.keys()
+    with States(tmp_path / "older", 1) as older:
+        older.save(state.step, network, placed)
+    assert difference(states.read(tmp_path / "older", state.step, state.network, recipe), state) == []
 
 
 @pytest.mark.parametrize("way", [through_torch, through_jax])

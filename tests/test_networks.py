@@ -223,7 +223,7 @@ def test_it_is_a_part_of_a_module_of_ones_own(pictures, frozen):
     assert (not moved) if frozen else ("down1.conv.0.weight" in moved and "down1.conv.1.running_mean" in moved)
 
 
-@pytest.mark.parametrize("kind", ["elements", "maps", "examples"])
+@pytest.mark.parametrize("kind", few(["elements", "maps", "examples"], "maps"))
 def test_dropout_draws_from_rngs_in_training_alone(pictures, kind):
     dropping = filled(Network(with_dropout(graph(TINY), kind)), trained_tensors(TINY))
     run = nnx.jit(lambda model, key: model.logits(pictures, rngs=key))

@@ -617,7 +617,10 @@ def test_a_small_tiff_that_claims_a_large_picture_is_refused(tmp_path, compressi
         read_picture(tmp_path / "a.tif")
 
 
-@pytest.mark.parametrize(("name", "how"), [("a.png", {"compress_level": 1}), ("a.tif", {"compression": "packbits"})])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [("a.png", {"compress_level": 1}), pytest.param("a.tif", {"compression": "packbits"}, marks=pytest.mark.slow)],
+)
 def test_a_large_picture_is_read_without_a_warning(tmp_path, name, how):
     limit = Image.MAX_IMAGE_PIXELS
     Image.new("1", (10_000, 10_000), 1).save(tmp_path / name, **how)

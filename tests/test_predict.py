@@ -164,7 +164,7 @@ def test_with_an_overlap_each_tile_is_a_picture_of_its_own(x64, twin):
     assert error(found[~near], reference[~near]) < 1e-12 < 1e-6 < error(found[near], reference[near]) < 0.5
 
 
-@twins
+@mostly_in_torch
 def test_flips_average_four_mirror_images(x64, twin):
     picture = pixels(TINY, 83, 70)
     tile = small_tile(TINY)
@@ -191,7 +191,7 @@ def test_bands_follow_one_another_from_the_top(twin):
         assert {rows.dtype for _, rows in bands} == {np.dtype(np.float32)}
 
 
-@twins
+@mostly_in_torch
 def test_whole_numbers_are_fractions_of_white(twin):
     predict = predictor(twin, dtype=np.float32)
     for dtype in (np.uint8, np.uint16):
@@ -211,7 +211,7 @@ def test_bfloat16_rounds_and_no_more(twin):
     assert 1e-4 < error(found, whole(TINY, picture)) < 5e-2
 
 
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("training", few([True, False], True))
 @twins
 def test_the_model_stays_as_it_is_and_its_weights_are_read_each_time(twin, training):
     module, of_checkpoint = TWINS[twin]

@@ -23,15 +23,15 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = {
     "Small": "any size from 2 up",
     "Unpadded": "any size from 12 up",
-    "NestedSkips": "multiples of 4 from 4 up",
     "BranchOnSize": "multiples of 2 from 2 up",
-    "BranchOnTensor": "multiples of 2 from 4 up",
     "InPlace": "any size from 3 up",
     "Twice": "any size from 1 up",
     "DropPath": "any size from 1 up",
     "Norms": "any size from 2 up",
 }
 MORE_SIZES = {
+    "NestedSkips": "multiples of 4 from 4 up",
+    "BranchOnTensor": "multiples of 2 from 4 up",
     "AttentionGates": "any size from 2 up",
     "Recurrent": "any size from 1 up",
     "CroppedFromBothEnds": "any size from 12 up",

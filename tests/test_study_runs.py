@@ -16,6 +16,7 @@ pytest.importorskip("scipy")
 torch = pytest.importorskip("torch")
 jax = pytest.importorskip("jax")
 
+from unet_cli.main import main
 from unet_compare.study import trial
 from unet_compare.study.arms import FAULTS
 from unet_compare.study.controls import planted, start_of
@@ -212,9 +213,9 @@ def test_a_study_in_a_bucket_by_two_processes(tmp_path, s3_bucket):
     assert "report is in" in text
 
 
-def test_a_run_that_cannot_be_made_is_one_line(tmp_path):
+def test_a_run_that_cannot_be_made_is_one_line(tmp_path, capfd):
     plan = write_plan(tmp_path, ["torch", "torch:norm_parts=2"], crop=1)
-    code, _, error = ended(started(plan, tmp_path / "out"))
-    assert code == 2
+    assert main(["study", str(plan), "--out", str(tmp_path / "out"), "--no-where"]) == 2
+    error = capfd.readouterr().err
     assert error.startswith("unet: torch seed-0: crop 1: is too small")
     assert error.count("\n") == 1

@@ -26,7 +26,6 @@ from unet_core.training.opening import Job, open_run
 from unet_core.training.run import read_run_config
 from unet_core.training.schedule import Schedule
 from unet_core.training.settings import Loss, Optimizer
-from unet_core.training.state import difference
 from unet_core.training.train_config import TrainConfig
 
 pytest.importorskip("grain")
@@ -119,6 +118,7 @@ def test_another_order_of_the_pictures_is_noticed(cells, tmp_path, monkeypatch):
     assert np.abs(losses(tmp_path / "a") - losses(tmp_path / "b")).max() > 1e-4
 
 
+@mostly_torch
 def test_a_training_learns(backend, whole):
     found = losses(whole(backend))
     assert np.isfinite(found).all()
@@ -231,25 +231,7 @@ def test_a_run_that_was_killed_before_its_config_was_written_starts(cells, tmp_p
     assert outcome.step == 8
 
 
-def test_slots_that_are_named_by_their_place_are_read(whole, tmp_path):
-    """As JAX states of release 0.3 have them."""
-    pytest.importorskip("jax")
-    from unet_jax.training.state_folder import States
-    from unet_jax.training.states import read
-
-    folder, recipe = whole("jax") / "states", RECIPES["adam"]
-    start = new_network(recipe.network(1, 2), recipe.seed)
-    state = read(folder, 8, start, recipe)
-    found = []
-    with States(folder, 3) as old:
-        old.newest(lambda network, training: found.append((network, training)))
-    ((network, training),) = found
-    placed = {name.replace("slots.", "slots.0.", 1): value for name, value in training.items()}
-    with States(tmp_path / "states", 1) as older:
-        older.save(8, network, placed)
-    assert difference(read(tmp_path / "states", 8, start, recipe), state) == []
-
-
+@mostly_torch
 def test_the_latest_states_are_kept(backend, whole):
     assert [int(state.stem) for state in states(whole(backend))] == [4, 6, 8]
 
@@ -306,6 +288,7 @@ def test_a_bit_of_the_optimisers_slots_that_flipped_is_seen(tmp_path, caplog):
     assert (taken[0] == training["slots.mu"]).all()
 
 
+@mostly_torch
 def test_without_any_sound_state_nothing_is_lost(backend, cells, whole, tmp_path):
     shutil.copytree(whole(backend), tmp_path / "run")
     for state in states(tmp_path / "run"):
@@ -363,12 +346,12 @@ def test_a_lost_best_network_is_said_and_made_anew(backend, cells, whole, tmp_pa
 
 
 def test_a_training_that_was_refused_can_be_started_anew(cells, tmp_path, monkeypatch):
-    jax = pytest.importorskip("jax")
+    jax, _ = pytest.importorskip("jax"), pytest.importorskip("torch")
     monkeypatch.setattr(jax, "device_count", lambda: 3)
     with pytest.raises(ConfigError, match="not divided by the 3 devices"):
         train("jax", tmp_path / "run", cells)
     monkeypatch.undo()
-    outcome = train("jax", tmp_path / "run", cells, dataclasses.replace(SMALL, seed=3))
+    outcome = train("torch", tmp_path / "run", cells, dataclasses.replace(SMALL, seed=3))
     assert outcome.step == 8
 
 
@@ -491,6 +474,7 @@ def test_a_start_of_sigmoids_becomes_a_softmax(classes, outputs, cells, tmp_path
         assert run.start.config.output == "softmax"
 
 
+@mostly_torch
 def test_tensorboard_has_the_curves_and_pictures(backend, whole):
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.record_writer import RecordWriter  # noqa: F401  (the package is there)

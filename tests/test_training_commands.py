@@ -158,6 +158,7 @@ def picture(path, height=21, width=34, channels=None):
     return path
 
 
+@mostly_torch
 def test_predictions_are_those_of_the_network(backend, checkpoint, tmp_path):
     """Mask, probabilities and overlay, against the network called on the whole picture."""
     path = picture(tmp_path / "a.png")
@@ -303,8 +304,9 @@ def test_what_is_ignored_is_in_no_training_and_no_metric(backend, uncertain, tmp
     assert main(["train", "--resume", "--out", str(tmp_path / "run"), "--steps", "5"]) == 0
 
 
-def test_other_networks_are_evaluated_without_what_is_ignored(checkpoint, uncertain, capsys):
-    given = ["eval", checkpoint, "--data", uncertain, "--json"]
+@mostly_torch
+def test_other_networks_are_evaluated_without_what_is_ignored(backend, checkpoint, uncertain, capsys):
+    given = ["eval", checkpoint, "--data", uncertain, "--backend", backend, "--json"]
     assert "--ignore 255" in refused(given, capsys)
     assert main([*map(str, given), "--ignore", "255"]) == 0
     assert sum(json.loads(capsys.readouterr().out)["pixels"]) == 6 * 22 * 32
@@ -455,11 +457,13 @@ def test_a_float64_run_predicts(backend, cells, tmp_path):
     assert main(["predict", str(tmp_path / "run"), str(cells / "images/000.png"), "--out", str(tmp_path / "out")]) == 0
 
 
-def test_hidden_files_are_no_pictures(checkpoint, tmp_path):
+@mostly_torch
+def test_hidden_files_are_no_pictures(backend, checkpoint, tmp_path):
     (tmp_path / "pictures").mkdir()
     picture(tmp_path / "pictures/a.png")
     (tmp_path / "pictures/._a.png").write_bytes(b"of another kind")
-    assert main(["predict", str(checkpoint), str(tmp_path / "pictures"), "--out", str(tmp_path / "out")]) == 0
+    given = [str(checkpoint), str(tmp_path / "pictures"), "--backend", backend, "--out", str(tmp_path / "out")]
+    assert main(["predict", *given]) == 0
 
 
 @pytest.mark.filterwarnings("ignore:Error (reading|writing) persistent compilation cache")  # the limit cuts that, too
@@ -503,11 +507,12 @@ def test_plot_refuses_a_run_before_its_first_step(run, tmp_path, capsys):
     assert not (tmp_path / "run/history.png").exists()
 
 
-def test_a_foreign_network_of_another_kind_predicts(tmp_path):
+@mostly_torch
+def test_a_foreign_network_of_another_kind_predicts(backend, tmp_path):
     """RGB, several classes: the mask has class numbers."""
     network = tmp_path / "net.safetensors"
     config = UNetConfig(3, 2, TINY.features, output="softmax")
     safetensors_file.write(network, Checkpoint(config, trained_tensors(config)))
     path = picture(tmp_path / "a.png", 30, 30)
-    assert main(["predict", str(network), str(path), "--out", str(tmp_path / "out")]) == 0
+    assert main(["predict", str(network), str(path), "--backend", backend, "--out", str(tmp_path / "out")]) == 0
     assert set(np.unique(np.asarray(Image.open(tmp_path / "out/a.png")))) <= {0, 255}
