@@ -107,7 +107,7 @@ def test_faults_anywhere_lose_nothing(through, kind, seed, names, tmp_path):
     tried(through(kind, faults.get), names, tmp_path)
 
 
-@pytest.mark.parametrize("status", ["401", "403"])
+@pytest.mark.parametrize("status", ["401", pytest.param("403", marks=pytest.mark.slow)])
 def test_a_store_that_does_not_know_who_asks_is_told_in_one_line(through, names, status):
     bucket = through("gs", lambda _: status)
     with pytest.raises(StorageError, match=r"access denied .*; log in by `gcloud auth application-default login`"):

@@ -33,6 +33,7 @@ def source(tmp_path):
     return file
 
 
+@pytest.mark.parametrize("bucket", few(KINDS, "s3"), indirect=True)
 def test_a_data_folder_in_a_bucket_is_that_here(bucket, cells):
     put(cells, bucket / "cells")
     there, here = open_folder(str(bucket / "cells")), open_folder(cells)

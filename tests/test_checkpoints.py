@@ -66,7 +66,13 @@ def test_mixed_dtypes_are_kept(tmp_path):
         assert_identical(module.read(tmp_path / name).tensors, tensors)
 
 
-@pytest.mark.parametrize(("src", "dst"), list(itertools.permutations(["a.pt", "b.pth", "a.safetensors", "a"], 2)))
+@pytest.mark.parametrize(
+    ("src", "dst"),
+    [
+        pytest.param(*pair, marks=pytest.mark.slow if "b.pth" in pair else ())
+        for pair in itertools.permutations(["a.pt", "b.pth", "a.safetensors", "a"], 2)
+    ],
+)
 def test_convert_goes_every_way(tmp_path, src, dst):
     tensors = trained_tensors(OTHER)
     modules = {**CONTAINERS, "b.pth": torch_file}

@@ -249,7 +249,9 @@ def test_the_installed_command_answers(checkpoint):
     assert not re.search("Traceback|Warning", done.stderr)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["completion", "bash"], ["bogus"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], pytest.param(["completion", "bash"], marks=pytest.mark.slow), ["bogus"]]
+)
 def test_a_pipe_that_nobody_reads_is_no_error(arguments):
     """As of a command that the system ends by SIGPIPE; `| head` then says nothing."""
     code = f"{sys.executable} -m unet_cli.main {' '.join(arguments)} 2>&1 | true; echo ${{PIPESTATUS[0]}}"

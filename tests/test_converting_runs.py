@@ -210,7 +210,9 @@ def test_what_came_after_the_state_that_is_taken_is_left_behind(run, tmp_path):
     assert (tmp_path / "new/history.jsonl").read_text() == "".join(kept)
 
 
-@pytest.mark.parametrize(("framework", "option"), [("torch", "compile"), ("jax", "remat")])
+@pytest.mark.parametrize(
+    ("framework", "option"), [pytest.param("torch", "compile", marks=pytest.mark.slow), ("jax", "remat")]
+)
 def test_what_is_for_one_framework_alone_is_left_out_and_said(framework, option, runs, tmp_path, capsys):
     run, target = shutil.copytree(runs / framework, tmp_path / "run"), tmp_path / "new"
     edit_config(run, **{option: True})

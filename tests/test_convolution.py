@@ -42,7 +42,16 @@ def test_a_row_too_far_would_be_seen(x64):
 
 @pytest.mark.parametrize(
     ("size", "channels"),
-    [((32, 40), (3, 8)), ((32, 40), (5, 5)), ((32, 40), (10, 5)), ((32, 40), (16, 16)), ((12, 11), (64, 128))],
+    few(
+        {
+            f"{size} {channels}": (size, channels)
+            for size, channels in (
+                *(((32, 40), channels) for channels in ((3, 8), (5, 5), (10, 5), (16, 16))),
+                ((12, 11), (64, 128)),
+            )
+        },
+        *("(32, 40) (3, 8)", "(12, 11) (64, 128)"),
+    ),
 )
 def test_float32_errs_less_than_by_xlas_own(size, channels):
     """A network errs by these sums; XLA's are one product after the other."""
@@ -179,7 +188,7 @@ def test_the_next_row_of_a_dilated_convolution_would_be_seen(x64, monkeypatch):
             for channels in ((3, 5), (40, 70))
             for size in ((3, 4), (1, 1), (9, 5), (2, 3, 2))
         },
-        *("(3, 4) (3, 5)", "(1, 1) (3, 5)", "(9, 5) (40, 70)", "(2, 3, 2) (40, 70)"),
+        *("(3, 4) (3, 5)", "(1, 1) (3, 5)", "(2, 3, 2) (40, 70)"),
     ),
 )
 def test_a_transposed_convolution_of_windows_that_do_not_overlap_is_xlas(x64, size, channels):

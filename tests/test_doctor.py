@@ -210,15 +210,15 @@ def test_a_framework_that_does_not_start_says_why(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("code", "problem"),
+    ("code", "patience", "problem"),
     [
-        ("import os; os.abort()", "ends with exit code -6: it says nothing"),
-        ("import sys; sys.exit('libtpu: fatal')", "ends with exit code 1: libtpu: fatal"),
-        ("import time; time.sleep(60)", "has not started within 1 seconds"),
+        ("import os; os.abort()", 60, "ends with exit code -6: it says nothing"),
+        ("import sys; sys.exit('libtpu: fatal')", 60, "ends with exit code 1: libtpu: fatal"),
+        ("import time; time.sleep(60)", 0.1, "has not started within 0.1 seconds"),
     ],
 )
-def test_a_framework_that_ends_its_process_ends_no_other(code, problem, monkeypatch):
-    monkeypatch.setattr(devices, "_PATIENCE", 1)
+def test_a_framework_that_ends_its_process_ends_no_other(code, patience, problem, monkeypatch):
+    monkeypatch.setattr(devices, "_PATIENCE", patience)
     run = subprocess.run
     monkeypatch.setattr(devices.subprocess, "run", lambda _, **more: run([sys.executable, "-c", code], **more))
     assert devices_of("jax").problem.startswith(problem)

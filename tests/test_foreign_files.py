@@ -472,7 +472,9 @@ TARGETS = {
 }
 
 
-@pytest.mark.parametrize("name", [name for name in TARGETS if name != "a.pt"])
+@pytest.mark.parametrize(
+    "name", few([name for name in TARGETS if name != "a.pt"], "a.safetensors", "a.npz", "shards", "orbax")
+)
 def test_what_is_written_comes_back_bit_for_bit_with_its_config(tmp_path, name):
     pytest.importorskip("jax")
     tensors = trained_tensors(OTHER)

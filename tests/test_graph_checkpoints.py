@@ -77,7 +77,7 @@ def test_a_mask_may_hold_minus_infinity_and_a_weight_not(tmp_path, name):
         read(path)
 
 
-@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+@pytest.mark.parametrize("name", [pytest.param("a.pt", marks=pytest.mark.slow), "a.safetensors"])
 def test_a_graph_of_a_megabyte_is_kept(tmp_path, name):
     nodes = list(small().nodes)
     for number in range(6000):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -43,6 +44,24 @@ assert main(["eval", "run", "--data", "cells"]) == 0
 """
 
 
+OPEN_FILES_OF_TORCHS = """
+from unet_cli.main import main
+assert main(["inspect", "theirs.pt"]) == main(["inspect", "whole.pt"]) == 0
+assert main(["convert", "theirs.pt", "theirs", "--no-verify"]) == 0
+assert (unet_jax.load("theirs.pt").out.weight[...] == unet_jax.load("theirs").out.weight[...]).all()
+assert (unet_jax.load("whole.pt").out.weight[...] != 0).any()
+"""
+
+
+def write_files_of_torchs(folder):
+    import torch
+
+    import unet_torch
+
+    unet_torch.save(unet_torch.UNet(features=(2, 3), seed=0), folder / "theirs.pt")
+    torch.save(unet_torch.UNet(features=(2, 3), seed=0), folder / "whole.pt")
+
+
 def run(code, tmp_path):
     return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
 
@@ -56,8 +75,11 @@ def run(code, tmp_path):
     ids=["torch-only", "jax-only"],
 )
 def test_a_twin_works_alone_and_converts_without_the_proof(tmp_path, needs, blocked, code, other, message):
-    """What needs the other framework is refused, in one line."""
+    """What needs the other framework is refused, in one line; JAX opens what torch has written."""
     pytest.importorskip(needs)
+    if needs == "jax" and find_spec("torch"):
+        write_files_of_torchs(tmp_path)
+        code += OPEN_FILES_OF_TORCHS
     code += (
         "from unet_cli.main import main\n"
         f"assert main(['convert', 'a.safetensors', {other!r}]) == 2\n"
@@ -86,30 +108,13 @@ def test_a_twin_trains_and_predicts_alone(tmp_path, needs, blocked):
     ("module", "unwanted"),
     [
         (
-            "unet_core.checkpoints.checkpoint, unet_core.checkpoints.safetensors_file, unet_core.graph.initial",
+            "unet_core.checkpoints.checkpoint, unet_core.checkpoints.safetensors_file, unet_core.graph.initial, "
+            "conversion, conversion.sources",
             ("torch", *JAX),
         ),
-        ("conversion, conversion.sources", ("torch", *JAX)),
         ("unet_cli.main", ("torch", *JAX, "numpy")),
     ],
 )
 def test_nothing_heavy_is_imported_early(tmp_path, module, unwanted):
     done = run(f"import sys, {module}\nprint([name for name in {unwanted!r} if name in sys.modules])", tmp_path)
     assert done.stdout.strip() == "[]", done.stderr
-
-
-def test_jax_alone_opens_a_file_of_torchs(tmp_path):
-    torch, _ = pytest.importorskip("torch"), pytest.importorskip("jax")
-    import unet_torch
-
-    unet_torch.save(unet_torch.UNet(features=(2, 3), seed=0), tmp_path / "a.pt")
-    torch.save(unet_torch.UNet(features=(2, 3), seed=0), tmp_path / "whole.pt")
-    code = (
-        "from unet_cli.main import main\nimport unet_jax\n"
-        "assert main(['inspect', 'a.pt']) == main(['inspect', 'whole.pt']) == 0\n"
-        "assert main(['convert', 'a.pt', 'a', '--no-verify']) == 0\n"
-        "same = unet_jax.load('a.pt').out.weight[...] == unet_jax.load('a').out.weight[...]\n"
-        "assert same.all() and (unet_jax.load('whole.pt').out.weight[...] != 0).any()"
-    )
-    done = run(WITHOUT.format(blocked=TORCH) + code, tmp_path)
-    assert done.returncode == 0, done.stderr

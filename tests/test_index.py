@@ -358,6 +358,6 @@ def some_place(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("some_place")
-@pytest.mark.parametrize("examples", few([5, 60], 5))
+@pytest.mark.parametrize("examples", few([3, 60], 3))
 def test_a_folder_that_is_edited_is_as_without_an_index(examples):
     run_state_machine_as_test(Edited, settings=settings(max_examples=examples, stateful_step_count=20, deadline=None))

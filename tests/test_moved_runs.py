@@ -104,7 +104,7 @@ def live_in_jax(state, recipe):
     return unet_jax.training.states.canonical_form(network, arrays, state.step, recipe, "the state")
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", few(list(RECIPES), "adam", "adamw", "sgd, nesterov, decay", "rmsprop, momentum"))
 @pytest.mark.parametrize("classes", [2, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("way", [through_torch, through_jax, live_in_torch, live_in_jax])
 def test_no_bit_of_a_state_is_lost(way, name, classes):

@@ -207,7 +207,7 @@ def on(request, monkeypatch):
         monkeypatch.setattr(lax, "platform_dependent", lambda *given, default, **_: default(*given))
 
 
-@pytest.mark.parametrize("guess", [0.0, 2.5, 1e6])
+@pytest.mark.parametrize("guess", [0.0, pytest.param(2.5, marks=pytest.mark.slow), 1e6])
 def test_answers_and_gradients_are_the_plain_ones(x64, on, guess):
     """Those of mean and variance, too."""
     x = jnp.asarray(spread(2, (2, 9, 10, 3), np.float64))
@@ -227,7 +227,7 @@ def test_a_gradient_without_the_statistics_would_be_seen(x64):
     assert relative(pulled(constant, *given), pulled(normalise_plain, *given)) > 1e-2
 
 
-@pytest.mark.parametrize("mean", [0, 3, 1e3])
+@pytest.mark.parametrize("mean", [0, pytest.param(3, marks=pytest.mark.slow), 1e3])
 def test_float32_gradients_are_as_accurate_as_the_plain_ones(on, mean):
     x = spread(mean)
     exact = x.astype(np.float64)

@@ -4,6 +4,7 @@ import uuid
 
 import numpy as np
 import pytest
+from conftest import few
 
 from unet_cli.main import main
 from unet_core import objects
@@ -36,6 +37,7 @@ def same(a, b):
     return all(np.array_equal(x, y) for one in pairs for x, y in zip(*one, strict=True))
 
 
+@pytest.mark.parametrize("bucket", few(["gs", "s3"], "gs"), indirect=True)
 def test_what_is_known_of_a_folder_in_a_bucket_is_kept_there(bucket, cells, monkeypatch):
     seen = []
     look, sha256 = opening.look_at, index.sha256_of
@@ -60,6 +62,7 @@ def test_what_is_known_of_a_folder_in_a_bucket_is_kept_there(bucket, cells, monk
     assert len(seen) == 6
 
 
+@pytest.mark.parametrize("bucket", few(["gs", "s3"], "s3"), indirect=True)
 def test_what_is_packed_into_a_bucket_is_read_record_by_record(bucket, cells, tmp_path, monkeypatch):
     put(cells / "images", bucket / "cells/images")
     put(cells / "masks", bucket / "cells/masks")

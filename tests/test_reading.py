@@ -250,7 +250,7 @@ def test_an_answer_that_is_not_there_is_refused():
         ("OldWeightNorm", "conv: .*remove_weight_norm"),
         ("WithoutRow", "aten.cumsum.default, aten.erfinv.default"),
         ("BranchOnPicture", "branches on a value that it computes from the picture"),
-        ("FixedSize", "--size"),
+        pytest.param("FixedSize", "--size", marks=pytest.mark.slow),
         ("TwoPictures", "TwoPictures: its code fails .*missing 1 required positional argument: 'other'"),
     ],
 )

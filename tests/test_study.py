@@ -455,7 +455,7 @@ def on_pictures(tmp_path, plan, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("more", [[], ["--runs", "1"]])
+@pytest.mark.parametrize("more", [pytest.param([], marks=pytest.mark.slow), ["--runs", "1"]])
 def test_data_that_have_changed_are_found_before_a_run_is_made(on_pictures, plan, capsys, more, monkeypatch):
     monkeypatch.setattr(runs, "_made", lambda *_: pytest.fail("a run is made"))
     mask = on_pictures / "cells" / "masks" / "001.png"
