@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from conftest import by_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from volumes import write_nifti
@@ -366,8 +367,7 @@ def by_the_book(points, height, width):
 POINTS = st.lists(st.tuples(st.floats(-6, 34), st.floats(-6, 26)), min_size=3, max_size=9)
 
 
-@settings(max_examples=150)
-@given(POINTS)
+@by_examples(50, 150, POINTS)
 def test_polygons_are_filled_as_cocos_tools_fill_them(points):
     flat = [part for point in points for part in point]
     np.testing.assert_array_equal(polygon(flat, HEIGHT, WIDTH), by_the_book(points, HEIGHT, WIDTH))

@@ -40,7 +40,7 @@ def logits(checkpoint, pixels):
         return model.logits(x)[0].permute(1, 2, 0).numpy()
 
 
-@pytest.mark.parametrize("size", [(8, 12), (20, 18)])
+@pytest.mark.parametrize("size", [pytest.param((8, 12), marks=pytest.mark.slow), (20, 18)])
 def test_a_picture_is_predicted_whole(backend, size):
     checkpoint, pixels = network(small(rate=0.5, output="sigmoid")), picture(*size)
     found = predictor(backend, checkpoint).logits(pixels)

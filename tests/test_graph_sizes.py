@@ -1,7 +1,7 @@
 """Sizes as expressions: whatever is done to them, they are the numbers that Python computes."""
 
 import pytest
-from hypothesis import given, settings
+from conftest import by_examples
 from hypothesis import strategies as st
 
 from unet_core.graph.sizes import Size, evaluate, largest, named
@@ -25,15 +25,13 @@ def _joined(inner):
 EXPRESSIONS = st.recursive(ATOMS, _joined, max_leaves=8)
 
 
-@settings(max_examples=300)
-@given(EXPRESSIONS, st.integers(1, 300), st.integers(1, 300))
+@by_examples(100, 300, EXPRESSIONS, st.integers(1, 300), st.integers(1, 300))
 def test_an_expression_has_the_value_that_python_computes(text, height, width):
     sizes = {"height": height, "width": width, "batch": 3}
     assert evaluate(Size.from_text(text), sizes) == eval(text, {"max": max, "min": min}, sizes)
 
 
-@settings(max_examples=300)
-@given(EXPRESSIONS)
+@by_examples(100, 300, EXPRESSIONS)
 def test_a_size_is_read_back_from_its_text(text):
     size = Size.from_text(text)
     assert Size.from_text(str(size)) == size

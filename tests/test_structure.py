@@ -3,7 +3,8 @@
 import random
 
 import pytest
-from hypothesis import given, settings
+from conftest import by_examples
+from hypothesis import given
 from hypothesis import strategies as st
 from strategies import configs
 
@@ -25,8 +26,7 @@ def test_any_network_in_forward_order_is_found(config):
     assert read_structure(found, "x", ordered=True).layers == layers
 
 
-@given(configs(most=9, levels=4), st.randoms(use_true_random=False))
-@settings(max_examples=60)
+@by_examples(20, 60, configs(most=9, levels=4), st.randoms(use_true_random=False))
 def test_where_the_widths_fit_in_one_way_only_the_order_of_the_blocks_does_not_matter(config, rng):
     named, layers = shapes(config)
     if not read_structure(named, "x", ordered=True).unique:

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import TINY, trained_tensors
-from hypothesis import given, settings
+from conftest import TINY, by_examples, trained_tensors
+from hypothesis import given
 from hypothesis import strategies as st
 from strategies import configs
 
@@ -26,8 +26,7 @@ def test_there_and_back_is_the_identity(config, seed):
         assert np.array_equal(back[key], value)
 
 
-@given(configs(most=5, levels=3))
-@settings(max_examples=15)
+@by_examples(5, 15, configs(most=5, levels=3))
 def test_names_and_shapes_are_the_models_own(config):
     state = nnx.to_flat_state(nnx.state(nnx.eval_shape(lambda: unet_jax.UNet.from_config(config, rngs=None))))
     expected = {".".join(map(str, path)): (variable.shape, variable.dtype) for path, variable in state}

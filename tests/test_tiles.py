@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from conftest import by_examples
 from graphs import small
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -39,8 +40,7 @@ def overlaps(config, tile):
     return st.none() | st.integers(0, tile - config.minimum_size)
 
 
-@given(geometries(4), st.integers(1, 2000), st.integers(1, 12), st.data())
-@settings(max_examples=100)
+@by_examples(30, 100, geometries(4), st.integers(1, 2000), st.integers(1, 12), st.data())
 def test_tiles_cover_and_weights_sum_to_one(config, size, tile, data):
     step = config.minimum_size
     tile *= step
@@ -69,8 +69,7 @@ def test_tiles_cover_and_weights_sum_to_one(config, size, tile, data):
         assert not total[-tile:].any()
 
 
-@given(geometries(4), st.integers(1, 2000), st.integers(0, 12))
-@settings(max_examples=60)
+@by_examples(20, 60, geometries(4), st.integers(1, 2000), st.integers(0, 12))
 def test_by_default_only_exact_points_count(config, size, more):
     step = config.minimum_size
     size = max(size, step)

@@ -190,7 +190,9 @@ def test_what_is_no_readable_dicom_is_said(tmp_path, tags, words):
             reads(tmp_path / "a.dcm")
 
 
-@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.dcm", "imagej.tif", "ome.tif", "a.npy"])
+@pytest.mark.parametrize(
+    "name", ["a.nii", "a.nii.gz", "a.dcm", "imagej.tif", pytest.param("ome.tif", marks=pytest.mark.slow), "a.npy"]
+)
 def test_a_truncated_volume_is_found_at_every_byte(tmp_path, name):
     path = tmp_path / name
     voxels = RNG.integers(0, 256, (2, 5, 7), np.uint8)

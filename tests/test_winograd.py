@@ -100,7 +100,7 @@ def test_the_gradients_of_wide_convolutions_are_the_convolutions(x64, wide, size
     assert apart(derivatives(convolve, *given), derivatives(convolve_plain, *given)) < 1e-12
 
 
-@pytest.mark.parametrize("part", few(["inputs", "taps", "outputs"], "inputs", "outputs"))
+@pytest.mark.parametrize("part", few(["inputs", "taps", "outputs"], "inputs"))
 def test_a_wrong_weight_would_be_seen(x64, wide, untraced, monkeypatch, part):
     weights = getattr(winograd.FOUR, part).copy()
     weights[1, 1] *= 1.01

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import TINY, trained_tensors
+from conftest import TINY, few, trained_tensors
 
 from unet_cli.main import main
 from unet_core import CheckpointError
@@ -216,7 +216,7 @@ MANY = {
 }
 
 
-@pytest.mark.parametrize("make", MANY.values(), ids=MANY)
+@pytest.mark.parametrize("make", few(MANY, "prefixes"))
 def test_a_thousand_places_are_not_looked_through(tmp_path, make):
     torch.save(make(), tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="in more dicts and wrappers than any checkpoint"):
