@@ -17,7 +17,7 @@ from unet_core.checkpoints.dialects import GENERIC, OWN, dialect_of
 from unet_core.checkpoints.evidence import by_dialect
 from unet_core.checkpoints.recognition import Network, chosen, networks
 from unet_core.config import UNetConfig
-from unet_core.errors import CheckpointError, ConfigError, some
+from unet_core.errors import CheckpointError, ConfigError, counted, some
 from unet_core.graph import Graph
 from unet_core.graph.canonical import (
     COUNTER,
@@ -243,7 +243,7 @@ def _beside(contents: Contents, place: Candidate, extras: Mapping[str, Any], oth
             alike = top if together[top] > 1 else key
             counts[alike if group in ("", place.group) else group.split(".")[0]] += 1
     networks = (place, *others)
-    yield from (f"{name} ({count} tensor{'s' * (count > 1)})" for name, count in counts.items())
+    yield from (f"{name} ({counted(count, 'tensor')})" for name, count in counts.items())
     for key, value in contents.beside.items():
         if key in extras:
             yield f"{key} {extras[key]} (kept)"

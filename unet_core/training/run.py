@@ -209,8 +209,8 @@ class Run:
         title = network.title if isinstance(network, Graph) else f"UNet {'-'.join(map(str, network.features))}"
         kind = "volume" if network.dimensions == 3 else "picture"
         return (
-            f"{counted(len(self.training), kind)} to train on, {validated} to validate on, {network.in_channels} "
-            f"channel{'s' * (network.in_channels > 1)}; masks hold {values}; {title}"
+            f"{counted(len(self.training), kind)} to train on, {validated} to validate on, "
+            f"{counted(network.in_channels, 'channel')}; masks hold {values}; {title}"
         )
 
     def batches(self, start: int, share: tuple[int, int] = (0, 1)) -> Any:
