@@ -489,6 +489,22 @@ def test_pairs_that_are_the_same_need_no_test(tmp_path, plan, capsys, monkeypatc
     assert [arm["contrasts"][0]["identical"] for arm in found["arms"][1:]] == [True, True, False]
 
 
+@pytest.mark.parametrize(("moved", "verdict"), [(0.0, "equivalent"), (0.1, "undecided")])
+def test_what_is_identical_is_equivalent_within_no_margin_too(tmp_path, moved, verdict):
+    """As where all runs of the first arm score the same, whose spread is the margin; one that differs is not."""
+    plan = study()
+    write_runs(plan, tmp_path)
+    first, other = collect(plan, tmp_path)
+    flat = {name: np.full_like(table, 0.8) for name, table in first.scores.items()}
+    apart = {name: table.copy() for name, table in flat.items()}
+    for table in apart.values():
+        table[0] += moved
+    arms = [dataclasses.replace(first, scores=flat), dataclasses.replace(other, scores=apart)]
+    of = judged(plan, arms, {}).arms[1].contrast("mean_iou")
+    assert of is not None
+    assert (of.margin, of.verdict) == (pytest.approx(0, abs=1e-12), verdict)
+
+
 def test_more_seeds_may_be_asked_for_later(tmp_path):
     write_runs(study(seeds=3), tmp_path)
     prepare(study(seeds=4), tmp_path)
