@@ -111,6 +111,15 @@ def flip(state):
     part.write_bytes(content)
 
 
+def spoil(state):
+    """The digest of the second part of an array, which the second of two hosts alone reads."""
+    file = state / "digests/metadata"
+    record = json.loads(file.read_text())
+    split = next(stored for stored in record["sha256"].values() if isinstance(stored, dict))
+    split["sha256"][1] = "0" * 64
+    file.write_text(json.dumps(record))
+
+
 def swap(state):
     """The digests of the two parts of an array, which the storage's own checksums do not cover."""
     file = state / "digests/metadata"
@@ -178,7 +187,7 @@ def test_a_damaged_part_of_an_array_is_seen_and_one_host_goes_on(damage, two, wh
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", [flip, swap])
+@pytest.mark.parametrize("damage", [flip, swap, spoil])
 def test_a_state_damaged_for_one_host_is_passed_over_by_all(damage, two, whole, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(two, run)

@@ -13,7 +13,7 @@ from conftest import validations
 from safetensors.numpy import load_file
 
 from unet_core.config import UNetConfig
-from unet_core.errors import ConfigError
+from unet_core.errors import ConfigError, RunError
 from unet_core.training.history import read_history
 from unet_core.training.settings import Loss
 from unet_core.training.train_config import TrainConfig
@@ -116,6 +116,18 @@ def test_two_processes_train_as_one_does(parts, other, trained):
 def test_other_statistics_would_be_seen(trained):
     """The control."""
     assert distance(trained("two", 1), trained("torch", 2)) > SEEN
+
+
+@pytest.mark.parametrize(("read", "holds"), [([20, 20], True), ([20, 10], False), ([0, 20], False)])
+def test_processes_that_read_different_states_do_not_train(read, holds, tmp_path, monkeypatch):
+    """They would train different networks without a word."""
+    monkeypatch.setattr(Processes, "gathered", lambda self, part: np.array(read))
+    together = Processes(CPU, 0, 2)
+    if holds:
+        assert together.agreed(20, tmp_path) == 20
+    else:
+        with pytest.raises(RunError, match=r"different steps \(\d+, \d+\).*start them again"):
+            together.agreed(20, tmp_path)
 
 
 @pytest.mark.slow

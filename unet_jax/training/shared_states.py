@@ -83,16 +83,14 @@ class SharedStates(States):
         stored = jax.eval_shape(in_torchs_layout, shapes)
         steps, damaged = self.steps(), list[int]()
         for step in reversed(steps):
-            path, problem, state = self.folder / str(step), "another host says why", None
+            path, problem, make = self.folder / str(step), "another host says why", None
             try:
-                state = _read(path, step, start, stored, of_state(mesh, stored))
-                if state is not None:
-                    state = _laid_out(state, kernels_first)
-                else:  # every host reads all of it
-                    state = new_state(orbax.read(path), train_config, mesh, training_item(path, step))
+                make = self._read(step, start, stored, train_config, mesh)
             except CheckpointError as error:
                 problem = str(error)
-            if self._hosts.all(state is not None) and state is not None:
+            # What spans the hosts is computed after all have read: one that failed would be waited for without end.
+            if self._hosts.all(make is not None) and make is not None:
+                state = make()
                 self._forget(damaged)
                 return step, state
             if self._hosts.first:
@@ -100,6 +98,17 @@ class SharedStates(States):
             damaged.append(step)
         self._none_is_sound(steps)
         return 0, new_state(start, train_config, mesh)
+
+    def _read(
+        self, step: int, start: Checkpoint, stored: TrainState, train_config: TrainConfig, mesh: Mesh
+    ) -> Callable[[], TrainState]:
+        """Read this host's parts of the state of a step; what is returned makes the state, on all hosts together."""
+        path = self.folder / str(step)
+        state = _placed(path, step, start, stored, of_state(mesh, stored))
+        if state is not None:
+            return functools.partial(_laid_out, state, kernels_first)
+        # every host reads all of it
+        return functools.partial(new_state, orbax.read(path), train_config, mesh, training_item(path, step))
 
     def _digests(self, arrays: Mapping[str, Array], stored: Callable[[str, np.ndarray], np.ndarray]) -> dict[str, Any]:
         """As `unet_core.checkpoints.checkpoint.is_intact` takes them; every host computes those of the parts that it
@@ -149,7 +158,7 @@ def _canonical(name: str, part: np.ndarray, config: Description) -> np.ndarray:
 
 
 @locally
-def _read(path: Path, step: int, start: Checkpoint, shapes: TrainState, places: TrainState) -> TrainState | None:
+def _placed(path: Path, step: int, start: Checkpoint, shapes: TrainState, places: TrainState) -> TrainState | None:
     """The state of a step on the devices; of every array the parts that are on this host's, checked.
 
     None where an earlier version wrote it, in other layouts.

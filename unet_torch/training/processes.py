@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -84,6 +85,20 @@ class Processes:
     def gathered(self, part: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "processes ..."]:
         """The arrays of all processes, in every bit, along a new first axis; they have the same shape and dtype."""
         return self.of_all(torch.from_numpy(part[None])).numpy()
+
+    def agreed(self, step: int, folder: Path) -> int:
+        """The step of the state of this folder that all have read.
+
+        Raises:
+            RunError: one has read another one's; they would train different networks.
+        """
+        steps = self.gathered(np.array(step)).tolist()
+        if len(set(steps)) > 1:
+            raise RunError(
+                f"{folder}: the processes read states of different steps ({', '.join(map(str, steps))}): one cannot "
+                "read what another can; see that all can read the folder, and start them again"
+            )
+        return step
 
     def align(self, model: nn.Module) -> None:
         """Give all the first one's buffers: statistics of parts of the batch are each process's own until then."""

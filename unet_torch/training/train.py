@@ -48,7 +48,7 @@ def train(
     share = Share(together.rank, together.size, together.gathered)
 
     with stop_requests() as request, States(run.states, train_config.keep, together.rank) as states:
-        step = states.newest(state.load_state_dict)
+        step = together.agreed(states.newest(state.load_state_dict), run.states)
         peak, first = together.peak(train_config.precision), together.rank == 0
         recorder = Recorder(run, step, progress, peak) if first else Follower(run, step)
         pending: list[Tensor] = []  # losses and norms that are still on the device
