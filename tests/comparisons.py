@@ -118,7 +118,8 @@ def cost():
     cases = []
     for case, seconds in ((Case("inference", 1, 256, 256), 0.9), (Case("training", 2, 128, 128), 1.7)):
         found = [
-            Found(Candidate(name, words), tuple(scale * seconds * (1 + 0.03 * n) for n in range(3)), (5e10,) * 3, 4.2,
+            Found(Candidate(name, words), tuple(scale * seconds * (1 + 0.03 * n) for n in range(3)), (5e10,) * 3,
+                  ((None, None),) * 3, 4.2,
                   Memory(10**8, 2 * 10**8, 9 * 10**8), (1.0,))
             for name, words, scale in (("torch", ("compile", "channels_last"), 1.0), ("jax", ("ours",), 0.84))
         ]  # fmt: skip

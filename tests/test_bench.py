@@ -17,6 +17,7 @@ from unet_cli.main import main as unet
 from unet_compare.speed import bench as speed
 from unet_compare.speed import table
 from unet_compare.speed.arguments import parsed
+from unet_compare.speed.cores import handover
 from unet_compare.speed.plan import BY_NAME, CANDIDATES, Candidate, Case, Plan, Setup
 from unet_compare.speed.process import OutOfTimeError, Worker, WorkerError
 from unet_compare.speed.report import Environment, Found, Memory, judged
@@ -253,10 +254,43 @@ def test_a_setup_goes_through_json(case):
     assert Setup.from_json(json.dumps(setup)) == setup
 
 
-def found(name, *seconds, answer=(1.0, 2.0)):
+def found(name, *seconds, answer=(1.0, 2.0), handovers=None):
     framework, _, words = name.partition(":")
     candidate = Candidate(framework, tuple(words.split("+")))
-    return Found(candidate, seconds, (1e9,) * len(seconds), 0.5, Memory(100, 1_000, 5_000), answer)
+    count = len(seconds)
+    handovers = handovers or ((None, None),) * count
+    return Found(candidate, seconds, (1e9,) * count, handovers, 0.5, Memory(100, 1_000, 5_000), answer)
+
+
+def test_rounds_tell_whether_the_cores_shared_a_cache(capsys):
+    """Beside the quickest handover of all candidates, whose rounds are at other times."""
+    moved = found("jax:ours", 0.9, 0.6, 0.7, handovers=((3.0, 3.1), (1.8, 1.9), (1.8, 3.0)))
+    torch = found("torch:eager", 0.8, 0.8, 0.9, handovers=((1.8, 1.8), (1.7, 1.8), (2.9, 3.2)))
+    report = judged(CASE, UNetConfig(features=SMALL.features), [moved, torch], {})
+    assert [one.sharing for one in report.candidates] == [(False, True, None), (True, True, False)]
+    table.print_case(report, "float32")
+    assert "In 2 of 6 turns THE CORES SHARED NO CACHE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("handovers", [((1.8, 1.9), (1.8, 2.4)), ((None, None), (None, None))])
+def test_nothing_is_said_of_cores_that_stay_where_they_are(handovers, capsys):
+    """The control."""
+    report = judged(CASE, UNetConfig(features=SMALL.features), [found("jax:ours", 0.9, 0.6, handovers=handovers)], {})
+    table.print_case(report, "float32")
+    assert "CACHE" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("allowed", [1, 2])
+def test_what_one_core_hands_another_takes_time_and_its_thread_may_run_where_it_might(allowed):
+    usable = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, sorted(usable)[:allowed])
+        held = os.sched_getaffinity(0)
+        found = handover()
+        assert os.sched_getaffinity(0) == held
+    finally:
+        os.sched_setaffinity(0, usable)
+    assert found is None if len(held) == 1 else 0.01 < found < 10_000
 
 
 def test_the_fastest_of_torch_is_the_reference_and_ratios_are_of_the_same_round():
@@ -334,7 +368,7 @@ for line in sys.stdin:
     replies = {{
         "describe": {{"platform": "cpu", "device": "cpu", "tf32": False}},
         "prepare": {{"compile_seconds": 1.0, "answer": [1.0], "memory": dict.fromkeys(("before", "rest", "peak"))}},
-        "turn": {{"seconds": len(name) / 100, "matmul": 1e9}},
+        "turn": {{"seconds": len(name) / 100, "matmul": 1e9, "handovers": [None, None]}},
     }}
     reply = replies[message["do"]]
     if name == {fails!r} or {fails!r} == "all" and message["do"] == "prepare": reply = {{"failed": "not installed"}}

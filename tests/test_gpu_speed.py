@@ -23,7 +23,7 @@ SMALL = Subject((2, 3))
 def found(name, seconds, peak=2_000_000_000):
     framework, _, words = name.partition(":")
     candidate = Candidate(framework, tuple(words.split("+")))
-    return Found(candidate, (seconds,), (1e9,), 0.5, Memory(0, 1_000, peak), (1.0, 2.0))
+    return Found(candidate, (seconds,), (1e9,), ((None, None),), 0.5, Memory(0, 1_000, peak), (1.0, 2.0))
 
 
 def report(case=CASE, failed=()):

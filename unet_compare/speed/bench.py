@@ -170,6 +170,7 @@ def _found(candidate: Candidate, _: dict[str, Any], first: dict[str, Any], *turn
         candidate,
         seconds=tuple(turn["seconds"] for turn in turns),
         matmuls=tuple(turn["matmul"] for turn in turns),
+        handovers=tuple((before, after) for before, after in (turn["handovers"] for turn in turns)),
         compile_seconds=first["compile_seconds"],
         memory=Memory(**first["memory"]),
         answer=tuple(first["answer"]),

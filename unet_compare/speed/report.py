@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from unet_compare.speed.cores import APART
 from unet_compare.speed.plan import BY_NAME, Candidate, Case, Framework
 from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
@@ -15,6 +16,8 @@ from unet_core.graph.family import graph
 from unet_core.graph.summary import operations
 
 SCHEMA = 1
+Handover = tuple[float | None, float | None]
+"""`unet_compare.speed.cores.handover` before the calls of a round and after them."""
 
 
 class Memory(NamedTuple):
@@ -37,6 +40,8 @@ class Found:
     """Of every round, the median of its calls."""
     matmuls: tuple[float, ...]
     """Of every round, the operations per second of a product of large matrices, on the same device and precision."""
+    handovers: tuple[Handover, ...]
+    """Of every round."""
     compile_seconds: float
     """The first call's, less a later one's."""
     memory: Memory
@@ -68,6 +73,11 @@ class Figures:
     """Of the network as it is defined, in the median."""
     matmuls: tuple[float, ...]
     """As in `Found`."""
+    handovers: tuple[Handover, ...]
+    """As in `Found`."""
+    sharing: tuple[bool | None, ...]
+    """Whether the cores shared a cache in a round, beside the quickest handover of all candidates; None: nothing tells,
+    or they did for a part of it."""
     fraction: float
     """The network's operations per second over those of the product in the same round, the median of the rounds."""
     memory: Memory
@@ -120,7 +130,9 @@ def judged(case: Case, network: Description, found: Sequence[Found], failed: Map
     if not found:
         return CaseReport(case, count, None, (), failed)
     reference = reference_of(found)
-    figures = tuple(_figures(one, reference, count) for one in found)
+    times = (time for one in found for pair in one.handovers for time in pair if time is not None)
+    bound = APART * min(times, default=0.0)
+    figures = tuple(_figures(one, reference, count, bound) for one in found)
     return CaseReport(case, count, reference.candidate.name, figures, failed)
 
 
@@ -137,7 +149,7 @@ def to_json(environment: Environment, options: Mapping[str, Any], cases: Sequenc
     return json.dumps(fields | {"cases": [case.to_dict() for case in cases]}, indent=2) + "\n"
 
 
-def _figures(one: Found, reference: Found, count: int) -> Figures:
+def _figures(one: Found, reference: Found, count: int, bound: float) -> Figures:
     ratios = tuple(a / b for a, b in zip(one.seconds, reference.seconds, strict=True))
     fractions = (count / seconds / matmul for seconds, matmul in zip(one.seconds, one.matmuls, strict=True))
     _, rest, peak = one.memory
@@ -151,12 +163,19 @@ def _figures(one: Found, reference: Found, count: int) -> Figures:
         spread=(min(ratios), max(ratios)),
         operations_per_second=count / one.median,
         matmuls=one.matmuls,
+        handovers=one.handovers,
+        sharing=tuple(_sharing(pair, bound) for pair in one.handovers),
         fraction=statistics.median(fractions),
         memory=one.memory,
         call_bytes=None if rest is None or peak is None else max(peak - rest, 0),
         compile_seconds=one.compile_seconds,
         difference=_distance(one.answer, reference.answer),
     )
+
+
+def _sharing(pair: Handover, bound: float) -> bool | None:
+    sides = {None if time is None else time < bound for time in pair}
+    return sides.pop() if len(sides) == 1 else None
 
 
 def _distance(a: Sequence[float], b: Sequence[float]) -> float | None:

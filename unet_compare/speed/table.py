@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from unet_compare.speed.plan import Precision
 from unet_compare.speed.report import CaseReport, Environment, Figures
+from unet_core.errors import counted
 from unet_core.progress import Progress, silent
 
 TOLERANCES: dict[Precision, float] = {"float32": 1e-2, "tf32": 1e-2, "bfloat16": 0.2}
@@ -42,6 +43,10 @@ def print_case(report: CaseReport, precision: Precision) -> None:
         if one.difference is None or one.difference > TOLERANCES[precision]:
             apart = "no number" if one.difference is None else f"{one.difference:.1e}"
             say(f"{one.name} ANSWERS SOMETHING ELSE than {report.reference}; relative difference: {apart}")
+    turns = [shared for one in report.candidates for shared in one.sharing]
+    if False in turns:
+        told = f"{turns.count(False)} of {counted(len(turns), 'turn')}"
+        say(f"In {told} THE CORES SHARED NO CACHE, which slows the frameworks down, not all alike.")
     for name, reason in report.failed.items():
         say(f"{name} did not run: {reason}")
 

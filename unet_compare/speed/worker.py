@@ -4,7 +4,8 @@ It answers JSON with JSON, a line each, until its input ends:
 
     {"do": "describe"}             the framework's device, and how it is set
     {"do": "prepare"}              build, compile and warm up; what that took, and the memory of a call
-    {"do": "turn", "number": 1}    the median seconds of the turn's calls, and how fast matrices are multiplied
+    {"do": "turn", "number": 1}    the median seconds of the turn's calls, how fast matrices are multiplied, and how
+                                   quickly the cores hand over what they wrote, before the calls and after
 
 What fails is answered with {"failed": reason}. Whatever libraries print goes to the error stream.
 """
@@ -28,6 +29,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from unet_compare.speed.cores import handover
 from unet_compare.speed.plan import Case, Precision, Setup
 from unet_core.data.batches import Batch
 from unet_core.device_errors import of_device
@@ -131,13 +133,16 @@ class Worker:
         spent = 0.0
         while spent < LEAST:
             spent += timed(self.job.call, next(inputs))[0]
+        before = handover()
         seconds: list[float] = []
         while len(seconds) < self.setup.calls or sum(seconds) < LEAST:
             seconds.append(timed(self.job.call, next(inputs))[0])
+        handovers = before, handover()
         self.job.settle()
         count, multiply = self.matmul
         products = [timed(lambda _: multiply(), None)[0] for _ in range(1 + MATMULS)][1:]
-        return {"seconds": statistics.median(seconds), "matmul": count / statistics.median(products)}
+        matmul = count / statistics.median(products)
+        return {"seconds": statistics.median(seconds), "matmul": matmul, "handovers": handovers}
 
     @functools.cached_property
     def matmul(self) -> tuple[int, Callable[[], None]]:
