@@ -58,6 +58,8 @@ def transform(*points: float) -> Transform:
 
 DIRECT = Transform(np.eye(3), np.eye(3), np.ones((1, 3)))
 """One output of three products: nothing is saved, and nothing summed."""
+_ONE = Transform(np.eye(1), np.eye(1), np.eye(1))
+"""One output of one product, of all three taps' inputs at once."""
 FOUR = transform(0.0, 0.75, -0.75, 1.5, -1.5)
 """Four outputs of six products. With the usual points 0, 1, -1, 2 and -2 the network's float32 error was 1.8 times as
 large (on random numbers, along both axes)."""
@@ -127,11 +129,13 @@ def kernel_gradient(x: Float[Array, "n h w c"], gradient: Float[Array, "n h w d"
 
     `gradient[..., d]` times each shifted view of the input, summed over the pixels. The views that are shifted along
     the row lie side by side in one matrix, [pixels, 3 * c]; of its rows, and of those of `gradient`, the products are
-    taken as `FOUR` does it, or `DIRECT` where there are few channels.
+    taken as `FOUR` does it, or as `DIRECT` where there are few channels. Of few channels in, the views that are shifted
+    along the column lie beside the others: one product, [pixels, 9 * c], since narrow ones are slow.
     """
     n, height, width, channels = x.shape
-    kind = FOUR if saves(channels, gradient.shape[-1]) else DIRECT
-    step = len(kind.outputs)
+    wide = saves(channels, gradient.shape[-1])
+    kind, beside = (FOUR, 1) if wide else (DIRECT, 1) if channels >= _LEAST else (_ONE, 3)
+    step, products = kind.outputs.shape
     count = max(min(_BLOCK // (step * width), -(-height // step)), 1)
     rows = count * step  # of a block
     blocks = -(-height // rows)
@@ -143,18 +147,20 @@ def kernel_gradient(x: Float[Array, "n h w c"], gradient: Float[Array, "n h w d"
         start = (number // blocks, number % blocks * rows, 0, 0)
         part = lax.dynamic_slice(x, start, (1, rows + 2, *x.shape[2:]))[0]
         slopes = lax.dynamic_slice(gradient, start, (1, rows, *gradient.shape[2:]))[0]
-        views = jnp.concatenate([part[:, shift : shift + width] for shift in range(3)], axis=-1)
+        shifts = [(first, first + rows + 3 - beside, shift) for first in range(beside) for shift in range(3)]
+        views = jnp.concatenate([part[first:last, shift : shift + width] for first, last, shift in shifts], axis=-1)
         pairs = zip(
             _sums(kind.outputs.T, [_every(slopes, first, step, count, 0) for first in range(step)]),
-            _sums(kind.inputs, [_every(views, first, step, count, 0) for first in range(step + 2)]),
+            _sums(kind.inputs, [_every(views, first, step, count, 0) for first in range(products)]),
             strict=True,
         )
         flat = ([each.reshape(count * width, -1) for each in pair] for pair in pairs)
-        return [total + view.T @ slope for total, (slope, view) in zip(totals, flat, strict=True)], None
+        return [total + slope.T @ view for total, (slope, view) in zip(totals, flat, strict=True)], None
 
-    zero = jnp.zeros((3 * channels, gradient.shape[-1]), x.dtype)
-    totals, _ = lax.scan(add, [zero] * (step + 2), jnp.arange(n * blocks))
-    return jnp.stack(_sums(kind.taps.T, totals)).reshape(3, 3, channels, -1)
+    zero = jnp.zeros((gradient.shape[-1], 3 * beside * channels), x.dtype)
+    totals, _ = lax.scan(add, [zero] * products, jnp.arange(n * blocks))
+    taps = jnp.concatenate(_sums(kind.taps.T, totals), axis=-1)
+    return taps.reshape(-1, 3, 3, channels).transpose(1, 2, 3, 0)
 
 
 def _every(x: Array, first: int, step: int, count: int, axis: int) -> Array:

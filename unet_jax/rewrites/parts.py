@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from jax import Array
+from jaxtyping import Shaped
 
 from unet_core.graph import Graph, Node, Tensor
 from unet_core.graph.folding import rewritten_as
@@ -40,7 +41,7 @@ def in_parts(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:
             part = f"{weight}[{first}:{last}]"
             out, _, *window = specs[weight].shape
             specs[part] = Tensor((out, last - first, *window), "parameter")
-            found[part] = found[weight][:, first:last]
+            found[part] = _of_channels(found[weight], first, last)
             roles = {"weight": part} | ({"bias": node.tensors["bias"]} if "bias" in node.tensors and not first else {})
             convolved = Node(f"{node.name}[{first}:{last}]", "convolution", (name,), roles, node.attributes)
             nodes[convolved.name] = convolved
@@ -49,6 +50,16 @@ def in_parts(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:
                 nodes[total] = Node(total, "add", (before, convolved.name))
         nodes[node.name] = dataclasses.replace(nodes.pop(total), name=node.name)
     return rewritten_as(graph, list(nodes.values()), specs, found)
+
+
+def _of_channels(kernel: Shaped[Array, "d c *window"], first: int, last: int) -> Shaped[Array, "d part *window"]:
+    """Its part for these channels of the map, cut where its window comes first.
+
+    A state has its kernels so (`unet_jax.training.layout`): the parts' gradients, which are put together the same way,
+    meet it as they lie, and the optimiser reads no number of the whole kernel across its memory.
+    """
+    window = range(2, kernel.ndim)
+    return kernel.transpose(*window, 1, 0)[..., first:last, :].transpose(-1, -2, *(axis - 2 for axis in window))
 
 
 def _channels(graph: Graph, joint: Node) -> Iterator[tuple[int, int, str]]:
