@@ -31,6 +31,8 @@ from unet_jax.model import UNet
 from unet_jax.network import frozen
 from unet_jax.operations import OPERATIONS, rewritten
 from unet_jax.operations.interpolation import interpolate
+from unet_jax.rewrites.parts import part_of
+from unet_jax.training.layout import in_torchs_layout, kernels_first
 
 FAMILY = [
     UNetConfig(3, 2, (2, 3, 4)),
@@ -321,3 +323,19 @@ def test_relu_has_no_gradient_at_zero():
     relu = OPERATIONS["relu"].function
     assert jax.grad(relu)(0.0) == 0.0
     assert jax.grad(lambda x: jnp.maximum(x, 0))(0.0) == 0.5, "the control: the other ReLU has one"
+
+
+@pytest.mark.parametrize(
+    ("cut", "moved"),
+    [(part_of, False), pytest.param(lambda kernel, first, last: kernel[:, first:last], True, id="in torch's layout")],
+)
+def test_the_gradient_of_a_kernel_in_parts_is_put_together_as_the_kernel_lies(cut, moved):
+    """It is never transposed, for the optimiser would read it across the memory; the second is the control."""
+
+    def loss(kernel):
+        parts = (cut(in_torchs_layout(kernel), *ends) for ends in ((0, 3), (3, 8)))
+        return sum((kernels_first(part) ** 2).sum() for part in parts)
+
+    kernel = jax.ShapeDtypeStruct((3, 3, 8, 4), "float32")
+    text = jax.jit(jax.grad(loss)).lower(kernel).compile().as_text()
+    assert (" transpose(" in text) == moved

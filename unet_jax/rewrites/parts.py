@@ -41,7 +41,7 @@ def in_parts(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:
             part = f"{weight}[{first}:{last}]"
             out, _, *window = specs[weight].shape
             specs[part] = Tensor((out, last - first, *window), "parameter")
-            found[part] = _of_channels(found[weight], first, last)
+            found[part] = part_of(found[weight], first, last)
             roles = {"weight": part} | ({"bias": node.tensors["bias"]} if "bias" in node.tensors and not first else {})
             convolved = Node(f"{node.name}[{first}:{last}]", "convolution", (name,), roles, node.attributes)
             nodes[convolved.name] = convolved
@@ -52,7 +52,7 @@ def in_parts(graph: Graph, tensors: Tensors) -> tuple[Graph, dict[str, Array]]:
     return rewritten_as(graph, list(nodes.values()), specs, found)
 
 
-def _of_channels(kernel: Shaped[Array, "d c *window"], first: int, last: int) -> Shaped[Array, "d part *window"]:
+def part_of(kernel: Shaped[Array, "d c *window"], first: int, last: int) -> Shaped[Array, "d part *window"]:
     """Its part for these channels of the map, cut where its window comes first.
 
     A state has its kernels so (`unet_jax.training.layout`): the parts' gradients, which are put together the same way,
