@@ -26,6 +26,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 import torch
 from conftest import TINY, trained_tensors
+from packed import packed
 from torch import Tensor
 
 from unet_core.checkpoints import safetensors_file
@@ -651,26 +652,13 @@ def orbax_swapped(name: str, put: Make) -> Make:
     return make
 
 
-def chunk(path: Path, name: str = "bottom.conv2.kernel") -> bytes:
-    """One kernel's packed values."""
-    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{(path / 'state').resolve()}/"}).result()
-    return bytes(store.read(f"{name}/0.0.0.0").result().value)
-
-
-def payload(path: Path, name: str = "bottom.conv2.kernel") -> Path:
-    """The file that holds them."""
-    values = chunk(path, name)
-    return next(file for file in path.rglob("d/*") if file.is_file() and values in file.read_bytes())
-
-
 def orbax_cut(part: float) -> Make:
     """Cut within what is needed, after this part of it: the rest of the file may be what Orbax wrote over."""
 
     def make(path: Path) -> None:
         orbax_directory(path)
-        values, file = chunk(path), payload(path)
-        data = file.read_bytes()
-        file.write_bytes(data[: data.index(values) + int((len(values) - 1) * part)])
+        file, first, length = packed(path)
+        file.write_bytes(file.read_bytes()[: first + int((length - 1) * part)])
 
     return make
 
@@ -678,9 +666,7 @@ def orbax_cut(part: float) -> Make:
 def orbax_flipped(name: str, eighth: int) -> Make:
     def make(path: Path) -> None:
         orbax_directory(path)
-        values, file = chunk(path, name), payload(path, name)
-        data = file.read_bytes()
-        file.write_bytes(flipped(data, data.index(values) + len(values) * eighth // 8))
+        packed(path, name).flip(eighth / 8)
 
     return make
 

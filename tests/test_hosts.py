@@ -24,6 +24,8 @@ pytest.importorskip("jax")
 pytest.importorskip("grain")
 pytest.importorskip("tensorboardX")
 
+from packed import packed
+
 import unet_jax.checkpoint
 from unet_jax.training import hosts as module
 from unet_jax.training.hosts import started
@@ -103,12 +105,8 @@ def distance(run, other):
 
 
 def flip(state):
-    """A few bits all along the largest file of a state's arrays: some of its bytes nothing reads."""
-    part = max((state / "training").rglob("d/*"), key=lambda file: file.stat().st_size)
-    content = bytearray(part.read_bytes())
-    for place in range(len(content) // 20, len(content), len(content) // 10):
-        content[place] ^= 1
-    part.write_bytes(content)
+    """One bit in the middle of an array's first part."""
+    packed(state, "slots.mu.bottom.conv.0.weight", "training").flip(0.5)
 
 
 def spoil(state):
