@@ -129,6 +129,15 @@ def x64():
 
 
 @pytest.fixture
+def untraced():
+    """What was traced with a constant changed, or without, is not used again for the same shapes."""
+    jax = pytest.importorskip("jax")
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+@pytest.fixture
 def unchecked_shapes():
     """While code is exported, its sizes are symbols, which annotations of plain integers refuse."""
     jaxtyping.config.update("jaxtyping_disable", True)

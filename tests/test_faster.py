@@ -144,7 +144,7 @@ def test_another_upsampling_would_be_seen(x64, monkeypatch):
 @pytest.mark.parametrize("size", few([((8, 8),), ((9, 12),), ((11, 5),), ((2, 3),)], ((11, 5),)))
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("few", [0, 64])
-def test_all_ways_of_upsampling_the_taps_are_one(x64, monkeypatch, size, align_corners, few):
+def test_all_ways_of_upsampling_the_taps_are_one(x64, untraced, monkeypatch, size, align_corners, few):
     """The one of CPUs and those of the other platforms, on constants and inside a compiled function."""
     monkeypatch.setattr(upsampled, "_FEW", few)
     rng = np.random.default_rng(0)

@@ -33,14 +33,6 @@ def wide(monkeypatch):
     monkeypatch.setattr(products, "_FEW", 0)
 
 
-@pytest.fixture
-def untraced():
-    """What was traced with a planted fault, or without one, is not used again for the same shapes."""
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
-
-
 def summed(model):
     """Whether some convolution of a network has its taps summed beforehand."""
     return any(node.operation == "summed_convolution" for node in model.graph.nodes)
@@ -85,9 +77,9 @@ def test_it_is_the_convolution(x64, size, batch, channels):
     ("size", "batch", "channels"),
     few(cases((8, 8), (9, 7), (1, 1), (2, 13), (70, 3), (5, 2100)), *QUICK, ((5, 2100), 1, FEW)),
 )
-@pytest.mark.parametrize("least", [1, 64])
-def test_its_kernels_gradient_is_the_convolutions(x64, monkeypatch, size, batch, channels, least):
-    """With fewer multiplications, and with all of them; in one block and in several."""
+@pytest.mark.parametrize("least", [1, 3, 64])
+def test_its_kernels_gradient_is_the_convolutions(x64, untraced, monkeypatch, size, batch, channels, least):
+    """With fewer multiplications, and with all of them, few channels in or not; in one block and in several."""
     monkeypatch.setattr(winograd, "_LEAST", least)
     x, kernel, gradient = drawn((batch, *size, channels[0]), (3, 3, *channels), (batch, *size, channels[1]))
     expected = derivatives(convolve_plain, x, kernel, gradient)[1]

@@ -133,8 +133,10 @@ def kernel_gradient(x: Float[Array, "n h w c"], gradient: Float[Array, "n h w d"
     along the column lie beside the others: one product, [pixels, 9 * c], since narrow ones are slow.
     """
     n, height, width, channels = x.shape
-    wide = saves(channels, gradient.shape[-1])
-    kind, beside = (FOUR, 1) if wide else (DIRECT, 1) if channels >= _LEAST else (_ONE, 3)
+    if saves(channels, gradient.shape[-1]):
+        kind, beside = FOUR, 1
+    else:
+        kind, beside = (DIRECT, 1) if channels >= _LEAST else (_ONE, 3)
     step, products = kind.outputs.shape
     count = max(min(_BLOCK // (step * width), -(-height // step)), 1)
     rows = count * step  # of a block

@@ -6,6 +6,7 @@ Exact but for rounding: a convolution sums over its input's channels.
 import dataclasses
 from collections.abc import Iterator
 
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Shaped
 
@@ -58,8 +59,8 @@ def part_of(kernel: Shaped[Array, "d c *window"], first: int, last: int) -> Shap
     A state has its kernels so (`unet_jax.training.layout`): the parts' gradients, which are put together the same way,
     meet it as they lie, and the optimiser reads no number of the whole kernel across its memory.
     """
-    window = range(2, kernel.ndim)
-    return kernel.transpose(*window, 1, 0)[..., first:last, :].transpose(-1, -2, *(axis - 2 for axis in window))
+    laid = jnp.moveaxis(kernel, (1, 0), (-2, -1))[..., first:last, :]
+    return jnp.moveaxis(laid, (-2, -1), (1, 0))
 
 
 def _channels(graph: Graph, joint: Node) -> Iterator[tuple[int, int, str]]:
