@@ -22,7 +22,7 @@ _COMPILED = {
     "inference 1x256x256": "torch:compile+channels_last+frozen",
     "training 2x128x128": "torch:compile+channels_last",
 }
-_CACHES = {"one cache": True, "no shared cache": False}
+_CORES = {"cores near": True, "apart": False}
 _TITLES = dict(zip(_COMPILED, CASES, strict=True))
 
 
@@ -52,25 +52,25 @@ def record(name: str, case: dict[str, Any]) -> dict[str, Any]:
         "name": name,
         "case": _TITLES[kind],
         "ratio": [ways["jax"]["ratio"], *ways["jax"]["spread"]],
-        "ratios": {name: beside(ways, shared) for name, shared in _CACHES.items()},
+        "ratios": {name: beside(ways, near) for name, near in _CORES.items()},
         "milliseconds": {way: 1000 * one["median"] for way, one in ways.items()},
         "compile_seconds": {way: one["compile_seconds"] for way, one in ways.items()},
         "peak_bytes": {way: one["memory"]["peak"] - one["memory"]["before"] for way, one in ways.items()},
     }
 
 
-def beside(ways: dict[str, Any], shared: bool) -> float | None:
-    """JAX's median over PyTorch's fastest, of the rounds in which the cores shared a cache, or of those where not."""
+def beside(ways: dict[str, Any], near: bool) -> float | None:
+    """JAX's median over PyTorch's fastest, of the rounds in which the cores were near, or of those where not."""
     medians = {
         way: statistics.median(kept)
         for way, one in ways.items()
-        if (kept := [time for time, held in zip(one["seconds"], one["sharing"], strict=True) if held is shared])
+        if (kept := [time for time, held in zip(one["seconds"], one["near"], strict=True) if held is near])
     }
     ours = medians.pop("jax", None)
     return ours / min(medians.values()) if ours and len(medians) == len(ways) - 1 else None
 
 
-def main(names: list[str], rounds: int = 8) -> None:
+def main(names: list[str], rounds: int = 6) -> None:
     """Measure, then print a table for each case; keep them where they are whole."""
     if not WIDE.keys() >= set(names):
         raise SystemExit(f"give some of {', '.join(WIDE)}")

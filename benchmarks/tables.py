@@ -54,7 +54,7 @@ def proven() -> str:
 def speed(case: str, results: Iterable[dict[str, Any]]) -> str:
     """How long networks take in both frameworks."""
     rows = (speed_row(one) for one in results if one["case"] == case)
-    return _table((case, "JAX", "ratio", "one cache", "no shared cache", "eager", CASES[case]), rows)
+    return _table((case, "JAX", "ratio", "cores near", "apart", "eager", CASES[case]), rows)
 
 
 def proven_row(found: dict[str, Any]) -> str:
@@ -65,11 +65,11 @@ def proven_row(found: dict[str, Any]) -> str:
 
 
 def speed_row(found: dict[str, Any]) -> str:
-    """Of one network: milliseconds, and the ratio of JAX to PyTorch's fastest, also by whether cores shared a cache."""
+    """Of one network: milliseconds, and the ratio of JAX to PyTorch's fastest, also by how near the cores were."""
     ratio = "{:.2f} ({:.2f} to {:.2f})".format(*found["ratio"])
     times = {name: f"{time:.0f}" for name, time in found["milliseconds"].items()}
-    caches = ("" if one is None else f"{one:.2f}" for one in found["ratios"].values())
-    return _row(found["name"], times["jax"], ratio, *caches, times["eager"], times.get("compile", "fails"))
+    by_cores = ("" if one is None else f"{one:.2f}" for one in found["ratios"].values())
+    return _row(found["name"], times["jax"], ratio, *by_cores, times["eager"], times.get("compile", "fails"))
 
 
 def _table(heads: Sequence[str], rows: Iterable[str]) -> str:

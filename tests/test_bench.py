@@ -262,14 +262,14 @@ def found(name, *seconds, answer=(1.0, 2.0), handovers=None):
     return Found(candidate, seconds, (1e9,) * count, handovers, 0.5, Memory(100, 1_000, 5_000), answer)
 
 
-def test_rounds_tell_whether_the_cores_shared_a_cache(capsys):
+def test_rounds_tell_whether_the_cores_were_near(capsys):
     """Beside the quickest handover of all candidates, whose rounds are at other times."""
     moved = found("jax:ours", 0.9, 0.6, 0.7, handovers=((3.0, 3.1), (1.8, 1.9), (1.8, 3.0)))
     torch = found("torch:eager", 0.8, 0.8, 0.9, handovers=((1.8, 1.8), (1.7, 1.8), (2.9, 3.2)))
     report = judged(CASE, UNetConfig(features=SMALL.features), [moved, torch], {})
-    assert [one.sharing for one in report.candidates] == [(False, True, None), (True, True, False)]
+    assert [one.near for one in report.candidates] == [(False, True, None), (True, True, False)]
     table.print_case(report, "float32")
-    assert "In 2 of 6 turns THE CORES SHARED NO CACHE" in capsys.readouterr().out
+    assert "In 2 of 6 turns THE CORES WERE FURTHER APART" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("handovers", [((1.8, 1.9), (1.8, 2.4)), ((None, None), (None, None))])
@@ -277,7 +277,7 @@ def test_nothing_is_said_of_cores_that_stay_where_they_are(handovers, capsys):
     """The control."""
     report = judged(CASE, UNetConfig(features=SMALL.features), [found("jax:ours", 0.9, 0.6, handovers=handovers)], {})
     table.print_case(report, "float32")
-    assert "CACHE" not in capsys.readouterr().out
+    assert "APART" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("allowed", [1, 2])

@@ -1,7 +1,7 @@
-"""How quickly two cores hand each other what they wrote: whether they share a cache.
+"""How quickly two cores hand each other what they wrote.
 
-The virtual machines of a cloud are moved over their host's cores, and are not told. Where two of theirs share no cache
-any more, what hands maps from core to core takes longer, and what streams through memory less.
+The virtual machines of a cloud are moved over their host's cores, and are not told. While two of theirs are further
+apart, as where they share no cache, what hands maps from core to core takes longer.
 """
 
 import os
@@ -16,7 +16,7 @@ _LINE = 64
 _TIMES = 9
 _PAIRS = 8
 APART = 1.4
-"""Times the quickest handover that was seen: from here on two cores share no cache."""
+"""Times the quickest handover that was seen: from here on two cores are further apart."""
 
 
 def handover() -> float | None:

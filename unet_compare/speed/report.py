@@ -75,9 +75,9 @@ class Figures:
     """As in `Found`."""
     handovers: tuple[Handover, ...]
     """As in `Found`."""
-    sharing: tuple[bool | None, ...]
-    """Whether the cores shared a cache in a round, beside the quickest handover of all candidates; None: nothing tells,
-    or they did for a part of it."""
+    near: tuple[bool | None, ...]
+    """Whether the cores were as near to each other in a round as in the quickest handover of all candidates; None:
+    nothing tells, or they were for a part of it."""
     fraction: float
     """The network's operations per second over those of the product in the same round, the median of the rounds."""
     memory: Memory
@@ -164,7 +164,7 @@ def _figures(one: Found, reference: Found, count: int, bound: float) -> Figures:
         operations_per_second=count / one.median,
         matmuls=one.matmuls,
         handovers=one.handovers,
-        sharing=tuple(_sharing(pair, bound) for pair in one.handovers),
+        near=tuple(_near(pair, bound) for pair in one.handovers),
         fraction=statistics.median(fractions),
         memory=one.memory,
         call_bytes=None if rest is None or peak is None else max(peak - rest, 0),
@@ -173,7 +173,7 @@ def _figures(one: Found, reference: Found, count: int, bound: float) -> Figures:
     )
 
 
-def _sharing(pair: Handover, bound: float) -> bool | None:
+def _near(pair: Handover, bound: float) -> bool | None:
     sides = {None if time is None else time < bound for time in pair}
     return sides.pop() if len(sides) == 1 else None
 

@@ -43,10 +43,10 @@ def print_case(report: CaseReport, precision: Precision) -> None:
         if one.difference is None or one.difference > TOLERANCES[precision]:
             apart = "no number" if one.difference is None else f"{one.difference:.1e}"
             say(f"{one.name} ANSWERS SOMETHING ELSE than {report.reference}; relative difference: {apart}")
-    turns = [shared for one in report.candidates for shared in one.sharing]
+    turns = [near for one in report.candidates for near in one.near]
     if False in turns:
         told = f"{turns.count(False)} of {counted(len(turns), 'turn')}"
-        say(f"In {told} THE CORES SHARED NO CACHE, which slows the frameworks down, not all alike.")
+        say(f"In {told} THE CORES WERE FURTHER APART than in the others: it slows the frameworks down, not all alike.")
     for name, reason in report.failed.items():
         say(f"{name} did not run: {reason}")
 

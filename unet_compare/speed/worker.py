@@ -133,11 +133,11 @@ class Worker:
         spent = 0.0
         while spent < LEAST:
             spent += timed(self.job.call, next(inputs))[0]
-        before = handover()
+        before = self._handover()
         seconds: list[float] = []
         while len(seconds) < self.setup.calls or sum(seconds) < LEAST:
             seconds.append(timed(self.job.call, next(inputs))[0])
-        handovers = before, handover()
+        handovers = before, self._handover()
         self.job.settle()
         count, multiply = self.matmul
         products = [timed(lambda _: multiply(), None)[0] for _ in range(1 + MATMULS)][1:]
@@ -165,6 +165,10 @@ class Worker:
     def _inputs(self, turn: int, count: int) -> list[Any]:
         made = batches(self.setup.case, self.job.channels, turn, count)
         return [self.job.placed(batch) for batch in made]
+
+    def _handover(self) -> float | None:
+        """Between the cores that compute; None on another device."""
+        return handover() if self.side.memory_used() is None else None
 
     def _used(self) -> int | None:
         own = self.side.memory_used()
