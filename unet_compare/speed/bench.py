@@ -178,7 +178,10 @@ def _found(candidate: Candidate, _: dict[str, Any], first: dict[str, Any], *turn
 
 
 def machine() -> dict[str, Any]:
-    """The computer; `cores` are those that this process may use, `load` is what keeps them busy before it begins."""
+    """The computer; `cores` are those that this process may use, `load` is what keeps them busy before it begins.
+
+    `malloc` is how glibc was asked to take memory from the system, which the candidates' processes inherit.
+    """
     try:
         model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
@@ -189,6 +192,7 @@ def machine() -> dict[str, Any]:
         "cores": usable,
         "all_cores": os.cpu_count(),
         "load": os.getloadavg()[0],
+        "malloc": os.environ.get("GLIBC_TUNABLES", ""),
         "platform": platform.platform(),
         "gpus": _gpus(),
     }

@@ -22,7 +22,8 @@ memory: what a call takes beside what lies there between two calls; compile: the
 def print_environment(environment: Environment, precision: Precision | None) -> None:
     """Where it runs, and with what; None: in several precisions, one after the other."""
     machine = environment.machine
-    say(f"{machine['cpu']}, {machine['cores']} cores{f'; {precision}' if precision else ''}")
+    said = (f"{machine['cpu']}, {machine['cores']} cores", precision, machine["malloc"])
+    say("; ".join(one for one in said if one))
     if machine["load"] > machine["cores"] / 4:
         say(f"OTHERS COMPUTE HERE, TOO (load {machine['load']:.1f}): they slow the frameworks down, not all alike.")
     for framework, device in environment.devices.items():

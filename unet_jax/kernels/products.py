@@ -88,12 +88,13 @@ def kernel_gradient(x: Array, gradient: Array, window: Sequence[int], plan: Geom
         rows = [jnp.concatenate(taps, -1)] if together else taps
         columns = (lax.optimization_barrier(each.reshape(-1, each.shape[-1]).T) for each in rows)
         return jnp.concatenate([each @ flat for each in columns]).reshape(*window, channels, out)
-    grouped = flat.reshape(len(flat), plan.groups, -1)
-    parts = [tap.reshape(len(flat), plan.groups, -1) for tap in taps]
-    if parts[0].shape[-1] == grouped.shape[-1] == 1:
+    if channels == out == plan.groups:
         exact = jnp.promote_types(x.dtype, jnp.float32)
-        products = [(part.astype(exact) * grouped.astype(exact)).sum(0)[None].astype(x.dtype) for part in parts]
+        flat = flat.astype(exact)
+        products = [(tap.reshape(flat.shape).astype(exact) * flat).sum(0).astype(x.dtype) for tap in taps]
     else:
+        grouped = flat.reshape(len(flat), plan.groups, -1)
+        parts = [tap.reshape(len(flat), plan.groups, -1) for tap in taps]
         products = [jnp.einsum("pgi,pgo->igo", part, grouped) for part in parts]
     return jnp.stack(products).reshape(*window, -1, out)
 
