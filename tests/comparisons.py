@@ -112,7 +112,7 @@ def ladder():
 
 def cost():
     cpu = {"platform": "cpu", "device": "cpu", "tf32": False}
-    machine = {"cpu": "Example CPU", "cores": 2, "load": 0.1, "all_cores": 2, "platform": "Linux"}
+    machine = {"cpu": "Example CPU", "cores": 2, "load": 0.1, "malloc": "", "all_cores": 2, "platform": "Linux"}
     versions = {"python": "3.11.9", "torch": "2.13.0+cpu", "jax": "0.10.2"}
     environment = Environment(machine, versions, {"torch": cpu, "jax": cpu})
     cases = []

@@ -347,9 +347,11 @@ def test_the_table(capsys, monkeypatch, rich):
 
 def test_different_devices_and_other_work_are_told(capsys):
     devices = {"jax": {"platform": "gpu", "device": "a GPU", "tf32": True}, "torch": {"platform": "cpu", "tf32": False}}
-    environment = Environment({"cpu": "a CPU", "cores": 2, "load": 1.5}, {"jax": "1.2"}, devices)
+    machine = {"cpu": "a CPU", "cores": 2, "load": 1.5, "malloc": "glibc.malloc.hugetlb=1"}
+    environment = Environment(machine, {"jax": "1.2"}, devices)
     table.print_environment(environment, "tf32")
     out = capsys.readouterr().out
+    assert "a CPU, 2 cores; tf32; glibc.malloc.hugetlb=1\n" in out
     assert "jax 1.2 on a GPU, TF32\n" in out
     assert "DIFFERENT devices" in out
     assert "OTHERS COMPUTE HERE, TOO (load 1.5)" in out
