@@ -41,7 +41,7 @@ def machine(monkeypatch):
 
     def made(most=100, **devices):
         environment = Environment(
-            {"cpu": "a CPU", "cores": 2, "load": 0.0, "gpus": ["A100, 80 GB, 580.1"]}, {"jax": "1.2"}, devices
+            {"cpu": "a CPU", "cores": 2, "load": 0.0, "malloc": "", "gpus": ["A100, 80 GB, 580.1"]}, {"jax": "1.2"}, devices
         )
 
         def measured(plan, subject, config, case, environment, missing, deadline):
