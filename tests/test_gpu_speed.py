@@ -40,9 +40,8 @@ def machine(monkeypatch):
     done = []
 
     def made(most=100, **devices):
-        environment = Environment(
-            {"cpu": "a CPU", "cores": 2, "load": 0.0, "malloc": "", "gpus": ["A100, 80 GB, 580.1"]}, {"jax": "1.2"}, devices
-        )
+        found = {"cpu": "a CPU", "cores": 2, "load": 0.0, "malloc": "", "gpus": ["A100, 80 GB, 580.1"]}
+        environment = Environment(found, {"jax": "1.2"}, devices)
 
         def measured(plan, subject, config, case, environment, missing, deadline):
             assert deadline > time.monotonic()
