@@ -161,18 +161,17 @@ def test_packed_groups_are_normalised_as_they_are(shape, parts, offset):
     with jax.enable_x64(True):
         n, half, width, channels = shape
         groups = parts if parts and channels % parts == 0 else channels
-        x, gradient = drawn((n, 2 * half, width, channels), (n, 2 * half, width, channels))
+        x, gradient, *vectors = drawn(*[(n, 2 * half, width, channels)] * 2, *[(channels,)] * 2)
         x = x + offset
-        columns = group(width, channels)
-        found = jax.jit(partial(group_normalisation._normalised_packed, columns, groups, 1e-5))(x)
-        expected = jax.jit(partial(group_normalisation._normalised, groups, 1e-5))(x)
-        assert apart(found, expected) <= 1e-12 * (1 + offset)
-        _, mean, _, inverse = expected
-        packs, plain = (
-            jax.jit(partial(group_normalisation._gradient, of, groups))(x, mean, inverse, gradient)
-            for of in (columns, 0)
-        )
-        assert apart(packs, plain) <= 1e-11
+
+        def by(columns):
+            made = group_normalisation._normalised(columns, groups, 1e-5, x, *vectors)
+            saved = (x, vectors[0], made.mean, made.variance)
+            return made, group_normalisation._gradients(columns, groups, 1e-5, saved, gradient)
+
+        found, expected = (jax.jit(partial(by, columns))() for columns in (group(width, channels), 0))
+        assert apart(found[0], expected[0]) <= 1e-12 * (1 + offset)
+        assert apart(found[1], expected[1]) <= 1e-11
 
 
 def test_a_column_in_the_wrong_place_would_be_seen(x64):
@@ -231,7 +230,8 @@ def test_columns_raised_into_packed_ones_are_the_upsampled(half, width, channels
 def test_channels_in_the_wrong_place_would_be_seen(x64, monkeypatch):
     """The controls of the other forms: each packs channels that are moved by one."""
     x, gradient, vector, kernel, slope = drawn((2, 4, 8, 16), (2, 2, 4, 16), (16,), (3, 3, 16, 16), (2, 4, 8, 16))
-    moments, strided = vector[None].repeat(2, 0), Geometry((2, 2), ((1, 1), (1, 1)), (1, 1), 1)
+    mean = vector[None].repeat(2, 0)
+    saved, strided = (x, vector, mean, jnp.square(mean)), Geometry((2, 2), ((1, 1), (1, 1)), (1, 1), 1)
     taps = [_taps(Resampling("linear", size, 2 * size, None, True, double=True), (0, 0)) for size in (4, 8)]
     forms = [
         lambda: normalisation._normalised(normalisation.one_pass, 4, 1e-5, x, vector, vector, vector),
@@ -244,8 +244,8 @@ def test_channels_in_the_wrong_place_would_be_seen(x64, monkeypatch):
         lambda: affine._gradients(8, x, vector, vector, slope)[0],
         lambda: affine._gradients(8, x, vector, vector, slope)[1],
         lambda: affine._gradients(8, x, vector, vector, slope)[2],
-        lambda: group_normalisation._normalised_packed(8, 16, 1e-5, x)[0],
-        lambda: group_normalisation._gradient(8, 16, x, moments, moments, slope),
+        lambda: group_normalisation._normalised(8, 16, 1e-5, x, vector, vector).y,
+        *(lambda of=of: group_normalisation._gradients(8, 16, 1e-5, saved, slope)[of] for of in range(3)),
     ]
     expected = jax.jit(lambda: [form() for form in forms])()
     for module in (normalisation, pooling, packed_convolutions, affine, group_normalisation):

@@ -1,7 +1,7 @@
-"""GroupNorm without its affine, and InstanceNorm, whose groups are single channels: of each example by itself."""
+"""GroupNorm, and InstanceNorm, whose groups are single channels: of each example by itself."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,88 +9,99 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from unet_jax.kernels.normalisation import inverse_deviation
-from unet_jax.kernels.packing import group, packed, unpacked
-
-_Moments = tuple[Array, Array, Array]
-_Saved = tuple[Array, Array, Array]
+from unet_jax.kernels.packing import each, group, packed, unpacked
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def normalise_groups(x: Float[Array, "n *size c"], groups: int, epsilon: float) -> _Moments:
-    """What is normalised, and each example's mean and biased variance by channel; the moments have no gradient.
+class Normalised(NamedTuple):
+    """What is made of a batch; the moments have no gradient."""
 
-    Has no forward-mode derivative.
+    y: Float[Array, "n *size c"]
+    mean: Float[Array, "n c"]
+    variance: Float[Array, "n c"]
+    """The biased one."""
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def normalise_groups(
+    x: Float[Array, "n *size c"], scale: Float[Array, " c"], bias: Float[Array, " c"], groups: int, epsilon: float
+) -> Normalised:
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias, by the moments of each example's groups of channels.
+
+    Computed in the dtype of `scale`. The moments are told for each channel. Has no forward-mode derivative.
     """
-    return _forward(x, groups, epsilon)[0]
-
-
-def _forward(x: Array, groups: int, epsilon: float) -> tuple[_Moments, _Saved]:
-    forms: dict[str, Any] = {"default": partial(_normalised, groups, epsilon)}
+    forms: dict[str, Any] = {"default": partial(_normalised, 0, groups, epsilon)}
     if x.ndim == 4:
-        forms["tpu"] = partial(_normalised_packed, group(*x.shape[2:]), groups, epsilon)
-    y, mean, variance, inverse = lax.platform_dependent(x, **forms)
-    return (y, mean, variance), (x, mean, inverse)
+        forms["tpu"] = partial(_normalised, group(*x.shape[2:]), groups, epsilon)
+    made: Normalised = lax.platform_dependent(x, scale, bias, **forms)
+    return made
 
 
-def _normalised(groups: int, epsilon: float, x: Array) -> tuple[Array, ...]:
-    exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = _mean(exact, groups)
-    residual = exact - _everywhere(mean, exact)
-    correction = _mean(residual, groups)  # the mean's own rounding error, as in `two_pass`
-    mean, residual = mean + correction, residual - _everywhere(correction, exact)
-    variance = _mean(jnp.square(residual), groups)
-    inverse = inverse_deviation(variance, epsilon)
-    return residual * _everywhere(inverse, exact), mean, variance, inverse
-
-
-def _normalised_packed(columns: int, groups: int, epsilon: float, x: Array) -> tuple[Array, ...]:
-    """The same with so many columns packed into the channels, and by one pass less, as `two_pass` does it."""
-    exact = packed(x, columns).astype(jnp.promote_types(x.dtype, jnp.float32))
-    shift = _mean(exact, groups, columns)
-    residual = exact - _everywhere(shift, exact)
+def _normalised(columns: int, groups: int, epsilon: float, x: Array, scale: Array, bias: Array) -> Normalised:
+    """With so many columns packed into the channels; the moments as `two_pass` takes them."""
+    x = (packed(x, columns) if columns else x).astype(scale.dtype)
+    shift = _mean(x, groups, columns)
+    residual = x - _everywhere(shift, x)
     correction = _mean(residual, groups, columns)
     variance = _mean(jnp.square(residual), groups, columns) - jnp.square(correction)
-    mean, inverse = shift + correction, inverse_deviation(variance, epsilon)
-    y = (exact - _everywhere(mean, exact)) * _everywhere(inverse, exact)
-    return unpacked(y, columns), mean, variance, inverse
+    mean, factor = shift + correction, scale * inverse_deviation(variance, epsilon)
+    y = (x - _everywhere(mean, x)) * _everywhere(factor, x) + each(bias, columns or 1)
+    return Normalised(unpacked(y, columns) if columns else y, mean, variance)
 
 
-def _backward(groups: int, _: float, saved: _Saved, gradients: _Moments) -> tuple[Array]:
-    forms: dict[str, Any] = {"default": partial(_gradient, 0, groups)}
+_Saved = tuple[Array, Array, Array, Array]
+
+
+def _forward(x: Array, scale: Array, bias: Array, groups: int, epsilon: float) -> tuple[Normalised, _Saved]:
+    made = normalise_groups(x, scale, bias, groups, epsilon)
+    return made, (x, scale, made.mean, made.variance)
+
+
+def _backward(groups: int, epsilon: float, saved: _Saved, gradient: Normalised) -> tuple[Array, Array, Array]:
+    forms: dict[str, Any] = {"default": partial(_gradients, 0, groups, epsilon)}
     if saved[0].ndim == 4:
-        forms["tpu"] = partial(_gradient, group(*saved[0].shape[2:]), groups)
-    of_x: Array = lax.platform_dependent(*saved, gradients[0], **forms)
-    return (of_x,)
+        forms["tpu"] = partial(_gradients, group(*saved[0].shape[2:]), groups, epsilon)
+    of_x, of_scale, of_bias = lax.platform_dependent(saved, gradient.y, **forms)
+    return of_x, of_scale, of_bias
 
 
-def _gradient(columns: int, groups: int, x: Array, mean: Array, inverse: Array, gradient: Array) -> Array:
-    """By `x`, with so many columns packed into the channels."""
-    kind = x.dtype
+def _gradients(columns: int, groups: int, epsilon: float, saved: _Saved, gradient: Array) -> tuple[Array, Array, Array]:
+    """By `x`, `scale` and `bias`, with so many columns packed into the channels."""
+    x, scale, mean, variance = saved
+    kind, number = x.dtype, x.size // (mean.size or 1)
     if columns:
         x, gradient = packed(x, columns), packed(gradient, columns)
-    factor = _everywhere(inverse, x)
-    y = (x.astype(gradient.dtype) - _everywhere(mean, x)) * factor
-    whole, product = (_everywhere(_mean(part, groups, columns), x) for part in (gradient, gradient * y))
-    of_x = ((gradient - whole - y * product) * factor).astype(kind)
-    return unpacked(of_x, columns) if columns else of_x
+    residual = x.astype(scale.dtype) - _everywhere(mean, x)
+    inverse = inverse_deviation(variance, epsilon)
+    whole, product = (_of_each(values, columns) for values in (gradient, gradient * residual))
+    offset, slope = (
+        _of_groups(part * scale, groups) * power for part, power in ((whole, inverse), (product, inverse**3))
+    )
+    of_x = gradient * _everywhere(scale * inverse, x) - _everywhere(offset, x) - residual * _everywhere(slope, x)
+    of_x = (unpacked(of_x, columns) if columns else of_x).astype(kind)
+    return of_x, number * (product * inverse).sum(0), number * whole.sum(0)
 
 
 normalise_groups.defvjp(_forward, _backward)
 
 
-def _mean(x: Array, groups: int, columns: int = 0) -> Float[Array, "n c"]:
-    """Of each example's groups of channels, for each channel.
+def _mean(x: Array, groups: int, columns: int) -> Float[Array, "n c"]:
+    """Of each example's groups of channels, for each channel."""
+    return _of_groups(_of_each(x, columns), groups)
 
-    Without packed columns first of each map, as one long axis (see `two_pass`).
-    """
+
+def _of_each(x: Array, columns: int) -> Float[Array, "n c"]:
+    """The mean of each example's channels; without packed columns along one long axis (see `two_pass`)."""
     if columns:
-        mean = x.mean((1, 2)).reshape(len(x), columns, -1).mean(1)
-    else:
-        mean = x.reshape(len(x), -1, x.shape[-1]).mean(1)
-    if groups == mean.shape[-1]:
-        return mean
-    grouped = mean.reshape(len(x), groups, -1)
-    return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(mean.shape)
+        return x.mean((1, 2)).reshape(len(x), columns, -1).mean(1)
+    return x.reshape(len(x), -1, x.shape[-1]).mean(1)
+
+
+def _of_groups(values: Float[Array, "n c"], groups: int) -> Float[Array, "n c"]:
+    """The mean of each group, for each of its channels."""
+    if groups == values.shape[-1]:
+        return values
+    grouped = values.reshape(len(values), groups, -1)
+    return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(values.shape)
 
 
 def _everywhere(values: Float[Array, "n c"], x: Array) -> Array:

@@ -27,18 +27,15 @@ def batch_norm(
         return _predicted(x, weight, bias, mean, variance, epsilon)
     number = x.size // x.shape[-1]
     _check_number(number, x)
-    exact = jnp.promote_types(x.dtype, jnp.float32)
-    channels = x.shape[-1:]
-    scale = jnp.ones(channels, exact) if weight is None else weight.astype(exact)
-    shift = jnp.zeros(channels, exact) if bias is None else bias.astype(exact)
-    guess = jnp.zeros(channels, exact) if mean is None else mean.astype(exact)
-    flat = x.reshape(x.shape[0], -1, 1, *channels) if x.ndim != 4 else x
+    scale, shift = _scale_and_shift(x, weight, bias)
+    guess = jnp.zeros_like(scale) if mean is None else mean.astype(scale.dtype)
+    flat = x.reshape(x.shape[0], -1, 1, x.shape[-1]) if x.ndim != 4 else x
     y, of_batch, biased = normalise(flat, scale, shift, guess, epsilon)
     if renewed and mean is not None and variance is not None:
         share: float | Array = 0.0 if momentum is None else momentum
         if count is not None:
             run.track("count", count + 1)
-            share = 1 / (count + 1).astype(exact) if momentum is None else share
+            share = 1 / (count + 1).astype(scale.dtype) if momentum is None else share
         run.track("mean", _moved(mean, of_batch, share))
         run.track("variance", _moved(variance, biased * (number / (number - 1)), share))
     return y.reshape(x.shape).astype(x.dtype)
@@ -60,19 +57,18 @@ def instance_norm(
         return _predicted(x, weight, bias, mean, variance, epsilon)
     number = x.size // (x.shape[0] * x.shape[-1])
     _check_number(number, x)
-    y, of_each, biased = normalise_groups(x, x.shape[-1], epsilon)
+    y, of_each, biased = normalise_groups(x, *_scale_and_shift(x, weight, bias), x.shape[-1], epsilon)
     if mean is not None and variance is not None:  # torch does not count these batches
         run.track("mean", _moved(mean, of_each.mean(0), momentum or 0.0))
         run.track("variance", _moved(variance, biased.mean(0) * (number / (number - 1)), momentum or 0.0))
-    return affine(y, *_in_dtype_of(y, weight, bias)).astype(x.dtype)
+    return y.astype(x.dtype)
 
 
 def group_norm(
     x: Array, *, weight: Array | None = None, bias: Array | None = None, groups: int, epsilon: float
 ) -> Array:
     _check_number(x.size // groups, x)
-    y, _, _ = normalise_groups(x, groups, epsilon)
-    return affine(y, *_in_dtype_of(y, weight, bias)).astype(x.dtype)
+    return normalise_groups(x, *_scale_and_shift(x, weight, bias), groups, epsilon).y.astype(x.dtype)
 
 
 def layer_norm(x: Array, *, weight: Array | None = None, bias: Array | None = None, axes: int, epsilon: float) -> Array:
@@ -81,6 +77,13 @@ def layer_norm(x: Array, *, weight: Array | None = None, bias: Array | None = No
     residual = exact - exact.mean(last, keepdims=True)
     y = residual * inverse_deviation(jnp.square(residual).mean(last, keepdims=True), epsilon)
     return affine_plain(y, *_in_dtype_of(y, weight, bias)).astype(x.dtype)
+
+
+def _scale_and_shift(x: Array, weight: Array | None, bias: Array | None) -> tuple[Array, Array]:
+    """Of each channel, in float32 at least."""
+    exact = jnp.promote_types(x.dtype, jnp.float32)
+    scale = jnp.ones(x.shape[-1], exact) if weight is None else weight.astype(exact)
+    return scale, jnp.zeros_like(scale) if bias is None else bias.astype(exact)
 
 
 def _check_number(number: int, x: Array) -> None:
