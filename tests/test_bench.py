@@ -24,6 +24,7 @@ from unet_compare.speed.report import Environment, Found, Memory, judged
 from unet_compare.speed.subject import Subject, stored
 from unet_compare.speed.worker import batches, reason, resident
 from unet_core import UNetConfig
+from unet_core.graph import Graph, Node
 from unet_core.graph.family import graph
 from unet_core.graph.summary import operations
 
@@ -326,6 +327,17 @@ def test_other_answers_than_the_references_are_told(capsys, answer, told):
     out = capsys.readouterr().out
     assert ("jax:ours ANSWERS SOMETHING ELSE than torch:eager" in out) == (told is not None)
     assert told is None or told in out
+
+
+@pytest.mark.parametrize("kind", ["inference", "training"])
+def test_answers_of_a_network_that_draws_are_not_compared(capsys, kind):
+    dropout = Node("dropout", "dropout", (GRAPH.nodes[-1].name,), {}, {"rate": 0.5, "kind": "maps"})
+    drawing = Graph(GRAPH.in_channels, (*GRAPH.nodes, dropout), GRAPH.tensors)
+    others = [found("jax:ours", 1.0, answer=(1.0, 2.2)), found("torch:eager", 1.0)]
+    table.print_case(judged(CASE._replace(kind=kind), drawing, others, {}), "float32")
+    out = capsys.readouterr().out
+    assert ("It draws at random, so the answers are not compared." in out) == (kind == "training")
+    assert ("ANSWERS SOMETHING ELSE" in out) == (kind == "inference")
 
 
 @pytest.mark.parametrize("rich", [True, False])

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from unet_compare.speed.cores import APART
 from unet_compare.speed.plan import BY_NAME, Candidate, Case, Framework
-from unet_core.graph import Graph
 from unet_core.graph.canonical import Description
-from unet_core.graph.family import graph
+from unet_core.graph.chance import draws
+from unet_core.graph.family import graph_of
 from unet_core.graph.summary import operations
 
 SCHEMA = 1
@@ -101,6 +101,8 @@ class CaseReport:
     """Those that ran."""
     failed: Mapping[str, str]
     """Why the others did not, by name."""
+    drawn: bool = False
+    """Whether the network draws at random here: then no two answers are the same."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -125,15 +127,15 @@ class Environment:
 
 def judged(case: Case, network: Description, found: Sequence[Found], failed: Mapping[str, str]) -> CaseReport:
     """The candidates of one case, beside the reference."""
-    described = network if isinstance(network, Graph) else graph(network)
-    count = operations(described, case.batch, (case.height, case.width), training=case.kind == "training")
+    described, training = graph_of(network), case.kind == "training"
+    count = operations(described, case.batch, (case.height, case.width), training=training)
     if not found:
         return CaseReport(case, count, None, (), failed)
     reference = reference_of(found)
     times = (time for one in found for pair in one.handovers for time in pair if time is not None)
     bound = APART * min(times, default=0.0)
     figures = tuple(_figures(one, reference, count, bound) for one in found)
-    return CaseReport(case, count, reference.candidate.name, figures, failed)
+    return CaseReport(case, count, reference.candidate.name, figures, failed, draws(described, training=training))
 
 
 def reference_of(found: Sequence[Found]) -> Found:
