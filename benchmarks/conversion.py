@@ -121,7 +121,7 @@ def measure_help(rounds: int) -> float:
     found = []
     for _ in range(rounds):
         started = time.monotonic()
-        subprocess.run([sys.executable, "-m", "unet_cli.main", "--help"], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-m", "unet_cli", "--help"], check=True, capture_output=True)
         found.append(time.monotonic() - started)
     return statistics.median(found)
 

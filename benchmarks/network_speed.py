@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.public_networks import WIDE
 from benchmarks.tables import CASES, speed, write
+from unet_cli.__main__ import in_large_pages
 from unet_compare.speed.bench import bench
 from unet_compare.speed.plan import Plan
 
@@ -85,4 +86,5 @@ def main(names: list[str], rounds: int = 6) -> None:
 
 
 if __name__ == "__main__":
+    in_large_pages()  # as `unet bench` runs
     main(sys.argv[1:])

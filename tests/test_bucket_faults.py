@@ -126,7 +126,7 @@ def test_a_store_that_stays_away_is_one_line_in_the_end(through, names, monkeypa
 
 def started(arguments, variables, log):
     path = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "unet_cli.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "unet_cli", *map(str, arguments)]
     with log.open("w") as file:
         return subprocess.Popen(command, env={**os.environ, **path, **variables}, stdout=file, stderr=file, cwd=ROOT)
 

@@ -242,7 +242,7 @@ def test_an_interrupt_is_one_line(checkpoint, capsys, monkeypatch):
 
 def test_the_installed_command_answers(checkpoint):
     done = subprocess.run(
-        [sys.executable, "-m", "unet_cli.main", "inspect", str(checkpoint)], capture_output=True, text=True
+        [sys.executable, "-m", "unet_cli", "inspect", str(checkpoint)], capture_output=True, text=True
     )
     assert done.returncode == 0
     assert max(map(len, done.stdout.splitlines())) <= 100
@@ -254,14 +254,14 @@ def test_the_installed_command_answers(checkpoint):
 )
 def test_a_pipe_that_nobody_reads_is_no_error(arguments):
     """As of a command that the system ends by SIGPIPE; `| head` then says nothing."""
-    code = f"{sys.executable} -m unet_cli.main {' '.join(arguments)} 2>&1 | true; echo ${{PIPESTATUS[0]}}"
+    code = f"{sys.executable} -m unet_cli {' '.join(arguments)} 2>&1 | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("141\n", "")
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_streams_that_are_closed_are_no_error(closed):
-    code = f"{sys.executable} -m unet_cli.main --version {closed}; echo $? >&9"
+    code = f"{sys.executable} -m unet_cli --version {closed}; echo $? >&9"
     done = subprocess.run(["bash", "-c", f"exec 9>&1; {code}"], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "0"
     assert done.stderr == ""

@@ -269,7 +269,7 @@ def test_chips_and_gpus_are_read_from_the_system(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def script(tmp_path_factory):
     path = tmp_path_factory.mktemp("completion") / "unet.bash"
-    command = [sys.executable, "-m", "unet_cli.main", "completion", "bash"]
+    command = [sys.executable, "-m", "unet_cli", "completion", "bash"]
     path.write_text(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return path
 

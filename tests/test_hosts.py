@@ -46,7 +46,7 @@ class Together:
     The second one may get more arguments than the others; `program` is how Python runs the command.
     """
 
-    def __init__(self, folder, count, devices, *arguments, second=(), program=("-m", "unet_cli.main")):
+    def __init__(self, folder, count, devices, *arguments, second=(), program=("-m", "unet_cli")):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             place = f"127.0.0.1:{free.getsockname()[1]}"

@@ -565,7 +565,7 @@ def test_the_command_goes_where_the_environment_says(hub, hub_and_address, own, 
     }
     for words in (["push", str(own), "owner/name", "--license", "mit"], ["inspect", "hf://owner/name"]):
         done = subprocess.run(
-            [sys.executable, "-m", "unet_cli.main", *words],
+            [sys.executable, "-m", "unet_cli", *words],
             cwd=ROOT,
             env={**os.environ, **environment},
             capture_output=True,

@@ -33,7 +33,7 @@ BOUND = 1e-9
 def on_eight(*arguments):
     """`unet train` in a process with eight devices."""
     return subprocess.run(
-        [sys.executable, "-m", "unet_cli.main", "train", *map(str, arguments)],
+        [sys.executable, "-m", "unet_cli", "train", *map(str, arguments)],
         env={
             **os.environ,
             "JAX_PLATFORMS": "cpu",

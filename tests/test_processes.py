@@ -57,7 +57,7 @@ OPTIONS = (
 def command(*arguments):
     """`unet train` in two processes; `--standalone` finds a free port."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return [*launcher, "-m", "unet_cli.main", "train", *map(str, arguments)]
+    return [*launcher, "-m", "unet_cli", "train", *map(str, arguments)]
 
 
 def in_two(*arguments):

@@ -122,7 +122,7 @@ def test_energy_is_counted_or_said_to_be_absent():
 
 
 def started(plan, out, *more):
-    command = [sys.executable, "-m", "unet_cli.main", "study", str(plan), "--out", str(out), "--no-where", *more]
+    command = [sys.executable, "-m", "unet_cli", "study", str(plan), "--out", str(out), "--no-where", *more]
     own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | own)
 

@@ -227,7 +227,3 @@ def _ended_by_sigterm() -> Iterator[None]:
 def _fail(message: str) -> int:
     print(f"unet: {' '.join(message.split())}", file=sys.stderr)
     return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())
