@@ -29,7 +29,8 @@ CASES = {"predicting": "compile, frozen", "an update": "compile"}
 def write(name: str, command: str, results: Sequence[dict[str, Any]]) -> None:
     """Keep what a benchmark found, with the machine and the versions."""
     computer = machine()
-    about = {"command": command} | {name: computer[name] for name in ("cpu", "cores", "malloc")} | {"versions": versions()}
+    known = {name: computer[name] for name in ("cpu", "cores", "malloc")}
+    about = {"command": command, **known, "versions": versions()}
     text = json.dumps({**about, "results": results}, indent=1)
     (DATA / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
