@@ -52,3 +52,12 @@ def test_nothing_starts_again_where_asking_has_no_effect(started, tmp_path, sett
     command.in_large_pages()
     assert not started
     assert "GLIBC_TUNABLES" not in os.environ
+
+
+def test_the_process_goes_on_where_nothing_can_be_started(started, monkeypatch):
+    def refused(*_):
+        raise PermissionError("not here")
+
+    monkeypatch.setattr(os, "execv", refused)
+    command.in_large_pages()
+    assert not started

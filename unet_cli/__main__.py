@@ -4,6 +4,7 @@ XLA takes a program's temporaries from the system at every call, which clears ea
 for large ones is left to an environment variable that glibc reads when a process starts (docs/performance.md).
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -13,11 +14,14 @@ _PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def in_large_pages() -> None:
-    """Start this process again with the variable, unless it is set, where Linux gives large pages to who asks alone."""
-    if _VARIABLE in os.environ or not _PAGES.exists() or "[madvise]" not in _PAGES.read_text():
-        return
-    os.environ[_VARIABLE] = _ASKED
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    """Start this process again with the variable, unless it is set, where Linux gives large pages to who asks alone.
+
+    Nothing but time depends on it: where the setting cannot be read, or nothing started, the process goes on as it is.
+    """
+    with contextlib.suppress(OSError):
+        if _VARIABLE not in os.environ and "[madvise]" in _PAGES.read_text():
+            os.environ[_VARIABLE] = _ASKED
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def run() -> int:
