@@ -13,7 +13,14 @@ jax = pytest.importorskip("jax")
 import jax.numpy as jnp
 from jax import lax
 
-from unet_jax.kernels.normalisation import inverse_deviation, normalise, normalise_plain, one_pass, two_pass
+from unet_jax.kernels.normalisation import (
+    inverse_deviation,
+    normalise,
+    normalise_plain,
+    one_pass,
+    two_pass,
+    variance_of,
+)
 from unet_jax.model import UNet
 from unet_jax.operations import norms
 
@@ -311,3 +318,11 @@ def test_a_batch_over_two_devices_has_the_statistics_of_the_whole():
     environment = {**os.environ, "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"}
     done = subprocess.run([sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_rounding_makes_no_variance_negative():
+    """As of a flat map of large numbers, whose mean square about a shift is rounded to less than the offset's."""
+    offset = jnp.float32(8.0)
+    square = jnp.nextafter(jnp.square(offset), jnp.float32(0))
+    assert variance_of(square, offset) == 0
+    assert variance_of(2 * square, offset) > 0

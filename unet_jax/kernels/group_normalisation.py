@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from unet_jax.kernels.normalisation import inverse_deviation
+from unet_jax.kernels.normalisation import inverse_deviation, variance_of
 from unet_jax.kernels.packing import each, group, packed, unpacked
 
 
@@ -42,7 +42,7 @@ def _normalised(columns: int, groups: int, epsilon: float, x: Array, scale: Arra
     shift = _mean(x, groups, columns)
     residual = x - _everywhere(shift, x)
     correction = _mean(residual, groups, columns)
-    variance = _mean(jnp.square(residual), groups, columns) - jnp.square(correction)
+    variance = variance_of(_mean(jnp.square(residual), groups, columns), correction)
     mean, factor = shift + correction, scale * inverse_deviation(variance, epsilon)
     y = (x - _everywhere(mean, x)) * _everywhere(factor, x) + each(bias, columns or 1)
     return Normalised(unpacked(y, columns) if columns else y, mean, variance)

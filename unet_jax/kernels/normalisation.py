@@ -137,7 +137,15 @@ def two_pass(x: Float[Array, "*points c"]) -> Moments:
     shift = lax.stop_gradient(x.mean(axes))  # the moments do not depend on it, so neither does their gradient
     residual = x - shift
     correction = residual.mean(axes)
-    return shift + correction, jnp.square(residual).mean(axes) - jnp.square(correction)
+    return shift + correction, variance_of(jnp.square(residual).mean(axes), correction)
+
+
+def variance_of(square: Array, offset: Array) -> Array:
+    """The variance, of the mean square about a shift that lies so far from the mean; rounding never makes it negative.
+
+    Without that bound a flat map of 1e9 in float32 would have -4e-4, and no number for its root.
+    """
+    return jnp.maximum(square - jnp.square(offset), 0)
 
 
 def one_pass(x: Float[Array, "n h w gc"], guess: Float[Array, " c"]) -> Moments:
